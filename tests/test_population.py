@@ -1,0 +1,186 @@
+"""Populations: the same numbers as separate modules, and results that survive on disk."""
+
+import copy
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from conftest import ARCHITECTURE
+from torch import nn
+
+import wcka
+from wcka import cache, data
+from wcka.chain import chains
+from wcka.population import Population, build, initialise
+from wcka.training import train
+from wcka.training import trained as train_by_name
+
+
+def small(seeds=(0, 1, 2)):
+    return initialise({"factory": "mlp", "widths": [784, 8, 8, 3]}, seeds)
+
+
+def test_initialisation_is_that_of_separate_modules():
+    population = small([5, 7])
+    for i, seed in enumerate((5, 7)):
+        torch.manual_seed(seed)
+        alone = build(population.architecture)
+        for name, values in alone.state_dict().items():
+            assert torch.equal(population.member(i).state_dict()[name], values)
+
+
+def test_initialisation_leaves_the_global_seed_alone():
+    torch.manual_seed(1)
+    expected = torch.rand(1)
+    torch.manual_seed(1)
+    small()
+    assert torch.equal(torch.rand(1), expected)
+
+
+def test_forward_and_activations_are_those_of_the_members(trained, digits):
+    x = digits[0][:100]
+    with torch.no_grad():
+        for i in (0, 4):
+            alone = trained.member(i)
+            torch.testing.assert_close(trained.forward(x)[i], alone(x), atol=1e-5, rtol=1e-5)
+            for layer, stop in enumerate((3, 5, 7, 9, 10), start=1):
+                torch.testing.assert_close(trained.activations(x, layer, batch=33)[i],
+                                           alone[:stop](x), atol=1e-5, rtol=1e-5)
+    with pytest.raises(ValueError, match="wanted 1 to 5, got 6"):
+        trained.forward(x, 6)
+
+
+def test_own_inputs_and_images_with_two_axes(digits):
+    population, x = small(), digits[0][:6].reshape(3, 2, 784)
+    with torch.no_grad():
+        own = population.forward(x, own=True)
+        torch.testing.assert_close(own[1], population.member(1)(x[1]))
+        images = digits[0][:3].reshape(3, 28, 28)  # as many images as members: still shared
+        torch.testing.assert_close(population.forward(images)[2], population.member(2)(images))
+
+
+def test_modules_with_parameters_of_other_kinds_run_through_vmap(digits, monkeypatch):
+    from wcka import models
+    monkeypatch.setattr(models, "normed", lambda: nn.Sequential(
+        nn.Flatten(), nn.Linear(784, 6), nn.LayerNorm(6), nn.PReLU(), nn.Linear(6, 2)),
+        raising=False)
+    population = initialise({"factory": "normed"}, [0, 1])
+    with torch.no_grad():
+        for i in range(2):
+            torch.testing.assert_close(population.forward(digits[0][:9])[i],
+                                       population.member(i)(digits[0][:9]))
+
+
+def test_chains_of_a_population_are_those_of_its_members(trained):
+    for bias in (False, True):
+        for i in (0, 5):
+            torch.testing.assert_close(chains(trained, bias=bias)[i],
+                                       wcka.chain(trained.member(i), bias=bias))
+
+
+@pytest.mark.parametrize("private_order", [False, True])
+def test_members_learn_as_they_would_alone(private_order):
+    images, labels = data.load(split="train")
+    x, y = data.inputs(images[:200]), torch.from_numpy(labels[:200])
+    start = small()
+    together = train(start, x, y, 2, batch_size=64, seed=3, private_order=private_order)
+    i = 2
+    alone = start.member(i)
+    optimizer = torch.optim.Adam(alone.parameters(), lr=1e-3)
+    rng = np.random.default_rng([3, i if private_order else 0])
+    for _ in range(2):
+        for batch in torch.from_numpy(rng.permutation(200)).split(64):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(alone(x[batch]), y[batch]).backward()
+            optimizer.step()
+    for name, values in alone.state_dict().items():
+        torch.testing.assert_close(together.state[name][i], values, atol=1e-5, rtol=1e-4)
+
+
+def test_training_learns_digits_and_keeps_checkpoints(trained, digits):
+    assert trained.members.to_dict("list") == {"seed": [0, 1, 2] * 2, "epoch": [0] * 3 + [3] * 3}
+    accuracy = trained.accuracy(*digits)
+    assert (accuracy[:3] < 0.7).all() and (accuracy[3:] > 0.95).all()
+    untrained = initialise(ARCHITECTURE, [0, 1, 2])
+    assert all(torch.equal(v, trained[:3].state[k]) for k, v in untrained.state.items())
+
+
+def test_training_refuses_bad_checkpoints():
+    x, y = torch.zeros(4, 784), torch.zeros(4, dtype=torch.int64)
+    for checkpoints in ([3], [-1], []):
+        with pytest.raises(ValueError, match="checkpoints: wanted epochs from 0 to 2"):
+            train(small(), x, y, 2, checkpoints)
+    with pytest.raises(ValueError, match="4 inputs but 3 labels"):
+        train(small(), x, y[:3], 1)
+    with pytest.raises(ValueError, match="at least one"):
+        small([])
+
+
+def test_selection_and_disk(trained, tmp_path):
+    late = trained[(trained.members.epoch == 3).to_numpy()]
+    assert len(late) == 3 and late.members.epoch.tolist() == [3] * 3
+    late.save(tmp_path / "new" / "late.safetensors")
+    again = Population.load(tmp_path / "new" / "late.safetensors")
+    assert again.architecture == late.architecture and again.members.equals(late.members)
+    assert all(torch.equal(again.state[name], late.state[name]) for name in late.state)
+    assert [p.name for p in (tmp_path / "new").iterdir()] == ["late.safetensors"]
+
+
+def arguments(**changes):
+    return {"architecture": {"factory": "mlp", "widths": [784, 4, 2]}, "seeds": [0, 1],
+            "dataset": "mnist", "classes": [0, 1], "epochs": 1, **changes}
+
+
+def test_trained_populations_are_computed_once(tmp_path, monkeypatch):
+    monkeypatch.setenv("WCKA_CACHE", str(tmp_path))
+    first = train_by_name(**arguments())
+    monkeypatch.setattr("wcka.training.train", None)  # nothing may be trained from here on
+    again = train_by_name(**arguments())
+    assert all(torch.equal(first.state[name], again.state[name]) for name in first.state)
+    with pytest.raises(TypeError):
+        train_by_name(**arguments(seed=1))
+
+
+def test_a_damaged_result_is_reported_and_computed_anew(tmp_path, monkeypatch):
+    monkeypatch.setenv("WCKA_CACHE", str(tmp_path))
+    first = train_by_name(**arguments())
+    (path,) = tmp_path.iterdir()
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.warns(UserWarning, match="cannot be read"):
+        again = train_by_name(**arguments())
+    assert all(torch.equal(first.state[name], again.state[name]) for name in first.state)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        train_by_name(**arguments())
+
+
+def test_tables_are_cached_by_arguments_and_source(tmp_path, monkeypatch):
+    monkeypatch.setenv("WCKA_CACHE", str(tmp_path))
+    calls = []
+
+    @cache.cached
+    def table(a, b=2):
+        calls.append((a, b))
+        return pd.DataFrame({"a": [a], "b": [b], "name": ["x"]})
+
+    pd.testing.assert_frame_equal(table(1), table(a=1, b=2))
+    assert calls == [(1, 2)]
+    table(1, b=3)
+    monkeypatch.setattr(cache, "source", lambda roots: "another state of the code")
+    table(1)
+    assert calls == [(1, 2), (1, 3), (1, 2)]
+
+
+def test_a_result_depends_on_the_modules_it_imports_only():
+    text = cache.source(["training"])
+    assert "def train(" in text and "class Population" in text and "def load(" in text
+    assert "def cka(" not in text
+    assert "def cka(" in cache.source(["__init__"])
+
+
+def test_population_is_copyable_between_devices(trained):
+    meta = trained.to("meta")
+    assert meta.state["1.weight"].device.type == "meta" and len(meta) == len(trained)
+    assert copy.copy(trained).to("auto").state["1.weight"].device.type in ("cpu", "cuda")

@@ -1,0 +1,314 @@
+"""The measures against independent formulas, another library, and their declared invariances."""
+
+import warnings
+
+import numpy as np
+import pytest
+import scipy.linalg
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from torch import nn
+
+import wcka
+from wcka import corruptions, data, models, similarity, symmetry
+from wcka.similarity import INVARIANCES
+from wcka.symmetry import TRANSFORMATIONS
+
+MEASURES = tuple(INVARIANCES)
+
+
+def hsic(k, m):
+    """Biased Hilbert-Schmidt criterion by its definition (paper, equation 2)."""
+    h = np.eye(len(k)) - 1 / len(k)
+    return np.trace(k @ h @ m @ h) / (len(k) - 1) ** 2
+
+
+def cka_by_definition(x, y):
+    k, m = x @ x.T, y @ y.T
+    return hsic(k, m) / np.sqrt(hsic(k, k) * hsic(m, m))
+
+
+def deconfounded_kernel(x, inputs, psd):
+    """K - alpha K0 from n x n matrices (paper, section 2.1.3), centred."""
+    h = np.eye(len(x)) - 1 / len(x)
+    k, k0 = h @ x @ x.T @ h, h @ inputs @ inputs.T @ h
+    k = k - (k0 * k).sum() / (k0 * k0).sum() * k0
+    if psd:
+        values, vectors = np.linalg.eigh(k)
+        k = vectors * values.clip(min=0) @ vectors.T
+    return k
+
+
+def dcka_by_definition(x, y, inputs, psd):
+    k, m = (deconfounded_kernel(z, inputs, psd) for z in (x, y))
+    return (k * m).sum() / np.linalg.norm(k) / np.linalg.norm(m)
+
+
+@pytest.fixture(scope="module")
+def real(trained, digits):
+    """Last hidden activations of two trained networks on 300 real digits, and the digits."""
+    x = digits[0][:300]
+    a, b = trained[[3, 4]].activations(x, 4)
+    return a.double().numpy(), b.double().numpy(), x.double().numpy()
+
+
+# ------------------------------------------------------------------- independent formulas
+
+
+def test_cka_equals_the_definition_by_kernels(real):
+    x, y, _ = real
+    assert wcka.cka(x, y) == pytest.approx(cka_by_definition(x, y), abs=1e-12)
+
+
+def test_procrustes_equals_the_best_rotation_found_by_scipy(real):
+    x, y, _ = real
+    x, y = (z - z.mean(0) for z in (x, y))
+    x, y = (z / np.linalg.norm(z) for z in (x, y))
+    rotation, nuclear_norm = scipy.linalg.orthogonal_procrustes(x, y)
+    distance = np.linalg.norm(x @ rotation - y) ** 2  # the paper's
+    assert wcka.procrustes(x, y) == pytest.approx(nuclear_norm, abs=1e-12)
+    assert 2 - 2 * wcka.procrustes(x, y) == pytest.approx(distance, abs=1e-12)
+
+
+@pytest.mark.parametrize("psd", [True, False])
+@pytest.mark.parametrize("n", [40, 300])
+def test_dcka_equals_the_definition_by_kernels(real, n, psd):
+    x, y, inputs = (z[:n] for z in real)
+    assert wcka.dcka(x, y, inputs, psd=psd) == pytest.approx(
+        dcka_by_definition(x, y, inputs, psd), abs=1e-9)
+
+
+def test_dcka_equals_the_definition_with_more_rows_than_inputs():
+    rng = np.random.default_rng(0)
+    inputs = rng.standard_normal((400, 30)) @ np.diag(np.logspace(0, -4, 30))
+    x, y = (np.maximum(inputs @ rng.standard_normal((30, 12)) + 0.1, 0) for _ in range(2))
+    for psd in (True, False):
+        assert wcka.dcka(x, y, inputs, psd=psd) == pytest.approx(
+            dcka_by_definition(x, y, inputs, psd), abs=1e-9)
+
+
+def test_deconfound_is_a_factor_of_the_positive_part(real):
+    x, _, inputs = real
+    factor = similarity.deconfound(x, inputs).numpy()
+    kernel = deconfounded_kernel(x, inputs, psd=True)
+    assert factor.shape == x.shape
+    np.testing.assert_allclose(factor @ factor.T, kernel, atol=1e-9 * np.linalg.norm(kernel))
+
+
+def test_dcka_without_the_positive_part_is_a_partial_correlation(real):
+    x, y, inputs = real
+    xy, xi, yi = wcka.cka(x, y), wcka.cka(x, inputs), wcka.cka(y, inputs)
+    partial = (xy - xi * yi) / np.sqrt((1 - xi**2) * (1 - yi**2))
+    assert wcka.dcka(x, y, inputs, psd=False) == pytest.approx(partial, abs=1e-12)
+    assert abs(partial - wcka.dcka(x, y, inputs)) > 1e-3  # the positive part matters
+
+
+def test_wcka_is_hsic_of_the_chains_kernels(trained):
+    """Paper, equations 4 and 5: kernels W1 ... Wl Wl' ... W1' in equation 1."""
+    chains = []
+    for i in (3, 4):
+        weights = [m.weight.detach().double().numpy().T for m in trained.member(i)
+                   if isinstance(m, nn.Linear)]
+        chains.append(np.linalg.multi_dot(weights))
+    expected = cka_by_definition(*chains)
+    assert wcka.wcka(trained.member(3), trained.member(4)) == pytest.approx(expected, abs=1e-12)
+
+
+# ------------------------------------------------------------------- all pairs
+
+
+@pytest.mark.parametrize("measure", MEASURES)
+def test_pairwise_equals_pairs(measure, trained, digits, monkeypatch):
+    x = digits[0][:200]
+    monkeypatch.setattr(similarity, "_BLOCK_COLUMNS", 64)  # several blocks, the last one ragged
+    population = trained[[0, 1, 2, 3, 4]]
+    if measure == "wcka":
+        features, kw = [population.member(i) for i in range(5)], {}
+    else:
+        features = list(population.activations(x, 4))
+        features[1] = features[1][:, :20]  # widths may differ
+        kw = {"inputs": x} if measure == "dcka" else {}
+    function = getattr(wcka, measure)
+    expected = [[function(a, b, **kw) for b in features] for a in features]
+    for call in (measure, function):
+        np.testing.assert_allclose(wcka.pairwise(call, features, **kw), expected, atol=1e-12)
+    np.testing.assert_allclose(np.diag(expected), 1)
+
+
+def test_pairwise_dcka_without_positive_part(real):
+    x, y, inputs = real
+    table = wcka.pairwise("dcka", [x, y, y[:, :7]], inputs=inputs, psd=False)
+    assert table[0, 2] == pytest.approx(wcka.dcka(x, y[:, :7], inputs, psd=False), abs=1e-12)
+
+
+def test_pairwise_memory_does_not_grow_with_the_number_of_models(monkeypatch):
+    largest = 0
+    products = similarity._products
+
+    def watched(left, right):
+        nonlocal largest
+        result = products(left, right)
+        largest = max(largest, result.numel())
+        return result
+
+    monkeypatch.setattr(similarity, "_products", watched)
+    wcka.pairwise("cka", torch.randn(120, 40, 32, generator=torch.manual_seed(0)))
+    assert largest <= similarity._BLOCK_COLUMNS**2
+
+
+def test_more_columns_than_rows(real):
+    x, y, _ = real
+    x, y = x[:20], y[:20]
+    assert wcka.cka(x, y) == pytest.approx(cka_by_definition(x, y), abs=1e-12)
+    assert wcka.procrustes(x, y) == pytest.approx(np.linalg.svd(
+        *[(lambda a, b: a.T @ b)(*[(z - z.mean(0)) / np.linalg.norm(z - z.mean(0))
+                                   for z in (x, y)])], compute_uv=False).sum(), abs=1e-12)
+
+
+# ------------------------------------------------------------------- invariances and variances
+
+
+@pytest.fixture(scope="module")
+def pair(trained):
+    return trained.member(3).double(), trained.member(4).double()
+
+
+def similarity_on(measure, a, b, probes):
+    """Similarity of two networks; of activations, in their last hidden representation."""
+    if measure == "wcka":
+        return wcka.wcka(a, b)
+    kw = {"inputs": probes} if measure == "dcka" else {}
+    with torch.no_grad():
+        return getattr(wcka, measure)(a[:-1](probes), b[:-1](probes), **kw)
+
+
+@pytest.mark.parametrize("transformation", [*TRANSFORMATIONS, "probes"])
+@pytest.mark.parametrize("measure", MEASURES)
+def test_declared_invariances_and_variances(measure, transformation, pair, digits):
+    (a, b), probes = pair, digits[0][:300].double()
+    before = similarity_on(measure, a, b, probes)
+    if transformation == "probes":
+        foggy = corruptions.corrupt(data.load()[0][:300], "fog")
+        after = similarity_on(measure, a, b, data.inputs(foggy).double())
+    else:
+        after = similarity_on(measure, a, TRANSFORMATIONS[transformation](b, probes, 1), probes)
+    if transformation in INVARIANCES[measure]:
+        assert after == pytest.approx(before, abs=1e-6)
+    else:
+        assert abs(after - before) > 1e-3
+
+
+finite = st.floats(-1e3, 1e3, width=32)
+
+
+@settings(max_examples=50, deadline=None)
+@given(arrays(np.float64, (12, 5), elements=finite), arrays(np.float64, (12, 3), elements=finite))
+def test_range_symmetry_and_self_similarity(x, y):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        for measure in (wcka.cka, wcka.procrustes):
+            s = measure(x, y)
+            assert np.isnan(s) or 0 <= s <= 1
+            assert s == pytest.approx(measure(y, x), abs=1e-9, nan_ok=True)
+            assert np.isnan(measure(x, x)) or measure(x, x) == pytest.approx(1, abs=1e-9)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 10**6), st.sampled_from(symmetry.CHANGES))
+def test_invariance_on_random_representations(seed, change):
+    rng = np.random.default_rng(seed)
+    x, y = rng.standard_normal((20, 6)), rng.standard_normal((20, 4))
+    a, c = symmetry.change_of_basis(change, 6, seed)
+    moved = x @ a.numpy() + c.numpy()
+    for measure in ("cka", "procrustes"):
+        change_of_value = abs(getattr(wcka, measure)(moved, y) - getattr(wcka, measure)(x, y))
+        assert (change_of_value < 1e-9) == (change in INVARIANCES[measure])
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 10**6), st.floats(1e-140, 1e140))
+def test_scale_never_matters(seed, scale):
+    rng = np.random.default_rng(seed)
+    x, y = rng.standard_normal((9, 4)), rng.standard_normal((9, 2))
+    for measure in (wcka.cka, wcka.procrustes):
+        assert measure(x * scale, y) == pytest.approx(measure(x, y), abs=1e-12)
+
+
+# ------------------------------------------------------------------- bad input, degenerate input
+
+
+@pytest.mark.parametrize("bad, error, words", [
+    (np.ones(5), ValueError, "two axes"),
+    (np.ones((5, 2, 2)), ValueError, "flatten"),
+    (np.ones((0, 2)), ValueError, "at least 2 rows"),
+    (np.ones((5, 0)), ValueError, "1 column"),
+    (np.ones((4, 2)), ValueError, "different numbers of rows"),
+    (np.array([[1.0, np.nan]] * 5), ValueError, "NaN or infinity"),
+    (np.array([[1.0, np.inf]] * 5), ValueError, "NaN or infinity"),
+    (np.array([["a", "b"]] * 5), TypeError, "real numbers"),
+    (np.array([[1j, 2]] * 5), TypeError, "real numbers"),
+    ([[2**70, 1]] * 5, TypeError, "real numbers"),
+])
+def test_bad_input(bad, error, words):
+    good = np.random.default_rng(0).standard_normal((5, 3))
+    for call in (lambda: wcka.cka(good, bad), lambda: wcka.procrustes(bad, good),
+                 lambda: wcka.dcka(bad, good, good), lambda: wcka.pairwise("cka", [good, bad])):
+        with pytest.raises(error, match=words):
+            call()
+
+
+def test_small_integers_do_not_overflow():
+    x = np.random.default_rng(0).integers(0, 256, (50, 4), dtype=np.uint8)
+    y = x[:, ::-1] // 2
+    assert wcka.cka(x, y) == wcka.cka(x.astype(float), y.astype(float))
+
+
+def test_unknown_measure_and_arguments():
+    x = np.random.default_rng(0).standard_normal((2, 5, 3))
+    with pytest.raises(ValueError, match="did you mean 'procrustes'"):
+        wcka.pairwise("procrustus", x)
+    with pytest.raises(TypeError, match="cka takes no inputs"):
+        wcka.pairwise("cka", x, inputs=x[0])
+    with pytest.raises(ValueError, match="different numbers of rows"):
+        wcka.pairwise("dcka", x, inputs=x[0, :4])
+
+
+def test_dead_representation_has_no_similarity():
+    x, dead = np.random.default_rng(0).standard_normal((9, 3)), np.full((9, 3), 0.1)
+    with pytest.warns(RuntimeWarning, match="1 of 2 representations"):
+        assert np.isnan(wcka.cka(x, dead))
+    with pytest.warns(RuntimeWarning, match="1 of 3"):
+        table = wcka.pairwise("procrustes", [x, dead, x[:, :2]])
+    assert np.isnan(table[1]).all() and np.isfinite(table[[0, 2]][:, [0, 2]]).all()
+    with pytest.warns(RuntimeWarning, match="1 of 2"):  # the inputs explain all of it
+        assert np.isnan(wcka.dcka(x[:, :2] ** 2, 2 * x[:, ::-1] + 1, inputs=x))
+
+
+def test_a_quiet_unit_beside_a_large_constant_one_counts():
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((30, 2)) * 1e-5
+    beside = np.column_stack([x, np.full(30, 1e8)])
+    assert wcka.cka(beside, x) == pytest.approx(1, abs=1e-9)
+
+
+def test_accepts_networks_matrices_and_chains(trained):
+    a, b = trained.member(3), trained.member(4)
+    matrices = [m.weight.detach().numpy().T for m in b if isinstance(m, nn.Linear)]
+    expected = wcka.wcka(a, b)
+    assert wcka.wcka(a, matrices) == pytest.approx(expected, abs=1e-6)
+    assert wcka.wcka(wcka.chain(a), wcka.chain(b)) == pytest.approx(expected, abs=1e-12)
+    other = models.mlp((100, 3))
+    with pytest.raises(ValueError, match="different numbers of rows: a has 784, b has 100"):
+        wcka.wcka(a, other)
+
+
+@pytest.mark.parametrize("measure", ["cka", "procrustes"])
+def test_triangle_inequality_of_the_angle(measure):
+    """The distance form is a metric."""
+    rng = np.random.default_rng(3)
+    for _ in range(50):
+        x, y, z = (rng.standard_normal((8, 3)) for _ in range(3))
+        d = [np.arccos(min(1, getattr(wcka, measure)(*p))) for p in ((x, y), (y, z), (x, z))]
+        assert d[2] <= d[0] + d[1] + 1e-12

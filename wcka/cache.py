@@ -1,0 +1,95 @@
+"""Results on disk: computed once for each set of arguments and each state of the code."""
+
+import ast
+import functools
+import hashlib
+import inspect
+import json
+import os
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import platformdirs
+
+from .population import Population
+
+_PACKAGE = Path(__file__).parent
+
+
+def root() -> Path:
+    """Folder of cached results: ``WCKA_CACHE``, else ``results`` in the user's cache directory."""
+    return Path(os.environ.get("WCKA_CACHE") or platformdirs.user_cache_path("wcka") / "results")
+
+
+def cached(function: Callable) -> Callable:
+    """Keep what `function` returns, a DataFrame or a Population, in a file.
+
+    The file's name holds a digest of the arguments (plain JSON values, defaults included), of the
+    function's source and of every module of this package that its module imports, directly or
+    not. A change to any of them computes anew; a change elsewhere does not. Files are written
+    atomically; one that cannot be read is reported, and computed anew.
+    """
+    signature = inspect.signature(function)
+
+    @functools.wraps(function)
+    def wrapper(*args, **kwargs):
+        bound = signature.bind(*args, **kwargs)
+        bound.apply_defaults()
+        stem = root() / f"{function.__name__}-{_digest(function, bound.arguments)}"
+        for path, read in ((stem.with_suffix(".safetensors"), Population.load),
+                           (stem.with_suffix(".parquet"), pd.read_parquet)):
+            if path.exists():
+                try:
+                    return read(path)
+                except Exception as error:  # whatever is wrong with the file, the remedy is one
+                    warnings.warn(f"{path} cannot be read ({error}); computing it anew",
+                                  stacklevel=2)
+        result = function(*args, **kwargs)
+        _write(stem, result)
+        return result
+
+    return wrapper
+
+
+def _write(stem: Path, result) -> None:
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    if isinstance(result, Population):
+        result.save(stem.with_suffix(".safetensors"))
+    else:
+        partial = stem.with_name(f".{stem.name}.{os.getpid()}.partial")
+        result.to_parquet(partial)
+        partial.replace(stem.with_suffix(".parquet"))
+
+
+def _digest(function: Callable, arguments: dict) -> str:
+    module = inspect.getmodule(function)
+    file = Path(getattr(module, "__file__", None) or "")
+    inside = file.parent == _PACKAGE
+    # A notebook's function may use anything, so it depends on everything that computes.
+    roots = [file.stem] if inside else ["__init__"]
+    text = json.dumps(arguments, sort_keys=True, default=list) + inspect.getsource(function)
+    return hashlib.sha256((text + source(roots)).encode()).hexdigest()[:20]
+
+
+@functools.cache
+def _imports(module: str) -> frozenset[str]:
+    """Names of the package's modules that one of them imports."""
+    tree = ast.parse((_PACKAGE / f"{module}.py").read_text())
+    nodes = [n for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and n.level == 1]
+    names = {n.module for n in nodes if n.module} | {
+        a.name for n in nodes if not n.module for a in n.names}
+    return frozenset(n for n in names if (_PACKAGE / f"{n}.py").exists())
+
+
+def source(roots: list[str]) -> str:
+    """Source text of some modules of the package and of all that they import, in a fixed order."""
+    seen: set[str] = set()
+    todo = list(roots)
+    while todo:
+        module = todo.pop()
+        if module not in seen:
+            seen.add(module)
+            todo += _imports(module)
+    return "".join((_PACKAGE / f"{module}.py").read_text() for module in sorted(seen))

@@ -1,0 +1,199 @@
+"""Many models of one architecture as one stacked state: forward, activations, save, load."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.func import functional_call, stack_module_state, vmap
+
+from . import models
+
+
+def resolve_device(device: str) -> torch.device:
+    """Return the named device; "auto" picks CUDA where there is one."""
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(device)
+
+
+@dataclass(frozen=True, eq=False)
+class Population:
+    """N models of one architecture.
+
+    Attributes
+    ----------
+    architecture : dict
+        Name of a factory in ``wcka.models`` under "factory", and its arguments.
+    state : dict of str to Tensor
+        Parameters by their name in the module, each stacked to (N, ...).
+    members : DataFrame
+        N rows: what is known of each model (seed, epoch, ...).
+    """
+
+    architecture: dict
+    state: dict[str, Tensor]
+    members: pd.DataFrame
+
+    def __len__(self) -> int:
+        return len(self.members)
+
+    def __getitem__(self, rows) -> "Population":
+        """Sub-population by a slice, a boolean mask or a sequence of positions."""
+        keep = np.atleast_1d(np.arange(len(self))[rows])
+        state = {name: values[torch.from_numpy(keep)] for name, values in self.state.items()}
+        return Population(self.architecture, state, self.members.iloc[keep].reset_index(drop=True))
+
+    @cached_property
+    def network(self) -> nn.Sequential:
+        """The architecture as a module without storage (meta device)."""
+        with torch.device("meta"):
+            return build(self.architecture)
+
+    @property
+    def depth(self) -> int:
+        """Number of linear layers; layer `depth` is the logits."""
+        return sum(isinstance(module, nn.Linear) for module in self.network)
+
+    def member(self, i: int) -> nn.Sequential:
+        """Model `i` as a module of its own, its weights copied."""
+        network = build(self.architecture)
+        network.load_state_dict({name: values[i] for name, values in self.state.items()})
+        return network
+
+    def to(self, device: str) -> "Population":
+        """The same population on another device."""
+        target = resolve_device(device)
+        return Population(self.architecture, {k: v.to(target) for k, v in self.state.items()},
+                          self.members)
+
+    def forward(self, x: Tensor, layer: int | None = None, own: bool = False) -> Tensor:
+        """Logits of every model, or the activations of one layer.
+
+        Parameters
+        ----------
+        x : Tensor
+            Inputs shared by all models (n, ...), or with `own` each model's own (N, n, ...);
+            float32, on the population's device.
+        layer : int, optional
+            1 to ``depth``: the output of that linear layer after its activation.
+            ``depth``, the default, is the logits.
+        own : bool
+            Whether each model has its own inputs.
+
+        Returns
+        -------
+        Tensor
+            (N, n, units).
+
+        Raises
+        ------
+        ValueError
+            For a layer outside 1 to ``depth``.
+        """
+        layer = self.depth if layer is None else layer
+        if not 1 <= layer <= self.depth:
+            raise ValueError(f"layer: wanted 1 to {self.depth}, got {layer}")
+        seen = 0
+        for name, module in self.network.named_children():
+            if isinstance(module, nn.Linear):
+                if seen == layer:
+                    break
+                seen += 1
+            if isinstance(module, nn.Flatten):
+                x = x.flatten(2 if own else 1)
+                continue
+            params = {key: self.state[f"{name}.{key}"] for key, _ in module.named_parameters()}
+            if isinstance(module, nn.Linear):
+                x, own = _linear(x, own, **params), True
+            elif params:
+                x, own = vmap(lambda p, h: functional_call(module, p, (h,)),
+                              in_dims=(0, 0 if own else None))(params, x), True
+            else:  # without parameters modules act alike on every model
+                x = module(x)
+        return x
+
+    @torch.no_grad()
+    def activations(self, x: Tensor, layer: int, batch: int = 1024) -> Tensor:
+        """``forward`` without gradients, in batches of inputs: (N, n, units) in float32."""
+        return torch.cat([self.forward(part, layer) for part in x.split(batch)], dim=1)
+
+    def accuracy(self, x: Tensor, labels) -> np.ndarray:
+        """Fraction of right predictions of every model, (N,)."""
+        predicted = self.activations(x, self.depth).argmax(-1).cpu()
+        return (predicted == torch.as_tensor(labels)).double().mean(1).numpy()
+
+    def save(self, path: str | Path) -> None:
+        """Write the population to one safetensors file, atomically."""
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        metadata = {"architecture": json.dumps(self.architecture),
+                    "members": self.members.to_json(orient="table", index=False)}
+        partial = path.with_name(f".{path.name}.{id(self)}.partial")
+        save_file({k: v.contiguous() for k, v in self.state.items()}, partial, metadata)
+        partial.replace(path)
+
+    @classmethod
+    def load(cls, path: str | Path, device: str = "cpu") -> "Population":
+        """Read a population that ``save`` wrote."""
+        with safe_open(path, "pt", device=str(resolve_device(device))) as file:
+            metadata = file.metadata()
+            state = {name: file.get_tensor(name) for name in file.keys()}
+        members = pd.DataFrame(json.loads(metadata["members"])["data"])
+        return cls(json.loads(metadata["architecture"]), state, members)
+
+
+def build(architecture: dict) -> nn.Sequential:
+    """Build one module from an architecture, ``{"factory": "mlp", "widths": [...], ...}``."""
+    arguments = dict(architecture)
+    return getattr(models, arguments.pop("factory"))(**arguments)
+
+
+def initialise(architecture: dict, seeds: Sequence[int], device: str = "cpu") -> Population:
+    """Initialise a population exactly as PyTorch would initialise N separate modules.
+
+    Parameters
+    ----------
+    architecture : dict
+        As in ``Population``.
+    seeds : sequence of int
+        One seed a model: model i is what ``torch.manual_seed(seeds[i])`` and the factory give.
+    device : str
+        Where to put the stacked state.
+
+    Returns
+    -------
+    Population
+        Its members have a column "seed".
+
+    Raises
+    ------
+    ValueError
+        For no seeds.
+    """
+    if not len(seeds):
+        raise ValueError("seeds: wanted at least one")
+    modules = []
+    with torch.random.fork_rng(devices=[]):
+        for seed in seeds:
+            torch.manual_seed(seed)
+            modules.append(build(architecture))
+    state, _ = stack_module_state(modules)
+    state = {name: values.detach() for name, values in state.items()}
+    return Population(architecture, state, pd.DataFrame({"seed": list(seeds)})).to(device)
+
+
+def _linear(x: Tensor, own: bool, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Every model's linear layer: (n, in) shared or (N, n, in) -> (N, n, out)."""
+    if own:
+        x = x @ weight.mT
+    else:  # shared inputs: all models' weights side by side make one matrix product
+        x = (x @ weight.flatten(0, 1).T).unflatten(1, weight.shape[:2]).transpose(0, 1)
+    return x if bias is None else x + bias[:, None]

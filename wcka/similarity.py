@@ -1,0 +1,413 @@
+"""The measures: features whose rows are shared, then one alignment.
+
+========== ============================================== ==========================
+measure    features (rows x columns)                      alignment
+========== ============================================== ==========================
+CKA        activations (probes x units)                   ||Y'X||_F^2, Gram norms 1
+dCKA       deconfounded activations (probes x units)      as CKA
+wCKA       the chain W1 W2 ... Wl (inputs x outputs)      as CKA
+Procrustes activations (probes x units)                   ||Y'X||_*, Frobenius norms 1
+========== ============================================== ==========================
+
+A pair is a population of two: ``cka(x, y)`` and ``pairwise("cka", [...])`` run the same code.
+"""
+
+import warnings
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import scipy.linalg
+import torch
+from torch import Tensor, nn
+
+from ._validate import nearest
+from .chain import chain
+from .symmetry import CHANGES
+
+# Columns of stacked features in one block of models: wide enough for matrix products at full
+# speed, narrow enough that a block of products stays within 8 MB.
+_BLOCK_COLUMNS = 1024
+
+# The transformations of a network (symmetry.TRANSFORMATIONS, and "probes": the same network seen
+# through other samples) that each measure is declared invariant to. Tests assert both the
+# invariances and the variances, and the book measures them, from this one table.
+_OF_ACTIVATIONS = frozenset({"permutation", "rotation", "isotropic scale", "translation",
+                             "output map", "silent weights"})
+INVARIANCES: dict[str, frozenset[str]] = {
+    "procrustes": _OF_ACTIVATIONS,
+    "cka": _OF_ACTIVATIONS,
+    "dcka": _OF_ACTIVATIONS,
+    "wcka": frozenset({*CHANGES, "intertwiner", "probes"}),
+}
+
+
+def cka(x, y) -> float:
+    """Linear centred kernel alignment (paper, equations 1 to 3; Kornblith et al. 2019).
+
+    With centred columns, ||Y'X||_F^2 / (||X'X||_F ||Y'Y||_F): the cosine between the two Gram
+    matrices. The Hilbert-Schmidt criterion in it is the biased estimator, as in the paper.
+
+    Parameters
+    ----------
+    x, y : array-like
+        (n, d) and (n, e), NumPy or torch, rows shared.
+
+    Returns
+    -------
+    float
+        In [0, 1]; 1 for representations equal up to rotation, scale and translation. The distance
+        form is the angle arccos(cka). NaN, with a warning, where one has no variance.
+
+    Raises
+    ------
+    ValueError
+        For another rank than 2, fewer than 2 rows, different n, NaN or infinity.
+    TypeError
+        For values that are not real numbers.
+    """
+    return _pair("cka", x, y)
+
+
+def procrustes(x, y) -> float:
+    """Procrustes similarity, ||Y'X||_* of centred representations of unit Frobenius norm.
+
+    The paper's distance (section 2.1.1), ||X||_F^2 + ||Y||_F^2 - 2 ||X'Y||_*, is then
+    2 - 2 * similarity.
+
+    Parameters
+    ----------
+    x, y : array-like
+        (n, d) and (n, e), NumPy or torch, rows shared.
+
+    Returns
+    -------
+    float
+        In [0, 1]. NaN, with a warning, where one representation has no variance.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As ``cka``.
+    """
+    return _pair("procrustes", x, y)
+
+
+def dcka(x, y, inputs, psd=True) -> float:
+    """Deconfounded CKA (paper, section 2.1.3; Cui et al. 2022).
+
+    The part of each Gram matrix that the inputs' own Gram matrix K0 explains by linear regression
+    is taken away, K - alpha K0; then CKA. Everything is centred first, so an intercept in the
+    regression would change nothing.
+
+    Parameters
+    ----------
+    x, y : array-like
+        (n, d) and (n, e) activations.
+    inputs : array-like
+        (n, p), the probes that gave the activations; more axes are flattened.
+    psd : bool
+        Drop the negative eigenvalues of K - alpha K0, as the paper does. Without this step dCKA
+        is the partial correlation of CKAs given the inputs.
+
+    Returns
+    -------
+    float
+        In [0, 1]; in [-1, 1] without `psd`. The distance form is the angle arccos(dcka). NaN,
+        with a warning, where nothing is left of a representation.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As ``cka``.
+    """
+    return _pair("dcka", x, y, inputs=inputs, psd=psd)
+
+
+def wcka(a, b) -> float:
+    """Weights CKA: the CKA of two networks' chains of weights (paper, equation 5).
+
+    Parameters
+    ----------
+    a, b : nn.Module, sequence of (in, out) matrices, or chain (inputs, outputs)
+        Two networks with the same input coordinates. Hidden widths, depths and numbers of outputs
+        may differ.
+
+    Returns
+    -------
+    float
+        In [0, 1]. The distance form is the angle arccos(wcka). NaN, with a warning, where a chain
+        is zero or the same for every input.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As ``cka`` and ``chain``.
+    """
+    return _pair("wcka", a, b)
+
+
+def deconfound(x, inputs) -> Tensor:
+    """Low-rank factor F of the positive part of K - alpha K0: FF' is the deconfounded Gram matrix.
+
+    K0 is positive semidefinite and alpha is not negative, so K - alpha K0 has no more positive
+    eigenvalues than K, and F no more columns than `x`. No n x n matrix is formed where n is
+    larger than the number of inputs.
+
+    Parameters
+    ----------
+    x : array-like
+        (n, d) activations; centred here.
+    inputs : array-like or Confounder
+        (n, p) probes, or the factorisation that ``Confounder(inputs)`` keeps for many calls.
+
+    Returns
+    -------
+    Tensor
+        (n, min(n, d)); its columns are centred.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As ``cka``.
+    """
+    confounder = inputs if isinstance(inputs, Confounder) else Confounder(inputs)
+    return confounder.deconfound(_centre(_array(x, "x")))
+
+
+class Confounder:
+    """The inputs' part of dCKA, factorised once for all representations of the same probes.
+
+    Parameters
+    ----------
+    inputs : array-like
+        (n, p), or with more axes, which are flattened.
+    """
+
+    def __init__(self, inputs):
+        inputs = inputs if isinstance(inputs, Tensor) else np.asarray(inputs)
+        probes = _centre(_array(inputs.reshape(len(inputs), -1), "inputs"))
+        probes = _unit(probes[:, probes.any(0)])  # a constant pixel confounds nothing
+        if not probes.numel():
+            raise ValueError("inputs: all rows are the same, there is nothing to deconfound")
+        self.basis, r = torch.linalg.qr(probes)
+        self.gram = r @ r.T  # K0 in that basis
+        self.norm = torch.linalg.norm(self.gram)
+
+    def project(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Coordinates of a centred representation in the inputs' basis, and <K, K0> / ||K0||."""
+        if len(x) != len(self.basis):
+            raise ValueError(f"different numbers of rows: {len(x)} activations, "
+                             f"{len(self.basis)} inputs")
+        inside = self.basis.T @ x
+        return inside, (inside * (self.gram @ inside)).sum() / self.norm
+
+    def deconfound(self, x: Tensor) -> Tensor:
+        """Factor F of a centred representation (n, d), as in ``deconfound``."""
+        # In the basis of inputs and x together, K = RR' and K0 are small matrices.
+        inside, share = self.project(x)
+        outside, rest = torch.linalg.qr(x - self.basis @ inside)
+        r = torch.cat([inside, rest])
+        k = r @ r.T
+        k[: len(self.gram), : len(self.gram)] -= share / self.norm * self.gram
+        factor = _positive_factor(k, min(x.shape))
+        # Rounding leaves a residue where K - alpha K0 = 0; that is no representation.
+        residue = torch.linalg.norm(factor) <= _tolerance(x) ** 0.5 * torch.linalg.norm(r)
+        return torch.cat([self.basis, outside], 1) @ (0 * factor if residue else factor)
+
+
+def _positive_factor(k: Tensor, rank: int) -> Tensor:
+    """F (m, rank) with FF' the positive part of the symmetric k (m, m), if it has that rank."""
+    m = len(k)
+    if k.is_cuda:
+        values, vectors = torch.linalg.eigh(k)
+        values, vectors = values[m - rank:], vectors[:, m - rank:]
+    else:  # only the few top eigenpairs: several times faster than all of them
+        values, vectors = map(torch.from_numpy, scipy.linalg.eigh(
+            k.numpy(), subset_by_index=[m - rank, m - 1], check_finite=False))
+    return vectors * values.clamp(min=0).sqrt()
+
+
+def pairwise(measure: str | Callable, features, **kw) -> np.ndarray:
+    """Similarity of all pairs of N models, in batched products.
+
+    Parameters
+    ----------
+    measure : str or function
+        "cka", "procrustes", "dcka", "wcka", or the function of that name.
+    features : sequence of N
+        What the measure compares: (n, d_i) representations, a stack (N, n, d), or for wCKA
+        networks or chains.
+    **kw
+        Arguments of the measure: ``inputs`` and ``psd`` of dCKA.
+
+    Returns
+    -------
+    ndarray
+        (N, N), symmetric, ones on the diagonal. Rows of models without variance are NaN; one
+        warning counts them. Beyond the features and the result, memory does not grow with N.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As the measure; for an unknown measure; for arguments it does not take.
+    """
+    name = measure if isinstance(measure, str) else getattr(measure, "__name__", repr(measure))
+    if isinstance(features, (Tensor, np.ndarray)) and features.ndim != 3:
+        raise ValueError(f"features: wanted N representations or a stack (N, n, d), got one array "
+                         f"of shape {tuple(features.shape)}")
+    features = list(features)
+    return _similarities(name, features, [f"features[{i}]" for i in range(len(features))], **kw)
+
+
+def _pair(name: str, x, y, **kw) -> float:
+    labels = ["a", "b"] if name == "wcka" else ["x", "y"]
+    return float(_similarities(name, [x, y], labels, **kw)[0, 1])
+
+
+def _similarities(name: str, features: list, labels: list[str], **kw) -> np.ndarray:
+    nearest(name, INVARIANCES, "measure")
+    if kw and name != "dcka":
+        raise TypeError(f"{name} takes no {', '.join(kw)}")
+    if name == "dcka":
+        return _deconfounded(_checked(features, labels), **kw)
+    if name == "wcka":
+        features = [_as_chain(f) for f in features]
+    align = _nuclear_norms if name == "procrustes" else _squared_norms
+    return _all_pairs(_checked(features, labels), align)
+
+
+def _deconfounded(features: list[Tensor], inputs, psd: bool = True) -> np.ndarray:
+    confounder = Confounder(inputs)
+    if psd:
+        return _all_pairs([confounder.deconfound(_unit(_centre(f))) for f in features],
+                          _squared_norms)
+    # <K - alpha K0, L - beta K0> needs no eigenvalues: it is the partial correlation of CKAs.
+    c = _all_pairs(features, _squared_norms)
+    shares = []
+    for x in (_unit(_centre(f)) for f in features):
+        shares.append(float(confounder.project(x)[1] / torch.linalg.norm(x.T @ x)))
+    rest = np.sqrt(np.clip(1 - np.square(shares), 0, None))
+    rest[rest < 1e-7] = np.nan  # nothing left but rounding
+    _warn_of(np.isnan(rest) & ~np.isnan(np.diag(c)))
+    return np.clip((c - np.outer(shares, shares)) / np.outer(rest, rest), -1, 1)
+
+
+# ------------------------------------------------------------------------------- all pairs
+
+
+def _all_pairs(features: Sequence[Tensor], align: Callable) -> np.ndarray:
+    """Align all pairs, block of models by block, each pair of blocks once."""
+    n = len(features)
+    result = np.empty((n, n))
+    size = max(1, _BLOCK_COLUMNS // max(min(f.shape) for f in features))
+    blocks = [slice(i, min(i + size, n)) for i in range(0, n, size)]
+    for i, rows in enumerate(blocks):
+        left = _stack(features[rows])
+        for columns in blocks[i:]:
+            right = left if columns == rows else _stack(features[columns])
+            result[rows, columns] = align(left, right)
+            result[columns, rows] = result[rows, columns].T
+    scale = np.sqrt(np.diag(result))
+    _warn_of(scale == 0)
+    scale[scale == 0] = np.nan
+    return np.clip(result / np.outer(scale, scale), 0, 1)
+
+
+def _stack(features: Sequence[Tensor]) -> Tensor:
+    """Features of a block of models, centred, of unit norm, side by side: (n, models, columns)."""
+    ready = [_unit(_centre(f)) for f in features]
+    columns = max(f.shape[1] for f in ready)
+    return torch.stack([nn.functional.pad(f, (0, columns - f.shape[1])) for f in ready], dim=1)
+
+
+def _products(left: Tensor, right: Tensor) -> Tensor:
+    """All X'Y of two blocks by one matrix product: (models, columns, models, columns)."""
+    return (left.flatten(1).T @ right.flatten(1)).view(*left.shape[1:], *right.shape[1:])
+
+
+def _squared_norms(left: Tensor, right: Tensor) -> np.ndarray:
+    """||X'Y||_F^2 for all pairs of two blocks."""
+    return _products(left, right).square_().sum((1, 3)).cpu().numpy()
+
+
+def _nuclear_norms(left: Tensor, right: Tensor) -> np.ndarray:
+    """||X'Y||_* for all pairs of two blocks, where blocks are of unit norm."""
+    products = _products(left, right).transpose(1, 2)
+    if left is not right:
+        return torch.linalg.svdvals(products).sum(-1).cpu().numpy()
+    # Within a block each pair once; of a model with itself ||X'X||_* = ||X||_F^2.
+    result = torch.diag(left.square().sum((0, 2)))
+    i, j = torch.triu_indices(*result.shape, offset=1)
+    result[i, j] = result[j, i] = torch.linalg.svdvals(products[i, j]).sum(-1)
+    return result.cpu().numpy()
+
+
+def _warn_of(dead: np.ndarray) -> None:
+    if dead.any():
+        warnings.warn(f"{dead.sum()} of {dead.size} representations have no variance left (a dead "
+                      f"layer, or nothing but the inputs): they have no similarity, NaN",
+                      RuntimeWarning, stacklevel=5)
+
+
+# ------------------------------------------------------------------------------- features
+
+
+def _as_chain(a):
+    is_sequence = isinstance(a, (list, tuple)) and a and np.ndim(a[0]) == 2
+    return chain(a) if isinstance(a, nn.Module) or is_sequence else a
+
+
+def _checked(features: list, labels: list[str]) -> list[Tensor]:
+    if len(features) < 2:
+        raise ValueError(f"wanted at least two representations, got {len(features)}")
+    arrays = [_array(f, label) for f, label in zip(features, labels)]
+    for array, label in zip(arrays, labels):
+        if len(array) != len(arrays[0]):
+            raise ValueError(f"different numbers of rows: {labels[0]} has {len(arrays[0])}, "
+                             f"{label} has {len(array)}; rows are shared samples (or inputs)")
+    return arrays
+
+
+def _array(values, label: str) -> Tensor:
+    """Check one representation; keep its dtype (conversion happens block by block)."""
+    if not isinstance(values, Tensor):
+        values = np.asarray(values)
+        if values.dtype.kind not in "fiub":
+            raise TypeError(f"{label}: wanted real numbers, got dtype {values.dtype}")
+        values = torch.from_numpy(np.ascontiguousarray(values))
+    if values.is_complex():
+        raise TypeError(f"{label}: wanted real numbers, got dtype {values.dtype}")
+    if values.ndim != 2:
+        raise ValueError(f"{label}: wanted two axes (rows, columns), got shape "
+                         f"{tuple(values.shape)}; flatten the others into columns")
+    if len(values) < 2 or not values.shape[1]:
+        raise ValueError(f"{label}: wanted at least 2 rows and 1 column, got shape "
+                         f"{tuple(values.shape)}")
+    if not torch.isfinite(values).all():
+        raise ValueError(f"{label} holds NaN or infinity")
+    return values.detach()
+
+
+def _tolerance(x: Tensor) -> float:
+    return 1e3 * torch.finfo(x.dtype).eps
+
+
+def _centre(x: Tensor) -> Tensor:
+    """Centred columns in float64 (float32 stays on CUDA); at most n of them."""
+    x = x if x.is_cuda and x.dtype == torch.float32 else x.double()
+    centred = x - x.mean(0)
+    # The mean of equal numbers is not always that number; a constant column must stay constant.
+    size = x.abs().amax(0)
+    centred[:, centred.abs().amax(0) <= _tolerance(x) * size] = 0
+    if x.shape[1] > x.shape[0]:  # a rotation of the columns, which no alignment here notices
+        return torch.linalg.qr(centred.T).R.T
+    return centred
+
+
+def _unit(x: Tensor) -> Tensor:
+    """Scaled to unit Frobenius norm; zero stays zero. The first scaling prevents overflow."""
+    largest = x.abs().amax() if x.numel() else 0
+    if largest == 0:
+        return x
+    x = x / largest
+    return x / torch.linalg.norm(x)

@@ -1,0 +1,277 @@
+"""Transformations of a network's weights that leave the function it computes as it was.
+
+Two families. *Intertwiners* (paper, section 2.3; Godfrey et al. 2022) move through an activation:
+sigma(x A) = sigma(x) phi(A), so the weights before it take A and the weights after it take
+phi(A)^-1. *Changes of basis* act on the activations themselves, X -> X A + c, and are undone by
+the next layer; they need no commuting with sigma, and are what CKA's invariances are about.
+"""
+
+from collections.abc import Callable
+from copy import deepcopy
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from . import models
+from ._validate import nearest
+from .chain import linear_layers
+
+
+def _permutation(d: int, rng: np.random.Generator) -> np.ndarray:
+    return np.eye(d)[rng.permutation(d)]
+
+
+def _rotation(d: int, rng: np.random.Generator) -> np.ndarray:
+    q, r = np.linalg.qr(rng.standard_normal((d, d)))
+    return q * np.sign(np.diag(r))  # signs fixed, so that the draw is uniform (Haar)
+
+
+def _rescaling(d: int, rng: np.random.Generator) -> np.ndarray:
+    return np.diag(np.exp(rng.normal(0, 1, d)))
+
+
+def _invertible(d: int, rng: np.random.Generator) -> np.ndarray:
+    # Singular values within a factor of 16: far from a rotation, safely invertible in float32.
+    scales = np.exp2(rng.uniform(-2, 2, d))
+    return _rotation(d, rng) * scales @ _rotation(d, rng)
+
+
+def _signs(d: int, rng: np.random.Generator) -> np.ndarray:
+    return np.diag(rng.choice([-1.0, 1.0], d))
+
+
+# A random element of each activation's intertwiner group (Godfrey et al. 2022, table 1), and phi.
+_Draw = Callable[[int, np.random.Generator], np.ndarray]
+INTERTWINERS: dict[type[nn.Module], tuple[_Draw, Callable[[np.ndarray], np.ndarray]]] = {
+    nn.Identity: (_invertible, lambda a: a),
+    nn.ReLU: (lambda d, rng: _permutation(d, rng) @ _rescaling(d, rng), lambda a: a),
+    nn.LeakyReLU: (lambda d, rng: _permutation(d, rng) @ _rescaling(d, rng), lambda a: a),
+    nn.Sigmoid: (_permutation, lambda a: a),
+    nn.GELU: (_permutation, lambda a: a),
+    nn.Tanh: (lambda d, rng: _permutation(d, rng) @ _signs(d, rng), lambda a: a),
+    models.Gaussian: (lambda d, rng: _permutation(d, rng) @ _signs(d, rng), np.abs),
+    models.Square: (lambda d, rng: _permutation(d, rng) @ _signs(d, rng) @ _rescaling(d, rng),
+                    np.square),
+}
+
+
+def permute(model: nn.Module, seed: int = 0) -> nn.Module:
+    """Shuffle the hidden units of every layer; the function stays the same.
+
+    Parameters
+    ----------
+    model : nn.Module
+        A fully connected ``nn.Sequential``.
+    seed : int
+        Seed of the draw.
+
+    Returns
+    -------
+    nn.Module
+        A new network; `model` is untouched.
+
+    Raises
+    ------
+    TypeError
+        For a network whose layers cannot be read off (see ``chain``).
+    """
+    return _transform(model, seed, lambda activation: (_permutation, lambda a: a))
+
+
+def rescale(model: nn.Module, seed: int = 0) -> nn.Module:
+    """Multiply every hidden unit by a positive number and divide it out in the next layer.
+
+    Preserves the function for identity, ReLU and LeakyReLU, where sigma(c x) = c sigma(x).
+    Parameters and return value as in ``permute``.
+
+    Raises
+    ------
+    TypeError
+        As ``permute``, and for another activation.
+    """
+    def draw(activation):
+        if not isinstance(activation, (nn.Identity, nn.ReLU, nn.LeakyReLU)):
+            raise TypeError(f"rescaling units changes a network with {type(activation).__name__}; "
+                            f"it preserves identity, ReLU and LeakyReLU networks only")
+        return _rescaling, lambda a: a
+
+    return _transform(model, seed, draw)
+
+
+def intertwine(model: nn.Module, seed: int = 0) -> nn.Module:
+    """Apply a random element of each activation's intertwiner group (paper, section 2.3).
+
+    Identity: any invertible matrix. ReLU, LeakyReLU: permutation and positive rescaling.
+    Sigmoid, GELU: permutation. Tanh: permutation and signs. These have phi(A) = A. Gaussian
+    (permutation and signs, phi(A) = abs(A)) and Square (permutation and scaling of either sign,
+    phi(A) = A squared entrywise) do not, and the chain does not survive them.
+    Parameters and return value as in ``permute``.
+
+    Raises
+    ------
+    TypeError
+        As ``permute``, and for an activation whose group is not known.
+    """
+    def draw(activation):
+        if type(activation) not in INTERTWINERS:
+            raise TypeError(f"intertwiner group of {type(activation).__name__} not known; known: "
+                            f"{', '.join(c.__name__ for c in INTERTWINERS)}")
+        return INTERTWINERS[type(activation)]
+
+    return _transform(model, seed, draw)
+
+
+def _transform(model: nn.Module, seed: int, group) -> nn.Module:
+    model, rng = deepcopy(model), np.random.default_rng(seed)
+    layers = linear_layers(model)
+    with torch.no_grad():
+        for (before, activation), (after, _) in zip(layers, layers[1:]):
+            draw, phi = group(activation or nn.Identity())
+            a = draw(before.out_features, rng)
+            undo = torch.from_numpy(np.linalg.inv(phi(a)))
+            a = torch.from_numpy(a)
+            # nn.Linear stores (out, in): x W A is weight -> A' weight.
+            before.weight.copy_(a.T @ before.weight.double())
+            if before.bias is not None:
+                before.bias.copy_(before.bias.double() @ a)
+            after.weight.copy_(after.weight.double() @ undo.T)
+    return model
+
+
+# Changes of basis of a representation X -> X A + c, as (A, c) for `d` units.
+_CHANGES: dict[str, Callable[[int, np.random.Generator], tuple[np.ndarray, np.ndarray]]] = {
+    "permutation": lambda d, rng: (_permutation(d, rng), np.zeros(d)),
+    "rotation": lambda d, rng: (_rotation(d, rng), np.zeros(d)),
+    "isotropic scale": lambda d, rng: (np.exp(rng.normal()) * np.eye(d), np.zeros(d)),
+    "translation": lambda d, rng: (np.eye(d), rng.normal(0, 3, d)),
+    "unit rescaling": lambda d, rng: (_rescaling(d, rng), np.zeros(d)),
+    "invertible map": lambda d, rng: (_invertible(d, rng), np.zeros(d)),
+}
+CHANGES = tuple(_CHANGES)
+
+
+def change_of_basis(name: str, d: int, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Draw a change of basis X -> X A + c of a representation with `d` units.
+
+    Parameters
+    ----------
+    name : str
+        One of ``CHANGES``: "permutation", "rotation", "isotropic scale", "translation",
+        "unit rescaling", "invertible map".
+    d : int
+        Number of units.
+    seed : int
+        Seed of the draw.
+
+    Returns
+    -------
+    A, c : Tensor
+        float64, (d, d) and (d,).
+
+    Raises
+    ------
+    ValueError
+        For an unknown name.
+    """
+    a, c = _CHANGES[nearest(name, CHANGES, "change of basis")](d, np.random.default_rng(seed))
+    return torch.from_numpy(a), torch.from_numpy(c)
+
+
+def rebase(model: nn.Sequential, name: str, seed: int = 0) -> nn.Sequential:
+    """Change the basis of the last hidden representation, undone by the layer after it.
+
+    The new network holds one more linear layer, right after the last activation, that applies
+    X -> X A + c (see ``change_of_basis``); the output layer takes A^-1 and the matching bias, so
+    the function is the same for every activation.
+
+    Parameters
+    ----------
+    model : nn.Sequential
+        A fully connected network with at least one hidden layer.
+    name, seed
+        As in ``change_of_basis``.
+
+    Returns
+    -------
+    nn.Sequential
+        A new network, its weights float64; ``network[:-1]`` gives the changed representation.
+
+    Raises
+    ------
+    TypeError
+        For a network whose layers cannot be read off, or whose last module is not linear.
+    ValueError
+        For an unknown name.
+    """
+    linear_layers(model)
+    if not isinstance(model[-1], nn.Linear):
+        raise TypeError(f"wanted a network that ends in nn.Linear, got {type(model[-1]).__name__}")
+    model = deepcopy(model).double()
+    a, c = change_of_basis(name, model[-1].in_features, seed)
+    change = nn.Linear(*a.shape, dtype=torch.float64)
+    output = nn.Linear(model[-1].in_features, model[-1].out_features, dtype=torch.float64)
+    with torch.no_grad():
+        change.weight.copy_(a.T)
+        change.bias.copy_(c)
+        output.weight.copy_(model[-1].weight @ torch.linalg.inv(a).T)
+        output.bias.copy_(0 if model[-1].bias is None else model[-1].bias)
+        output.bias -= c @ output.weight.T
+    return nn.Sequential(*model[:-1], change, output)
+
+
+def map_outputs(model: nn.Sequential, seed: int = 0) -> nn.Sequential:
+    """Multiply the outputs by a random invertible matrix. This does change the function.
+
+    Parameters, return value and errors as in ``rebase``.
+    """
+    linear_layers(model)
+    model = deepcopy(model).double()
+    a = torch.from_numpy(_invertible(model[-1].out_features, np.random.default_rng(seed)))
+    with torch.no_grad():
+        model[-1].weight.copy_(a.T @ model[-1].weight)
+        if model[-1].bias is not None:
+            model[-1].bias.copy_(model[-1].bias @ a)
+    return model
+
+
+def redraw_silent_weights(model: nn.Module, inputs: Tensor, seed: int = 0) -> nn.Module:
+    """Draw anew, as at initialisation, the weights of input coordinates that are always zero.
+
+    Parameters
+    ----------
+    model : nn.Module
+        A fully connected ``nn.Sequential``.
+    inputs : Tensor
+        (n, p); the network's outputs on these inputs stay as they were, to the last bit.
+    seed : int
+        Seed of the draw.
+
+    Returns
+    -------
+    nn.Module
+        A new network.
+
+    Raises
+    ------
+    TypeError
+        For a network whose layers cannot be read off (see ``chain``).
+    """
+    model, rng = deepcopy(model), np.random.default_rng(seed)
+    first = linear_layers(model)[0][0]
+    silent = ~inputs.flatten(1).any(0)
+    bound = first.in_features**-0.5
+    drawn = rng.uniform(-bound, bound, (first.out_features, int(silent.sum())))
+    with torch.no_grad():
+        first.weight[:, silent] = torch.from_numpy(drawn).to(first.weight)
+    return model
+
+
+# What may be done to a network, as (model, inputs, seed) -> model; similarity.INVARIANCES says
+# which measure does not notice.
+TRANSFORMATIONS: dict[str, Callable[[nn.Sequential, Tensor, int], nn.Sequential]] = {
+    **{name: lambda model, inputs, seed, name=name: rebase(model, name, seed) for name in CHANGES},
+    "intertwiner": lambda model, inputs, seed: intertwine(model, seed),
+    "output map": lambda model, inputs, seed: map_outputs(model, seed),
+    "silent weights": redraw_silent_weights,
+}
