@@ -23,7 +23,7 @@ def strokes(n, seed=0):
     row, col = np.indices((28, 28))
     images = np.zeros((n, 28, 28))
     for image in images:
-        y, x, radius = rng.uniform(11, 16, 2).tolist() + [rng.uniform(4, 8)]
+        y, x, radius = [*rng.uniform(11, 16, 2).tolist(), rng.uniform(4, 8)]
         ring = np.abs(np.hypot(row - y, col - x) - radius)
         ring[np.cos(np.arctan2(row - y, col - x) - rng.uniform(0, 6.3)) > 0.7] = 9
         bar = np.abs((row - y) * math.cos(x) + (col - x) * math.sin(x)) + 9 * (ring > radius)

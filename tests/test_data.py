@@ -128,7 +128,7 @@ def test_inputs(raw):
     assert x.shape == (3147, 784) and x.dtype == torch.float32
     assert x.min() == 0 and x.max() == 1
     assert np.array_equal((x[0] * 255).round().numpy(), images[-1].ravel())
-    with pytest.raises(TypeError, match="uint8.*float64"):
+    with pytest.raises(TypeError, match=r"uint8.*float64"):
         data.inputs(images / 255)
     for bad in (images[0], images[:0], images[:, :27]):
         with pytest.raises(ValueError, match=r"\(n, 28, 28\)"):
@@ -289,7 +289,7 @@ def test_no_source_works(root, monkeypatch):
 
 def test_no_source_works_for_fashion(root, sources):
     sources(unreachable, dataset="fashion")
-    with pytest.raises(data.DataError, match="(?s)no FashionMNIST in.*nobody answers.*"
+    with pytest.raises(data.DataError, match=r"(?s)no FashionMNIST in.*nobody answers.*"
                                              "apt-get install dataset-fashion-mnist"):
         data.fetch("fashion")
 

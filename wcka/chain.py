@@ -99,7 +99,8 @@ def chain(model, input_shape=None, bias=False) -> Tensor:
                          f"coordinates, the first layer takes {matrices[0].shape[0]}")
     product = _product(matrices, biases if bias else None)
     if not torch.isfinite(product).all():
-        raise ValueError("the chain holds NaN or infinity: a weight is not finite, or they overflow")
+        raise ValueError("the chain holds NaN or infinity: a weight is not finite, or the product "
+                         "overflows")
     return product
 
 

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -114,7 +114,7 @@ class Population:
             if isinstance(module, nn.Linear):
                 x, own = _linear(x, own, **params), True
             elif params:
-                x, own = vmap(lambda p, h: functional_call(module, p, (h,)),
+                x, own = vmap(partial(_call, module),
                               in_dims=(0, 0 if own else None))(params, x), True
             else:  # without parameters modules act alike on every model
                 x = module(x)
@@ -188,6 +188,10 @@ def initialise(architecture: dict, seeds: Sequence[int], device: str = "cpu") ->
     state, _ = stack_module_state(modules)
     state = {name: values.detach() for name, values in state.items()}
     return Population(architecture, state, pd.DataFrame({"seed": list(seeds)})).to(device)
+
+
+def _call(module: nn.Module, params: dict[str, Tensor], x: Tensor) -> Tensor:
+    return functional_call(module, params, (x,))
 
 
 def _linear(x: Tensor, own: bool, weight: Tensor, bias: Tensor | None = None) -> Tensor:

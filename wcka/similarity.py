@@ -103,7 +103,7 @@ def dcka(x, y, inputs, psd=True) -> float:
     ----------
     x, y : array-like
         (n, d) and (n, e) activations.
-    inputs : array-like
+    inputs : array-like or Confounder
         (n, p), the probes that gave the activations; more axes are flattened.
     psd : bool
         Drop the negative eigenvalues of K - alpha K0, as the paper does. Without this step dCKA
@@ -171,7 +171,7 @@ def deconfound(x, inputs) -> Tensor:
         As ``cka``.
     """
     confounder = inputs if isinstance(inputs, Confounder) else Confounder(inputs)
-    return confounder.deconfound(_centre(_array(x, "x")))
+    return confounder.deconfound(_centre(_array(x, "x"))[:, None])[:, 0]
 
 
 class Confounder:
@@ -194,25 +194,43 @@ class Confounder:
         self.norm = torch.linalg.norm(self.gram)
 
     def project(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Coordinates of a centred representation in the inputs' basis, and <K, K0> / ||K0||."""
+        """Coordinates in the inputs' basis and <K, K0> / ||K0|| of centred (n, N, d) features."""
         if len(x) != len(self.basis):
             raise ValueError(f"different numbers of rows: {len(x)} activations, "
                              f"{len(self.basis)} inputs")
-        inside = self.basis.T @ x
-        return inside, (inside * (self.gram @ inside)).sum() / self.norm
+        inside = _side_by_side(self.basis.T, x)
+        return inside, (inside * _side_by_side(self.gram, inside)).sum((0, 2)) / self.norm
 
     def deconfound(self, x: Tensor) -> Tensor:
-        """Factor F of a centred representation (n, d), as in ``deconfound``."""
-        # In the basis of inputs and x together, K = RR' and K0 are small matrices.
+        """Factors F (n, N, d) of centred representations (n, N, d), as in ``deconfound``."""
         inside, share = self.project(x)
-        outside, rest = torch.linalg.qr(x - self.basis @ inside)
-        r = torch.cat([inside, rest])
+        outside = x - _side_by_side(self.basis, inside)
+        # outside = Q T with orthonormal Q, from the small Gram matrix; a direction without length
+        # has T = 0, and nothing of it reaches F.
+        ours = outside.transpose(0, 1)
+        squares, turn = torch.linalg.eigh(ours.mT @ ours)
+        length = squares.clamp(min=0).sqrt()
+        inverse = torch.where(length > 0, 1 / length, 0)
+        # In the basis of inputs and x together, K = RR' and K0 are small matrices.
+        r = torch.cat([inside.transpose(0, 1), length[:, :, None] * turn.mT], 1)
+        alpha = share / self.norm
+        factors = torch.stack([self._factor(*each) for each in zip(r, alpha)])
+        m = len(self.gram)
+        rest = ours @ (turn * inverse[:, None] @ factors[:, m:])
+        return _side_by_side(self.basis, factors[:, :m].transpose(0, 1)) + rest.transpose(0, 1)
+
+    def _factor(self, r: Tensor, alpha: Tensor) -> Tensor:
         k = r @ r.T
-        k[: len(self.gram), : len(self.gram)] -= share / self.norm * self.gram
-        factor = _positive_factor(k, min(x.shape))
+        k[: len(self.gram), : len(self.gram)] -= alpha * self.gram
+        factor = _positive_factor(k, r.shape[1])
         # Rounding leaves a residue where K - alpha K0 = 0; that is no representation.
-        residue = torch.linalg.norm(factor) <= _tolerance(x) ** 0.5 * torch.linalg.norm(r)
-        return torch.cat([self.basis, outside], 1) @ (0 * factor if residue else factor)
+        residue = torch.linalg.norm(factor) <= _tolerance(r) ** 0.5 * torch.linalg.norm(r)
+        return torch.zeros_like(factor) if residue else factor
+
+
+def _side_by_side(matrix: Tensor, x: Tensor) -> Tensor:
+    """One product of a matrix with all models' columns: (m, n) @ (n, N, d) -> (m, N, d)."""
+    return (matrix @ x.flatten(1)).unflatten(1, x.shape[1:])
 
 
 def _positive_factor(k: Tensor, rank: int) -> Tensor:
@@ -223,7 +241,7 @@ def _positive_factor(k: Tensor, rank: int) -> Tensor:
         values, vectors = values[m - rank:], vectors[:, m - rank:]
     else:  # only the few top eigenpairs: several times faster than all of them
         values, vectors = map(torch.from_numpy, scipy.linalg.eigh(
-            k.numpy(), subset_by_index=[m - rank, m - 1], check_finite=False))
+            k.T.numpy(), subset_by_index=[m - rank, m - 1], check_finite=False, overwrite_a=True))
     return vectors * values.clamp(min=0).sqrt()
 
 
@@ -277,19 +295,19 @@ def _similarities(name: str, features: list, labels: list[str], **kw) -> np.ndar
 
 
 def _deconfounded(features: list[Tensor], inputs, psd: bool = True) -> np.ndarray:
-    confounder = Confounder(inputs)
+    confounder = inputs if isinstance(inputs, Confounder) else Confounder(inputs)
+    blocks = (_stack(features[rows]) for rows in _blocks(features))
     if psd:
-        return _all_pairs([confounder.deconfound(_unit(_centre(f))) for f in features],
-                          _squared_norms)
+        factors = [f for block in blocks for f in confounder.deconfound(block).unbind(1)]
+        return _all_pairs(factors, _squared_norms)
     # <K - alpha K0, L - beta K0> needs no eigenvalues: it is the partial correlation of CKAs.
     c = _all_pairs(features, _squared_norms)
-    shares = []
-    for x in (_unit(_centre(f)) for f in features):
-        shares.append(float(confounder.project(x)[1] / torch.linalg.norm(x.T @ x)))
-    rest = np.sqrt(np.clip(1 - np.square(shares), 0, None))
+    share = np.concatenate([confounder.project(x)[1].cpu().numpy()
+                            / np.sqrt(np.diag(_squared_norms(x, x))) for x in blocks])
+    rest = np.sqrt(np.clip(1 - share**2, 0, None))
     rest[rest < 1e-7] = np.nan  # nothing left but rounding
     _warn_of(np.isnan(rest) & ~np.isnan(np.diag(c)))
-    return np.clip((c - np.outer(shares, shares)) / np.outer(rest, rest), -1, 1)
+    return np.clip((c - np.outer(share, share)) / np.outer(rest, rest), -1, 1)
 
 
 # ------------------------------------------------------------------------------- all pairs
@@ -297,10 +315,8 @@ def _deconfounded(features: list[Tensor], inputs, psd: bool = True) -> np.ndarra
 
 def _all_pairs(features: Sequence[Tensor], align: Callable) -> np.ndarray:
     """Align all pairs, block of models by block, each pair of blocks once."""
-    n = len(features)
-    result = np.empty((n, n))
-    size = max(1, _BLOCK_COLUMNS // max(min(f.shape) for f in features))
-    blocks = [slice(i, min(i + size, n)) for i in range(0, n, size)]
+    result = np.empty((len(features), len(features)))
+    blocks = _blocks(features)
     for i, rows in enumerate(blocks):
         left = _stack(features[rows])
         for columns in blocks[i:]:
@@ -313,6 +329,11 @@ def _all_pairs(features: Sequence[Tensor], align: Callable) -> np.ndarray:
     return np.clip(result / np.outer(scale, scale), 0, 1)
 
 
+def _blocks(features: Sequence[Tensor]) -> list[slice]:
+    size = max(1, _BLOCK_COLUMNS // max(min(f.shape) for f in features))
+    return [slice(i, min(i + size, len(features))) for i in range(0, len(features), size)]
+
+
 def _stack(features: Sequence[Tensor]) -> Tensor:
     """Features of a block of models, centred, of unit norm, side by side: (n, models, columns)."""
     ready = [_unit(_centre(f)) for f in features]
@@ -322,7 +343,7 @@ def _stack(features: Sequence[Tensor]) -> Tensor:
 
 def _products(left: Tensor, right: Tensor) -> Tensor:
     """All X'Y of two blocks by one matrix product: (models, columns, models, columns)."""
-    return (left.flatten(1).T @ right.flatten(1)).view(*left.shape[1:], *right.shape[1:])
+    return _side_by_side(left.flatten(1).T, right).unflatten(0, left.shape[1:])
 
 
 def _squared_norms(left: Tensor, right: Tensor) -> np.ndarray:
