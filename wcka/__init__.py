@@ -5,5 +5,5 @@ from .corruptions import CORRUPTIONS, corrupt
 from .data import load
 from .similarity import cka, dcka, pairwise, procrustes, wcka
 
-__all__ = ["CORRUPTIONS", "chain", "cka", "corrupt", "dcka", "load", "pairwise", "procrustes",
-           "wcka"]
+__all__ = ["CORRUPTIONS", "chain", "cka", "corrupt", "dcka", "load", "pairwise",
+           "procrustes", "wcka"]

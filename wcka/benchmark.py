@@ -6,12 +6,12 @@ from functools import lru_cache
 import joblib
 import numpy as np
 import pandas as pd
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from . import corruptions, data
 from .cache import cached
 from .chain import chains
-from .population import initialise
+from .population import Population, initialise
 from .similarity import Confounder, pairwise
 from .training import trained
 
@@ -20,7 +20,7 @@ NO_PSD = "dcka, no PSD step"  # the variant that keeps negative eigenvalues
 MEASURES = ("procrustes", "cka", "dcka", "wcka")  # in the order of the paper's figures
 
 # Consecutive pairs are computed block by block, so that far-apart pairs cost little.
-_BLOCK = 20
+_BLOCK = 10
 
 
 def run(unit: Callable[..., pd.DataFrame], arguments: Iterable[dict], jobs: int = -1,
@@ -43,7 +43,7 @@ def run(unit: Callable[..., pd.DataFrame], arguments: Iterable[dict], jobs: int 
     arguments = list(arguments)
     tables = joblib.Parallel(n_jobs=jobs, return_as="generator", batch_size=1)(
         joblib.delayed(unit)(**each) for each in arguments)
-    shown = tqdm(tables, total=len(arguments), desc=description, leave=False, disable=None)
+    shown = tqdm(tables, total=len(arguments), desc=description, leave=False)
     return pd.concat(list(shown), ignore_index=True)
 
 
@@ -64,7 +64,8 @@ def calibration(ensembles: dict[str, dict], probe_name: str, samples: int | None
     ----------
     ensembles : dict of str to dict
         Under a name of your choice the arguments of ``initialise``, for all pairs of untrained
-        networks, or of ``trained``, for one network's consecutive checkpoints.
+        networks, or of ``trained`` and the epochs "compared", for one network's consecutive
+        checkpoints.
     probe_name : str
         One of ``PROBES``.
     samples, draw
@@ -91,8 +92,7 @@ def calibration(ensembles: dict[str, dict], probe_name: str, samples: int | None
     confounder = Confounder(inputs)
     tables = []
     for ensemble, models in ensembles.items():
-        population = trained(**models) if "epochs" in models else initialise(**models)
-        pairs = _consecutive_pairs if "epochs" in models else _all_pairs
+        population, pairs = _ensemble(**models)
         activations = population.activations(inputs, layer)
         for measure in measures:
             features = chains(population) if measure == "wcka" else activations
@@ -104,6 +104,14 @@ def calibration(ensembles: dict[str, dict], probe_name: str, samples: int | None
                 "ensemble": ensemble, "probe": probe_name, "samples": len(images), "draw": draw,
                 "measure": measure, "a": a, "b": b, "similarity": values}))
     return pd.concat(tables, ignore_index=True)
+
+
+def _ensemble(compared: Sequence[int] | None = None, **models) -> tuple[Population, Callable]:
+    """Population of an ensemble and the function that makes its pairs."""
+    if compared is None:
+        return initialise(**models), _all_pairs
+    population = trained(**models)
+    return population[population.members.epoch.isin(compared).to_numpy()], _consecutive_pairs
 
 
 def _all_pairs(measure: str, features, kw: dict) -> tuple:

@@ -2,6 +2,7 @@
 
 import argparse
 import ast
+import contextlib
 import datetime
 import hashlib
 import html
@@ -52,7 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     run = commands.add_parser("run", help="run one chapter")
     run.add_argument("chapter", metavar="CHAPTER", help="its number or name: 02, 02-calibration")
-    run.add_argument("--profile", default="quick", help="a file of notebooks/profiles (quick: none)")
+    run.add_argument("--profile", default="quick", help="a file of notebooks/profiles")
     run.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"),
                      dest="parameters", help="set a parameter; may be repeated")
     run.add_argument("-o", type=Path, metavar="OUT.ipynb", dest="output",
@@ -148,10 +149,8 @@ def _typed(path: Path, known: dict[str, Parameter], name: str, value: object) ->
         raise UsageError(error) from None
     shown = value
     if isinstance(value, str) and kind is not str:
-        try:
+        with contextlib.suppress(ValueError, SyntaxError):
             value = ast.literal_eval(value)
-        except (ValueError, SyntaxError):
-            pass
     if kind is float and type(value) is int:
         value = float(value)
     if not _is_a(value, kind):
@@ -201,6 +200,7 @@ def run_chapter(path: Path, values: dict[str, object], profile: str, output: Pat
     started = time.perf_counter()
     try:
         nbformat.write(jupytext.read(path), partial)
+        os.environ["TQDM_DISABLE"] = "1"  # no progress bars in the pages; papermill shows its own
         papermill.execute_notebook(
             partial, partial, values, kernel_name="python3", cwd=NOTEBOOKS,
             progress_bar=sys.stderr.isatty(), request_save_on_cell_execute=False)

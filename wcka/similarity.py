@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import scipy.linalg
 import torch
+from threadpoolctl import ThreadpoolController
 from torch import Tensor, nn
 
 from ._validate import nearest
@@ -27,6 +28,10 @@ from .symmetry import CHANGES
 # Columns of stacked features in one block of models: wide enough for matrix products at full
 # speed, narrow enough that a block of products stays within 8 MB.
 _BLOCK_COLUMNS = 1024
+
+# SciPy's threads and PyTorch's wait for each other busily; one eigenproblem of this size is
+# solved about twice as fast by one thread.
+_THREADS = ThreadpoolController()
 
 # The transformations of a network (symmetry.TRANSFORMATIONS, and "probes": the same network seen
 # through other samples) that each measure is declared invariant to. Tests assert both the
@@ -240,8 +245,10 @@ def _positive_factor(k: Tensor, rank: int) -> Tensor:
         values, vectors = torch.linalg.eigh(k)
         values, vectors = values[m - rank:], vectors[:, m - rank:]
     else:  # only the few top eigenpairs: several times faster than all of them
-        values, vectors = map(torch.from_numpy, scipy.linalg.eigh(
-            k.T.numpy(), subset_by_index=[m - rank, m - 1], check_finite=False, overwrite_a=True))
+        with _THREADS.limit(limits=1, user_api="blas"):
+            values, vectors = map(torch.from_numpy, scipy.linalg.eigh(
+                k.T.numpy(), subset_by_index=[m - rank, m - 1], check_finite=False,
+                overwrite_a=True))
     return vectors * values.clamp(min=0).sqrt()
 
 
@@ -286,12 +293,18 @@ def _similarities(name: str, features: list, labels: list[str], **kw) -> np.ndar
     nearest(name, INVARIANCES, "measure")
     if kw and name != "dcka":
         raise TypeError(f"{name} takes no {', '.join(kw)}")
-    if name == "dcka":
-        return _deconfounded(_checked(features, labels), **kw)
     if name == "wcka":
         features = [_as_chain(f) for f in features]
-    align = _nuclear_norms if name == "procrustes" else _squared_norms
-    return _all_pairs(_checked(features, labels), align)
+    live = [_live(f) for f in _checked(features, labels)]
+    # Models of like width side by side: a block is as wide as its widest.
+    order = np.argsort([f.shape[1] for f in live], kind="stable")
+    live = [live[i] for i in order]
+    if name == "dcka":
+        result = _deconfounded(live, **kw)
+    else:
+        result = _all_pairs(live, _nuclear_norms if name == "procrustes" else _squared_norms)
+    back = np.argsort(order)
+    return result[np.ix_(back, back)]
 
 
 def _deconfounded(features: list[Tensor], inputs, psd: bool = True) -> np.ndarray:
@@ -407,6 +420,14 @@ def _array(values, label: str) -> Tensor:
     if not torch.isfinite(values).all():
         raise ValueError(f"{label} holds NaN or infinity")
     return values.detach()
+
+
+def _live(x: Tensor) -> Tensor:
+    """Without the columns that never vary (dead units): they add nothing, and many networks have
+    a third of them. One stays where there is no other."""
+    live = x.amax(0) != x.amin(0)
+    live[0] |= ~live.any()
+    return x if live.all() else x[:, live]
 
 
 def _tolerance(x: Tensor) -> float:

@@ -7,7 +7,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from . import data
 from .cache import cached
@@ -64,7 +64,7 @@ def train(population: Population, x: Tensor, labels, epochs: int,
     optimizer = torch.optim.Adam(state.values(), lr=learning_rate, fused=True)
     orders = [np.random.default_rng([seed, i]) for i in range(len(learner) if private_order else 1)]
     kept = {}
-    for epoch in tqdm(range(epochs + 1), desc="epochs", leave=False, disable=None):
+    for epoch in tqdm(range(epochs + 1), desc="epochs", leave=False):
         if epoch:
             _epoch(learner, optimizer, x, labels, batch_size, orders)
         if epoch in checkpoints:

@@ -1,0 +1,102 @@
+"""Units of work of chapter 2: the numbers, and that a killed run goes on where it was."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from conftest import ARCHITECTURE
+
+import wcka
+from wcka import benchmark, corruptions, data
+from wcka.population import initialise
+from wcka.training import trained
+
+RANDOM = {"architecture": ARCHITECTURE, "seeds": [0, 1, 2]}
+TRAJECTORY = {"architecture": {**ARCHITECTURE, "widths": [784, 8, 3]}, "seeds": [4],
+              "dataset": "mnist", "classes": [0, 1, 2], "epochs": 13,
+              "checkpoints": list(range(14)), "batch_size": 512}
+
+
+def unit(ensembles, layer=4, **changes):
+    return benchmark.calibration(**{
+        "ensembles": ensembles, "probe_name": "fog", "samples": 60, "draw": 1, "layer": layer,
+        "measures": [*benchmark.MEASURES, benchmark.NO_PSD], "dataset": "mnist",
+        "classes": [0, 1, 2], "seed": 5, **changes})
+
+
+def test_all_pairs_are_the_measures_of_the_named_models_and_probes():
+    table = unit({"random": RANDOM})
+    images = corruptions.corrupt(data.load()[0], "fog", seed=5)
+    images = images[np.random.default_rng([5, 1]).permutation(len(images))[:60]]
+    x = data.inputs(images)
+    a, b = (initialise(ARCHITECTURE, [seed]).member(0) for seed in (0, 2))
+    with torch.no_grad():
+        u, v = a[:-1](x), b[:-1](x)
+    expected = {"procrustes": wcka.procrustes(u, v), "cka": wcka.cka(u, v),
+                "dcka": wcka.dcka(u, v, x), benchmark.NO_PSD: wcka.dcka(u, v, x, psd=False),
+                "wcka": wcka.wcka(a, b)}
+    found = table[(table.a == 0) & (table.b == 2)].set_index("measure").similarity
+    assert found.to_dict() == pytest.approx(expected, abs=1e-5)
+    assert len(table) == 3 * 5 and set(table["samples"]) == {60} and set(table["probe"]) == {"fog"}
+
+
+def test_consecutive_pairs_are_those_of_the_checkpoints_compared():
+    table = unit({"late": {**TRAJECTORY, "compared": list(range(1, 14))}}, layer=1)
+    late = trained(**TRAJECTORY)[1:]
+    rows = table[table.measure == "wcka"]
+    expected = [wcka.wcka(late.member(i), late.member(i + 1)) for i in range(12)]
+    np.testing.assert_allclose(rows.similarity, expected, atol=1e-10)
+    assert rows.a.tolist() == list(range(12)) and rows.b.tolist() == list(range(1, 13))
+
+
+def test_run_stacks_units_in_order_and_in_other_processes():
+    table = benchmark.run(benchmark.calibration, [
+        {"ensembles": {"random": RANDOM}, "probe_name": name, "samples": 20, "draw": 0, "layer": 4,
+         "measures": ["cka"], "dataset": "mnist", "classes": [0, 1, 2]}
+        for name in ("stripe", "clean")], jobs=2)
+    assert table["probe"].tolist() == ["stripe"] * 3 + ["clean"] * 3
+    alone = benchmark.run(benchmark.calibration, [
+        {"ensembles": {"random": RANDOM}, "probe_name": "clean", "samples": 20, "draw": 0,
+         "layer": 4, "measures": ["cka"], "dataset": "mnist", "classes": [0, 1, 2]}], jobs=1)
+    np.testing.assert_allclose(table.similarity[3:], alone.similarity, atol=1e-12)
+
+
+SCRIPT = """
+import time
+import pandas as pd
+from wcka import benchmark, cache
+
+@cache.cached
+def slow(i):
+    time.sleep(0.3)
+    open(f"{i}.computed", "a").write("x")
+    return pd.DataFrame({"i": [i], "square": [i * i]})
+
+benchmark.run(slow, [{"i": i} for i in range(8)], jobs=1).to_csv("table.csv", index=False)
+"""
+
+
+def test_a_killed_run_goes_on_where_it_was(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT)
+    environment = {**os.environ, "WCKA_CACHE": str(tmp_path / "results")}
+    first = subprocess.Popen([sys.executable, str(script)], cwd=tmp_path, env=environment)
+    deadline = time.monotonic() + 60
+    while len(list((tmp_path / "results").glob("*.parquet"))) < 3:
+        assert time.monotonic() < deadline and first.poll() is None
+        time.sleep(0.02)
+    first.send_signal(signal.SIGKILL)
+    first.wait()
+    finished = {p.stem.split("-")[0] for p in tmp_path.glob("*.computed")}
+    assert 3 <= len(finished) < 8 and not (tmp_path / "table.csv").exists()
+    subprocess.run([sys.executable, str(script)], cwd=tmp_path, env=environment, check=True)
+    counts = {p.stem: len(p.read_text()) for p in tmp_path.glob("*.computed")}
+    assert len(counts) == 8 and sum(counts.values()) <= 9  # at most the one under way was repeated
+    table = pd.read_csv(tmp_path / "table.csv")
+    assert table.square.tolist() == [i * i for i in range(8)]

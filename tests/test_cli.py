@@ -1,0 +1,206 @@
+"""The command line: checked parameters, chapters that run whole or not at all, one environment."""
+
+import re
+import tomllib
+
+import jupytext
+import nbformat
+import pytest
+import yaml
+from jupytext.compare import compare_notebooks
+
+from wcka import claims, cli
+
+CHAPTERS = cli.chapters()
+
+
+@pytest.fixture
+def chapter(tmp_path, monkeypatch):
+    """Write a small chapter in a folder of its own, and run what is asked of it."""
+    (tmp_path / "notebooks" / "profiles").mkdir(parents=True)
+    monkeypatch.setattr(cli, "NOTEBOOKS", tmp_path / "notebooks")
+    monkeypatch.setattr(cli, "BUILD", tmp_path / "_build")
+
+    def write(code, profile=""):
+        path = tmp_path / "notebooks" / "07-tiny.py"
+        path.write_text(
+            "# ---\n# jupyter:\n#   kernelspec:\n#     display_name: Python 3\n"
+            "#     language: python\n#     name: python3\n# ---\n\n"
+            '# %% tags=["parameters"]\nseeds: int = 5  # models\nrate: float = 0.5  # speed\n'
+            'names: list[int] = [1, 2]  # classes\nfast: bool = False  # hurry\n'
+            f'kind: str = "a"  # which\n\n# %%\n{code}\n')
+        (tmp_path / "notebooks" / "profiles" / "tiny.yml").write_text(profile)
+        return path
+
+    return write
+
+
+@pytest.mark.parametrize("path", CHAPTERS, ids=lambda p: p.stem)
+def test_every_chapter_runs_at_the_smoke_profile(path, tmp_path):
+    output = tmp_path / "out.ipynb"
+    assert cli.main(["run", path.stem, "--profile", "smoke", "-o", str(output)]) == 0
+    notebook = nbformat.read(output, 4)
+    cli.check(notebook, path.name)
+    assert notebook.cells[-1].source.startswith("## What ran")
+    rows = [row for cell in notebook.cells for out in cell.get("outputs", [])
+            for row in out.get("metadata", {}).get("wcka", {}).get("claims", [])]
+    assert len(rows) > 3 and {row["verdict"] for row in rows} <= set(claims.VERDICTS)
+
+
+@pytest.mark.parametrize("path", CHAPTERS, ids=lambda p: p.stem)
+def test_pairs_hold_the_same_cells_and_no_outputs(path):
+    pair = nbformat.read(path.with_suffix(".ipynb"), 4)
+    compare_notebooks(pair, jupytext.read(path), "py:percent")
+    assert not any(cell.get("outputs") for cell in pair.cells)
+
+
+@pytest.mark.parametrize("path", CHAPTERS, ids=lambda p: p.stem)
+def test_figures_have_captions_and_alternative_text(path):
+    for cell in jupytext.read(path).cells:
+        if "plt.show()" in cell.source:
+            assert cell.metadata["mystnb"]["figure"]["caption"]
+            assert len(cell.metadata["mystnb"]["image"]["alt"]) > 40
+
+
+@pytest.mark.parametrize("path", CHAPTERS, ids=lambda p: p.stem)
+@pytest.mark.parametrize("profile", ["quick", "smoke", "paper"])
+def test_profiles_name_known_parameters_of_the_right_type(path, profile):
+    known = cli.parameters(path)
+    assert all(p.comment for p in known.values())
+    assert set(cli.choose(path, profile, [])) <= set(known)
+
+
+@pytest.mark.parametrize("path", CHAPTERS, ids=lambda p: p.stem)
+def test_numbers_in_prose_are_glued(path):
+    """A decimal number typed into the text would be a result that no run computed."""
+    for cell in jupytext.read(path).cells:
+        if cell.cell_type == "markdown":
+            prose = re.sub(r"\$[^$]*\$|`[^`]*`|\(.*?\)", "", cell.source, flags=re.S)
+            typed = [n for n in re.findall(r"\b\d+\.\d+\b", prose)
+                     if not re.search(rf"(paper|section|sections|below|wrong|Figure)[^.]*{n}", prose)]
+            assert not typed, typed
+
+
+def test_values_are_typed_and_only_differences_are_kept(chapter):
+    path = chapter("1", "'07': {seeds: 9, kind: b}")
+    given = [("rate", "2"), ("names", "[3]"), ("fast", "True"), ("kind", "3")]
+    assert cli.choose(path, "tiny", given) == {
+        "seeds": 9, "rate": 2.0, "names": [3], "fast": True, "kind": "3"}
+    assert cli.choose(path, "quick", [("seeds", "5")]) == {}
+
+
+@pytest.mark.parametrize("arguments, words", [
+    (["run", "07", "-p", "seed", "3"], "did you mean 'seeds'"),
+    (["run", "07", "-p", "seeds", "three"], "parameter seeds: wanted int.*'three'"),
+    (["run", "07", "-p", "seeds", "True"], "wanted int"),
+    (["run", "07", "-p", "names", "[1.5]"], r"wanted list\[int\]"),
+    (["run", "07", "--profile", "tinny"], "did you mean 'tiny'"),
+    (["run", "77"], "unknown chapter '77'"),
+])
+def test_bad_calls_are_refused_before_anything_runs(chapter, arguments, words, capsys):
+    chapter("raise SystemError('must not run')")
+    assert cli.main(arguments) == 2
+    assert re.search(words, capsys.readouterr().err)
+    assert not cli.BUILD.exists()
+
+
+def test_a_run_says_what_ran_and_shows_changed_parameters(chapter):
+    chapter("seeds * 2")
+    assert cli.main(["run", "7", "-p", "seeds", "21"]) == 0
+    notebook = nbformat.read(cli.BUILD / "runs" / "07-tiny.ipynb", 4)
+    assert any("# Parameters of this run\nseeds = 21" in cell.source for cell in notebook.cells)
+    assert any(out.get("data", {}).get("text/plain") == "42"
+               for cell in notebook.cells for out in cell.get("outputs", []))
+    assert "<code>seeds = 21</code>" in notebook.cells[-1].source
+
+
+def test_a_failed_chapter_leaves_no_result_but_its_notebook(chapter, capsys):
+    chapter("seeds / 0")
+    assert cli.main(["run", "07"]) == 1
+    assert "failed in cell" in (message := capsys.readouterr().err) and "ZeroDivision" in message
+    assert [p.name for p in (cli.BUILD / "runs").iterdir()] == ["07-tiny.failed.ipynb"]
+
+
+def test_a_chapter_is_run_again_only_when_something_changed(chapter, monkeypatch):
+    path = chapter("seeds")
+    output = cli.BUILD / "x.ipynb"
+    cli.run_chapter(path, {}, "quick", output)
+    assert cli._is_fresh(output, cli._key(path, {}, "quick"))
+    assert not cli._is_fresh(output, cli._key(path, {"seeds": 6}, "quick"))
+    path.write_text(path.read_text() + "\n# one more line\n")
+    assert not cli._is_fresh(output, cli._key(path, {}, "quick"))
+    output.write_text("not a notebook")
+    assert not cli._is_fresh(output, "")
+
+
+def executed(**changes):
+    cell = nbformat.v4.new_code_cell("1", execution_count=1)
+    cell.update(changes)
+    return nbformat.v4.new_notebook(cells=[cell])
+
+
+def test_gates_refuse_failed_and_unexecuted_notebooks():
+    cli.check(executed(), "ok")
+    error = nbformat.v4.new_output("error", ename="E", evalue="", traceback=[])
+    with pytest.raises(RuntimeError, match="ended in an error"):
+        cli.check(executed(outputs=[error]), "x")
+    with pytest.raises(RuntimeError, match="never ran"):
+        cli.check(executed(execution_count=None), "x")
+    failed = executed()
+    failed.metadata["papermill"] = {"exception": True}
+    with pytest.raises(RuntimeError, match="papermill reports"):
+        cli.check(failed, "x")
+
+
+def test_a_parameters_cell_must_hold_annotated_literals(chapter):
+    path = chapter("1")
+    path.write_text(path.read_text().replace("seeds: int = 5", "seeds = 5"))
+    with pytest.raises(ValueError, match="not an annotated literal: seeds = 5"):
+        cli.parameters(path)
+
+
+def test_params_lists_what_can_be_set(chapter, capsys):
+    chapter("1")
+    assert cli.main(["params", "07"]) == 0
+    assert "rate: float = 0.5\n    speed" in capsys.readouterr().out
+
+
+def test_claims_need_a_known_verdict():
+    assert [claims.verdict(*v) for v in ([True, True], [True, False], [False])] == [
+        "holds", "partly", "fails"]
+    with pytest.raises(ValueError, match="'maybe'"):
+        claims.show([claims.Claim("1", "it says", "we found", "maybe")])
+
+
+# ------------------------------------------------------------------- one environment
+
+
+def requirement(text):
+    """Name and set of version bounds, written one way."""
+    name, bounds = re.match(r"([\w.-]+)\s*(.*)", text).groups()
+    return name.lower().replace("_", "-"), frozenset(bounds.replace(" ", "").split(",")) - {""}
+
+
+def test_environment_and_pyproject_name_the_same_packages():
+    project = tomllib.loads((cli.ROOT / "pyproject.toml").read_text())["project"]
+    ours = [*project["dependencies"], *sum(project["optional-dependencies"].values(), [])]
+    conda = yaml.safe_load((cli.ROOT / "environment.yml").read_text())
+    theirs = dict(requirement(d) for d in conda["dependencies"] if isinstance(d, str))
+    assert theirs.pop("python") == requirement("python" + project["requires-python"])[1]
+    theirs.pop("pip")
+    theirs["torch"] = theirs.pop("pytorch-cpu")
+    assert theirs == dict(map(requirement, ours))
+    assert conda["name"] == "wcka" and conda["channels"] == ["conda-forge"]
+
+
+def test_every_dependency_is_pinned_within_its_bounds():
+    from packaging.requirements import Requirement
+
+    project = tomllib.loads((cli.ROOT / "pyproject.toml").read_text())["project"]
+    ours = [*project["dependencies"], *sum(project["optional-dependencies"].values(), [])]
+    lines = (cli.ROOT / "constraints.txt").read_text().splitlines()
+    pins = {name: version for name, _, version in
+            (line.partition("==") for line in lines if "==" in line)}
+    pins = {name.lower().replace("_", "-"): version for name, version in pins.items()}
+    for each in map(Requirement, ours):
+        assert each.specifier.contains(pins[each.name]), each

@@ -1,0 +1,109 @@
+"""Ratios of speed that the project promises, printed by `make benchmark`; none fails a test run."""
+
+import time
+
+import numpy as np
+import pytest
+import scipy.linalg
+import torch
+from conftest import ARCHITECTURE
+from torch import nn
+
+import wcka
+from wcka import data
+from wcka.chain import chains
+from wcka.population import build, initialise
+from wcka.training import train
+
+pytestmark = pytest.mark.benchmark
+
+
+def median_seconds(call, repeats=3):
+    """Median time of some calls, after one that warms up."""
+    call()
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - start)
+    return float(np.median(times))
+
+
+def report(name, ratio, goal):
+    print(f"\n{name}: {ratio:.1f} times (goal {goal}: {'met' if ratio >= goal else 'not met'})")
+
+
+@pytest.fixture(scope="module")
+def images():
+    return data.inputs(data.load()[0])
+
+
+def test_dcka_against_the_definition(images):
+    """n = 3,147 probes, 784 inputs, 32 units; the definition takes n x n eigendecompositions."""
+    x, y, *others = initialise(ARCHITECTURE, range(10)).activations(images, 4)
+    p = images.double().numpy()
+
+    def positive_part(z):
+        z, q = (each - each.mean(0) for each in (z.double().numpy(), p))
+        k, k0 = z @ z.T, q @ q.T
+        k -= np.vdot(k0, k) / np.vdot(k0, k0) * k0
+        values, vectors = scipy.linalg.eigh(k)
+        return vectors * values.clip(min=0) @ vectors.T
+
+    start = time.perf_counter()
+    k, m = positive_part(x), positive_part(y)
+    value = np.vdot(k, m) / np.linalg.norm(k) / np.linalg.norm(m)
+    definition = time.perf_counter() - start
+    print(f"\ndifference from the definition: {abs(value - wcka.dcka(x, y, images)):.1e}")
+    assert value == pytest.approx(wcka.dcka(x, y, images), abs=1e-8)
+    report("dCKA, one pair", definition / median_seconds(lambda: wcka.dcka(x, y, images)), 20)
+    population = [x, y, *others]
+    each = median_seconds(lambda: wcka.pairwise("dcka", population, inputs=images)) / 45
+    report("dCKA, each pair of 10", definition / each, 100)
+
+
+@pytest.mark.parametrize("measure, goal", [("wcka", 30), ("cka", 6)])
+def test_all_pairs_of_300_against_a_loop(measure, goal, images):
+    population = initialise(ARCHITECTURE, range(300))
+    features = chains(population) if measure == "wcka" else population.activations(images, 4)
+    arrays = [f.double().numpy() for f in features]
+
+    def one(x, y):
+        x, y = x - x.mean(0), y - y.mean(0)
+        return (np.linalg.norm(y.T @ x) ** 2
+                / (np.linalg.norm(x.T @ x) * np.linalg.norm(y.T @ y)))
+
+    pairs = [(i, j) for i in range(300) for j in range(i)]
+    some = [pairs[i] for i in np.random.default_rng(0).choice(len(pairs), 2000, replace=False)]
+    loop = median_seconds(lambda: [one(arrays[i], arrays[j]) for i, j in some])
+    table = wcka.pairwise(measure, features)
+    np.testing.assert_allclose([table[i, j] for i, j in some[:50]],
+                               [one(arrays[i], arrays[j]) for i, j in some[:50]], atol=1e-9)
+    batched = median_seconds(lambda: wcka.pairwise(measure, features))
+    report(f"{measure}, all pairs of 300", loop / len(some) * len(pairs) / batched, goal)
+
+
+def test_training_a_population_against_a_loop():
+    images, labels = data.load(split="train")
+    x, y, size = data.inputs(images), torch.from_numpy(labels), 64
+    test, test_labels = data.load()
+
+    def alone():
+        torch.manual_seed(0)
+        model = build(ARCHITECTURE)
+        optimizer = torch.optim.Adam(model.parameters())
+        for batch in torch.randperm(len(x)).split(size):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(model(x[batch]), y[batch]).backward()
+            optimizer.step()
+        return model
+
+    population = initialise(ARCHITECTURE, range(50))
+    together = median_seconds(lambda: train(population, x, y, 1, batch_size=size))
+    ratio = median_seconds(alone) / (together / 50)
+    accuracy = train(population, x, y, 1, batch_size=size).accuracy(data.inputs(test), test_labels)
+    with torch.no_grad():
+        own = (alone()(data.inputs(test)).argmax(1).numpy() == test_labels).mean()
+    print(f"\naccuracy: {accuracy.mean():.4f} together, {own:.4f} alone")
+    assert accuracy.mean() > own - 0.02
+    report("training, each network of 50", ratio, 8)
