@@ -279,7 +279,7 @@ def _processor() -> str:
 
 def _key(path: Path, values: dict, profile: str) -> str:
     """Digest of all that a chapter's page depends on: source, parameters, module."""
-    modules = sorted(p.stem for p in (ROOT / "wcka").glob("*.py"))
+    modules = sorted({p.stem for p in (ROOT / "wcka").glob("*.py")} - {"cli", "__main__"})
     text = path.read_text() + json.dumps(values, sort_keys=True) + profile + cache.source(modules)
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -320,7 +320,18 @@ def _book_command(arguments) -> None:
         notebook = nbformat.read(output, 4)
         check(notebook, output.name)
         shutil.copy(output, source / "notebooks")
+        _extract_figures(notebook, source / "book" / "figures")
     print(build_html(source))
+
+
+def _extract_figures(notebook, folder: Path) -> None:
+    """Write a chapter's named figures to files, for the pages that are no notebooks."""
+    folder.mkdir(exist_ok=True)
+    for cell in notebook.cells:
+        name = cell.metadata.get("mystnb", {}).get("figure", {}).get("name")
+        for output in cell.get("outputs", []) if name else []:
+            if "image/svg+xml" in output.get("data", {}):
+                (folder / f"{name}.svg").write_text(output.data["image/svg+xml"])
 
 
 def build_html(source: Path) -> Path:
@@ -336,8 +347,8 @@ def build_html(source: Path) -> Path:
     log = BUILD / "jupyter-book.log"
     with log.open("w") as out:
         done = subprocess.run(
-            [sys.executable, "-m", "jupyter_book", "build", str(source), "-W", "-n", "--keep-going",
-             "--all", "--path-output", str(BUILD / "jupyter-book")],
+            [Path(sys.executable).with_name("jupyter-book"), "build", source, "-W", "-n",
+             "--keep-going", "--all", "--path-output", BUILD / "jupyter-book"],
             stdout=out, stderr=subprocess.STDOUT, cwd=ROOT)
     built = BUILD / "jupyter-book" / "_build" / "html"
     toc = yaml.safe_load((source / "_toc.yml").read_text())

@@ -1,9 +1,9 @@
 """One look for all figures: colours by meaning, type as large as the page's, enhanced box plots."""
 
-import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
+from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 from matplotlib_inline.backend_inline import set_matplotlib_formats
 
 # Okabe and Ito's colours, safe for colour-blind readers; wCKA stands out, the others are quiet.
@@ -28,12 +28,12 @@ def boxen(axes: Axes, table: pd.DataFrame, **kw) -> Axes:
                          line_kws={"linewidth": 1.2, "color": "black"}, **kw)
 
 
-def pictures(axes, images, titles=(), **kw) -> None:
-    """Show grey images, one to each of the axes, without frames or ticks."""
-    for i, (one, image) in enumerate(zip(np.ravel(axes), images)):
-        one.imshow(image, **{"cmap": "gray_r", **kw})
-        one.set_title(titles[i] if i < len(titles) else "", fontsize="small")
-        one.set_axis_off()
+def thumbnail(axes: Axes, image, y: float) -> None:
+    """Put a small grey image left of the axes, at height `y` of its data."""
+    box = OffsetImage(image, zoom=0.75, cmap="gray_r")
+    axes.add_artist(AnnotationBbox(box, (-0.06, y), xycoords=("axes fraction", "data"),
+                                   box_alignment=(1, 0.5), frameon=False, pad=0,
+                                   annotation_clip=False))
 
 
 def heat_map(axes: Axes, values: pd.DataFrame, text: pd.DataFrame | None = None, **kw) -> Axes:
