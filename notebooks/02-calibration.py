@@ -348,17 +348,16 @@ glue("most", f"{sizes[-1]:,}", display=False)
 # pair of untrained networks; the chain of wCKA is multiplied anew each time.
 
 # %%
-def seconds(function, *arguments):
-    """Time of one call."""
-    start = time.perf_counter()
-    function(*arguments)
-    return time.perf_counter() - start
-
-
 @cached
 def timings(untrained: dict, sizes: list, runs: int, layer: int, dataset: str, classes: list,
             seed: int) -> pd.DataFrame:
     """Seconds of single comparisons, interleaved so that a busy moment hits all measures."""
+
+    def seconds(function, *arguments):
+        start = time.perf_counter()
+        function(*arguments)
+        return time.perf_counter() - start
+
     population, rows = initialise(**untrained), []
     members = [population.member(i) for i in range(len(population))]
     every_input = data.inputs(benchmark.probe(dataset, tuple(classes), "clean", seed))

@@ -151,6 +151,21 @@ def test_transformations_are_seeded_and_leave_the_model_untouched():
         symmetry.change_of_basis("rotatoin", 3)
 
 
+def test_modules_that_stand_in_two_places():
+    torch.manual_seed(0)
+    act, inner = nn.ReLU(), nn.Linear(4, 4)
+    model = nn.Sequential(nn.Linear(3, 4), act, inner, act, inner, act, nn.Linear(4, 2)).double()
+    assert [type(a) for _, a in linear_layers(model)] == [nn.ReLU] * 3 + [type(None)]
+    w = [model[i].weight.detach().T for i in (0, 2, 2, 6)]
+    torch.testing.assert_close(wcka.chain(model), w[0] @ w[1] @ w[2] @ w[3])
+    with pytest.raises(TypeError, match="stands in two places"):
+        symmetry.permute(model)
+    shared = nn.Sequential(nn.Linear(3, 4), act, nn.Linear(4, 4), act, nn.Linear(4, 2)).double()
+    x = torch.randn(9, 3, dtype=torch.float64)
+    with torch.no_grad():
+        torch.testing.assert_close(symmetry.intertwine(shared)(x), shared(x))
+
+
 def test_layers_come_with_their_activations():
     layers = linear_layers(network("tanh"))
     assert [type(a) for _, a in layers] == [nn.Tanh, nn.Tanh, type(None)]

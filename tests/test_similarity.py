@@ -247,6 +247,7 @@ def test_scale_never_matters(seed, scale):
     (np.ones((4, 2)), ValueError, "different numbers of rows"),
     (np.array([[1.0, np.nan]] * 5), ValueError, "NaN or infinity"),
     (np.array([[1.0, np.inf]] * 5), ValueError, "NaN or infinity"),
+    (np.array([[1.0, 1e300]] * 5), ValueError, "overflow"),
     (np.array([["a", "b"]] * 5), TypeError, "real numbers"),
     (np.array([[1j, 2]] * 5), TypeError, "real numbers"),
     ([[2**70, 1]] * 5, TypeError, "real numbers"),
@@ -263,6 +264,7 @@ def test_small_integers_do_not_overflow():
     x = np.random.default_rng(0).integers(0, 256, (50, 4), dtype=np.uint8)
     y = x[:, ::-1] // 2
     assert wcka.cka(x, y) == wcka.cka(x.astype(float), y.astype(float))
+    assert wcka.cka(x, y.astype(np.uint16)) == wcka.cka(x, y)
 
 
 def test_unknown_measure_and_arguments():
@@ -284,6 +286,19 @@ def test_dead_representation_has_no_similarity():
     assert np.isnan(table[1]).all() and np.isfinite(table[[0, 2]][:, [0, 2]]).all()
     with pytest.warns(RuntimeWarning, match="1 of 2"):  # the inputs explain all of it
         assert np.isnan(wcka.dcka(x[:, :2] ** 2, 2 * x[:, ::-1] + 1, inputs=x))
+
+
+def test_what_varies_in_the_last_bit_only_is_dead():
+    x = np.random.default_rng(0).standard_normal((50, 4))
+    for kind in (np.float32, np.float64):
+        ones = np.ones((50, 2), dtype=kind)
+        ones[::3] += np.finfo(kind).eps
+        with pytest.warns(RuntimeWarning, match="1 of 2"):
+            assert np.isnan(wcka.cka(x, ones))
+    same = x.astype(np.float32) @ np.diag([1, 1, 1, 1]).astype(np.float32)
+    for psd in (True, False):
+        with pytest.warns(RuntimeWarning, match="1 of 2"):
+            assert np.isnan(wcka.dcka(np.float32(0.1) * same + np.float32(3), x**2, x, psd=psd))
 
 
 def test_a_quiet_unit_beside_a_large_constant_one_counts():

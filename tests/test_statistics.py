@@ -38,6 +38,14 @@ def test_the_interval_covers_where_the_naive_one_does_not():
     assert naive / runs < 0.75
 
 
+def test_models_may_be_missing():
+    (a, b), rng = pairs_of(8), np.random.default_rng(3)
+    keep = (a != 3) & (b != 3)
+    values = rng.standard_normal(keep.sum())
+    estimate = mean_over_pairs(a[keep], b[keep], values)
+    assert estimate == mean_over_pairs(*pairs_of(7), values)
+
+
 def test_bad_numbers_are_refused():
     a, b = pairs_of(4)
     with pytest.raises(ValueError, match="1 of 6 values are not finite"):

@@ -67,8 +67,8 @@ def _digest(function: Callable, arguments: dict) -> str:
     module = inspect.getmodule(function)
     file = Path(getattr(module, "__file__", None) or "")
     inside = file.parent == _PACKAGE
-    # A notebook's function may use anything, so it depends on everything that computes.
-    roots = [file.stem] if inside else ["__init__"]
+    # A notebook's function may use any module; it must not use other functions of the notebook.
+    roots = [file.stem] if inside else [p.stem for p in _PACKAGE.glob("*.py")]
     text = json.dumps(arguments, sort_keys=True, default=list) + inspect.getsource(function)
     return hashlib.sha256((text + source(roots)).encode()).hexdigest()[:20]
 

@@ -47,7 +47,8 @@ def linear_layers(model: nn.Module) -> list[tuple[nn.Linear, nn.Module | None]]:
 def _leaves(model: nn.Module, prefix: str = "") -> list[tuple[str, nn.Module]]:
     if not isinstance(model, nn.Sequential):
         return [(prefix or type(model).__name__, model)]
-    return [leaf for name, child in model.named_children()
+    # Not named_children(): it lists a module that stands in two places only once.
+    return [leaf for name, child in model._modules.items()
             for leaf in _leaves(child, f"{prefix}.{name}" if prefix else name)]
 
 
@@ -106,9 +107,9 @@ def chain(model, input_shape=None, bias=False) -> Tensor:
 
 def chains(population: Population, bias=False) -> Tensor:
     """Chains of all members of a population at once: (N, inputs, outputs), as ``chain``."""
-    names = [name for name, module in population.network.named_children()
+    linear_layers(population.network)  # refuses what has no chain
+    names = [name for name, module in population.network._modules.items()
              if isinstance(module, nn.Linear)]
-    linear_layers(population.network)
     return _product([population.state[f"{name}.weight"].mT for name in names],
                     [population.state.get(f"{name}.bias") for name in names] if bias else None)
 

@@ -203,7 +203,8 @@ def run_chapter(path: Path, values: dict[str, object], profile: str, output: Pat
         os.environ["TQDM_DISABLE"] = "1"  # no progress bars in the pages; papermill shows its own
         papermill.execute_notebook(
             partial, partial, values, kernel_name="python3", cwd=NOTEBOOKS,
-            progress_bar=sys.stderr.isatty(), request_save_on_cell_execute=False)
+            progress_bar=sys.stderr.isatty(), request_save_on_cell_execute=False,
+            extra_arguments=["--log-level=ERROR"])  # its warnings are not about the chapter
         notebook = nbformat.read(partial, 4)
         check(notebook, path.name)
         _finish(notebook, path, values, profile, time.perf_counter() - started)
@@ -303,6 +304,7 @@ def _run_command(arguments) -> None:
 
 def _book_command(arguments) -> None:
     chosen = {path: choose(path, arguments.profile, []) for path in chapters()}
+    data.fetch("mnist")  # what is missing is said now, not minutes into the first chapter
     source = BUILD / "source"
     shutil.rmtree(source, ignore_errors=True)
     shutil.copytree(ROOT / "book", source / "book")

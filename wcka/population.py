@@ -1,6 +1,7 @@
 """Many models of one architecture as one stacked state: forward, activations, save, load."""
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -102,7 +103,7 @@ class Population:
         if not 1 <= layer <= self.depth:
             raise ValueError(f"layer: wanted 1 to {self.depth}, got {layer}")
         seen = 0
-        for name, module in self.network.named_children():
+        for name, module in self.network._modules.items():
             if isinstance(module, nn.Linear):
                 if seen == layer:
                     break
@@ -136,7 +137,7 @@ class Population:
         path.parent.mkdir(parents=True, exist_ok=True)
         metadata = {"architecture": json.dumps(self.architecture),
                     "members": self.members.to_json(orient="table", index=False)}
-        partial = path.with_name(f".{path.name}.{id(self)}.partial")
+        partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
         save_file({k: v.contiguous() for k, v in self.state.items()}, partial, metadata)
         partial.replace(path)
 

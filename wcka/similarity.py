@@ -60,8 +60,9 @@ def cka(x, y) -> float:
     Returns
     -------
     float
-        In [0, 1]; 1 for representations equal up to rotation, scale and translation. The distance
-        form is the angle arccos(cka). NaN, with a warning, where one has no variance.
+        In [0, 1]; 1 for representations equal up to rotation, scale and translation (and for any
+        two with only 2 rows). The distance form is the angle arccos(cka). NaN, with a warning,
+        where one has no variance.
 
     Raises
     ------
@@ -176,7 +177,8 @@ def deconfound(x, inputs) -> Tensor:
         As ``cka``.
     """
     confounder = inputs if isinstance(inputs, Confounder) else Confounder(inputs)
-    return confounder.deconfound(_centre(_array(x, "x"))[:, None])[:, 0]
+    x = _array(x, "x")
+    return confounder.deconfound(_centre(x)[:, None], _tolerance(x))[:, 0]
 
 
 class Confounder:
@@ -185,12 +187,15 @@ class Confounder:
     Parameters
     ----------
     inputs : array-like
-        (n, p), or with more axes, which are flattened.
+        (n, p), or with more axes, which are flattened. Activations must come from these very
+        probes; only their number can be checked.
     """
 
     def __init__(self, inputs):
         inputs = inputs if isinstance(inputs, Tensor) else np.asarray(inputs)
-        probes = _centre(_array(inputs.reshape(len(inputs), -1), "inputs"))
+        if inputs.ndim > 2:
+            inputs = inputs.reshape(len(inputs), -1)
+        probes = _centre(_array(inputs, "inputs"))
         probes = _unit(probes[:, probes.any(0)])  # a constant pixel confounds nothing
         if not probes.numel():
             raise ValueError("inputs: all rows are the same, there is nothing to deconfound")
@@ -206,8 +211,11 @@ class Confounder:
         inside = _side_by_side(self.basis.T, x)
         return inside, (inside * _side_by_side(self.gram, inside)).sum((0, 2)) / self.norm
 
-    def deconfound(self, x: Tensor) -> Tensor:
-        """Factors F (n, N, d) of centred representations (n, N, d), as in ``deconfound``."""
+    def deconfound(self, x: Tensor, tolerance: float) -> Tensor:
+        """Factors F (n, N, d) of centred representations (n, N, d), as in ``deconfound``.
+
+        Where no more than `tolerance` of a representation is left, it is rounding, and F is zero.
+        """
         inside, share = self.project(x)
         outside = x - _side_by_side(self.basis, inside)
         # outside = Q T with orthonormal Q, from the small Gram matrix; a direction without length
@@ -219,17 +227,16 @@ class Confounder:
         # In the basis of inputs and x together, K = RR' and K0 are small matrices.
         r = torch.cat([inside.transpose(0, 1), length[:, :, None] * turn.mT], 1)
         alpha = share / self.norm
-        factors = torch.stack([self._factor(*each) for each in zip(r, alpha)])
+        factors = torch.stack([self._factor(*each, tolerance) for each in zip(r, alpha)])
         m = len(self.gram)
         rest = ours @ (turn * inverse[:, None] @ factors[:, m:])
         return _side_by_side(self.basis, factors[:, :m].transpose(0, 1)) + rest.transpose(0, 1)
 
-    def _factor(self, r: Tensor, alpha: Tensor) -> Tensor:
+    def _factor(self, r: Tensor, alpha: Tensor, tolerance: float) -> Tensor:
         k = r @ r.T
         k[: len(self.gram), : len(self.gram)] -= alpha * self.gram
         factor = _positive_factor(k, r.shape[1])
-        # Rounding leaves a residue where K - alpha K0 = 0; that is no representation.
-        residue = torch.linalg.norm(factor) <= _tolerance(r) ** 0.5 * torch.linalg.norm(r)
+        residue = (factor**2).sum() <= tolerance * (r**2).sum()  # of traces of K
         return torch.zeros_like(factor) if residue else factor
 
 
@@ -241,7 +248,7 @@ def _side_by_side(matrix: Tensor, x: Tensor) -> Tensor:
 def _positive_factor(k: Tensor, rank: int) -> Tensor:
     """F (m, rank) with FF' the positive part of the symmetric k (m, m), if it has that rank."""
     m = len(k)
-    if k.is_cuda:
+    if k.device.type != "cpu":
         values, vectors = torch.linalg.eigh(k)
         values, vectors = values[m - rank:], vectors[:, m - rank:]
     else:  # only the few top eigenpairs: several times faster than all of them
@@ -285,7 +292,7 @@ def pairwise(measure: str | Callable, features, **kw) -> np.ndarray:
 
 
 def _pair(name: str, x, y, **kw) -> float:
-    labels = ["a", "b"] if name == "wcka" else ["x", "y"]
+    labels = ["a", "b"] if name == "wcka" else ["x", "y"]  # as the caller knows them
     return float(_similarities(name, [x, y], labels, **kw)[0, 1])
 
 
@@ -310,15 +317,18 @@ def _similarities(name: str, features: list, labels: list[str], **kw) -> np.ndar
 def _deconfounded(features: list[Tensor], inputs, psd: bool = True) -> np.ndarray:
     confounder = inputs if isinstance(inputs, Confounder) else Confounder(inputs)
     blocks = (_stack(features[rows]) for rows in _blocks(features))
+    tolerance = max(map(_tolerance, features))
     if psd:
-        factors = [f for block in blocks for f in confounder.deconfound(block).unbind(1)]
+        factors = [_live(f) for block in blocks
+                   for f in confounder.deconfound(block, tolerance).unbind(1)]
         return _all_pairs(factors, _squared_norms)
     # <K - alpha K0, L - beta K0> needs no eigenvalues: it is the partial correlation of CKAs.
     c = _all_pairs(features, _squared_norms)
-    share = np.concatenate([confounder.project(x)[1].cpu().numpy()
-                            / np.sqrt(np.diag(_squared_norms(x, x))) for x in blocks])
+    with np.errstate(invalid="ignore"):  # dead models are NaN, and were warned of
+        share = np.concatenate([confounder.project(x)[1].cpu().numpy()
+                                / np.sqrt(np.diag(_squared_norms(x, x))) for x in blocks])
     rest = np.sqrt(np.clip(1 - share**2, 0, None))
-    rest[rest < 1e-7] = np.nan  # nothing left but rounding
+    rest[rest**2 < tolerance] = np.nan  # nothing left but rounding
     _warn_of(np.isnan(rest) & ~np.isnan(np.diag(c)))
     return np.clip((c - np.outer(share, share)) / np.outer(rest, rest), -1, 1)
 
@@ -408,6 +418,8 @@ def _array(values, label: str) -> Tensor:
         values = np.asarray(values)
         if values.dtype.kind not in "fiub":
             raise TypeError(f"{label}: wanted real numbers, got dtype {values.dtype}")
+        if values.dtype.kind != "f":  # torch lacks some integers
+            values = values.astype(np.float64)
         values = torch.from_numpy(np.ascontiguousarray(values))
     if values.is_complex():
         raise TypeError(f"{label}: wanted real numbers, got dtype {values.dtype}")
@@ -419,6 +431,8 @@ def _array(values, label: str) -> Tensor:
                          f"{tuple(values.shape)}")
     if not torch.isfinite(values).all():
         raise ValueError(f"{label} holds NaN or infinity")
+    if values.is_floating_point() and values.dtype.itemsize > 4 and values.abs().max() > 1e150:
+        raise ValueError(f"{label}: values beyond 1e150 overflow when squared; divide them first")
     return values.detach()
 
 
@@ -431,16 +445,18 @@ def _live(x: Tensor) -> Tensor:
 
 
 def _tolerance(x: Tensor) -> float:
-    return 1e3 * torch.finfo(x.dtype).eps
+    """Relative size of what is rounding in numbers of this type."""
+    return 16 * torch.finfo(x.dtype if x.is_floating_point() else torch.float64).eps
 
 
 def _centre(x: Tensor) -> Tensor:
     """Centred columns in float64 (float32 stays on CUDA); at most n of them."""
+    tolerance = _tolerance(x)
     x = x if x.is_cuda and x.dtype == torch.float32 else x.double()
     centred = x - x.mean(0)
-    # The mean of equal numbers is not always that number; a constant column must stay constant.
-    size = x.abs().amax(0)
-    centred[:, centred.abs().amax(0) <= _tolerance(x) * size] = 0
+    # The mean of equal numbers is not always that number, and what varies in the last bits only
+    # is rounding: such a column counts as constant.
+    centred[:, centred.abs().amax(0) <= tolerance * x.abs().amax(0)] = 0
     if x.shape[1] > x.shape[0]:  # a rotation of the columns, which no alignment here notices
         return torch.linalg.qr(centred.T).R.T
     return centred

@@ -24,7 +24,7 @@ def mean_over_pairs(a, b, values, level: float = 0.95) -> Estimate:
     Parameters
     ----------
     a, b : array-like of int
-        The two models of each pair, numbered from 0; every model in some pair.
+        The two models of each pair, by numbers of your choice.
     values : array-like
         One number a pair.
     level : float
@@ -47,7 +47,8 @@ def mean_over_pairs(a, b, values, level: float = 0.95) -> Estimate:
     if not np.isfinite(values).all():
         raise ValueError(f"{(~np.isfinite(values)).sum()} of {len(values)} values are not finite; "
                          f"drop and count them first")
-    n = len(np.union1d(a, b))
+    present, numbers = np.unique(np.concatenate([a, b]), return_inverse=True)
+    (a, b), n = np.split(numbers, 2), len(present)
     if n < 3:
         raise ValueError(f"wanted pairs of at least three models, got {n}")
     totals = np.bincount(a, values, n) + np.bincount(b, values, n)

@@ -125,6 +125,8 @@ def intertwine(model: nn.Module, seed: int = 0) -> nn.Module:
 def _transform(model: nn.Module, seed: int, group) -> nn.Module:
     model, rng = deepcopy(model), np.random.default_rng(seed)
     layers = linear_layers(model)
+    if len({id(layer) for layer, _ in layers}) < len(layers):
+        raise TypeError("a linear layer stands in two places: its weights cannot change in one")
     with torch.no_grad():
         for (before, activation), (after, _) in zip(layers, layers[1:]):
             draw, phi = group(activation or nn.Identity())
