@@ -188,11 +188,11 @@ pd.DataFrame([
     ("angular distance", "arccos s", np.arccos(s)),
     ("one minus similarity", "1 − s", 1 - s),
     ("similarity without centring", "‖X′Y‖∗", np.linalg.norm(u.T @ v, "nuc")),
-], columns=["called", "formula", "value"]).style.format({"value": "{:.3f}"}).hide()
+], columns=["called", "formula", "value"]).style.format({"value": "{:.4f}"}).hide()
 
 # %% [markdown]
-# The first five can be converted into each other. The last one cannot: activations after ReLU are
-# never negative, so their mean alone makes them look alike.
+# The first five can be converted into each other. The last one cannot: the mean of the activations
+# enters, and can move the number either way.
 #
 # ## dCKA
 #
@@ -209,8 +209,12 @@ pd.DataFrame([
 # By its definition this needs eigenvalues of $n \times n$ matrices. It need not: $K$ has at most as
 # many positive eigenvalues as there are units, and subtracting a positive semidefinite matrix makes
 # no new ones. So $[K - \hat\alpha K_0]_+ = FF^\top$ with a narrow $F$, found exactly from a matrix
-# no larger than inputs plus units. That is what `dcka` does; features and inputs are centred
-# first, so it makes no difference that the paper's regression has no intercept.
+# no larger than inputs plus units. That is what `dcka` does.
+#
+# One convention is ours: features and inputs are **centred before the regression**. The paper
+# regresses the Gram matrices as they are, without an intercept, and centres only in the final CKA.
+# After centring, an intercept would change nothing; without it, the regression mostly fits the
+# means, and what is left is dominated by them. Both numbers are below.
 
 # %%
 def deconfounded(x, p, psd=True):
@@ -232,24 +236,30 @@ by_definition = {psd: cosine(deconfounded(x, p, psd), deconfounded(y, p, psd))
                  for psd in (True, False)}
 xy, xi, yi = wcka.cka(x, y), wcka.cka(x, p), wcka.cka(y, p)
 partial = (xy - xi * yi) / np.sqrt((1 - xi**2) * (1 - yi**2))
+k, m = (z @ z.T - np.vdot(p @ p.T, z @ z.T) / np.vdot(p @ p.T, p @ p.T) * (p @ p.T) for z in (x, y))
+(u, q), (v, w) = np.linalg.eigh(k), np.linalg.eigh(m)
+uncentred = by_kernels(q * np.sqrt(u.clip(0)), w * np.sqrt(v.clip(0)))
 print(f"with the positive part    {by_definition[True]:.12f} = {wcka.dcka(x, y, p):.12f}")
-print(f"without it                {by_definition[False]:.12f} = {partial:.12f}, a partial "
-      f"correlation of CKAs")
+print(f"without it                {by_definition[False]:.12f} = {partial:.12f}, "
+      f"a partial correlation")
+print(f"regression not centred    {uncentred:.12f}")
 assert np.isclose(by_definition[True], wcka.dcka(x, y, p), atol=1e-9)
 assert np.isclose(by_definition[False], partial, atol=1e-9)
 
 # %% tags=["remove-cell"]
 say("dcka-psd", by_definition[True])
 say("dcka-partial", by_definition[False])
+say("dcka-uncentred", uncentred)
 say("cka-xy", xy)
 
 # %% [markdown]
-# The step that drops negative eigenvalues is no detail. For this pair CKA is {glue:text}`cka-xy`;
-# dCKA is {glue:text}`dcka-psd` with the step and {glue:text}`dcka-partial` without. It also decides
-# what dCKA can say at all: two positive semidefinite matrices never have a negative cosine, so
-# **with the step dCKA is never below zero**, and the average of unrelated networks cannot be zero
-# either. Without it dCKA is exactly the partial correlation of CKAs given the inputs, and may be
-# negative. We follow the paper's text and keep the step, with `psd=False` as an option; the
+# The conventions are no details. For this pair CKA is {glue:text}`cka-xy`; dCKA is
+# {glue:text}`dcka-psd` as defined here, {glue:text}`dcka-partial` if negative eigenvalues are kept, and
+# {glue:text}`dcka-uncentred` if the regression is not centred. The positive part also decides what
+# dCKA can say at all: two positive semidefinite matrices never have a negative cosine, so **with
+# that step dCKA is never below zero**, and a mean of zero would need every pair to be exactly
+# orthogonal. Without it dCKA is exactly the partial correlation of CKAs given the inputs, and may
+# be negative. We follow the paper's text and keep the step, with `psd=False` as an option; the
 # [next chapter](02-calibration) shows that it matters for one of the paper's claims.
 #
 # ## wCKA
@@ -284,7 +294,7 @@ assert np.isclose(by_kernels(chain_a, chain_b), wcka.wcka(a, b), atol=1e-12)
 # centring: the chain is centred over *pixels*, so the noise must have no mean over pixels either.
 # wCKA is blind to what a network does with overall brightness.
 
-# %% mystnb={"figure": {"name": "fig-noise", "caption": "Networks probed with white noise. Without their nonlinearities their CKA settles on wCKA (dashed) as the probes grow; as they are, it settles elsewhere. Bands span five draws of the noise."}, "image": {"alt": "Two lines of CKA against the number of noise probes on a logarithmic axis. The line for the linearised networks narrows onto the dashed level of wCKA; the line for the real networks levels off well below it."}}
+# %% mystnb={"figure": {"name": "fig-noise", "caption": "Networks probed with white noise. Without their nonlinearities their CKA settles on wCKA (dashed) as the probes grow; as they are, it settles at a level of its own. Bands span five draws of the noise."}, "image": {"alt": "Two lines of CKA against the number of noise probes on a logarithmic axis. The line for the linearised networks narrows onto the dashed level of wCKA; the line for the real networks settles at a level of its own."}}
 def on_noise(n, draw, linear, centred=True):
     """CKA of the two networks' outputs on `n` noise images, with or without nonlinearities."""
     noise = np.random.default_rng([seed, draw]).standard_normal((n, p.shape[1]))
@@ -299,7 +309,7 @@ sizes, draws = np.geomspace(10, 10_000, 7).astype(int), 5
 fig, axes = plt.subplots(figsize=(figures.WIDTH, 3.2))
 settled = {}
 for kind, linear, colour in (("without nonlinearities", True, figures.MEASURES["wcka"]),
-                             ("as they are", False, figures.MEASURES["dcka"])):
+                             ("as they are", False, figures.QUIET)):
     values = np.array([[on_noise(n, d, linear) for d in range(draws)] for n in sizes])
     axes.fill_between(sizes, values.min(1), values.max(1), color=colour, alpha=0.2, lw=0)
     axes.plot(sizes, values.mean(1), color=colour)
@@ -323,7 +333,8 @@ assert abs(settled["without nonlinearities"] - wcka.wcka(a, b)) < 0.02
 # %% [markdown]
 # wCKA of the two networks is {glue:text}`wcka-ab`; at 10,000 probes the linearised networks' CKA is
 # {glue:text}`noise-end`. (Noise as drawn, its mean over pixels left in, gives
-# {glue:text}`noise-as-drawn`, the alignment of the chains before centring, {glue:text}`not-centred`.)
+# {glue:text}`noise-as-drawn`: that is {eq}`eq-wcka` without centring, {glue:text}`not-centred`, which is
+# how the paper prints its equation 5.)
 # The networks as they are, nonlinearities and biases included, agree on the same noise by
 # {glue:text}`noise-real`: wCKA describes their linear skeletons, not the networks themselves.
 # Whether the skeleton says enough about the network is an empirical question, and the business of
@@ -393,16 +404,17 @@ say("rescaled-procrustes", rescaled["procrustes"], ".2f")
 # W_i \to W_i A_i, \quad b_i \to b_i A_i, \quad W_{i+1} \to \phi(A_i)^{-1} W_{i+1}
 # $$ (eq-intertwiner)
 #
-# leaves the function alone, and **the chain telescopes if and only if $\phi(A) = A$**. The paper
-# proves it for identity, sigmoid, ReLU and LeakyReLU. The next cell draws a random element of each
-# activation's group, in every hidden layer of a network, and measures.
+# leaves the function alone, and **the chain telescopes, for all weights, if and only if
+# $\phi(A) = A$**. The paper proves it for identity, sigmoid, ReLU and LeakyReLU. The next cell draws
+# a random element of each activation's group, in every hidden layer of an untrained network, and
+# compares the network with its rewritten self, by all four measures.
 
 # %%
 groups = {"identity": "any invertible matrix", "relu": "permutation × positive scale",
           "leaky_relu": "permutation × positive scale", "sigmoid": "permutation",
           "gelu": "permutation", "tanh": "permutation × sign",
           "gaussian": "permutation × sign, φ(A) = |A|",
-          "square": "permutation × scale, φ(A) = A²"}
+          "square": "permutation × scale, φ(A) = A∘A"}
 rows = {}
 for activation, group in groups.items():
     torch.manual_seed(seed)
@@ -412,21 +424,22 @@ for activation, group in groups.items():
         "group": group, "logits move by": largest_change(network, moved),
         "chain moves by": float(torch.linalg.norm(wcka.chain(moved) - wcka.chain(network))
                                 / torch.linalg.norm(wcka.chain(network))),
-        "wCKA with itself": wcka.wcka(network, moved)}
+        **compare(network, moved)}
 intertwined = pd.DataFrame(rows).T
-intertwined.style.format("{:.0e}", subset=["logits move by", "chain moves by"]).format(
-    "{:.4f}", subset="wCKA with itself")
+intertwined.rename(columns=figures.NAMES).style.format(
+    "{:.0e}", subset=["logits move by", "chain moves by"]).format(
+    "{:.3f}", subset=list(figures.NAMES.values()))
 
 # %% tags=["remove-cell"]
 proven = ["identity", "sigmoid", "relu", "leaky_relu"]
-fail = ["gaussian", "square"]
 assert (intertwined["logits move by"].astype(float) < 1e-6).all()
-say("gaussian", intertwined.loc["gaussian", "wCKA with itself"], ".2f")
-say("square", intertwined.loc["square", "wCKA with itself"], ".2f")
+say("gaussian", intertwined.loc["gaussian", "wcka"], ".2f")
+say("square", intertwined.loc["square", "wcka"], ".2f")
 
 # %% [markdown]
 # The functions are the same to rounding in every row. The chain survives for the four activations of
-# the paper's proof, and for GELU and tanh as well. For Gaussian (radial basis) and polynomial
+# the paper's proof, and for GELU and tanh as well. The activation measures survive where the group
+# holds permutations and signs only. For Gaussian (radial basis) and polynomial
 # activations $\phi(A) \ne A$, the chain does not telescope, and wCKA of the same function written
 # twice is {glue:text}`gaussian` and {glue:text}`square`. The paper does not claim these; anyone
 # using wCKA on such networks should know.
@@ -437,7 +450,7 @@ say("square", intertwined.loc["square", "wCKA with itself"], ".2f")
 # assert the invariances *and* the variances from that table. The figure measures them: two networks,
 # one of them changed, how far does the similarity move (at most, over five draws of the change)?
 
-# %% mystnb={"figure": {"name": "fig-invariances", "caption": "How far each measure moves when the second of two trained networks is changed. Zero is invariant to rounding (below 1e-6). The first six are changes of basis of the last hidden layer, undone by the next; together with intertwiners and silent weights they leave every prediction as it was. An output map changes the function. Probes: the same networks, seen through foggy images."}, "image": {"alt": "Heat map with four rows, one a measure, and ten columns, one a change. wCKA is zero in all columns but output map and silent weights. The three activation measures are zero for permutation, rotation, scale, translation, output map and silent weights, and move under unit rescaling, invertible maps, intertwiners and other probes."}}
+# %% mystnb={"figure": {"name": "fig-invariances", "caption": "How far each measure moves when the second of two trained networks is changed. Zero is invariant to rounding (below 1e-6). The first six are changes of basis of the last hidden layer, undone by the next; together with intertwiners and (on these images) silent weights they leave every prediction as it was. An output map changes the function. Probes: the same networks, seen through foggy images."}, "image": {"alt": "Heat map with four rows, one a measure, and ten columns, one a change. wCKA is zero in all columns but output map and silent weights. The three activation measures are zero for permutation, rotation, scale, translation, output map and silent weights, and move under unit rescaling, invertible maps, intertwiners and other probes."}}
 foggy = data.inputs(wcka.corrupt(images[:probes], "fog", seed)).double()
 every_image = data.inputs(images).double()
 before, draws = compare(a, b), 5
@@ -448,6 +461,9 @@ for change, transform in symmetry.TRANSFORMATIONS.items():
         moved = pd.Series(after) - pd.Series(before)
         moved_by[change] = np.maximum(moved_by[change], moved.abs())
 moved_by["probes"] = (pd.Series(compare(a, b, foggy)) - pd.Series(before)).abs()
+silent = float((~every_image.any(0)).double().mean())
+if not silent:  # every pixel is lit in some image: there is nothing to redraw
+    moved_by = moved_by.drop(columns="silent weights")
 for measure, declared in similarity.INVARIANCES.items():
     for change in moved_by:
         assert (moved_by.loc[measure, change] < 1e-6) == (change in declared)
@@ -461,18 +477,17 @@ axes.axvline(6, color="black", lw=1)
 plt.show()
 
 # %% tags=["remove-cell"]
-silent = float((~data.inputs(images).any(0)).double().mean())
 say("silent-share", 100 * silent, ".0f")
-say("silent-moved", moved_by.loc["wcka", "silent weights"])
+say("silent-moved", moved_by.get("silent weights", pd.Series(0.0, moved_by.index))["wcka"])
 say("output-moved", moved_by.loc["wcka", "output map"], ".2f")
 
 # %% [markdown]
-# wCKA's invariance concerns the *inside* of the network. Whatever is done to hidden units and undone
-# later cancels, not only rotations. Its two ends are not free: an invertible map of the outputs
-# moves it by {glue:text}`output-moved`, where activations of a hidden layer know nothing of it. And
-# {glue:text}`silent-share` % of the pixels are black in every test image. Their weights never touch
-# a prediction; drawing them anew moves wCKA by {glue:text}`silent-moved` and no activation
-# measure at all.
+# wCKA's invariance concerns the *inside* of the network. Any linear map applied between two weight
+# matrices and undone by the second cancels, not only rotations. Its two ends are not free: an
+# invertible map of the outputs moves it by {glue:text}`output-moved`, where activations of a hidden
+# layer know nothing of it. And {glue:text}`silent-share` % of the pixels are black in every test
+# image. On these images their weights never touch a prediction; drawing them anew moves wCKA by
+# {glue:text}`silent-moved` and no activation measure at all.
 #
 # ## Where the paper's claim needs care
 #
@@ -481,41 +496,47 @@ say("output-moved", moved_by.loc["wcka", "output map"], ".2f")
 # are then free. The function is the same for *every* image; the chain is not, because the chain
 # knows no biases and no ReLU.
 
-# %% mystnb={"figure": {"name": "fig-dead-unit", "caption": "wCKA of a network with itself after one unit that never fires was added to its first hidden layer, against the size of that unit's outgoing weights. The function is the same everywhere on the curve."}, "image": {"alt": "A curve that starts at one on the left and falls towards a low level as the size of the dead unit's outgoing weights grows."}}
+# %% mystnb={"figure": {"name": "fig-dead-unit", "caption": "wCKA of a network with itself after one unit that never fires was added to its first hidden layer, against the size of that unit's outgoing weights; 1 is the size of the layer's other weights. The function is the same everywhere on the curve."}, "image": {"alt": "A curve of wCKA of a network with itself. It stays near one while the dead unit's outgoing weights are of ordinary size and falls towards zero as they grow by factors of ten."}}
 def with_dead_unit(network, size, seed):
     """The same function, with one more unit in the first hidden layer that never fires."""
     rng = torch.Generator().manual_seed(seed)
     widened = deepcopy(network)
     (first, _), (second, _), *_ = linear_layers(widened)
-    incoming = torch.randn(1, first.in_features, generator=rng, dtype=torch.float64) / 28
+    incoming = torch.randn(1, first.in_features, generator=rng, dtype=torch.float64)
     outgoing = torch.randn(second.out_features, 1, generator=rng, dtype=torch.float64)
+    incoming, outgoing = incoming * first.weight.std(), size * outgoing * second.weight.std()
     bias = -incoming.clamp(min=0).sum() - 1  # below zero for every input in [0, 1]
     first.weight = nn.Parameter(torch.cat([first.weight, incoming]))
     first.bias = nn.Parameter(torch.cat([first.bias, bias[None]]))
-    second.weight = nn.Parameter(torch.cat([second.weight, size * outgoing], dim=1))
+    second.weight = nn.Parameter(torch.cat([second.weight, outgoing], dim=1))
     return widened
 
 
-sizes = np.geomspace(0.01, 100, 30)
+sizes = np.geomspace(0.1, 1000, 41)  # the eleventh is 1, the twenty-first 10
 changed = [with_dead_unit(a, size, seed) for size in sizes]
 assert max(largest_change(a, network) for network in changed) < 1e-9
-dead_unit = [wcka.wcka(a, network) for network in changed]
+dead_unit = pd.Series([wcka.wcka(a, network) for network in changed], sizes.round(6))
 fig, axes = plt.subplots(figsize=(figures.WIDTH, 2.8))
-axes.plot(sizes, dead_unit, color=figures.MEASURES["wcka"])
+axes.plot(dead_unit, color=figures.MEASURES["wcka"])
 axes.set(xscale="log", xlabel="size of the dead unit's outgoing weights", ylabel="wCKA with itself",
          ylim=(0, 1.05))
 plt.show()
 
 # %% tags=["remove-cell"]
-say("dead-low", min(dead_unit), ".2f")
+say("dead-ordinary", dead_unit[1.0])
+say("dead-ten", dead_unit[10.0], ".2f")
+say("dead-hundred", dead_unit[100.0], ".2f")
 
 # %% [markdown]
-# One dead unit takes wCKA of a network with itself down to {glue:text}`dead-low`. "Invariant to
-# permutation and intertwiner transformations" is right; "functionally equal networks have equal
-# chains" would be wrong.
+# With outgoing weights of ordinary size one dead unit leaves wCKA of the network with itself at
+# {glue:text}`dead-ordinary`; ten times larger, at {glue:text}`dead-ten`; a hundred times,
+# {glue:text}`dead-hundred`. Trained networks do have dead units, and nothing holds their outgoing
+# weights in place. "Invariant to permutation and intertwiner transformations" is right; "functionally
+# equal networks have equal chains" would be wrong.
 #
-# **Wang's normalisation.** {cite:t}`wang2022` also divide each layer's weights by their norms, unit
-# by unit, before multiplying. That variant is not invariant to rescaled units:
+# **Wang's normalisation.** {cite:t}`wang2022` also divide each row of a layer's weights by its norm
+# before multiplying. (The paper keeps the word "normalisation" for the product alone, which
+# normalises nothing.) That variant is not invariant to rescaled units, nor is its twin with columns:
 
 # %%
 def normalised_chain(network):
@@ -554,7 +575,9 @@ def one(value):
     return f"1 to within {max(abs(1 - value), 1e-15):.0e}"
 
 
-chain_kept, itself = intertwined["wCKA with itself"].astype(float), compare(a, rescaled)
+chain_kept, itself = intertwined["wcka"].astype(float), compare(a, rescaled)
+probes_moved = ", ".join(f"{figures.NAMES[m]} {moved_by.loc[m, 'probes']:.2f}"
+                         for m in ("procrustes", "cka", "dcka"))
 results = [
     claims.Claim(
         "2.3", "wCKA is invariant to permutations of hidden units",
@@ -570,21 +593,24 @@ results = [
         f"it moves by at most {moved_by.loc['cka', ['rotation', 'isotropic scale']].max():.0e}",
         claims.verdict(*(moved_by.loc["cka", ["rotation", "isotropic scale"]] < 1e-6))),
     claims.Claim(
+        "2.2", "Equation 5 is CKA (equation 1) of the chains' kernels",
+        f"with centred chains {wcka.wcka(a, b):.4f} by both; as printed, without centring, "
+        f"{not_centred:.4f}", claims.verdict(True, bool(np.isclose(not_centred, wcka.wcka(a, b))))),
+    claims.Claim(
         "1", "CKA can be moved by changes of a network that do not change its function",
         f"rescaled ReLU units take CKA of a network with itself to {itself['cka']:.2f}",
         claims.verdict(itself["cka"] < 0.99)),
     claims.Claim(
         "1", "wCKA does not depend on probing inputs",
-        f"foggy instead of clean probes move Procrustes by {moved_by.loc['procrustes', 'probes']:.2f}, "
-        f"CKA by {moved_by.loc['cka', 'probes']:.2f}, dCKA by {moved_by.loc['dcka', 'probes']:.2f}, "
-        f"wCKA by {moved_by.loc['wcka', 'probes']:.0f}",
+        f"by construction; foggy instead of clean probes move the others: {probes_moved}",
         claims.verdict(moved_by.loc["wcka", "probes"] == 0)),
     claims.Claim(
         "1", "wCKA reflects the symmetries of weight space",
-        f"those of intertwiner groups with φ(A) = A, yes; a unit that never fires leaves the function "
-        f"as it is and takes wCKA to {min(dead_unit):.2f}; Gaussian and square activations: "
-        f"{chain_kept['gaussian']:.2f} and {chain_kept['square']:.2f}",
-        claims.verdict(bool((chain_kept[proven] > 1 - 1e-6).all()), min(dead_unit) > 0.99)),
+        f"intertwiners with φ(A) = A, yes; one unit that never fires, with outgoing weights ten times "
+        f"the others', takes wCKA of the same function to {dead_unit[10.0]:.2f}; Gaussian and square "
+        f"activations: {chain_kept['gaussian']:.2f} and {chain_kept['square']:.2f}",
+        claims.verdict(bool((chain_kept[proven] > 1 - 1e-6).all()), dead_unit[10.0] > 0.99,
+                       bool((chain_kept[["gaussian", "square"]] > 0.99).all()))),
 ]
 claims.show(results)
 
@@ -593,5 +619,5 @@ claims.show(results)
 #
 # - Every measure is *features with shared rows, then one alignment*. For wCKA the rows are pixels.
 # - wCKA compares the networks' linear skeletons, on inputs whose brightness is taken out.
-# - It does not see permuted, rotated, rescaled or otherwise rewritten hidden units, nor the probes.
+# - It does not see permuted, rotated or rescaled hidden units, nor the probes.
 # - It does see weights that never matter: of dead units and of silent pixels.

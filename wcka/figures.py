@@ -8,7 +8,8 @@ from matplotlib_inline.backend_inline import set_matplotlib_formats
 
 # Okabe and Ito's colours, safe for colour-blind readers; wCKA stands out, the others are quiet.
 MEASURES = {"procrustes": "#999999", "cka": "#56B4E9", "dcka": "#0072B2", "wcka": "#D55E00"}
-ENSEMBLES = {"random": "#0072B2", "adjacent": "#E69F00"}
+ENSEMBLES = {"random": "#009E73", "adjacent": "#CC79A7"}
+QUIET = "#666666"  # marks that are no measure
 NAMES = {"procrustes": "Procrustes", "cka": "CKA", "dcka": "dCKA", "wcka": "wCKA"}
 WIDTH = 7.4  # inches: the text of a page at its usual width
 
