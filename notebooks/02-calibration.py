@@ -72,6 +72,9 @@ probe_sets: list[str] = ["clean", "corruptions"]  # names of probe sets, or all 
 sample_sizes: list[int] = [10, 30, 100, 300, 1000, 3147]  # numbers of probes, figure 1b
 sample_draws: int = 2  # random draws of that many probes
 timing_sizes: list[int] = [10, 30, 100, 300, 1000, 3147]  # numbers of probes, figure 1c
+other_classes: list[int] = [3, 4, 5]  # of networks that share the images' kind but not the task
+task_networks: int = 10  # networks trained on each of the two tasks
+task_epochs: int = 10  # epochs of their training
 timing_runs: int = 100  # runs of each measure and size
 margin: float = 0.05  # how far from 0 and 1 still counts as calibrated
 seed: int = 0  # of the first network, of the corruptions and of the draws of probes
@@ -517,10 +520,48 @@ for name, column in (("rank", "expected"), ("size", "by size")):
 # lost where inputs are few. It is the bias of the biased criterion of [chapter 1](01-theory), with
 # pixels in the place of probes, and pixels are many. What remains a virtue is that this floor is *known
 # beforehand*, while we have no such formula for activations: their floor must be measured for every
-# set of probes. Where it matters, take $(C - \mathbb E C)/(1 - \mathbb E C)$, which leaves 1 in place. And mind
-# what the formula is about: untrained networks. Networks that were trained on different tasks share
-# the statistics of pixels, and may well have a higher floor; the paper does not measure it, nor
-# does this chapter.
+# set of probes. Where it matters, take $(C - \mathbb E C)/(1 - \mathbb E C)$, which leaves 1 in place.
+#
+# But the formula is about untrained networks. Who compares two *trained* networks wants to know what
+# unrelated trained networks score. The paper does not say. Here are networks trained on the classes
+# of this chapter, and others trained on {glue:text}`other-classes`: no class is shared, only the
+# kind of image.
+
+# %%
+task = {"architecture": architecture, "dataset": dataset, "epochs": task_epochs,
+        "batch_size": batch_size, "learning_rate": learning_rate}
+taught = [trained(seeds=list(range(first, first + task_networks)), classes=those, **task)
+          for first, those in ((1000, classes), (2000, other_classes))]
+untaught = initialise(architecture, range(2 * task_networks))
+seen = data.inputs(images)
+a, b = np.triu_indices(2 * task_networks, 1)
+across, rows = (a < task_networks) & (b >= task_networks), []
+for measure in benchmark.MEASURES:
+    features = {"untrained": [untaught], "trained": taught}
+    for kind, groups in features.items():
+        stack = [chains(g) if measure == "wcka" else g.activations(seen, layer) for g in groups]
+        kw = {"inputs": seen} if measure == "dcka" else {}
+        values = wcka.pairwise(measure, [f for s in stack for f in s], **kw)[a, b]
+        for which, chosen in ((("untrained", a >= 0),) if kind == "untrained" else
+                              (("different tasks", across), ("same task", ~across))):
+            keep = chosen & np.isfinite(values)
+            rows.append((measure, which, mean_over_pairs(a[keep], b[keep], values[keep])))
+tasks = pd.DataFrame(rows, columns=["measure", "pairs", "mean"]).pivot(
+    index="measure", columns="pairs", values="mean")
+tasks = tasks.loc[list(benchmark.MEASURES), ["untrained", "different tasks", "same task"]]
+tasks.map(lambda e: f"{e.value:.3f} ({e.low:.3f} to {e.high:.3f})").rename(figures.NAMES)
+
+# %% tags=["remove-cell"]
+glue("other-classes", ", ".join(map(str, other_classes)), display=False)
+for which, short in (("different tasks", "other"), ("same task", "same")):
+    say(f"wcka-{short}", tasks.loc["wcka", which].value)
+    say(f"cka-{short}", tasks.loc["cka", which].value)
+
+# %% [markdown]
+# Networks trained on different tasks have a mean wCKA of {glue:text}`wcka-other`, those trained on the
+# same task {glue:text}`wcka-same` (CKA, on this chapter's images: {glue:text}`cka-other` and
+# {glue:text}`cka-same`). That first number, not the floor of untrained networks, is the zero to
+# compare trained networks with; it has to be measured, on networks of the kind at hand.
 #
 # ## Which measures are calibrated?
 #
@@ -658,6 +699,7 @@ claims.show(results)
 # - wCKA has no probes, so nothing about them can move its fixed points.
 # - Its floor at zero comes from the number of inputs, not from insight; among untrained networks it can
 #   be computed beforehand.
+# - Between trained networks the zero is what unrelated trained networks score: measure it.
 # - The floors of activation measures are the images' doing, and move with them.
 # - dCKA is two measures under one name: with and without the positive part.
 # - A ceiling at one says that training has stopped. It tells measures apart only where it has not.
