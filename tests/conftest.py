@@ -5,6 +5,8 @@ import os
 import pytest
 import torch
 
+os.environ["TQDM_DISABLE"] = "1"  # read when tqdm is imported
+
 from wcka import data
 from wcka.population import initialise
 from wcka.training import train

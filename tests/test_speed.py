@@ -83,9 +83,10 @@ def test_all_pairs_of_300_against_a_loop(measure, goal, images):
     report(f"{measure}, all pairs of 300", loop / len(some) * len(pairs) / batched, goal)
 
 
-def test_training_a_population_against_a_loop():
+@pytest.mark.parametrize("size", [32, 64, 128])
+def test_training_a_population_against_a_loop(size):
     images, labels = data.load(split="train")
-    x, y, size = data.inputs(images), torch.from_numpy(labels), 64
+    x, y = data.inputs(images), torch.from_numpy(labels)
     test, test_labels = data.load()
 
     def alone():
@@ -102,8 +103,9 @@ def test_training_a_population_against_a_loop():
     together = median_seconds(lambda: train(population, x, y, 1, batch_size=size))
     ratio = median_seconds(alone) / (together / 50)
     accuracy = train(population, x, y, 1, batch_size=size).accuracy(data.inputs(test), test_labels)
+    model = alone()
     with torch.no_grad():
-        own = (alone()(data.inputs(test)).argmax(1).numpy() == test_labels).mean()
+        own = (model(data.inputs(test)).argmax(1).numpy() == test_labels).mean()
     print(f"\naccuracy: {accuracy.mean():.4f} together, {own:.4f} alone")
     assert accuracy.mean() > own - 0.02
-    report("training, each network of 50", ratio, 8)
+    report(f"training, each network of 50, batches of {size}", ratio, 8)

@@ -198,7 +198,7 @@ def _call(module: nn.Module, params: dict[str, Tensor], x: Tensor) -> Tensor:
 def _linear(x: Tensor, own: bool, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Every model's linear layer: (n, in) shared or (N, n, in) -> (N, n, out)."""
     if own:
-        x = x @ weight.mT
-    else:  # shared inputs: all models' weights side by side make one matrix product
-        x = (x @ weight.flatten(0, 1).T).unflatten(1, weight.shape[:2]).transpose(0, 1)
-    return x if bias is None else x + bias[:, None]
+        return x @ weight.mT if bias is None else torch.baddbmm(bias[:, None], x, weight.mT)
+    # Shared inputs: all models' weights side by side make one matrix product.
+    flat = nn.functional.linear(x, weight.flatten(0, 1), None if bias is None else bias.flatten())
+    return flat.unflatten(1, weight.shape[:2]).transpose(0, 1)

@@ -178,7 +178,7 @@ def deconfound(x, inputs) -> Tensor:
     """
     confounder = inputs if isinstance(inputs, Confounder) else Confounder(inputs)
     x = _array(x, "x")
-    return confounder.deconfound(_centre(x)[:, None], _tolerance(x))[:, 0]
+    return confounder.deconfound(_centre(_narrow(x), _tolerance(x))[:, None], _tolerance(x))[:, 0]
 
 
 class Confounder:
@@ -195,10 +195,12 @@ class Confounder:
         inputs = inputs if isinstance(inputs, Tensor) else np.asarray(inputs)
         if inputs.ndim > 2:
             inputs = inputs.reshape(len(inputs), -1)
-        probes = _centre(_array(inputs, "inputs"))
-        probes = _unit(probes[:, probes.any(0)])  # a constant pixel confounds nothing
+        inputs = _array(inputs, "inputs")
+        probes = _centre(_float(inputs), _tolerance(inputs))
+        probes = probes[:, probes.any(0)]  # a constant pixel confounds nothing
         if not probes.numel():
             raise ValueError("inputs: all rows are the same, there is nothing to deconfound")
+        probes = _unit(probes[:, None])[:, 0]
         self.basis, r = torch.linalg.qr(probes)
         self.gram = r @ r.T  # K0 in that basis
         self.norm = torch.linalg.norm(self.gram)
@@ -359,9 +361,10 @@ def _blocks(features: Sequence[Tensor]) -> list[slice]:
 
 def _stack(features: Sequence[Tensor]) -> Tensor:
     """Features of a block of models, centred, of unit norm, side by side: (n, models, columns)."""
-    ready = [_unit(_centre(f)) for f in features]
+    ready = [_narrow(f) for f in features]
     columns = max(f.shape[1] for f in ready)
-    return torch.stack([nn.functional.pad(f, (0, columns - f.shape[1])) for f in ready], dim=1)
+    padded = [nn.functional.pad(f, (0, columns - f.shape[1])) for f in ready]
+    return _unit(_centre(torch.stack(padded, dim=1), max(map(_tolerance, features))))
 
 
 def _products(left: Tensor, right: Tensor) -> Tensor:
@@ -449,23 +452,29 @@ def _tolerance(x: Tensor) -> float:
     return 16 * torch.finfo(x.dtype if x.is_floating_point() else torch.float64).eps
 
 
-def _centre(x: Tensor) -> Tensor:
-    """Centred columns in float64 (float32 stays on CUDA); at most n of them."""
-    tolerance = _tolerance(x)
-    x = x if x.is_cuda and x.dtype == torch.float32 else x.double()
+def _float(x: Tensor) -> Tensor:
+    return x if x.is_cuda and x.dtype == torch.float32 else x.double()
+
+
+def _narrow(x: Tensor) -> Tensor:
+    """In float64 (float32 stays on CUDA), with no more columns than rows."""
+    if x.shape[1] <= x.shape[0]:
+        return _float(x)
+    # Centred, then a rotation of the columns, which no alignment here notices.
+    return torch.linalg.qr(_centre(_float(x), _tolerance(x)).T).R.T
+
+
+def _centre(x: Tensor, tolerance: float) -> Tensor:
+    """Centred columns of (n, ...) features."""
     centred = x - x.mean(0)
     # The mean of equal numbers is not always that number, and what varies in the last bits only
     # is rounding: such a column counts as constant.
-    centred[:, centred.abs().amax(0) <= tolerance * x.abs().amax(0)] = 0
-    if x.shape[1] > x.shape[0]:  # a rotation of the columns, which no alignment here notices
-        return torch.linalg.qr(centred.T).R.T
-    return centred
+    return centred * (centred.abs().amax(0) > tolerance * x.abs().amax(0))
 
 
 def _unit(x: Tensor) -> Tensor:
-    """Scaled to unit Frobenius norm; zero stays zero. The first scaling prevents overflow."""
-    largest = x.abs().amax() if x.numel() else 0
-    if largest == 0:
-        return x
-    x = x / largest
-    return x / torch.linalg.norm(x)
+    """Each model of (n, N, d) scaled to unit Frobenius norm; zero stays zero."""
+    largest = x.abs().amax((0, 2), keepdim=True)
+    x = x / torch.where(largest > 0, largest, 1)  # first, so that no square overflows
+    norm = torch.linalg.norm(x, dim=(0, 2), keepdim=True)
+    return x / torch.where(norm > 0, norm, 1)

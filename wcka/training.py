@@ -16,7 +16,7 @@ from .population import Population, initialise, resolve_device
 
 def train(population: Population, x: Tensor, labels, epochs: int,
           checkpoints: Sequence[int] | None = None, *, learning_rate: float = 1e-3,
-          batch_size: int = 64, seed: int = 0, private_order: bool = False) -> Population:
+          batch_size: int = 32, seed: int = 0, private_order: bool = False) -> Population:
     """Train every member by Adam on the cross-entropy of its logits.
 
     The loss is the sum of the members' losses and Adam acts on every weight alone, so each
@@ -93,7 +93,7 @@ def _collect(population: Population, kept: dict[int, dict[str, Tensor]]) -> Popu
 @cached
 def trained(architecture: dict, seeds: Sequence[int], dataset: str, classes: Sequence[int],
             epochs: int, checkpoints: Sequence[int] | None = None, learning_rate: float = 1e-3,
-            batch_size: int = 64, seed: int = 0, private_order: bool = False,
+            batch_size: int = 32, seed: int = 0, private_order: bool = False,
             device: str = "cpu") -> Population:
     """Initialise and train a population on a data set's training images, cached on disk.
 
