@@ -14,7 +14,7 @@ INSTALLED := $(VENV)/.installed
 RUN := $(VENV)/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help book test run lab benchmark pair data clean
+.PHONY: help book test run lab benchmark pair clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12

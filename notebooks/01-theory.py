@@ -213,8 +213,8 @@ pd.DataFrame([
 #
 # One convention is ours: features and inputs are **centred before the regression**. The paper
 # regresses the Gram matrices as they are, without an intercept, and centres only in the final CKA.
-# After centring, an intercept would change nothing; without it, the regression mostly fits the
-# means, and what is left is dominated by them. Both numbers are below.
+# After centring, an intercept would change nothing; without it, the regression also fits the means,
+# and what it does not fit of them stays in. Both numbers are below.
 
 # %%
 def deconfounded(x, p, psd=True):
