@@ -4,7 +4,17 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from wcka.statistics import mean_over_pairs, overlap
+from wcka.statistics import (
+    correlation,
+    fisher_test,
+    mantel_test,
+    mean_over_pairs,
+    meng_test,
+    over_models,
+    overlap,
+    steiger_test,
+    zou_interval,
+)
 
 
 def pairs_of(n):
@@ -46,6 +56,62 @@ def test_models_may_be_missing():
     assert estimate == mean_over_pairs(*pairs_of(7), values)
 
 
+def dyads(rng, n, rho):
+    """Two tables of pairs whose model effects correlate by rho, and the pairs."""
+    a, b = pairs_of(n)
+    effects = rng.multivariate_normal([0, 0], [[1, rho], [rho, 1]], n)
+    noise = 0.3 * rng.standard_normal((len(a), 2))
+    return a, b, *(effects[a] + effects[b] + noise).T
+
+
+def z_of(x, y):
+    return np.arctanh(np.corrcoef(x, y)[0, 1])
+
+
+def test_intervals_of_a_correlation_cover_where_the_naive_ones_do_not():
+    rng, n, rho, runs = np.random.default_rng(5), 20, 0.5, 200
+    truth = np.arctanh(2 * rho / (2 + 0.3**2))  # of the sums of two effects with their noise
+    covered = naive = 0
+    for _ in range(runs):
+        a, b, x, y = dyads(rng, n, rho)
+        estimate = over_models(z_of, a, b, x, y)
+        covered += estimate.low <= truth <= estimate.high
+        fisher = correlation(x, y)
+        naive += np.arctanh(fisher.low) <= truth <= np.arctanh(fisher.high)
+    assert covered / runs > 0.88
+    assert naive / runs < 0.6
+
+
+def test_over_models_of_a_mean_is_the_mean_over_pairs():
+    rng = np.random.default_rng(6)
+    a, b = pairs_of(9)
+    values = rng.standard_normal(len(a))
+    assert over_models(np.mean, a, b, values) == pytest.approx(mean_over_pairs(a, b, values))
+    with pytest.raises(ValueError, match="at least three"):
+        over_models(np.mean, ["r", "r"], ["s", "s"], [1.0, 2.0])
+
+
+def test_mantel_finds_an_association_and_keeps_its_level_without_one():
+    rng, runs = np.random.default_rng(7), 100
+    a, b, x, y = dyads(rng, 12, 0.95)
+    assert mantel_test(a, b, x, y, permutations=199) < 0.02
+    p = [mantel_test(*dyads(rng, 12, 0.0), permutations=99, seed=i) for i in range(runs)]
+    assert np.mean(np.array(p) <= 0.1) < 0.2
+    naive = [stats.pearsonr(*dyads(rng, 12, 0.0)[2:]).pvalue for _ in range(runs)]
+    assert np.mean(np.array(naive) <= 0.1) > 0.25
+
+
+def test_mantel_permutes_within_strata_only():
+    rng = np.random.default_rng(8)
+    a, b = pairs_of(6)
+    strata = np.array([0, 0, 0, 1, 1, 1])
+    inside = strata[a] == strata[b]
+    x = inside + 0.01 * rng.standard_normal(len(a))  # all association is between strata
+    y = inside + 0.01 * rng.standard_normal(len(a))
+    assert mantel_test(a, b, x, y, permutations=199) < 0.15  # 2 of 20 splits keep the strata
+    assert mantel_test(a, b, x, y, strata=strata, permutations=199) > 0.15
+
+
 def test_bad_numbers_are_refused():
     a, b = pairs_of(4)
     with pytest.raises(ValueError, match="1 of 6 values are not finite"):
@@ -62,3 +128,48 @@ def test_overlap_is_a_probability_counted_over_all_pairs():
     wins = (x[:, None] > y).mean() + (x[:, None] == y).mean() / 2
     assert overlap(x, y) == pytest.approx(wins)
     assert overlap([0, 1], [2, 3]) == 0 and overlap([1], [1]) == 0.5
+
+
+def test_correlations_and_their_intervals():
+    rng = np.random.default_rng(4)
+    x = rng.standard_normal(60)
+    y = np.exp(x + rng.standard_normal(60))
+    theirs = stats.pearsonr(x, y)
+    estimate, interval = correlation(x, y), theirs.confidence_interval()
+    assert estimate == pytest.approx((theirs.statistic, interval.low, interval.high))
+    rho = stats.spearmanr(x, y).statistic
+    estimate = correlation(x, y, "spearman")
+    reach = 1.959964 * np.sqrt((1 + rho**2 / 2) / 57)
+    assert estimate == pytest.approx((rho, *np.tanh(np.arctanh(rho) + np.array([-reach, reach]))))
+    assert np.isnan(correlation(x, np.ones(60)).value)
+    assert correlation(x, 2 * x).value == pytest.approx(1)
+
+
+@pytest.mark.parametrize("arguments, words", [
+    (([1, 2, 3], [1, 2, 3]), "at least 4"),
+    ((np.ones(5), np.ones(6)), "same length"),
+    (([1, 2, 3, np.nan], [1, 2, 3, 4]), "not finite"),
+    (([1, 2, 3, 4], [1, 2, 3, 4], "spearmann"), "did you mean 'spearman'"),
+])
+def test_correlations_refuse(arguments, words):
+    with pytest.raises(ValueError, match=words):
+        correlation(*arguments)
+
+
+@pytest.mark.parametrize("given, steiger, meng, zou", [  # from the R package cocor
+    ((0.60, 0.45, 0.70, 100), 2.322998, 2.315952, (0.024147, 0.285819)),
+    ((0.80, 0.30, 0.10, 190), 7.487386, 7.443739, (0.362292, 0.643485)),
+])
+def test_comparisons_of_dependent_correlations(given, steiger, meng, zou):
+    assert steiger_test(*given).z == pytest.approx(steiger, abs=1e-6)
+    assert meng_test(*given).z == pytest.approx(meng, abs=1e-6)
+    estimate = zou_interval(*given)
+    assert (estimate.low, estimate.high) == pytest.approx(zou, abs=1e-6)
+    assert estimate.value == pytest.approx(given[0] - given[1])
+    assert steiger_test(*given).p == pytest.approx(2 * stats.norm.sf(steiger), rel=1e-4)
+
+
+def test_the_papers_comparison():
+    z = (np.arctanh(0.6) - np.arctanh(0.45)) / np.sqrt(2 / 97)
+    assert fisher_test(0.6, 0.45, 100).z == pytest.approx(z)
+    assert fisher_test(0.5, 0.5, 30, 50) == (0, 1)

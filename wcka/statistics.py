@@ -1,9 +1,12 @@
 """Numbers about pairs of models that respect that pairs share models."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 from scipy import stats
+
+from ._validate import nearest
 
 
 class Estimate(NamedTuple):
@@ -53,10 +56,92 @@ def mean_over_pairs(a, b, values, level: float = 0.95) -> Estimate:
         raise ValueError(f"wanted pairs of at least three models, got {n}")
     totals = np.bincount(a, values, n) + np.bincount(b, values, n)
     counts = np.bincount(a, minlength=n) + np.bincount(b, minlength=n)
-    without = (values.sum() - totals) / (len(values) - counts)
+    return _jackknife(values.mean(), (values.sum() - totals) / (len(values) - counts), level)
+
+
+def over_models(statistic: Callable[..., float], a, b, *columns, level: float = 0.95) -> Estimate:
+    """Any statistic of pairs of models, with the interval of ``mean_over_pairs``.
+
+    Parameters
+    ----------
+    statistic : function
+        From some of the rows of `columns` to a number; close to normal over draws of models (a
+        correlation: its Fisher z, or a difference of two).
+    a, b : array-like
+        The two models of each pair, by names of your choice. Checkpoints of one training run are
+        not independent: name the run, not the checkpoint (a pair within a run has a = b).
+    *columns : array-like
+        What the statistic takes, one value a pair.
+    level : float
+        Of the interval, in (0, 1).
+
+    Returns
+    -------
+    Estimate
+        The statistic and its interval.
+
+    Raises
+    ------
+    ValueError
+        For fewer than three models.
+    """
+    a, b, columns = np.asarray(a), np.asarray(b), [np.asarray(c) for c in columns]
+    models = np.unique(np.concatenate([a, b]))
+    if len(models) < 3:
+        raise ValueError(f"wanted pairs of at least three models, got {len(models)}")
+    keep = [(a != model) & (b != model) for model in models]
+    without = np.array([statistic(*(c[k] for c in columns)) for k in keep])
+    return _jackknife(statistic(*columns), without, level)
+
+
+def _jackknife(value: float, without: np.ndarray, level: float) -> Estimate:
+    """Interval from the values without each model in turn; Student's t, N - 1 degrees."""
+    n = len(without)
     error = np.sqrt((n - 1) / n * ((without - without.mean()) ** 2).sum())
-    mean, reach = values.mean(), stats.t.ppf((1 + level) / 2, n - 1) * error
-    return Estimate(mean, mean - reach, mean + reach)
+    reach = stats.t.ppf((1 + level) / 2, n - 1) * error
+    return Estimate(float(value), float(value - reach), float(value + reach))
+
+
+def mantel_test(a, b, x, y, strata=None, permutations: int = 999, seed: int = 0) -> float:
+    """One-sided p-value of a correlation between two tables of pairs, by permuting models.
+
+    Parameters
+    ----------
+    a, b : array-like of int
+        The two models of each pair, numbered from 0; each pair once.
+    x, y : array-like
+        Two numbers a pair; models of `y` are permuted.
+    strata : array-like, optional
+        One name a model: models change places within a stratum only. With strata that hold
+        models of one kind, every pair finds another of its kind; pairs that do not are left out.
+    permutations : int
+        Draws; the smallest p-value is 1 / (permutations + 1).
+    seed : int
+        Of the draws.
+
+    Returns
+    -------
+    float
+        Share of draws, the data among them, with Pearson's r at least that of the data.
+    """
+    a, b, x, y = np.asarray(a), np.asarray(b), np.asarray(x, float), np.asarray(y, float)
+    n, rng = int(max(a.max(), b.max())) + 1, np.random.default_rng(seed)
+    table = np.full((n, n), np.nan)
+    table[a, b] = table[b, a] = y
+    groups = [np.arange(n)] if strata is None else [
+        np.flatnonzero(np.asarray(strata) == s) for s in np.unique(strata)]
+
+    def r(order: np.ndarray) -> float:
+        moved = table[order[a], order[b]]
+        there = np.isfinite(moved)
+        return np.corrcoef(x[there], moved[there])[0, 1]
+
+    order, found, count = np.arange(n), r(np.arange(n)), 1
+    for _ in range(permutations):
+        for group in groups:
+            order[group] = group[rng.permutation(len(group))]
+        count += r(order) >= found - 1e-12
+    return count / (permutations + 1)
 
 
 def overlap(lower, upper) -> float:
@@ -68,3 +153,99 @@ def overlap(lower, upper) -> float:
     lower, upper = np.asarray(lower, dtype=float), np.asarray(upper, dtype=float)
     u = stats.mannwhitneyu(lower, upper).statistic
     return float(u / (lower.size * upper.size))
+
+
+class Comparison(NamedTuple):
+    """Statistic, standard normal where there is no difference, and two-sided p-value."""
+
+    z: float
+    p: float
+
+
+def correlation(x, y, method: str = "pearson", level: float = 0.95) -> Estimate:
+    """Correlation with Fisher's interval, as in the paper (section 2.5).
+
+    Parameters
+    ----------
+    x, y : array-like
+        (n,), n at least 4.
+    method : {"pearson", "spearman"}
+        Pearson's r, standard error 1/sqrt(n - 3) of its z; or Spearman's rho, whose error is
+        sqrt((1 + rho^2 / 2) / (n - 3)) (Bonett & Wright 2000).
+    level : float
+        Of the interval, in (0, 1).
+
+    Returns
+    -------
+    Estimate
+        In [-1, 1]; NaN where one side does not vary. The interval takes the n pairs for
+        independent, which pairs of models that share models are not.
+
+    Raises
+    ------
+    ValueError
+        For an unknown method, fewer than 4 numbers, different lengths, numbers not finite.
+    """
+    nearest(method, ("pearson", "spearman"), "method")
+    x, y = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
+    if x.shape != y.shape or x.ndim != 1 or len(x) < 4:
+        raise ValueError(f"wanted two rows of the same length, at least 4; got {x.shape} and "
+                         f"{y.shape}")
+    if not (np.isfinite(x).all() and np.isfinite(y).all()):
+        raise ValueError("some numbers are not finite; drop and count them first")
+    if np.ptp(x) == 0 or np.ptp(y) == 0:
+        return Estimate(np.nan, np.nan, np.nan)
+    r = float(stats.pearsonr(x, y)[0] if method == "pearson" else stats.spearmanr(x, y)[0])
+    factor = 1 if method == "pearson" else 1 + r**2 / 2
+    return _fisher(r, np.sqrt(factor / (len(x) - 3)), level)
+
+
+def _fisher(r: float, error: float, level: float = 0.95) -> Estimate:
+    reach = stats.norm.ppf((1 + level) / 2) * error
+    z = np.arctanh(np.clip(r, -1 + 1e-15, 1 - 1e-15))
+    return Estimate(r, float(np.tanh(z - reach)), float(np.tanh(z + reach)))
+
+
+def fisher_test(a: float, b: float, n: int, m: int | None = None) -> Comparison:
+    """Compare two correlations as if from independent samples of n and m (the paper's way)."""
+    z = (np.arctanh(a) - np.arctanh(b)) / np.sqrt(1 / (n - 3) + 1 / ((m or n) - 3))
+    return _two_sided(z)
+
+
+def steiger_test(a: float, b: float, c: float, n: int) -> Comparison:
+    """Compare r_jk = a with r_jh = b, which share j, given r_kh = c (Steiger 1980).
+
+    Parameters
+    ----------
+    a, b, c : float
+        Correlations, in (-1, 1).
+    n : int
+        Number of observations.
+    """
+    r = (a + b) / 2
+    s = (c * (1 - 2 * r**2) - r**2 * (1 - 2 * r**2 - c**2) / 2) / (1 - r**2) ** 2
+    return _two_sided((np.arctanh(a) - np.arctanh(b)) * np.sqrt((n - 3) / (2 - 2 * s)))
+
+
+def meng_test(a: float, b: float, c: float, n: int) -> Comparison:
+    """As ``steiger_test``, by Meng, Rosenthal & Rubin (1992)."""
+    m = (a**2 + b**2) / 2
+    f = min(1, (1 - c) / (2 * (1 - m)))
+    h = (1 - f * m) / (1 - m)
+    return _two_sided((np.arctanh(a) - np.arctanh(b)) * np.sqrt((n - 3) / (2 * (1 - c) * h)))
+
+
+def zou_interval(a: float, b: float, c: float, n: int, level: float = 0.95) -> Estimate:
+    """Interval of the difference a - b of two correlations that share a variable (Zou 2007).
+
+    Parameters as in ``steiger_test``.
+    """
+    (_, l1, u1), (_, l2, u2) = (_fisher(r, 1 / np.sqrt(n - 3), level) for r in (a, b))
+    q = ((c - a * b / 2) * (1 - a**2 - b**2 - c**2) + c**3) / ((1 - a**2) * (1 - b**2))
+    low = np.sqrt((a - l1) ** 2 + (u2 - b) ** 2 - 2 * q * (a - l1) * (u2 - b))
+    high = np.sqrt((u1 - a) ** 2 + (b - l2) ** 2 - 2 * q * (u1 - a) * (b - l2))
+    return Estimate(a - b, a - b - low, a - b + high)
+
+
+def _two_sided(z: float) -> Comparison:
+    return Comparison(float(z), float(2 * stats.norm.sf(abs(z))))

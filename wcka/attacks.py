@@ -1,0 +1,149 @@
+"""Adversarial attacks on one network, or on a whole population in one batched pass.
+
+Images are floats in [0, 1]; all attacks but Gaussian noise keep within `eps` of the clean image in
+the maximum norm, and all within [0, 1]. A population is attacked member by member: each has its own
+adversarial images, and they are those that attacking the member alone would give, from the same
+random start.
+"""
+
+from collections.abc import Callable
+from numbers import Integral, Real
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy, kl_div
+
+from .population import Population
+
+
+def fgsm(model, x: Tensor, y, eps: float) -> Tensor:
+    """Fast gradient sign method: one step of `eps` up the loss (Goodfellow et al. 2014).
+
+    Parameters
+    ----------
+    model : callable or Population
+        Images (n, ...) to logits (n, classes); or a population of N networks.
+    x : Tensor
+        Clean images (n, ...), float, in [0, 1].
+    y : array-like of int
+        Labels (n,).
+    eps : float
+        Largest change of a pixel, not negative.
+
+    Returns
+    -------
+    Tensor
+        As `x`; (N, n, ...) for a population.
+
+    Raises
+    ------
+    ValueError
+        For images that are not floats in [0, 1], labels of another length, a negative `eps`.
+    """
+    forward, x = _prepared(model, x, eps=eps)
+    return _project(x + eps * _ascent(forward, x, _error(_labels(y, x))), x, eps)
+
+
+def ffgsm(model, x: Tensor, y, eps: float, alpha: float, seed: int = 0) -> Tensor:
+    """Fast FGSM: a random start in the eps-ball, then one step of `alpha` (Wong et al. 2020).
+
+    Parameters, return value and errors as in ``fgsm``; `alpha` is the step (the authors take
+    1.25 `eps`), `seed` that of the start.
+    """
+    return pgd(model, x, y, eps, alpha, 1, seed)
+
+
+def gaussian_noise(x: Tensor, std: float, seed: int = 0) -> Tensor:
+    """Gaussian noise of standard deviation `std`, clipped to [0, 1].
+
+    Parameters, return value and errors as in ``fgsm``, without a model.
+    """
+    _, x = _prepared(None, x, std=std)
+    return (x + std * torch.randn(x.shape, generator=_generator(seed)).to(x)).clamp(0, 1)
+
+
+def pgd(model, x: Tensor, y, eps: float, alpha: float, steps: int, seed: int = 0) -> Tensor:
+    """Projected gradient descent: random start, `steps` steps of `alpha` (Madry et al. 2019).
+
+    Parameters, return value and errors as in ``ffgsm``; `steps` is at least 1.
+    """
+    forward, x = _prepared(model, x, eps=eps, alpha=alpha, steps=steps)
+    start = (2 * torch.rand(_one(model, x).shape, generator=_generator(seed)) - 1).to(x)
+    return _walk(forward, x, x + eps * start, _error(_labels(y, x)), eps, alpha, steps)
+
+
+def trades(model, x: Tensor, eps: float, alpha: float, steps: int, seed: int = 0) -> Tensor:
+    """Attack of TRADES: away from the clean prediction in relative entropy (Zhang et al. 2019).
+
+    Starts at a small Gaussian step and needs no labels. Parameters, return value and errors as in
+    ``pgd``.
+    """
+    forward, x = _prepared(model, x, eps=eps, alpha=alpha, steps=steps)
+    with torch.no_grad():
+        clean = forward(x).softmax(-1)
+    start = 0.001 * torch.randn(_one(model, x).shape, generator=_generator(seed)).to(x)
+
+    def divergence(logits: Tensor) -> Tensor:
+        return kl_div(logits.log_softmax(-1), clean, reduction="sum")
+
+    return _walk(forward, x, x + start, divergence, eps, alpha, steps)
+
+
+def _walk(forward: Callable, x: Tensor, start: Tensor, loss: Callable, eps: float, alpha: float,
+          steps: int) -> Tensor:
+    moved = _project(start, x, eps)
+    for _ in range(steps):
+        moved = _project(moved + alpha * _ascent(forward, moved, loss), x, eps)
+    return moved
+
+
+def _project(moved: Tensor, x: Tensor, eps: float) -> Tensor:
+    return (x + (moved - x).clamp(-eps, eps)).clamp(0, 1)
+
+
+def _ascent(forward: Callable, x: Tensor, loss: Callable) -> Tensor:
+    """Sign of the loss's gradient. Losses are sums, so each image and member climbs alone."""
+    with torch.enable_grad():
+        x = x.detach().requires_grad_()
+        return torch.autograd.grad(loss(forward(x)), x)[0].sign()
+
+
+def _error(labels: Tensor) -> Callable:
+    return lambda logits: cross_entropy(
+        logits.flatten(0, -2), labels.expand(logits.shape[:-1]).flatten(), reduction="sum")
+
+
+def _one(model, x: Tensor) -> Tensor:
+    """The part of the images that a random start is drawn for: members share it."""
+    return x[0] if isinstance(model, Population) else x
+
+
+def _prepared(model, x: Tensor, **amounts) -> tuple[Callable, Tensor]:
+    """Check everything; return the model as a function, and each member's images."""
+    for name, value in amounts.items():
+        kind, least = (Integral, 1) if name == "steps" else (Real, 0)
+        if not isinstance(value, kind) or isinstance(value, bool) or not value >= least:
+            raise ValueError(f"{name}: wanted a number from {least} up, got {value!r}")
+    if not isinstance(x, Tensor) or not x.is_floating_point():
+        raise ValueError(f"x: wanted a tensor of floats in [0, 1], got {type(x).__name__} of "
+                         f"{getattr(x, 'dtype', 'no dtype')}")
+    if x.ndim < 2 or not x.numel() or not (x.min() >= 0 and x.max() <= 1):
+        raise ValueError(f"x: wanted images (n, ...) with values in [0, 1], got shape "
+                         f"{tuple(x.shape)}" + (f", values {x.min():g} to {x.max():g}"
+                                                if x.numel() else ""))
+    if isinstance(model, Population):
+        own = x.detach().expand(len(model), *x.shape)
+        return lambda images: model.forward(images, own=True), own
+    return model, x.detach()
+
+
+def _labels(y, x: Tensor) -> Tensor:
+    labels = torch.as_tensor(y, device=x.device)
+    if labels.ndim != 1 or labels.is_floating_point() or len(labels) not in x.shape[:2]:
+        raise ValueError(f"y: wanted one int a image, got {labels.dtype} of shape "
+                         f"{tuple(labels.shape)} for images {tuple(x.shape)}")
+    return labels
+
+
+def _generator(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
