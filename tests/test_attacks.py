@@ -111,7 +111,8 @@ def test_bad_input(change, words, model, some):
 
 def test_against_torchattacks(model, some, monkeypatch):
     """The same model and the same random start: the same adversarial images."""
-    torchattacks = pytest.importorskip("torchattacks", reason="pip install --no-deps torchattacks==3.5.1")
+    torchattacks = pytest.importorskip(
+        "torchattacks", reason="pip install --no-deps torchattacks==3.5.1")
     x, y = some
     shape = (len(x), 1, 28, 28)
     wrapped = nn.Sequential(nn.Flatten(), model).eval()

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import wcka
-from wcka.functional import pairwise_agreement
+from wcka.functional import collapsed, pairwise_agreement
 
 
 def test_agreement_counts_equal_predictions():
@@ -35,6 +35,11 @@ def test_all_pairs_equal_pairs(seed, models, n):
 def test_bad_input(a, b, words):
     with pytest.raises(ValueError, match=words):
         wcka.agreement(a, b)
+
+
+def test_collapsed_models_predict_one_class():
+    labels = torch.tensor([[1, 1, 1], [0, 1, 1], [2, 2, 2]])
+    assert collapsed(labels).tolist() == [True, False, True]
 
 
 def test_all_pairs_refuse_logits():

@@ -11,7 +11,7 @@ from conftest import ARCHITECTURE
 from torch import nn
 
 import wcka
-from wcka import cache, data
+from wcka import attacks, cache, data
 from wcka.chain import chains
 from wcka.population import Population, build, initialise
 from wcka.training import train
@@ -99,6 +99,35 @@ def test_members_learn_as_they_would_alone(private_order):
         torch.testing.assert_close(together.state[name][i], values, atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize("strategy", ["fgsm", "pgd"])
+def test_adversarial_training_is_that_of_each_member_alone(strategy):
+    images, labels = data.load(split="train")
+    x, y = data.inputs(images[:128]), torch.from_numpy(labels[:128])
+    start = small()
+    together = train(start, x, y, 1, seed=3, strategy=strategy)
+    alone = train(start[1], x, y, 1, seed=3, strategy=strategy)
+    for name, values in alone.state.items():
+        torch.testing.assert_close(together.state[name][1], values[0], atol=1e-4, rtol=1e-3)
+    plain = train(start, x, y, 1, seed=3)
+    assert not torch.allclose(plain.state["1.weight"], together.state["1.weight"], atol=1e-4)
+
+
+def test_adversarial_training_makes_robust_networks(digits):
+    images, labels = data.load(split="train")
+    x, y = data.inputs(images[:3000]), labels[:3000]
+    start = initialise({"factory": "mlp", "widths": [784, 32, 3]}, [0, 1])
+    test, wanted = digits[0][::10], digits[1][::10]
+    robust = {}
+    for strategy in ("standard", "fgsm", "pgd"):
+        population = train(start, x, y, 2, strategy=strategy)
+        assert (population.accuracy(test, wanted) > 0.9).all()
+        moved = attacks.pgd(population, test, wanted, 0.1, 0.025, 10)
+        with torch.no_grad():
+            predicted = population.forward(moved, own=True).argmax(-1)
+        robust[strategy] = (predicted == wanted).double().mean().item()
+    assert robust["standard"] + 0.1 < min(robust["fgsm"], robust["pgd"])
+
+
 def test_training_learns_digits_and_keeps_checkpoints(trained, digits):
     assert trained.members.to_dict("list") == {"seed": [0, 1, 2] * 2, "epoch": [0] * 3 + [3] * 3}
     accuracy = trained.accuracy(*digits)
@@ -116,6 +145,10 @@ def test_training_refuses_bad_checkpoints():
         train(small(), x, y[:3], 1)
     with pytest.raises(ValueError, match="at least one"):
         small([])
+    with pytest.raises(ValueError, match="did you mean 'fgsm'"):
+        train(small(), x, y, 1, strategy="fgms")
+    with pytest.raises(ValueError, match="shared order"):
+        train(small(), x, y, 1, strategy="pgd", private_order=True)
 
 
 def test_selection_and_disk(trained, tmp_path):

@@ -38,6 +38,19 @@ def images():
     return data.inputs(data.load()[0])
 
 
+def test_pgd_training_of_a_population_against_a_loop_over_networks():
+    images, labels = data.load(split="train")
+    x, y = data.inputs(images[:4000]), torch.from_numpy(labels[:4000])
+    population = initialise(ARCHITECTURE, range(25))
+
+    def learn(some):
+        return train(some, x, y, 1, batch_size=64, strategy="pgd", attack_steps=10)
+
+    together = median_seconds(lambda: learn(population), 1)
+    alone = median_seconds(lambda: learn(population[[0]]), 3)
+    report("PGD training, each network of 25", alone / (together / 25), 3)
+
+
 def test_dcka_against_the_definition(images):
     """n = 3,147 probes, 784 inputs, 32 units; the definition takes n x n eigendecompositions."""
     x, y, *others = initialise(ARCHITECTURE, range(10)).activations(images, 4)

@@ -41,7 +41,7 @@ def fgsm(model, x: Tensor, y, eps: float) -> Tensor:
         For images that are not floats in [0, 1], labels of another length, a negative `eps`.
     """
     forward, x = _prepared(model, x, eps=eps)
-    return _project(x + eps * _ascent(forward, x, _error(_labels(y, x))), x, eps)
+    return _walk(forward, x, x, _error(_labels(y, x)), eps, eps, 1)
 
 
 def ffgsm(model, x: Tensor, y, eps: float, alpha: float, seed: int = 0) -> Tensor:
@@ -68,8 +68,9 @@ def pgd(model, x: Tensor, y, eps: float, alpha: float, steps: int, seed: int = 0
     Parameters, return value and errors as in ``ffgsm``; `steps` is at least 1.
     """
     forward, x = _prepared(model, x, eps=eps, alpha=alpha, steps=steps)
-    start = (2 * torch.rand(_one(model, x).shape, generator=_generator(seed)) - 1).to(x)
-    return _walk(forward, x, x + eps * start, _error(_labels(y, x)), eps, alpha, steps)
+    clean = _one(model, x)  # members share the start, so it is drawn once
+    start = (2 * torch.rand(clean.shape, generator=_generator(seed)) - 1).to(x)
+    return _walk(forward, x, clean + eps * start, _error(_labels(y, x)), eps, alpha, steps)
 
 
 def trades(model, x: Tensor, eps: float, alpha: float, steps: int, seed: int = 0) -> Tensor:
@@ -81,31 +82,32 @@ def trades(model, x: Tensor, eps: float, alpha: float, steps: int, seed: int = 0
     forward, x = _prepared(model, x, eps=eps, alpha=alpha, steps=steps)
     with torch.no_grad():
         clean = forward(x).softmax(-1)
-    start = 0.001 * torch.randn(_one(model, x).shape, generator=_generator(seed)).to(x)
+    start = _one(model, x)
+    start = start + 0.001 * torch.randn(start.shape, generator=_generator(seed)).to(x)
 
     def divergence(logits: Tensor) -> Tensor:
         return kl_div(logits.log_softmax(-1), clean, reduction="sum")
 
-    return _walk(forward, x, x + start, divergence, eps, alpha, steps)
+    return _walk(forward, x, start, divergence, eps, alpha, steps)
 
 
 def _walk(forward: Callable, x: Tensor, start: Tensor, loss: Callable, eps: float, alpha: float,
           steps: int) -> Tensor:
-    moved = _project(start, x, eps)
+    """Steps of `alpha` along the sign of the gradient, back into the ball and [0, 1] each time."""
+    # Both bounds at once, and in place: elementwise passes over all members' images are what
+    # attacks of small networks spend their time on.
+    low, high = (x - eps).clamp(0, 1), (x + eps).clamp(0, 1)
+    moved = start.clamp(low, high)
     for _ in range(steps):
-        moved = _project(moved + alpha * _ascent(forward, moved, loss), x, eps)
+        moved = _ascent(forward, moved, loss).mul_(alpha).add_(moved).clamp_(low, high)
     return moved
-
-
-def _project(moved: Tensor, x: Tensor, eps: float) -> Tensor:
-    return (x + (moved - x).clamp(-eps, eps)).clamp(0, 1)
 
 
 def _ascent(forward: Callable, x: Tensor, loss: Callable) -> Tensor:
     """Sign of the loss's gradient. Losses are sums, so each image and member climbs alone."""
     with torch.enable_grad():
         x = x.detach().requires_grad_()
-        return torch.autograd.grad(loss(forward(x)), x)[0].sign()
+        return torch.autograd.grad(loss(forward(x)), x)[0].sign_()
 
 
 def _error(labels: Tensor) -> Callable:

@@ -56,6 +56,12 @@ def pairwise_agreement(predictions: Tensor) -> np.ndarray:
     return (counts.double() / labels.shape[1]).cpu().numpy()
 
 
+def collapsed(predictions: Tensor) -> np.ndarray:
+    """Which models predict one class for all inputs: (N, n) labels to (N,) booleans."""
+    labels = torch.as_tensor(predictions)
+    return (labels == labels[:, :1]).all(1).cpu().numpy()
+
+
 def _predicted(values, label: str) -> Tensor:
     values = torch.as_tensor(values)
     if values.ndim == 2 and values.numel():

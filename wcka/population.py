@@ -126,10 +126,13 @@ class Population:
         """``forward`` without gradients, in batches of inputs: (N, n, units) in float32."""
         return torch.cat([self.forward(part, layer) for part in x.split(batch)], dim=1)
 
+    def predict(self, x: Tensor) -> Tensor:
+        """Predicted class of every input by every model, (N, n)."""
+        return self.activations(x, self.depth).argmax(-1).cpu()
+
     def accuracy(self, x: Tensor, labels) -> np.ndarray:
         """Fraction of right predictions of every model, (N,)."""
-        predicted = self.activations(x, self.depth).argmax(-1).cpu()
-        return (predicted == torch.as_tensor(labels)).double().mean(1).numpy()
+        return (self.predict(x) == torch.as_tensor(labels)).double().mean(1).numpy()
 
     def save(self, path: str | Path) -> None:
         """Write the population to one safetensors file, atomically."""
