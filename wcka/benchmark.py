@@ -16,8 +16,11 @@ from .similarity import Confounder, pairwise
 from .training import trained
 
 PROBES = ("clean", *corruptions.CORRUPTIONS)
-NO_PSD = "dcka, no PSD step"  # the variant that keeps negative eigenvalues
 MEASURES = ("procrustes", "cka", "dcka", "wcka")  # in the order of the paper's figures
+NO_PSD = "dcka, no PSD step"  # the variant that keeps negative eigenvalues
+
+# What the names in a table mean: a measure and its arguments.
+_VARIANTS = {**{m: (m, {}) for m in MEASURES}, NO_PSD: ("dcka", {"psd": False})}
 
 # Consecutive pairs are computed block by block, so that far-apart pairs cost little.
 _BLOCK = 10
@@ -73,7 +76,7 @@ def calibration(ensembles: dict[str, dict], probe_name: str, samples: int | None
     layer : int
         The layer whose activations are compared, 1 to the network's depth.
     measures : sequence of str
-        Of ``MEASURES`` and "dcka, no PSD step"; wCKA does not look at the probes.
+        Of ``MEASURES``, and ``NO_PSD``; wCKA does not look at the probes.
     dataset, classes
         As in ``data.load``.
     seed : int
@@ -95,11 +98,10 @@ def calibration(ensembles: dict[str, dict], probe_name: str, samples: int | None
         population, pairs = _ensemble(**models)
         activations = population.activations(inputs, layer)
         for measure in measures:
-            features = chains(population) if measure == "wcka" else activations
-            kw = {"inputs": confounder} if measure.startswith("dcka") else {}
-            if measure == NO_PSD:
-                kw["psd"] = False
-            a, b, values = pairs(measure.split(",")[0], features, kw)
+            name, kw = _VARIANTS[measure]
+            if name == "dcka":
+                kw = {**kw, "inputs": confounder}
+            a, b, values = pairs(name, chains(population) if name == "wcka" else activations, kw)
             tables.append(pd.DataFrame({
                 "ensemble": ensemble, "probe": probe_name, "samples": len(images), "draw": draw,
                 "measure": measure, "a": a, "b": b, "similarity": values}))
