@@ -19,7 +19,7 @@ RUN := $(VENV)/bin/python
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 	@echo
-	@echo "PROFILE=$(PROFILE) (quick, smoke, paper) holds for book; CHAPTER and ARGS for run."
+	@echo "PROFILE=$(PROFILE) (quick, smoke, paper) holds for book and run; CHAPTER and ARGS for run."
 
 book: $(INSTALLED)  ## run the chapters that changed and build the html: PROFILE=quick
 	@$(RUN) -m wcka book --profile $(PROFILE)
@@ -30,7 +30,7 @@ test: $(INSTALLED)  ## run all tests, every chapter at the smoke profile among t
 
 run: $(INSTALLED)  ## run one chapter: make run CHAPTER=02 ARGS="-p seed 3"
 	@test -n "$(CHAPTER)" || { echo 'which chapter? make run CHAPTER=02 ARGS="-p seed 3"'; exit 2; }
-	@$(RUN) -m wcka run $(CHAPTER) $(ARGS)
+	@$(RUN) -m wcka run $(CHAPTER) --profile $(PROFILE) $(ARGS)
 
 lab: $(INSTALLED)  ## open the notebooks in JupyterLab
 	@$(RUN) -m pip install --quiet -c constraints.txt -e '.[lab]'

@@ -68,11 +68,11 @@ epochs_after: int = 100  # further epochs, each of them kept
 batch_size: int = 256  # images in one step of training
 learning_rate: float = 0.001  # of Adam
 early_epochs: int = 20  # consecutive epochs at the start of training that are compared as well
-probe_sets: list[str] = ["clean", "corruptions"]  # names of probe sets, or all the corruptions
+probe_sets: list[str] = ["clean", "corruptions"]  # clean, names of corruptions (fog, impulse_noise, ...), or "corruptions" for all 15
 sample_sizes: list[int] = [10, 30, 100, 300, 1000, 3147]  # numbers of probes, figure 1b
 sample_draws: int = 2  # random draws of that many probes
 timing_sizes: list[int] = [10, 30, 100, 300, 1000, 3147]  # numbers of probes, figure 1c
-other_classes: list[int] = [3, 4, 5]  # of networks that share the images' kind but not the task
+other_classes: list[int] = [3, 4, 5]  # as many, of networks that share the images but not the task
 task_networks: int = 10  # networks trained on each of the two tasks
 task_epochs: int = 10  # epochs of their training
 timing_runs: int = 100  # runs of each measure and size
@@ -92,7 +92,7 @@ seed: int = 0  # of the first network, of the corruptions and of the draws of pr
 #    number, and the corruption they are seen through.
 #
 # (A fifth, that scores in between are proportional to how alike two networks behave, is the subject
-# of the next chapter's benchmark.) Pairs that share nothing are networks with independent random
+# of the paper's section 3.2.) Pairs that share nothing are networks with independent random
 # weights. Nearly the same network is one network at consecutive epochs, after training has converged.
 #
 # ## The two ensembles
@@ -103,7 +103,7 @@ seed: int = 0  # of the first network, of the corruptions and of the draws of pr
 # batch size; we take Adam with the parameters above. Nor does it state the layer whose activations
 # are compared; we take the last hidden one (`layer`).
 
-# %%
+# %% tags=["hide-input"]
 corruptions = list(wcka.CORRUPTIONS)
 probe_names = [name for entry in probe_sets
                for name in (corruptions if entry == "corruptions" else [entry])]
@@ -111,9 +111,20 @@ if not {"clean", "fog", "impulse_noise"} <= set(probe_names):
     raise ValueError(f"probe_sets: the claims need clean, fog and impulse_noise; got {probe_sets}")
 if not set(probe_names) <= set(benchmark.PROBES):
     raise ValueError(f"probe_sets: known are {', '.join(benchmark.PROBES)}; got {probe_sets}")
-if epochs_before < 2 or early_epochs < 2 or len(set(timing_sizes)) < 3:
-    raise ValueError("wanted at least two epochs_before and early_epochs, and three timing_sizes")
+for name, value, least in (
+        ("networks", networks, 3), ("task_networks", task_networks, 3),
+        ("epochs_before", epochs_before, 2), ("epochs_after", epochs_after, 2),
+        ("early_epochs", early_epochs, 2), ("timing_runs", timing_runs, 1),
+        ("sample_draws", sample_draws, 1), ("smallest of the sizes", min(sample_sizes + timing_sizes), 2),
+        ("number of timing_sizes", len(set(timing_sizes)), 3), ("classes", len(classes), 2)):
+    if value < least:
+        raise ValueError(f"{name}: wanted at least {least}, got {value}")
+if len(other_classes) != len(classes):
+    raise ValueError(f"other_classes: wanted {len(classes)}, as many as classes; got {other_classes}")
+if not 1 <= layer <= len(hidden) + 1:
+    raise ValueError(f"layer: wanted 1 to {len(hidden) + 1} (the logits), got {layer}")
 
+# %%
 architecture = {"factory": "mlp", "widths": [784, *hidden, len(classes)], "activation": "relu"}
 untrained = {"architecture": architecture, "seeds": list(range(seed, seed + networks))}
 converged = list(range(epochs_before, epochs_before + epochs_after + 1))

@@ -61,11 +61,32 @@ def test_chain_passes_over_dropout_flatten_and_nesting():
     ([np.ones(3)], ValueError, r"wanted \(in, out\)"),
     ([np.full((2, 2), np.nan)], ValueError, "NaN"),
     ([], TypeError, "non-empty"),
+    ([np.ones((2, 2)) * 1j], TypeError, "real numbers"),
     ("weights", TypeError, "got str"),
 ])
 def test_chain_refuses(bad, error, words):
     with pytest.raises(error, match=words):
         wcka.chain(bad)
+
+
+class Residual(nn.Sequential):
+    """A sequential that does not only run through its modules."""
+
+    def forward(self, x):
+        return super().forward(x) + x
+
+
+def test_a_sequential_with_a_forward_of_its_own_is_refused():
+    for model in (Residual(nn.Linear(4, 4)), nn.Sequential(Residual(nn.Linear(4, 4)))):
+        with pytest.raises(TypeError, match="Residual"):
+            wcka.chain(model)
+
+
+def test_elementwise_activations_are_passed_over():
+    torch.manual_seed(0)
+    a, b = nn.Linear(5, 4), nn.Linear(4, 2)
+    model = nn.Sequential(a, nn.SiLU(), b, nn.LogSoftmax(dim=1))
+    torch.testing.assert_close(wcka.chain(model), (b.weight @ a.weight).T.double())
 
 
 def test_unknown_layer_in_a_class_of_ones_own_is_refused():

@@ -271,6 +271,11 @@ def test_unknown_measure_and_arguments():
     x = np.random.default_rng(0).standard_normal((2, 5, 3))
     with pytest.raises(ValueError, match="did you mean 'procrustes'"):
         wcka.pairwise("procrustus", x)
+    with pytest.raises(TypeError, match="dcka needs the probes"):
+        wcka.pairwise("dcka", x)
+    for nothing in (None, {}, "a.pt", []):
+        with pytest.raises(TypeError, match=r"wanted an nn\.Module, a list"):
+            wcka.wcka(nothing, x[0])
     with pytest.raises(TypeError, match="cka takes no inputs"):
         wcka.pairwise("cka", x, inputs=x[0])
     with pytest.raises(ValueError, match="different numbers of rows"):

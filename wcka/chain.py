@@ -10,7 +10,9 @@ from .models import ACTIVATIONS
 from .population import Population
 
 # What the chain passes over: modules that act on every unit alone, or do nothing when it is used.
-_PASSED = (nn.Flatten, nn.Dropout, *ACTIVATIONS.values())
+_PASSED = (nn.Flatten, nn.Dropout, *ACTIVATIONS.values(), nn.SiLU, nn.Mish, nn.ELU, nn.SELU,
+           nn.CELU, nn.Softplus, nn.Softsign, nn.Hardtanh, nn.Hardswish, nn.Hardsigmoid,
+           nn.LogSigmoid, nn.Softmax, nn.LogSoftmax)
 
 
 def linear_layers(model: nn.Module) -> list[tuple[nn.Linear, nn.Module | None]]:
@@ -32,9 +34,8 @@ def linear_layers(model: nn.Module) -> list[tuple[nn.Linear, nn.Module | None]]:
         elif not isinstance(module, _PASSED):
             raise TypeError(
                 f"no chain for module {name!r} ({type(module).__name__}): chain() reads nn.Linear, "
-                f"activations ({', '.join(c.__name__ for c in ACTIVATIONS.values())}), Dropout and "
-                f"Flatten in an nn.Sequential; for other networks pass the (in, out) weight "
-                f"matrices themselves, in order")
+                f"elementwise activations, Dropout and Flatten in an nn.Sequential; for other "
+                f"networks pass the (in, out) weight matrices themselves, in order")
         elif layers and not isinstance(module, (nn.Flatten, nn.Dropout, nn.Identity)):
             if layers[-1][1] is not None:
                 raise TypeError(f"no chain for module {name!r}: a second activation in a row")
@@ -45,7 +46,8 @@ def linear_layers(model: nn.Module) -> list[tuple[nn.Linear, nn.Module | None]]:
 
 
 def _leaves(model: nn.Module, prefix: str = "") -> list[tuple[str, nn.Module]]:
-    if not isinstance(model, nn.Sequential):
+    # A subclass may wire its modules in its own way; only Sequential's own order is known.
+    if not isinstance(model, nn.Sequential) or type(model).forward is not nn.Sequential.forward:
         return [(prefix or type(model).__name__, model)]
     # Not named_children(): it lists a module that stands in two places only once.
     return [leaf for name, child in model._modules.items()
@@ -141,6 +143,8 @@ def _sequence(model) -> list:
 
 def _matrix(values, i: int) -> Tensor:
     matrix = torch.as_tensor(np.asarray(values) if not isinstance(values, Tensor) else values)
+    if matrix.is_complex():
+        raise TypeError(f"matrix {i}: wanted real numbers, got dtype {matrix.dtype}")
     if matrix.ndim != 2 or 0 in matrix.shape:
         raise ValueError(f"matrix {i}: wanted (in, out), got shape {tuple(matrix.shape)}")
     if not torch.isfinite(matrix).all():

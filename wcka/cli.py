@@ -197,6 +197,8 @@ def run_chapter(path: Path, values: dict[str, object], profile: str, output: Pat
 
     output.parent.mkdir(parents=True, exist_ok=True)
     partial = output.with_name(f".{output.stem}.{os.getpid()}.ipynb")
+    failed = output.with_suffix(".failed.ipynb")
+    failed.unlink(missing_ok=True)  # of an earlier run
     started = time.perf_counter()
     try:
         nbformat.write(jupytext.read(path), partial)
@@ -211,7 +213,6 @@ def run_chapter(path: Path, values: dict[str, object], profile: str, output: Pat
         nbformat.write(notebook, partial)
         partial.replace(output)
     except papermill.PapermillExecutionError as error:
-        failed = output.with_suffix(".failed.ipynb")
         partial.replace(failed)
         raise RuntimeError(f"chapter {path.stem} failed in cell {error.cell_index}: {error.ename}: "
                            f"{error.evalue}\n  as far as it came: {failed}") from None
@@ -261,6 +262,11 @@ def _finish(notebook, path: Path, values: dict, profile: str, seconds: float) ->
     cell = nbformat.v4.new_markdown_cell(
         f"## What ran\n\n| | |\n| :--- | :--- |\n{table}\n", id="what-ran")
     notebook.cells.append(cell)
+    if profile == "smoke":
+        notebook.cells.insert(1, nbformat.v4.new_markdown_cell(
+            "```{warning}\nThis page was computed at the smoke profile, everything very small: it "
+            "shows that the chapter runs. Its numbers and verdicts mean nothing.\n```",
+            id="smoke-warning"))
     notebook.metadata["wcka"] = {"key": _key(path, values, profile), "seconds": seconds}
 
 

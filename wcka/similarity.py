@@ -136,7 +136,7 @@ def wcka(a, b) -> float:
     ----------
     a, b : nn.Module, sequence of (in, out) matrices, or chain (inputs, outputs)
         Two networks with the same input coordinates. Hidden widths, depths and numbers of outputs
-        may differ.
+        may differ. A matrix is (in, out): the transpose of ``nn.Linear.weight``.
 
     Returns
     -------
@@ -302,6 +302,8 @@ def _similarities(name: str, features: list, labels: list[str], **kw) -> np.ndar
     nearest(name, INVARIANCES, "measure")
     if kw and name != "dcka":
         raise TypeError(f"{name} takes no {', '.join(kw)}")
+    if name == "dcka" and "inputs" not in kw:
+        raise TypeError("dcka needs the probes: inputs=(n, p) array")
     if name == "wcka":
         features = [_as_chain(f) for f in features]
     live = [_live(f) for f in _checked(features, labels)]
@@ -400,8 +402,12 @@ def _warn_of(dead: np.ndarray) -> None:
 
 
 def _as_chain(a):
-    is_sequence = isinstance(a, (list, tuple)) and a and np.ndim(a[0]) == 2
-    return chain(a) if isinstance(a, nn.Module) or is_sequence else a
+    if isinstance(a, nn.Module) or (isinstance(a, (list, tuple)) and a and np.ndim(a[0]) == 2):
+        return chain(a)
+    if np.ndim(a) != 2:
+        raise TypeError(f"wanted an nn.Module, a list of (in, out) matrices or a chain (inputs, "
+                        f"outputs), got {type(a).__name__}")
+    return a
 
 
 def _checked(features: list, labels: list[str]) -> list[Tensor]:
