@@ -42,14 +42,10 @@ from torch import nn
 import wcka
 from wcka import claims, data, figures, models, similarity, symmetry
 from wcka.chain import linear_layers
+from wcka.claims import say
 from wcka.training import trained
 
 figures.style()
-
-
-def say(name: str, value: float, form: str = ".3f") -> None:
-    """Keep a number for the text."""
-    glue(name, f"{value:{form}}", display=False)
 
 
 # %% [markdown]
@@ -539,22 +535,16 @@ say("dead-hundred", dead_unit[100.0], ".2f")
 # normalises nothing.) That variant is not invariant to rescaled units, nor is its twin with columns:
 
 # %%
-def normalised_chain(network):
-    """Chain of weights whose columns (one a unit) have unit norm in every layer."""
+def normalised_chain(network, dim):
+    """Chain of weights of unit norm in every layer: rows (dim 1) or columns (dim 0)."""
     weights = [layer.weight.detach().T for layer, _ in linear_layers(network)]
-    return wcka.chain([w / w.norm(dim=0) for w in weights])
-
-
-def row_normalised_chain(network):
-    """Chain of weights whose rows (one an input of the layer) have unit norm in every layer."""
-    weights = [layer.weight.detach().T for layer, _ in linear_layers(network)]
-    return wcka.chain([w / w.norm(dim=1, keepdim=True) for w in weights])
+    return wcka.chain([w / w.norm(dim=dim, keepdim=True) for w in weights])
 
 
 rescaled = symmetry.rescale(a, seed)
-wang = {kind: wcka.wcka(make(a), make(rescaled)) for kind, make in {
-    "plain product (wCKA)": wcka.chain, "columns normalised": normalised_chain,
-    "rows normalised": row_normalised_chain}.items()}
+wang = {"plain product (wCKA)": wcka.wcka(a, rescaled), **{
+    f"{kind} normalised": wcka.wcka(*(normalised_chain(n, dim) for n in (a, rescaled)))
+    for kind, dim in (("columns", 0), ("rows", 1))}}
 pd.Series(wang, name="similarity to its rescaled self").to_frame().style.format("{:.3f}")
 
 # %% tags=["remove-cell"]

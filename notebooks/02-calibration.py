@@ -41,16 +41,12 @@ import wcka
 from wcka import benchmark, claims, data, figures
 from wcka.cache import cached
 from wcka.chain import chains
+from wcka.claims import say
 from wcka.population import initialise
 from wcka.statistics import mean_over_pairs, overlap
 from wcka.training import trained
 
 figures.style()
-
-
-def say(name: str, value: float, form: str = ".3f") -> None:
-    """Keep a number for the text."""
-    glue(name, f"{value:{form}}", display=False)
 
 
 # %% [markdown]

@@ -28,6 +28,13 @@ class Claim(NamedTuple):
     verdict: str
 
 
+def say(name: str, value: float, form: str = ".3f") -> None:
+    """Keep a number of a chapter for its text, where ``{glue:text}`name` `` stands for it."""
+    from myst_nb import glue
+
+    glue(name, f"{value:{form}}", display=False)
+
+
 def verdict(*holds: bool) -> str:
     """Verdict of a claim from its parts: all hold, none does, or some do."""
     return "holds" if all(holds) else "partly" if any(holds) else "fails"
