@@ -37,9 +37,11 @@ def test_bad_input(a, b, words):
         wcka.agreement(a, b)
 
 
-def test_collapsed_models_predict_one_class():
-    labels = torch.tensor([[1, 1, 1], [0, 1, 1], [2, 2, 2]])
-    assert collapsed(labels).tolist() == [True, False, True]
+def test_collapsed_models_predict_one_class_for_nearly_all():
+    labels = torch.zeros(4, 20, dtype=torch.int64)
+    labels[1, :1], labels[2, :2], labels[3, 5:] = 2, 1, 1
+    assert collapsed(labels).tolist() == [True, True, False, False]
+    assert collapsed(labels, share=0.75).tolist() == [True] * 4
 
 
 def test_all_pairs_refuse_logits():

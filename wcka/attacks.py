@@ -91,6 +91,19 @@ def trades(model, x: Tensor, eps: float, alpha: float, steps: int, seed: int = 0
     return _walk(forward, x, start, divergence, eps, alpha, steps)
 
 
+# Each attack of one network by its name and strength: (model, images, labels, eps, steps, seed).
+# Steps are of 2.5 eps / steps, so that any point of the ball can be reached (Madry et al. 2019);
+# Fast FGSM's one step is of 1.25 eps (Wong et al. 2020).
+ATTACKS: dict[str, Callable[..., Tensor]] = {
+    "fgsm": lambda model, x, y, eps, steps, seed: fgsm(model, x, y, eps),
+    "ffgsm": lambda model, x, y, eps, steps, seed: ffgsm(model, x, y, eps, 1.25 * eps, seed),
+    "pgd": lambda model, x, y, eps, steps, seed: pgd(
+        model, x, y, eps, 2.5 * eps / steps, steps, seed),
+    "trades": lambda model, x, y, eps, steps, seed: trades(
+        model, x, eps, 2.5 * eps / steps, steps, seed),
+}
+
+
 def _walk(forward: Callable, x: Tensor, start: Tensor, loss: Callable, eps: float, alpha: float,
           steps: int) -> Tensor:
     """Steps of `alpha` along the sign of the gradient, back into the ball and [0, 1] each time."""

@@ -16,6 +16,7 @@ import platformdirs
 from .population import Population
 
 _PACKAGE = Path(__file__).parent
+_READERS = {".safetensors": Population.load, ".parquet": pd.read_parquet}
 
 
 def root() -> Path:
@@ -29,17 +30,21 @@ def cached(function: Callable) -> Callable:
     The file's name holds a digest of the arguments (plain JSON values, defaults included), of the
     function's source and of every module of this package that its module imports, directly or
     not. A change to any of them computes anew; a change elsewhere does not. Files are written
-    atomically; one that cannot be read is reported, and computed anew.
+    atomically; one that cannot be read is reported, and computed anew. ``function.kept(...)`` says
+    whether there is a file for these arguments.
     """
     signature = inspect.signature(function)
 
-    @functools.wraps(function)
-    def wrapper(*args, **kwargs):
+    def stem_of(*args, **kwargs) -> Path:
         bound = signature.bind(*args, **kwargs)
         bound.apply_defaults()
-        stem = root() / f"{function.__name__}-{_digest(function, bound.arguments)}"
-        for path, read in ((stem.with_suffix(".safetensors"), Population.load),
-                           (stem.with_suffix(".parquet"), pd.read_parquet)):
+        return root() / f"{function.__name__}-{_digest(function, bound.arguments)}"
+
+    @functools.wraps(function)
+    def wrapper(*args, **kwargs):
+        stem = stem_of(*args, **kwargs)
+        for kind, read in _READERS.items():
+            path = stem.with_suffix(kind)
             if path.exists():
                 try:
                     return read(path)
@@ -50,6 +55,10 @@ def cached(function: Callable) -> Callable:
         _write(stem, result)
         return result
 
+    def kept(*args, **kwargs) -> bool:
+        return any(stem_of(*args, **kwargs).with_suffix(kind).exists() for kind in _READERS)
+
+    wrapper.kept = kept
     return wrapper
 
 

@@ -107,11 +107,15 @@ def chain(model, input_shape=None, bias=False) -> Tensor:
     return product
 
 
-def chains(population: Population, bias=False) -> Tensor:
-    """Chains of all members of a population at once: (N, inputs, outputs), as ``chain``."""
+def chains(population: Population, bias=False, layer: int | None = None) -> Tensor:
+    """Chains of all members of a population at once: (N, inputs, outputs), as ``chain``.
+
+    With `layer`, from 1 to the population's depth, the chains of the networks cut short after
+    that linear layer.
+    """
     linear_layers(population.network)  # refuses what has no chain
     names = [name for name, module in population.network._modules.items()
-             if isinstance(module, nn.Linear)]
+             if isinstance(module, nn.Linear)][:layer]
     return _product([population.state[f"{name}.weight"].mT for name in names],
                     [population.state.get(f"{name}.bias") for name in names] if bias else None)
 

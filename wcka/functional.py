@@ -56,10 +56,11 @@ def pairwise_agreement(predictions: Tensor) -> np.ndarray:
     return (counts.double() / labels.shape[1]).cpu().numpy()
 
 
-def collapsed(predictions: Tensor) -> np.ndarray:
-    """Which models predict one class for all inputs: (N, n) labels to (N,) booleans."""
+def collapsed(predictions: Tensor, share: float = 0.95) -> np.ndarray:
+    """Which models predict one class for at least a `share` of inputs: (N, n) labels to (N,)."""
     labels = torch.as_tensor(predictions)
-    return (labels == labels[:, :1]).all(1).cpu().numpy()
+    most = torch.stack([(labels == c).double().mean(1) for c in labels.unique()]).amax(0)
+    return (most >= share).cpu().numpy()
 
 
 def _predicted(values, label: str) -> Tensor:

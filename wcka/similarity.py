@@ -261,8 +261,8 @@ def _positive_factor(k: Tensor, rank: int) -> Tensor:
     return vectors * values.clamp(min=0).sqrt()
 
 
-def pairwise(measure: str | Callable, features, **kw) -> np.ndarray:
-    """Similarity of all pairs of N models, in batched products.
+def pairwise(measure: str | Callable, features, pairs=None, **kw) -> np.ndarray:
+    """Similarity of all pairs of N models, or of some, in batched products.
 
     Parameters
     ----------
@@ -271,26 +271,32 @@ def pairwise(measure: str | Callable, features, **kw) -> np.ndarray:
     features : sequence of N
         What the measure compares: (n, d_i) representations, a stack (N, n, d), or for wCKA
         networks or chains.
+    pairs : pair of int arrays (P,), optional
+        Positions of the models to compare: time then grows with P, not with N squared.
     **kw
         Arguments of the measure: ``inputs`` and ``psd`` of dCKA.
 
     Returns
     -------
     ndarray
-        (N, N), symmetric, ones on the diagonal. Rows of models without variance are NaN; one
-        warning counts them. Beyond the features and the result, memory does not grow with N.
+        (N, N), symmetric, ones on the diagonal; (P,) for `pairs`. Models without variance are
+        NaN; one warning counts them. Beyond the features (one more copy of them, for `pairs`) and
+        the result, memory does not grow with N.
 
     Raises
     ------
     ValueError, TypeError
         As the measure; for an unknown measure; for arguments it does not take.
+    IndexError
+        For positions that no model has.
     """
     name = measure if isinstance(measure, str) else getattr(measure, "__name__", repr(measure))
     if isinstance(features, (Tensor, np.ndarray)) and features.ndim != 3:
         raise ValueError(f"features: wanted N representations or a stack (N, n, d), got one array "
                          f"of shape {tuple(features.shape)}")
     features = list(features)
-    return _similarities(name, features, [f"features[{i}]" for i in range(len(features))], **kw)
+    labels = [f"features[{i}]" for i in range(len(features))]
+    return _similarities(name, features, labels, _positions(pairs, len(features)), **kw)
 
 
 def _pair(name: str, x, y, **kw) -> float:
@@ -298,7 +304,20 @@ def _pair(name: str, x, y, **kw) -> float:
     return float(_similarities(name, [x, y], labels, **kw)[0, 1])
 
 
-def _similarities(name: str, features: list, labels: list[str], **kw) -> np.ndarray:
+def _positions(pairs, n: int) -> tuple[np.ndarray, np.ndarray] | None:
+    if pairs is None:
+        return None
+    a, b = (np.asarray(each) for each in pairs)
+    if a.ndim != 1 or a.shape != b.shape or not a.size or a.dtype.kind + b.dtype.kind != "ii":
+        raise ValueError(f"pairs: wanted two rows of ints of the same length, got shapes {a.shape} "
+                         f"and {b.shape}, {a.dtype} and {b.dtype}")
+    if min(a.min(), b.min()) < 0 or max(a.max(), b.max()) >= n:
+        raise IndexError(f"pairs: wanted positions from 0 to {n - 1}, got {min(a.min(), b.min())} "
+                         f"to {max(a.max(), b.max())}")
+    return a, b
+
+
+def _similarities(name: str, features: list, labels: list[str], pairs=None, **kw) -> np.ndarray:
     nearest(name, INVARIANCES, "measure")
     if kw and name != "dcka":
         raise TypeError(f"{name} takes no {', '.join(kw)}")
@@ -309,35 +328,59 @@ def _similarities(name: str, features: list, labels: list[str], **kw) -> np.ndar
     live = [_live(f) for f in _checked(features, labels)]
     # Models of like width side by side: a block is as wide as its widest.
     order = np.argsort([f.shape[1] for f in live], kind="stable")
-    live = [live[i] for i in order]
+    live, back = [live[i] for i in order], np.argsort(order)
+    pairs = pairs and (back[pairs[0]], back[pairs[1]])
     if name == "dcka":
-        result = _deconfounded(live, **kw)
+        result = _deconfounded(live, pairs, **kw)
     else:
-        result = _all_pairs(live, _nuclear_norms if name == "procrustes" else _squared_norms)
-    back = np.argsort(order)
-    return result[np.ix_(back, back)]
+        result = _aligned(live, _nuclear_norms if name == "procrustes" else _squared_norms, pairs)
+    return result if pairs else result[np.ix_(back, back)]
 
 
-def _deconfounded(features: list[Tensor], inputs, psd: bool = True) -> np.ndarray:
+def _deconfounded(features: list[Tensor], pairs, inputs, psd: bool = True) -> np.ndarray:
     confounder = inputs if isinstance(inputs, Confounder) else Confounder(inputs)
     blocks = (_stack(features[rows]) for rows in _blocks(features))
     tolerance = max(map(_tolerance, features))
     if psd:
         factors = [_live(f) for block in blocks
                    for f in confounder.deconfound(block, tolerance).unbind(1)]
-        return _all_pairs(factors, _squared_norms)
+        return _aligned(factors, _squared_norms, pairs)
     # <K - alpha K0, L - beta K0> needs no eigenvalues: it is the partial correlation of CKAs.
-    c = _all_pairs(features, _squared_norms)
+    c = _aligned(features, _squared_norms, pairs)
     with np.errstate(invalid="ignore"):  # dead models are NaN, and were warned of
         share = np.concatenate([confounder.project(x)[1].cpu().numpy()
                                 / np.sqrt(np.diag(_squared_norms(x, x))) for x in blocks])
     rest = np.sqrt(np.clip(1 - share**2, 0, None))
+    _warn_of(rest**2 < tolerance)
     rest[rest**2 < tolerance] = np.nan  # nothing left but rounding
-    _warn_of(np.isnan(rest) & ~np.isnan(np.diag(c)))
-    return np.clip((c - np.outer(share, share)) / np.outer(rest, rest), -1, 1)
+    a, b = pairs or np.ogrid[:len(share), :len(share)]
+    return np.clip((c - share[a] * share[b]) / (rest[a] * rest[b]), -1, 1)
 
 
 # ------------------------------------------------------------------------------- all pairs
+
+
+def _aligned(features: Sequence[Tensor], align: Callable, pairs=None) -> np.ndarray:
+    """Align all pairs (N, N), or those listed (P,), and normalise."""
+    if pairs is None:
+        result = _all_pairs(features, align)
+        squares, (a, b) = np.diag(result), np.ogrid[:len(features), :len(features)]
+    else:
+        result, squares = _listed_pairs(features, align, *pairs)
+        a, b = pairs
+    _warn_of(squares == 0)
+    scale = np.sqrt(np.where(squares == 0, np.nan, squares))
+    return np.clip(result / (scale[a] * scale[b]), 0, 1)
+
+
+def _listed_pairs(features: Sequence[Tensor], align: Callable, a, b) -> tuple:
+    """Align each model with all its partners at once; and each with itself."""
+    ready = [_stack([f]) for f in features]
+    squares = np.array([align(x, x)[0, 0] for x in ready])
+    result, order = np.empty(len(a)), np.argsort(a, kind="stable")
+    for rows in np.split(order, np.flatnonzero(np.diff(a[order])) + 1):
+        result[rows] = align(ready[a[rows[0]]], _beside([ready[i][:, 0] for i in b[rows]]))[0]
+    return result, squares
 
 
 def _all_pairs(features: Sequence[Tensor], align: Callable) -> np.ndarray:
@@ -350,10 +393,7 @@ def _all_pairs(features: Sequence[Tensor], align: Callable) -> np.ndarray:
             right = left if columns == rows else _stack(features[columns])
             result[rows, columns] = align(left, right)
             result[columns, rows] = result[rows, columns].T
-    scale = np.sqrt(np.diag(result))
-    _warn_of(scale == 0)
-    scale[scale == 0] = np.nan
-    return np.clip(result / np.outer(scale, scale), 0, 1)
+    return result
 
 
 def _blocks(features: Sequence[Tensor]) -> list[slice]:
@@ -363,10 +403,14 @@ def _blocks(features: Sequence[Tensor]) -> list[slice]:
 
 def _stack(features: Sequence[Tensor]) -> Tensor:
     """Features of a block of models, centred, of unit norm, side by side: (n, models, columns)."""
-    ready = [_narrow(f) for f in features]
-    columns = max(f.shape[1] for f in ready)
-    padded = [nn.functional.pad(f, (0, columns - f.shape[1])) for f in ready]
-    return _unit(_centre(torch.stack(padded, dim=1), max(map(_tolerance, features))))
+    beside = _beside([_narrow(f) for f in features])
+    return _unit(_centre(beside, max(map(_tolerance, features))))
+
+
+def _beside(features: Sequence[Tensor]) -> Tensor:
+    """Features of several models side by side, as wide as the widest: (n, models, columns)."""
+    columns = max(f.shape[1] for f in features)
+    return torch.stack([nn.functional.pad(f, (0, columns - f.shape[1])) for f in features], dim=1)
 
 
 def _products(left: Tensor, right: Tensor) -> Tensor:

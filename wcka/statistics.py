@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 from scipy import stats
 
 from ._validate import nearest
@@ -17,7 +18,16 @@ class Estimate(NamedTuple):
     high: float
 
 
-def mean_over_pairs(a, b, values, level: float = 0.95) -> Estimate:
+class Jackknife(NamedTuple):
+    """A number, or an array of them, with the ends of its interval and the p-value of zero."""
+
+    value: float
+    low: float
+    high: float
+    p: float
+
+
+def mean_over_pairs(a, b, values, level: float = 0.95) -> Jackknife:
     """Mean over pairs of models, with a jackknife interval that leaves out whole models.
 
     n pairs of N models are not n observations: those that share a model move together. Leaving
@@ -35,7 +45,7 @@ def mean_over_pairs(a, b, values, level: float = 0.95) -> Estimate:
 
     Returns
     -------
-    Estimate
+    Jackknife
         Mean and interval from Student's t with N - 1 degrees of freedom.
 
     Raises
@@ -59,47 +69,51 @@ def mean_over_pairs(a, b, values, level: float = 0.95) -> Estimate:
     return _jackknife(values.mean(), (values.sum() - totals) / (len(values) - counts), level)
 
 
-def over_models(statistic: Callable[..., float], a, b, *columns, level: float = 0.95) -> Estimate:
+def over_models(statistic: Callable, a, b, *columns, level: float = 0.95) -> Jackknife:
     """Any statistic of pairs of models, with the interval of ``mean_over_pairs``.
 
     Parameters
     ----------
     statistic : function
-        From some of the rows of `columns` to a number; close to normal over draws of models (a
-        correlation: its Fisher z, or a difference of two).
+        From some of the rows of `columns` to a number or an array; close to normal over draws of
+        models (a correlation: its Fisher z, or a difference of two).
     a, b : array-like
         The two models of each pair, by names of your choice. Checkpoints of one training run are
         not independent: name the run, not the checkpoint (a pair within a run has a = b).
     *columns : array-like
-        What the statistic takes, one value a pair.
+        What the statistic takes, one row a pair.
     level : float
         Of the interval, in (0, 1).
 
     Returns
     -------
-    Estimate
-        The statistic and its interval.
+    Jackknife
+        The statistic and its interval; arrays where the statistic is one.
 
     Raises
     ------
     ValueError
         For fewer than three models.
     """
-    a, b, columns = np.asarray(a), np.asarray(b), [np.asarray(c) for c in columns]
-    models = np.unique(np.concatenate([a, b]))
+    columns = [np.asarray(c) for c in columns]
+    models, numbers = np.unique(np.concatenate([a, b]), return_inverse=True)
     if len(models) < 3:
         raise ValueError(f"wanted pairs of at least three models, got {len(models)}")
-    keep = [(a != model) & (b != model) for model in models]
+    a, b = np.split(numbers, 2)
+    keep = ((a != model) & (b != model) for model in range(len(models)))
     without = np.array([statistic(*(c[k] for c in columns)) for k in keep])
     return _jackknife(statistic(*columns), without, level)
 
 
-def _jackknife(value: float, without: np.ndarray, level: float) -> Estimate:
+def _jackknife(value, without: np.ndarray, level: float) -> Jackknife:
     """Interval from the values without each model in turn; Student's t, N - 1 degrees."""
     n = len(without)
-    error = np.sqrt((n - 1) / n * ((without - without.mean()) ** 2).sum())
+    error = np.sqrt((n - 1) / n * ((without - without.mean(0)) ** 2).sum(0))
     reach = stats.t.ppf((1 + level) / 2, n - 1) * error
-    return Estimate(float(value), float(value - reach), float(value + reach))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        p = 2 * stats.t.sf(np.abs(value) / error, n - 1)
+    parts = (np.asarray(part, float) for part in (value, value - reach, value + reach, p))
+    return Jackknife(*(float(part) if part.ndim == 0 else part for part in parts))
 
 
 def mantel_test(a, b, x, y, strata=None, permutations: int = 999, seed: int = 0) -> float:
@@ -245,6 +259,74 @@ def zou_interval(a: float, b: float, c: float, n: int, level: float = 0.95) -> E
     low = np.sqrt((a - l1) ** 2 + (u2 - b) ** 2 - 2 * q * (a - l1) * (u2 - b))
     high = np.sqrt((u1 - a) ** 2 + (b - l2) ** 2 - 2 * q * (u1 - a) * (b - l2))
     return Estimate(a - b, a - b - low, a - b + high)
+
+
+def compare_measures(a, b, agreement, similarities: pd.DataFrame, reference: str = "wcka",
+                     method: str = "pearson", level: float = 0.95) -> pd.DataFrame:
+    """How well measures of similarity follow agreement, and whether one does better than others.
+
+    Parameters
+    ----------
+    a, b : array-like
+        The training runs of each pair's two models, as in ``over_models``.
+    agreement : array-like
+        Functional similarity, one value a row.
+    similarities : DataFrame
+        A column a measure, rows as `agreement`.
+    reference : str
+        The measure that the others are compared with.
+    method : {"pearson", "spearman"}
+        As in ``correlation``.
+    level : float
+        Of all intervals, in (0, 1).
+
+    Returns
+    -------
+    DataFrame
+        A row a measure. r; n, its number of rows; low and high, as if rows were independent (the
+        paper's section 2.5); "model low" and "model high", over runs. Of the difference r of the
+        reference minus r: difference; "p Fisher" (the paper's test, which takes the two
+        correlations for independent), "p Steiger", "p Meng", "Zou low", "Zou high", which know that
+        both share the agreement but take rows for independent; "model difference low", "model
+        difference high", "p model", over runs.
+
+    Raises
+    ------
+    ValueError
+        As ``correlation`` and ``over_models``.
+    """
+    values = np.column_stack([agreement, similarities])
+    names, n = list(similarities), len(values)
+    one = names.index(reference)
+
+    def statistic(rows: np.ndarray) -> np.ndarray:
+        r = _correlations(rows, method)[0, 1:]
+        return np.stack([np.arctanh(r), r[one] - r])
+
+    naive = pd.DataFrame([correlation(values[:, 0], similarities[m], method, level)
+                          for m in names], names)
+    z, difference = (Jackknife(*part) for part in zip(
+        *over_models(statistic, a, b, values, level=level)))
+    between = _correlations(values[:, 1:], method)[one]
+    tests = [(m, naive.value[reference], naive.value[m], c) for m, c in zip(names, between)]
+    zou = [zou_interval(x, y, c, n, level)[1:] if m != reference else (0, 0)
+           for m, x, y, c in tests]
+    return pd.DataFrame({
+        "r": naive.value, "n": n, "low": naive.low, "high": naive.high,
+        "model low": np.tanh(z.low), "model high": np.tanh(z.high),
+        "difference": difference.value,
+        **{f"p {name}": [test(x, y, c, n).p if m != reference else np.nan
+                         for m, x, y, c in tests] for name, test in (
+            ("Fisher", lambda x, y, c, n: fisher_test(x, y, n)),
+            ("Steiger", steiger_test), ("Meng", meng_test))},
+        "Zou low": [low for low, _ in zou], "Zou high": [high for _, high in zou],
+        "model difference low": difference.low, "model difference high": difference.high,
+        "p model": difference.p}, index=pd.Index(names, name="measure"))
+
+
+def _correlations(columns: np.ndarray, method: str) -> np.ndarray:
+    ranks = columns if method == "pearson" else stats.rankdata(columns, axis=0)
+    return np.corrcoef(ranks, rowvar=False)
 
 
 def _two_sided(z: float) -> Comparison:

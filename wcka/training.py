@@ -1,6 +1,6 @@
 """Train a population of networks at once, with checkpoints at chosen epochs."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
@@ -14,6 +14,8 @@ from . import attacks, data
 from ._validate import nearest
 from .cache import cached
 from .population import Population, initialise, resolve_device
+
+_ATTACKS = {"standard": None, **attacks.ATTACKS}
 
 
 def train(population: Population, x: Tensor, labels, epochs: int,
@@ -44,14 +46,14 @@ def train(population: Population, x: Tensor, labels, epochs: int,
     private_order : bool
         Give each member an order of its own; by default all see the same minibatches, so that
         they differ in initialisation only, and training is several times faster.
-    strategy : {"standard", "fgsm", "pgd"}
+    strategy : {"standard", "fgsm", "pgd", "ffgsm", "trades"}
         What the members learn from: the images, or those that an attack on the member as it stands
         makes of each minibatch (Goodfellow et al. 2014; Madry et al. 2019).
     eps : float
         Of the attack. At 0.3, usual for attacks on MNIST, training makes most narrow networks
         predict one class only; `functional.collapsed` finds such.
     attack_steps : int
-        Steps of PGD, each of 2.5 eps / steps.
+        Steps of PGD and TRADES, each of 2.5 eps / steps.
 
     Returns
     -------
@@ -64,7 +66,7 @@ def train(population: Population, x: Tensor, labels, epochs: int,
         For checkpoints outside 0 to `epochs`, inputs and labels of different length, an unknown
         strategy, or an adversarial one with private orders.
     """
-    attack = ATTACKS[nearest(strategy, ATTACKS, "strategy")]
+    attack = _ATTACKS[nearest(strategy, _ATTACKS, "strategy")]
     if attack and private_order:
         raise ValueError("private_order: adversarial training needs the shared order")
     checkpoints = sorted({epochs} if checkpoints is None else set(checkpoints))
@@ -78,26 +80,18 @@ def train(population: Population, x: Tensor, labels, epochs: int,
     # The fused kernel makes one pass over the weights where the others make a dozen.
     optimizer = torch.optim.Adam(state.values(), lr=learning_rate, fused=True)
     orders = [np.random.default_rng([seed, i]) for i in range(len(learner) if private_order else 1)]
+    starts = np.random.default_rng([seed, 1])  # apart: all strategies see the images in one order
     kept = {}
     for epoch in tqdm(range(epochs + 1), desc="epochs", leave=False):
         if epoch:
             _epoch(learner, optimizer, x, labels, batch_size, orders,
-                   attack and partial(attack, eps=eps, steps=attack_steps))
+                   attack and partial(attack, eps=eps, steps=attack_steps), starts)
         if epoch in checkpoints:
             kept[epoch] = {name: values.detach().clone() for name, values in state.items()}
     return _collect(population, kept)
 
 
-# Strategies: nothing, or an attack (model, images, labels, seed, eps, steps) -> images.
-ATTACKS: dict[str, Callable | None] = {
-    "standard": None,
-    "fgsm": lambda model, x, y, seed, eps, steps: attacks.fgsm(model, x, y, eps),
-    "pgd": lambda model, x, y, seed, eps, steps: attacks.pgd(
-        model, x, y, eps, 2.5 * eps / steps, steps, seed),
-}
-
-
-def _epoch(learner, optimizer, x, labels, batch_size, orders, attack=None) -> None:
+def _epoch(learner, optimizer, x, labels, batch_size, orders, attack, starts) -> None:
     # What is attacked are the members as they stand: the same storage, no gradient of weights.
     target = Population(learner.architecture, {k: v.detach() for k, v in learner.state.items()},
                         learner.members)
@@ -106,8 +100,8 @@ def _epoch(learner, optimizer, x, labels, batch_size, orders, attack=None) -> No
         batch = batch.squeeze(0)  # (n,) shared, or (N, n)
         images = x[batch]
         if attack:
-            images = attack(target, images, labels[batch], int(orders[0].integers(2**31)))
-        logits = learner.forward(images, own=attack is not None or batch.ndim == 2)
+            images = attack(target, images, labels[batch], seed=int(starts.integers(2**31)))
+        logits = learner.forward(images, own=bool(attack) or batch.ndim == 2)
         wanted = labels[batch].expand(logits.shape[:2])
         loss = cross_entropy(logits.flatten(0, 1), wanted.flatten(), reduction="sum")
         optimizer.zero_grad()
