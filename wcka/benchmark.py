@@ -15,7 +15,7 @@ from tqdm import tqdm
 from . import attacks, corruptions, data
 from .cache import cached
 from .chain import chains
-from .functional import collapsed
+from .functional import collapsed, pairwise_agreement
 from .population import Population, initialise
 from .similarity import Confounder, pairwise
 from .training import trained
@@ -56,6 +56,11 @@ def run(unit: Callable[..., pd.DataFrame], arguments: Iterable[dict], jobs: int 
         Number of processes; -1 for one a core, 1 to stay in this one.
     description : str
         What the progress bar says.
+
+    Returns
+    -------
+    DataFrame
+        Its ``attrs["seconds"]`` is what all units took together when they were computed.
     """
     arguments = list(arguments)
     if all(unit.kept(**each) for each in arguments):
@@ -65,7 +70,12 @@ def run(unit: Callable[..., pd.DataFrame], arguments: Iterable[dict], jobs: int 
     with warnings.catch_warnings():  # memory that a worker keeps for its next unit is no leak
         warnings.filterwarnings("ignore", "A worker stopped", UserWarning)
         shown = list(tqdm(tables, total=len(arguments), desc=description, leave=False))
-    return pd.concat(shown, ignore_index=True) if shown else pd.DataFrame()
+    seconds = sum(table.attrs["seconds"] for table in shown)
+    for table in shown:
+        table.attrs.clear()  # pandas keeps them only where all are the same
+    together = pd.concat(shown, ignore_index=True) if shown else pd.DataFrame()
+    together.attrs["seconds"] = seconds
+    return together
 
 
 @lru_cache(maxsize=2)
@@ -186,9 +196,10 @@ def grid(models: Sequence[dict], probes: Sequence[str], layer: str, samples: int
         agreement, the measures (of activations: on all clean images), and under "MEASURE, on
         the probe" their values on some images of that probe. There, under an attack, each network
         sees the images made against itself, and "agreement, own attack" is counted on them.
+        ``attrs["seconds"]``: what training, probes and attacks took on one process.
     """
     models, compared = list(models), list(ACTIVATION_MEASURES)
-    run(_fit, [{"model": m} for m in sorted(models, key=_cost)], jobs, "training")
+    fits = run(_fit, [{"model": m} for m in sorted(models, key=_cost)], jobs, "training")
     common = {"models": models, "probing": probing}
     activations = {**common, "layer": layer, "measures": compared}
     seen = run(on_probe, [{**activations, "probe_name": "clean", "samples": None},
@@ -198,7 +209,10 @@ def grid(models: Sequence[dict], probes: Sequence[str], layer: str, samples: int
     directed = run(attacked, [{**common, "target": i, "attack": p} for p in aimed
                               for i in range(len(models))], jobs, "attacks")
     members = _members(**common)
-    return _with_robustness(members, directed), _collected(members, weights(models), seen, directed)
+    table = _collected(members, weights(models), seen, directed)
+    table.attrs = {"seconds": {"training": fits.attrs["seconds"], "probes": seen.attrs["seconds"],
+                               "attacks": directed.attrs["seconds"]}}
+    return _with_robustness(members, directed), table
 
 
 def _cost(model: dict) -> int:
@@ -248,6 +262,13 @@ def pairs(members: pd.DataFrame) -> pd.DataFrame:
 def _listed(members: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     table = pairs(members)
     return table.a.to_numpy(copy=True), table.b.to_numpy(copy=True)
+
+
+def kind(probe_name: str) -> str:
+    """Whether a probe is clean, corrupted or attacked."""
+    if probe_name == "clean":
+        return probe_name
+    return "corrupted" if probe_name in PROBES else "attacked"
 
 
 def _images(probe_name: str, probing: dict) -> tuple[Tensor, Tensor]:
@@ -412,6 +433,33 @@ def attacked(models: Sequence[dict], target: int, attack: str, probing: dict) ->
                 "agreement": (guesses == own).double().mean(1).numpy(),
                 "accuracy": (guesses == labels).double().mean(1).numpy()}))
     return pd.concat(rows, ignore_index=True)
+
+
+@cached
+def all_pairs(models: Sequence[dict], epoch: int, probes: Sequence[str], layer: str,
+              probing: dict) -> pd.DataFrame:
+    """All pairs of a grid's networks at one epoch; parameters as in ``grid``.
+
+    Returns
+    -------
+    DataFrame
+        Columns a, b (as ``weights``), agreement (mean over those of `probes` that all networks
+        share: no attacks), and ``MEASURES`` on clean images.
+    """
+    populations, members = networks(models)
+    populations = [p[(p.members.epoch == epoch).to_numpy()] for p in populations]
+    x, _ = _images("clean", probing)
+    rows = np.flatnonzero(members.epoch == epoch)
+    a, b = np.triu_indices(len(rows), 1)
+    activations = [f for p in populations for f in p.activations(x, LAYERS[layer](p))]
+    weights, confounder = [c for p in populations for c in chains(p)], Confounder(x)
+    shared = [_images(p, probing)[0] for p in probes if p not in attacks.ATTACKS]
+    agreements = [pairwise_agreement(torch.cat([p.predict(x) for p in populations]))
+                  for x in shared]
+    return pd.DataFrame({
+        "a": rows[a], "b": rows[b], "agreement": np.mean(agreements, axis=0)[a, b],
+        **{m: _compare(m, weights if m == "wcka" else activations, None, confounder)[a, b]
+           for m in MEASURES}})
 
 
 def _by_group(members: pd.DataFrame, rows: np.ndarray) -> list[tuple[int, np.ndarray]]:

@@ -6,6 +6,7 @@ import hashlib
 import inspect
 import json
 import os
+import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -31,7 +32,7 @@ def cached(function: Callable) -> Callable:
     function's source and of every module of this package that its module imports, directly or
     not. A change to any of them computes anew; a change elsewhere does not. Files are written
     atomically; one that cannot be read is reported, and computed anew. ``function.kept(...)`` says
-    whether there is a file for these arguments.
+    whether there is a file for these arguments; a table's ``attrs["seconds"]``, what it took.
     """
     signature = inspect.signature(function)
 
@@ -51,7 +52,10 @@ def cached(function: Callable) -> Callable:
                 except Exception as error:  # whatever is wrong with the file, the remedy is one
                     warnings.warn(f"{path} cannot be read ({error}); computing it anew",
                                   stacklevel=2)
+        start = time.perf_counter()
         result = function(*args, **kwargs)
+        if isinstance(result, pd.DataFrame):
+            result.attrs["seconds"] = time.perf_counter() - start
         _write(stem, result)
         return result
 

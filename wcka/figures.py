@@ -1,14 +1,18 @@
 """One look for all figures: colours by meaning, type as large as the page's, enhanced box plots."""
 
+import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 from matplotlib_inline.backend_inline import set_matplotlib_formats
 
 # Okabe and Ito's colours, safe for colour-blind readers; wCKA stands out, the others are quiet.
 MEASURES = {"procrustes": "#999999", "cka": "#56B4E9", "dcka": "#0072B2", "wcka": "#D55E00"}
 ENSEMBLES = {"random": "#009E73", "adjacent": "#CC79A7"}
+PROBES = {"clean": "#000000", "corrupted": "#E69F00", "attacked": "#009E73"}
 QUIET = "#666666"  # marks that are no measure
 NAMES = {"procrustes": "Procrustes", "cka": "CKA", "dcka": "dCKA", "wcka": "wCKA"}
 WIDTH = 7.4  # inches: the text of a page at its usual width
@@ -46,3 +50,85 @@ def heat_map(axes: Axes, values: pd.DataFrame, text: pd.DataFrame | None = None,
     axes.set_yticklabels(axes.get_yticklabels(), rotation=0)
     return axes
 
+
+def mark(p: float, difference: float) -> str:
+    """Significance of a difference in stars, with its sign; "n.s." from p = 0.05 up."""
+    stars = sum(p < level for level in (0.05, 0.01, 0.001))
+    return f"{'+' if difference > 0 else '−'}{'*' * stars}" if stars else "n.s."
+
+
+def scatter(axes: Axes, table: pd.DataFrame, measure: str, size: float = 1.5) -> None:
+    """Similarity by one measure against agreement, a dot a pair and probe, coloured by kind."""
+    order = np.random.default_rng(0).permutation(len(table))  # no kind on top of another
+    axes.scatter(table[measure].iloc[order], table.agreement.iloc[order], s=size, lw=0, alpha=0.4,
+                 c=table.kind.map(PROBES).iloc[order], rasterized=True)
+
+
+def correlations(axes: Axes, results: pd.DataFrame, ceiling: float | None = None) -> None:
+    """Correlations of measures with agreement, with both intervals and both tests.
+
+    Parameters
+    ----------
+    axes : Axes
+    results : DataFrame
+        As ``statistics.compare_measures`` returns it.
+    ceiling : float, optional
+        A dotted line: what no measure can pass.
+    """
+    for i, (measure, row) in enumerate(results.iterrows()):
+        color = MEASURES.get(measure.split(",")[0], QUIET)
+        axes.plot([i, i], row[["model low", "model high"]], color=color, lw=1.6)
+        axes.plot([i, i], row[["low", "high"]], color=color, lw=11, solid_capstyle="butt")
+        axes.plot(i, row.r, "o", color="white", ms=2.5, zorder=3)
+        for height, p in ((1.13, "p Fisher"), (1.02, "p model")):
+            if np.isfinite(row[p]):
+                axes.text(i, height, mark(row[p], row.difference), ha="center", fontsize=8,
+                          transform=axes.get_xaxis_transform())
+    if ceiling is not None:
+        axes.axhline(ceiling, ls=":", lw=1.2, color=QUIET)
+    axes.set(xticks=range(len(results)), xlim=(-0.6, len(results) - 0.4))
+    axes.set_xticklabels([NAMES.get(m.split(",")[0], m) for m in results.index], rotation=45,
+                         ha="right", rotation_mode="anchor")
+    axes.set_ylim(min(0, axes.get_ylim()[0]))
+
+
+def benchmark(table: pd.DataFrame, results: dict[str, pd.DataFrame], ceilings: pd.Series,
+              shown: str = "wcka") -> Figure:
+    """Figure of the functional benchmark: scatter, Pearson's r, Spearman's rho; a column a factor.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Columns differs, kind, agreement and `shown`.
+    results : dict of str to DataFrame
+        Under "pearson" and "spearman" what ``statistics.compare_measures`` gives, indexed by what
+        differs and measure.
+    ceilings : Series
+        Highest possible Pearson's r of each column.
+    shown : str
+        The measure of the scatter.
+    """
+    factors = list(ceilings.index)
+    fig, axes = plt.subplots(3, len(factors), figsize=(WIDTH, 7.6), sharex="row", sharey="row",
+                             gridspec_kw={"height_ratios": [1, 1.1, 1.1]})
+    for column, factor in zip(axes.T, factors):
+        scatter(column[0], table[table.differs == factor], shown)
+        column[0].set(title=factor, xlabel=NAMES[shown])
+        correlations(column[1], results["pearson"].loc[factor], ceilings[factor])
+        correlations(column[2], results["spearman"].loc[factor])
+        column[1].set_xticklabels([])
+    for i, (kind, color) in enumerate(PROBES.items()):
+        axes[0, 0].text(0.04, 0.06 + 0.13 * i, kind, color=color, fontsize=9,
+                        transform=axes[0, 0].transAxes)
+    for row, label in zip(axes[:, 0], ("agreement", "Pearson's r", "Spearman's ρ")):
+        row.set_ylabel(label)
+    for row in axes[1:, 0]:
+        name_marks(row)
+    return fig
+
+
+def name_marks(axes: Axes) -> None:
+    """Say left of ``correlations`` what its two lines of marks are."""
+    for height, words in ((1.13, "as in the paper"), (1.02, "over runs")):
+        axes.text(-0.08, height, words, ha="right", fontsize=8, color=QUIET,
+                  transform=axes.transAxes)
