@@ -220,9 +220,11 @@ def _cost(model: dict) -> int:
     return {"standard": 0, "pgd": -2}.get(model["strategy"], -1)
 
 
-@cached
 def _fit(model: dict) -> pd.DataFrame:
     return trained(**model).members
+
+
+_fit.kept = lambda model: trained.kept(**model)
 
 
 def networks(models: Sequence[dict]) -> tuple[list[Population], pd.DataFrame]:
@@ -281,12 +283,20 @@ def _images(probe_name: str, probing: dict) -> tuple[Tensor, Tensor]:
     return x, torch.from_numpy(data.load(about[0], "test", about[1])[1])
 
 
+def _slices(population: Population) -> Iterator[tuple[int, Population]]:
+    """As many networks as are attacked at once, with the position of the first."""
+    for start in range(0, len(population), _ATTACKED):
+        yield start, population[start:start + _ATTACKED]
+
+
 def _against(population: Population, attack: str, x: Tensor, labels: Tensor,
-             probing: dict) -> Iterator[Tensor]:
-    """Images made against each member, (N, part of n, ...), part by part."""
-    for i, part in enumerate(zip(x.split(_IMAGES), labels.split(_IMAGES))):
-        seed = int(np.random.SeedSequence([probing["seed"], i]).generate_state(1)[0])
-        yield attacks.ATTACKS[attack](population, *part, probing["eps"], probing["steps"], seed)
+             probing: dict) -> Tensor:
+    """Images made against each member, (N, n, ...), part by part."""
+    parts = enumerate(zip(x.split(_IMAGES), labels.split(_IMAGES)))
+    return torch.cat([attacks.ATTACKS[attack](
+        population, *part, eps=probing["eps"], steps=probing["steps"],
+        seed=int(np.random.SeedSequence([probing["seed"], i]).generate_state(1)[0]))
+        for i, part in parts], 1)
 
 
 @cached
@@ -372,9 +382,11 @@ def on_probe(models: Sequence[dict], probe_name: str, layer: str, samples: int |
     for population in populations:
         depth = LAYERS[layer](population)
         if probe_name in attacks.ATTACKS:
-            made = list(_against(population, probe_name, x[drawn], labels[drawn], probing))
-            features += _own(population, made, depth)
-            predictions.append(_own(population, made, population.depth).argmax(-1))
+            for _, some in _slices(population):
+                made = _against(some, probe_name, x[drawn], labels[drawn], probing)
+                with torch.no_grad():
+                    features += some.forward(made, depth, own=True)
+                    predictions.append(some.forward(made, own=True).argmax(-1))
         else:
             features += population.activations(x[drawn], depth)
             predictions.append(population.predict(x))
@@ -383,11 +395,6 @@ def on_probe(models: Sequence[dict], probe_name: str, layer: str, samples: int |
         "a": a, "b": b, "probe": probe_name, "samples": samples or -1,
         "agreement": _agreement(torch.cat(predictions), a, b),
         **{m: _compare(m, features, (a, b), confounder) for m in measures}})
-
-
-@torch.no_grad()
-def _own(population: Population, made: list[Tensor], layer: int) -> Tensor:
-    return torch.cat([population.forward(part, layer, own=True) for part in made], 1)
 
 
 def _agreement(predictions: Tensor, a, b) -> np.ndarray:
@@ -416,23 +423,22 @@ def attacked(models: Sequence[dict], target: int, attack: str, probing: dict) ->
     populations, members = networks(models)
     first = members.group.searchsorted(np.arange(len(populations)))
     a, b = _listed(members)
-    every = np.arange(len(members))
-    targets, partners = np.concatenate([a, b, every]), np.concatenate([b, a, every])
+    itself = np.arange(len(members))
+    targets, partners = np.concatenate([a, b, itself]), np.concatenate([b, a, itself])
     x, labels = _images("clean", probing)
-    rows = []
-    for start in range(0, len(populations[target]), _ATTACKED):
-        some = populations[target][start:start + _ATTACKED]
-        made = torch.cat(list(_against(some, attack, x, labels, probing)), 1)
-        for a, images in enumerate(made, start=first[target] + start):
-            b = np.sort(partners[targets == a])
-            guesses = torch.cat([populations[g][row_numbers - first[g]].predict(images)
-                                 for g, row_numbers in _by_group(members, b)])
-            own = guesses[b == a]
-            rows.append(pd.DataFrame({
-                "a": a, "b": b, "probe": attack,
-                "agreement": (guesses == own).double().mean(1).numpy(),
+    tables = []
+    for start, some in _slices(populations[target]):
+        made = _against(some, attack, x, labels, probing)
+        for one, images in enumerate(made, start=first[target] + start):
+            seeing = np.sort(partners[targets == one])
+            group = members.group.to_numpy()[seeing]
+            guesses = torch.cat([populations[g][seeing[group == g] - first[g]].predict(images)
+                                 for g in np.unique(group)])
+            tables.append(pd.DataFrame({
+                "a": one, "b": seeing, "probe": attack,
+                "agreement": (guesses == guesses[seeing == one]).double().mean(1).numpy(),
                 "accuracy": (guesses == labels).double().mean(1).numpy()}))
-    return pd.concat(rows, ignore_index=True)
+    return pd.concat(tables, ignore_index=True)
 
 
 @cached
@@ -460,11 +466,6 @@ def all_pairs(models: Sequence[dict], epoch: int, probes: Sequence[str], layer: 
         "a": rows[a], "b": rows[b], "agreement": np.mean(agreements, axis=0)[a, b],
         **{m: _compare(m, weights if m == "wcka" else activations, None, confounder)[a, b]
            for m in MEASURES}})
-
-
-def _by_group(members: pd.DataFrame, rows: np.ndarray) -> list[tuple[int, np.ndarray]]:
-    groups = members.group.to_numpy()[rows]
-    return [(g, rows[groups == g]) for g in np.unique(groups)]
 
 
 def _with_robustness(members: pd.DataFrame, directed: pd.DataFrame) -> pd.DataFrame:

@@ -32,7 +32,8 @@ def cached(function: Callable) -> Callable:
     function's source and of every module of this package that its module imports, directly or
     not. A change to any of them computes anew; a change elsewhere does not. Files are written
     atomically; one that cannot be read is reported, and computed anew. ``function.kept(...)`` says
-    whether there is a file for these arguments; a table's ``attrs["seconds"]``, what it took.
+    whether there is a file for these arguments; ``attrs["seconds"]`` of the table, or of the
+    population's members, what it took to compute.
     """
     signature = inspect.signature(function)
 
@@ -54,8 +55,8 @@ def cached(function: Callable) -> Callable:
                                   stacklevel=2)
         start = time.perf_counter()
         result = function(*args, **kwargs)
-        if isinstance(result, pd.DataFrame):
-            result.attrs["seconds"] = time.perf_counter() - start
+        table = result.members if isinstance(result, Population) else result
+        table.attrs["seconds"] = time.perf_counter() - start
         _write(stem, result)
         return result
 

@@ -75,6 +75,8 @@ def correlations(axes: Axes, results: pd.DataFrame, ceiling: float | None = None
     ceiling : float, optional
         A dotted line: what no measure can pass.
     """
+    axes.axhline(0, lw=0.6, color=QUIET)
+    size = 8 if len(results) < 5 else 6.5
     for i, (measure, row) in enumerate(results.iterrows()):
         color = MEASURES.get(measure.split(",")[0], QUIET)
         axes.plot([i, i], row[["model low", "model high"]], color=color, lw=1.6)
@@ -82,14 +84,13 @@ def correlations(axes: Axes, results: pd.DataFrame, ceiling: float | None = None
         axes.plot(i, row.r, "o", color="white", ms=2.5, zorder=3)
         for height, p in ((1.13, "p Fisher"), (1.02, "p model")):
             if np.isfinite(row[p]):
-                axes.text(i, height, mark(row[p], row.difference), ha="center", fontsize=8,
+                axes.text(i, height, mark(row[p], row.difference), ha="center", fontsize=size,
                           transform=axes.get_xaxis_transform())
     if ceiling is not None:
         axes.axhline(ceiling, ls=":", lw=1.2, color=QUIET)
     axes.set(xticks=range(len(results)), xlim=(-0.6, len(results) - 0.4))
     axes.set_xticklabels([NAMES.get(m.split(",")[0], m) for m in results.index], rotation=45,
                          ha="right", rotation_mode="anchor")
-    axes.set_ylim(min(0, axes.get_ylim()[0]))
 
 
 def benchmark(table: pd.DataFrame, results: dict[str, pd.DataFrame], ceilings: pd.Series,

@@ -139,7 +139,8 @@ class Population:
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         metadata = {"architecture": json.dumps(self.architecture),
-                    "members": self.members.to_json(orient="table", index=False)}
+                    "members": self.members.to_json(orient="table", index=False),
+                    "attrs": json.dumps(self.members.attrs)}
         partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
         save_file({k: v.contiguous() for k, v in self.state.items()}, partial, metadata)
         partial.replace(path)
@@ -151,6 +152,7 @@ class Population:
             metadata = file.metadata()
             state = {name: file.get_tensor(name) for name in file.keys()}
         members = pd.DataFrame(json.loads(metadata["members"])["data"])
+        members.attrs = json.loads(metadata["attrs"])
         return cls(json.loads(metadata["architecture"]), state, members)
 
 
