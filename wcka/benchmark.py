@@ -78,10 +78,16 @@ def run(unit: Callable[..., pd.DataFrame], arguments: Iterable[dict], jobs: int 
     return together
 
 
+@lru_cache(maxsize=1)
+def _clean(dataset: str, classes: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Test images and labels, verified and read once in each process."""
+    return data.load(dataset, "test", classes)
+
+
 @lru_cache(maxsize=2)
 def probe(dataset: str, classes: tuple[int, ...], name: str, seed: int = 0) -> np.ndarray:
     """Test images of a data set, clean or under one corruption: uint8 (n, 28, 28)."""
-    images, _ = data.load(dataset, "test", classes)
+    images, _ = _clean(dataset, classes)
     return images if name == "clean" else corruptions.corrupt(images, name, seed)
 
 
@@ -280,7 +286,7 @@ def _images(probe_name: str, probing: dict) -> tuple[Tensor, Tensor]:
     x = data.inputs(probe(*about, name, probing["seed"]))
     if probe_name == "gaussian_noise":
         x = attacks.gaussian_noise(x, probing["noise"], probing["seed"])
-    return x, torch.from_numpy(data.load(about[0], "test", about[1])[1])
+    return x, torch.from_numpy(_clean(*about)[1])
 
 
 def _slices(population: Population) -> Iterator[tuple[int, Population]]:

@@ -43,8 +43,11 @@ def thumbnail(axes: Axes, image, y: float) -> None:
 
 def heat_map(axes: Axes, values: pd.DataFrame, text: pd.DataFrame | None = None, **kw) -> Axes:
     """Heat map with its numbers written in the cells; rows and columns named by the table."""
+    engine = axes.figure.get_layout_engine()
+    axes.figure.set_layout_engine("none")  # seaborn draws the figure to look at its labels
     sns.heatmap(values, ax=axes, annot=values if text is None else text,
                 fmt=".2f" if text is None else "", linewidths=1.5, annot_kws={"size": 9}, **kw)
+    axes.figure.set_layout_engine(engine)
     axes.set(xlabel="", ylabel="")
     axes.tick_params(length=0)
     axes.set_yticklabels(axes.get_yticklabels(), rotation=0)
@@ -76,7 +79,6 @@ def correlations(axes: Axes, results: pd.DataFrame, ceiling: float | None = None
         A dotted line: what no measure can pass.
     """
     axes.axhline(0, lw=0.6, color=QUIET)
-    size = 8 if len(results) < 5 else 6.5
     for i, (measure, row) in enumerate(results.iterrows()):
         color = MEASURES.get(measure.split(",")[0], QUIET)
         axes.plot([i, i], row[["model low", "model high"]], color=color, lw=1.6)
@@ -84,7 +86,7 @@ def correlations(axes: Axes, results: pd.DataFrame, ceiling: float | None = None
         axes.plot(i, row.r, "o", color="white", ms=2.5, zorder=3)
         for height, p in ((1.13, "p Fisher"), (1.02, "p model")):
             if np.isfinite(row[p]):
-                axes.text(i, height, mark(row[p], row.difference), ha="center", fontsize=size,
+                axes.text(i, height, mark(row[p], row.difference), ha="center", fontsize=8,
                           transform=axes.get_xaxis_transform())
     if ceiling is not None:
         axes.axhline(ceiling, ls=":", lw=1.2, color=QUIET)
