@@ -137,6 +137,30 @@ def test_pairwise_equals_pairs(measure, trained, digits, monkeypatch):
     np.testing.assert_allclose(np.diag(expected), 1)
 
 
+@pytest.mark.parametrize("measure, kw", [
+    ("cka", {}), ("procrustes", {}), ("dcka", {}), ("dcka", {"psd": False}), ("wcka", {})])
+def test_listed_pairs_equal_those_of_all(measure, kw):
+    rng = np.random.default_rng(0)
+    features = [rng.standard_normal((30, d)) for d in (3, 1, 5, 2, 40)] + [np.ones((30, 2))]
+    if measure == "dcka":
+        kw = {**kw, "inputs": rng.standard_normal((30, 6))}
+    a, b = np.array([0, 4, 2, 2, 5, 1, 3]), np.array([3, 0, 1, 2, 1, 4, 0])
+    with pytest.warns(RuntimeWarning, match="no variance"):
+        table = wcka.pairwise(measure, features, **kw)
+        np.testing.assert_allclose(wcka.pairwise(measure, features, (a, b), **kw), table[a, b],
+                                   atol=1e-12)
+    assert np.isnan(table[5]).all() and np.isfinite(table[:5, :5]).all()
+
+
+def test_listed_pairs_are_checked():
+    x = np.random.default_rng(0).standard_normal((3, 5, 2))
+    with pytest.raises(IndexError, match="from 0 to 2, got 0 to 3"):
+        wcka.pairwise("cka", x, ([0, 1], [3, 2]))
+    for bad in (([0], [1, 2]), ([0.0], [1.0]), ([], [])):
+        with pytest.raises(ValueError, match="pairs: wanted two rows of ints"):
+            wcka.pairwise("cka", x, bad)
+
+
 def test_pairwise_dcka_without_positive_part(real):
     x, y, inputs = real
     table = wcka.pairwise("dcka", [x, y, y[:, :7]], inputs=inputs, psd=False)

@@ -1,10 +1,12 @@
 """Statistics over pairs of models, against formulas written out and against simulation."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import stats
 
 from wcka.statistics import (
+    compare_measures,
     correlation,
     fisher_test,
     mantel_test,
@@ -86,9 +88,72 @@ def test_over_models_of_a_mean_is_the_mean_over_pairs():
     rng = np.random.default_rng(6)
     a, b = pairs_of(9)
     values = rng.standard_normal(len(a))
-    assert over_models(np.mean, a, b, values) == pytest.approx(mean_over_pairs(a, b, values))
+    assert over_models(np.mean, a, b, values)[:3] == pytest.approx(mean_over_pairs(a, b, values))
     with pytest.raises(ValueError, match="at least three"):
         over_models(np.mean, ["r", "r"], ["s", "s"], [1.0, 2.0])
+
+
+def test_over_models_of_several_statistics_at_once():
+    rng = np.random.default_rng(9)
+    a, b = pairs_of(9)
+    values = rng.standard_normal((len(a), 2)) + np.array([0, 0.8])
+
+    def both(rows):
+        return rows.mean(0)
+
+    together = over_models(both, a, b, values)
+    for i in range(2):
+        alone = over_models(np.mean, a, b, values[:, i])
+        assert [part[i] for part in together] == pytest.approx(alone)
+        error = (alone.high - alone.value) / stats.t.ppf(0.975, 8)
+        assert alone.p == pytest.approx(2 * stats.t.sf(abs(alone.value) / error, 8))
+
+
+@pytest.mark.parametrize("method", ["pearson", "spearman"])
+def test_compare_measures_against_its_parts(method):
+    rng, n = np.random.default_rng(10), 14
+    a, b, x, agreement = dyads(rng, n, 0.7)
+    table = pd.DataFrame({"cka": x + rng.standard_normal(len(x)), "wcka": x})
+    runs = np.array([f"run {i}" for i in range(n)])
+    found = compare_measures(runs[a], runs[b], agreement, table, method=method)
+    r = {m: correlation(table[m], agreement, method) for m in table}
+    for m in table:
+        assert found.loc[m, ["r", "low", "high"]].tolist() == pytest.approx(r[m])
+    between = correlation(table.cka, table.wcka, method).value
+    row = found.loc["cka"]
+    given = (r["wcka"].value, r["cka"].value, between, len(a))
+    assert row["p Steiger"] == pytest.approx(steiger_test(*given).p)
+    assert row["p Meng"] == pytest.approx(meng_test(*given).p)
+    assert row["p Fisher"] == pytest.approx(fisher_test(*given[:2], len(a)).p)
+    assert (row["Zou low"], row["Zou high"]) == pytest.approx(zou_interval(*given)[1:])
+
+    def difference(rows):
+        one, other = (correlation(rows[:, i], rows[:, 0], method).value for i in (2, 1))
+        return one - other
+
+    expected = over_models(difference, a, b, np.column_stack([agreement, table]))
+    assert row[["difference", "model difference low", "model difference high", "p model"]
+               ].tolist() == pytest.approx(expected)
+    z = over_models(lambda rows: np.arctanh(correlation(rows[:, 1], rows[:, 0], method).value),
+                    a, b, np.column_stack([agreement, table]))
+    assert row[["model low", "model high"]].tolist() == pytest.approx(np.tanh(z[1:3]))
+    assert np.isnan(found.loc["wcka", "p model"]) and found.n.tolist() == [len(a)] * 2
+
+
+def test_the_interval_of_a_difference_covers_where_the_naive_one_does_not():
+    """Two measures that follow agreement equally well, by effects of models: the truth is 0."""
+    rng, n, runs = np.random.default_rng(11), 16, 150
+    a, b = pairs_of(n)
+    covered = naive = 0
+    for _ in range(runs):
+        effects = rng.multivariate_normal(np.zeros(3), 0.5 + 0.5 * np.eye(3), n)
+        columns = effects[a] + effects[b] + 0.3 * rng.standard_normal((len(a), 3))
+        table = pd.DataFrame(columns[:, 1:], columns=["cka", "wcka"])
+        row = compare_measures(a, b, columns[:, 0], table).loc["cka"]
+        covered += row["model difference low"] <= 0 <= row["model difference high"]
+        naive += row["Zou low"] <= 0 <= row["Zou high"]
+    assert covered / runs > 0.88
+    assert naive / runs < 0.6
 
 
 def test_mantel_finds_an_association_and_keeps_its_level_without_one():

@@ -27,7 +27,7 @@ class Jackknife(NamedTuple):
     p: float
 
 
-def mean_over_pairs(a, b, values, level: float = 0.95) -> Jackknife:
+def mean_over_pairs(a, b, values, level: float = 0.95) -> Estimate:
     """Mean over pairs of models, with a jackknife interval that leaves out whole models.
 
     n pairs of N models are not n observations: those that share a model move together. Leaving
@@ -45,7 +45,7 @@ def mean_over_pairs(a, b, values, level: float = 0.95) -> Jackknife:
 
     Returns
     -------
-    Jackknife
+    Estimate
         Mean and interval from Student's t with N - 1 degrees of freedom.
 
     Raises
@@ -66,7 +66,8 @@ def mean_over_pairs(a, b, values, level: float = 0.95) -> Jackknife:
         raise ValueError(f"wanted pairs of at least three models, got {n}")
     totals = np.bincount(a, values, n) + np.bincount(b, values, n)
     counts = np.bincount(a, minlength=n) + np.bincount(b, minlength=n)
-    return _jackknife(values.mean(), (values.sum() - totals) / (len(values) - counts), level)
+    without = (values.sum() - totals) / (len(values) - counts)
+    return Estimate(*_jackknife(values.mean(), without, level)[:3])
 
 
 def over_models(statistic: Callable, a, b, *columns, level: float = 0.95) -> Jackknife:
