@@ -237,24 +237,28 @@ plt.show()
 figures.style()
 
 # %% [markdown]
-# The same numbers, with the difference of wCKA's r from that of each other measure and its interval
-# over runs:
+# The same numbers: each measure's r and ρ, and by how much wCKA's is higher; intervals are those over
+# runs.
 
 # %% tags=["hide-input"]
+def interval(value, low, high, sign=""):
+    """A number with its interval, as text."""
+    return f"{value:{sign}.2f} ({low:{sign}.2f} to {high:{sign}.2f})"
+
+
 def written(rows):
-    """Correlations and differences as text, a row a measure and a column a factor."""
-    cells = {}
-    for (factor, measure), row in rows.iterrows():
-        r = f"{row.r:.2f} ({row['model low']:.2f} to {row['model high']:.2f})"
-        if measure != "wcka":
-            r += (f"; wCKA {row.difference:+.2f} ({row['model difference low']:+.2f} to "
-                  f"{row['model difference high']:+.2f})")
-        cells[figures.NAMES[measure], factor] = r
-    return pd.Series(cells).unstack()[list(benchmark.FACTORS)].loc[
-        [figures.NAMES[m] for m in benchmark.MEASURES]]
+    """Correlation and wCKA's lead as text, a row a factor and measure."""
+    return pd.DataFrame({
+        "correlation": [interval(r.r, r["model low"], r["model high"]) for _, r in rows.iterrows()],
+        "wCKA's lead": ["" if name[1] == "wcka" else interval(
+            r.difference, r["model difference low"], r["model difference high"], "+")
+            for name, r in rows.iterrows()]}, index=rows.index)
 
 
-pd.concat({"Pearson's r": written(results["pearson"]), "Spearman's ρ": written(results["spearman"])})
+numbers = pd.concat({"Pearson's r": written(results["pearson"]),
+                     "Spearman's ρ": written(results["spearman"])}, axis=1)
+numbers.loc[list(benchmark.FACTORS)].rename(figures.NAMES, level="measure").rename_axis(
+    [None, None]).style
 
 # %% tags=["remove-cell"]
 others = list(benchmark.ACTIVATION_MEASURES)
@@ -283,7 +287,8 @@ say("wider", ((both["model high"] - both["model low"]) / (both["high"] - both["l
 # from {glue:text}`n-pairs` pairs, and these from {glue:text}`n-runs` training runs, whose checkpoints are
 # one network at different ages. One odd run is in hundreds of rows. So next to the paper's intervals stand
 # ones that leave out a whole training run at a time, with all its rows, and see how far the number moves (a
-# jackknife over models {cite}`snijders1999`). They are wider: by a factor of {glue:text}`wider` in the median.
+# jackknife over models {cite}`snijders1999`). They are wider: by a factor of {glue:text}`wider` in the
+# median. They speak for other runs of these architectures and strategies, on these probes; not for others.
 #
 # With the paper's test, {glue:text}`paper-significant` of {glue:text}`n-comparisons` differences between
 # wCKA and another measure are significant at 0.05. That test also takes the two correlations for
@@ -462,7 +467,7 @@ figures.style()
 # Pearson's r again, with one choice changed at a time. The first four rows are those of
 # {numref}`fig-benchmark`.
 
-# %%
+# %% tags=["hide-input"]
 layers = [layer, *(name for name in benchmark.LAYERS if name != layer)]
 asked = {name: [*others, *([benchmark.NO_PSD, *benchmark.UNCENTRED[:2]] if name == layer else [])]
          for name in layers}
@@ -518,7 +523,8 @@ sensitivity = pd.concat({
        for name in ("with biases", "rows normalised", "mean of layers")},
 })[list(benchmark.FACTORS)]
 sensitivity.style.format("{:.2f}", na_rep="–").background_gradient(
-    cmap="cividis", vmin=0, vmax=1, axis=None)
+    cmap="cividis", vmin=0, vmax=1, axis=None).highlight_null(
+    props="background-color: transparent; color: inherit")
 
 # %% tags=["remove-cell"]
 for name, row in (("collapsed", "collapsed networks too"),
@@ -700,7 +706,7 @@ for measure in ("cka", "wcka"):
 # %% tags=["hide-input"]
 pd.Series({"training": seconds["training"], "activations on probes, and dCKA": seconds["probes"],
            "attacks, and predictions on them": seconds["attacks"]},
-          name="seconds of one process").to_frame().style.format("{:.0f}")
+          name="seconds, added over processes").to_frame().style.format("{:.0f}")
 
 # %% [markdown]
 # ## The paper's claims in this chapter
