@@ -378,7 +378,8 @@ def on_probe(models: Sequence[dict], probe_name: str, layer: str, samples: int |
     Returns
     -------
     DataFrame
-        Columns a, b (as ``weights``), probe, samples (-1 for all), agreement, and the measures.
+        Columns a, b (as ``weights``), probe, layer, samples (-1 for all), agreement, and the
+        measures.
     """
     populations, members = networks(models)
     a, b = _listed(members)
@@ -398,7 +399,7 @@ def on_probe(models: Sequence[dict], probe_name: str, layer: str, samples: int |
             predictions.append(population.predict(x))
     confounder = Confounder(x[drawn])
     return pd.DataFrame({
-        "a": a, "b": b, "probe": probe_name, "samples": samples or -1,
+        "a": a, "b": b, "probe": probe_name, "layer": layer, "samples": samples or -1,
         "agreement": _agreement(torch.cat(predictions), a, b),
         **{m: _compare(m, features, (a, b), confounder) for m in measures}})
 
@@ -487,9 +488,10 @@ def _collected(members: pd.DataFrame, weights: pd.DataFrame, seen: pd.DataFrame,
     measures = list(ACTIVATION_MEASURES)
     key = ["a", "b"]
     whole = seen["samples"] == -1
-    table = weights[["differs", *key]].merge(seen.loc[whole, [*key, *measures]], on=key)
-    table["wcka"] = weights["wcka"]
-    table = table.merge(seen[~whole].rename(columns={m: f"{m}, on the probe" for m in measures}))
+    table = weights[["differs", *key, "wcka"]].merge(
+        seen.loc[whole, [*key, *measures]], on=key, validate="1:1").merge(
+        seen[~whole].rename(columns={m: f"{m}, on the probe" for m in measures}), on=key,
+        validate="1:m")
     table["agreement, own attack"] = table.agreement
     if not directed.empty:  # both orders of a pair, then their mean
         ordered = directed.assign(a=directed[key].min(axis=1), b=directed[key].max(axis=1))
@@ -499,4 +501,4 @@ def _collected(members: pd.DataFrame, weights: pd.DataFrame, seen: pd.DataFrame,
     for each in key:
         table[each] = pd.Categorical.from_codes(table[each], members.model)
     first = ["differs", *key, "probe", "agreement", *MEASURES]
-    return table[[*first, *(c for c in table.columns if c not in {*first, "samples"})]]
+    return table[[*first, *(c for c in table.columns if c not in {*first, "layer", "samples"})]]

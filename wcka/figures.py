@@ -120,8 +120,9 @@ def benchmark(table: pd.DataFrame, results: dict[str, pd.DataFrame], ceilings: p
         correlations(column[1], results["pearson"].loc[factor], ceilings[factor])
         correlations(column[2], results["spearman"].loc[factor])
         column[1].set_xticklabels([])
-    for i, (kind, color) in enumerate(PROBES.items()):
-        axes[0, 0].text(0.04, 0.06 + 0.13 * i, kind, color=color, fontsize=9,
+    present = [kind for kind in PROBES if (table.kind == kind).any()]
+    for i, kind in enumerate(present):
+        axes[0, 0].text(0.04, 0.06 + 0.13 * i, kind, color=PROBES[kind], fontsize=9,
                         transform=axes[0, 0].transAxes)
     for row, label in zip(axes[:, 0], ("agreement", "Pearson's r", "Spearman's ρ")):
         row.set_ylabel(label)
@@ -132,6 +133,6 @@ def benchmark(table: pd.DataFrame, results: dict[str, pd.DataFrame], ceilings: p
 
 def name_marks(axes: Axes) -> None:
     """Say left of ``correlations`` what its two lines of marks are."""
-    for height, words in ((1.13, "as in the paper"), (1.02, "over runs")):
+    for height, words in ((1.13, "as in the paper"), (1.02, "over starts")):
         axes.text(-0.08, height, words, ha="right", fontsize=8, color=QUIET,
                   transform=axes.transAxes)
