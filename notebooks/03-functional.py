@@ -89,7 +89,8 @@ if not 1 <= min(checkpoints) <= max(checkpoints) <= epochs:
     raise ValueError(f"checkpoints: wanted epochs from 1 to {epochs}, got {checkpoints}")
 for name, value, low, high in (("train_eps", train_eps, 0, 1), ("eps", eps, 0, 1), ("noise", noise, 0, 1),
                                ("attack_steps", attack_steps, 1, 1000), ("batch_size", batch_size, 1, 60000),
-                               ("train_steps", train_steps, 1, 1000), ("probe_images", probe_images, 10, 10000), ("learned", learned, 0, 1),
+                               ("train_steps", train_steps, 1, 1000), ("probe_images", probe_images, 10, 10000),
+                               ("learned", learned, 0, 1),
                                ("narrowest layer", min(min(a, default=0) for a in architectures), 1, 10000)):
     if not low <= value <= high:
         raise ValueError(f"{name}: wanted {low} to {high}, got {value}")
@@ -303,7 +304,8 @@ say("wider", ((both["model high"] - both["model low"]) / (both["high"] - both["l
 # ## How sure is that?
 #
 # The paper takes Fisher's $z = \operatorname{atanh} r$ with standard error $1/\sqrt{n-3}$, where $n$ is
-# "the sample size", presumably the number of rows. That would be right for independent rows. Ours are
+# "the sample size", presumably the number of rows (for ρ we take the error of Bonett and Wright
+# {cite}`bonett2000`, which is a little larger). That would be right for independent rows. Ours are
 # not: {glue:text}`n-rows` rows come from {glue:text}`n-pairs` pairs, and these from {glue:text}`n-starts`
 # starts. Checkpoints are one network at different ages, and networks of different strategies grew
 # from the same weights. One odd start is in thousands of rows. So next to the paper's intervals stand
@@ -567,8 +569,9 @@ for name, row in (("collapsed", "collapsed networks too"), ("learned", "only net
                   ("kinds", "each kind of pair's mean taken away")):
     for measure in ("procrustes", "wcka"):
         say(f"{name}-{measure}", sensitivity.loc[(row, figures.NAMES[measure]), "seed"], ".2f")
-    glue(f"{name}-best", ", ".join(f"{factor} {best}" for factor, best in
-                                   sensitivity.loc[row].idxmax().items()), display=False)
+    best = sensitivity.loc[row].dropna(axis=1).idxmax()
+    glue(f"{name}-best", ", ".join(f"{factor} {measure}" for factor, measure in best.items())
+         or "nothing (no pairs)", display=False)
 few_move = (sensitivity.loc[f"clean, {few}"] - sensitivity.loc["as above"].drop("wCKA")).abs()
 say("few-move", few_move.max().max(), ".2f")
 say("learned-percent", 100 * learned, ".0f")
