@@ -96,6 +96,23 @@ def test_all_pairs_of_300_against_a_loop(measure, goal, images):
     report(f"{measure}, all pairs of 300", loop / len(some) * len(pairs) / batched, goal)
 
 
+@pytest.mark.parametrize("measure, goal", [("cka", 3), ("dcka", 20)])
+def test_listed_pairs_against_a_loop(measure, goal, images):
+    """The pairs of a grid: each of 60 networks with 14 partners."""
+    activations = initialise(ARCHITECTURE, range(60)).activations(images, 4)
+    a, b = np.repeat(np.arange(60), 14), (np.arange(840) + np.repeat(np.arange(60), 14) + 1) % 60
+    kw = {"inputs": images} if measure == "dcka" else {}
+    function = getattr(wcka, measure)
+
+    def loop():
+        return [function(activations[i], activations[j], **kw) for i, j in zip(a[:10], b[:10])]
+
+    found = wcka.pairwise(measure, activations, (a, b), **kw)
+    np.testing.assert_allclose(found[:10], loop(), atol=1e-9)
+    listed = median_seconds(lambda: wcka.pairwise(measure, activations, (a, b), **kw), 1)
+    report(f"{measure}, 840 listed pairs of 60", median_seconds(loop, 1) * 84 / listed, goal)
+
+
 @pytest.mark.parametrize("size", [32, 64, 128])
 def test_training_a_population_against_a_loop(size):
     images, labels = data.load(split="train")
