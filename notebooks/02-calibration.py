@@ -203,8 +203,7 @@ def summary(rows):
 def interval(row, number):
     """Write a number with its interval, with as many digits as it needs."""
     digits = 3 if abs(row[number]) > 0.01 and row[f"{number} low"] < 0.99 else 5
-    value, low, high = (f"{row[k]:.{digits}f}" for k in (number, f"{number} low", f"{number} high"))
-    return f"{value} ({low} to {high})"
+    return claims.interval(row[number], row[f"{number} low"], row[f"{number} high"], f".{digits}f")
 
 
 by_probe = table.groupby(["measure", "probe"])[table.columns].apply(summary)
@@ -557,7 +556,7 @@ for measure in benchmark.MEASURES:
 tasks = pd.DataFrame(rows, columns=["measure", "pairs", "mean"]).pivot(
     index="measure", columns="pairs", values="mean")
 tasks = tasks.loc[list(benchmark.MEASURES), ["untrained", "different tasks", "same task"]]
-tasks.map(lambda e: f"{e.value:.3f} ({e.low:.3f} to {e.high:.3f})").rename(figures.NAMES)
+tasks.map(lambda e: claims.interval(*e, ".3f")).rename(figures.NAMES)
 
 # %% tags=["remove-cell"]
 glue("other-classes", ", ".join(map(str, other_classes)), display=False)

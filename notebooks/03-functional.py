@@ -40,7 +40,7 @@ from scipy.optimize import isotonic_regression
 import wcka
 from wcka import attacks, benchmark, claims, data, figures
 from wcka.chain import chains
-from wcka.claims import say
+from wcka.claims import interval, say
 from wcka.statistics import compare_measures, correlation, mantel_test, over_models
 
 figures.style()
@@ -221,11 +221,16 @@ plt.show()
 # one similarity by each measure, and as many agreements as there are probes.
 
 # %%
-results = {method: pd.concat({
-    factor: compare_measures(rows.a.map(start_of), rows.b.map(start_of), rows.agreement,
-                             rows[list(benchmark.MEASURES)], method=method)
-    for factor, rows in table.groupby("differs")}, names=["differs"])
-    for method in ("pearson", "spearman")}
+def compared(rows, columns, target="agreement", method="pearson"):
+    """Correlations of similarities with agreement and their differences, by what differs."""
+    return pd.concat({
+        factor: compare_measures(part.a.map(start_of), part.b.map(start_of), part[target],
+                                 part[columns], method=method)
+        for factor, part in rows.groupby("differs")}, names=["differs"])
+
+
+results = {method: compared(table, list(benchmark.MEASURES), method=method)
+           for method in ("pearson", "spearman")}
 
 
 def ceiling(rows):
@@ -248,17 +253,12 @@ figures.style()
 # starts.
 
 # %% tags=["hide-input"]
-def interval(value, low, high, sign=""):
-    """A number with its interval, as text."""
-    return f"{value:{sign}.2f} ({low:{sign}.2f} to {high:{sign}.2f})"
-
-
 def written(rows):
     """Correlation and wCKA's lead as text, a row a factor and measure."""
     return pd.DataFrame({
         "correlation": [interval(r.r, r["model low"], r["model high"]) for _, r in rows.iterrows()],
         "wCKA's lead": ["" if name[1] == "wcka" else interval(
-            r.difference, r["model difference low"], r["model difference high"], "+")
+            r.difference, r["model difference low"], r["model difference high"], "+.2f")
             for name, r in rows.iterrows()]}, index=rows.index)
 
 
@@ -372,10 +372,16 @@ say("model-coverage", 100 * coverage.iloc[1], ".1f")
 # So we look at each kind of probe by itself.
 
 # %% tags=["hide-input"] mystnb={"figure": {"name": "fig-kinds", "caption": "Pearson's r of similarity with agreement, on clean, corrupted and attacked images apart; the similarity is the same in all three."}, "image": {"alt": "Three heat maps side by side, for clean, corrupted and attacked probes: a row for each measure, a column for each factor, the cells hold Pearson's r."}}
-by_kind = {kind: pd.DataFrame({
-    factor: rows[list(benchmark.MEASURES)].corrwith(rows.agreement)
-    for factor, rows in of_kind.groupby("differs")})[list(benchmark.FACTORS)].rename(figures.NAMES)
-    for kind, of_kind in table.groupby("kind")}
+def variant(rows, columns, target="agreement"):
+    """Pearson's r of each measure's column with agreement, by what differs."""
+    return pd.DataFrame({factor: {figures.NAMES[m]: part[c].corr(part[target])
+                                  for m, c in columns.items()}
+                         for factor, part in rows.groupby("differs")}
+                        ).reindex(columns=benchmark.FACTORS)
+
+
+same = {m: m for m in benchmark.MEASURES}
+by_kind = {kind: variant(rows, same) for kind, rows in table.groupby("kind")}
 shown = [kind for kind in figures.PROBES if kind in by_kind]
 fig, panels = plt.subplots(1, len(shown), figsize=(figures.WIDTH, 2.6), squeeze=False)
 for axes, kind in zip(panels[0], shown):
@@ -429,11 +435,8 @@ table["accuracy gap"] = -np.abs(table.a.map(accuracy).to_numpy(float) - table.b.
 on_clean = table[table.kind == "clean"].set_index(["a", "b"]).agreement
 table["clean agreement"] = pd.MultiIndex.from_frame(table[["a", "b"]]).map(on_clean)
 on_probe = [f"{m}, on the probe" for m in others]
-readings = pd.concat({
-    factor: compare_measures(rows.a.map(start_of), rows.b.map(start_of), rows["agreement, own attack"],
-                             rows[[*on_probe, "accuracy gap", "clean agreement", "wcka"]])
-    for factor, rows in table[table.kind != "clean"].dropna(subset=on_probe).groupby("differs")},
-    names=["differs"])
+readings = compared(table[table.kind != "clean"].dropna(subset=on_probe),
+                    [*on_probe, "accuracy gap", "clean agreement", "wcka"], "agreement, own attack")
 
 # %% tags=["hide-input"] mystnb={"figure": {"name": "fig-readings", "caption": "Pearson's r with agreement on all probes but the clean one, drawn as in the middle row of figure 3 above: activation measures probed with images of the kind that the agreement is counted on; two baselines, minus the gap in clean accuracy and the agreement on clean images; and wCKA."}, "image": {"alt": "Four panels, one a factor: correlations of Procrustes, CKA and dCKA on the probe itself, of the gap in accuracy, of the agreement on clean images and of wCKA, with intervals and marks."}}
 fig, panels = plt.subplots(2, 2, figsize=(figures.WIDTH, 6.2), sharex=True, sharey=True)
@@ -447,8 +450,7 @@ plt.show()
 
 # %% tags=["remove-cell"]
 for factor in ("seed", "strategy"):
-    for measure, name in ((on_probe[0], "procrustes"), (on_probe[1], "cka"), ("accuracy gap", "gap"),
-                          ("clean agreement", "clean"), ("wcka", "wcka")):
+    for measure, name in ((on_probe[0], "procrustes"), (on_probe[1], "cka"), ("wcka", "wcka")):
         say(f"reading-{factor}-{name}", readings.loc[(factor, measure), "r"], ".2f")
 
 
@@ -532,15 +534,7 @@ def demeaned(by):
     return wide.assign(**wide[columns] - wide.groupby(by)[columns].transform("mean"))
 
 
-def variant(rows, columns, target="agreement"):
-    """Pearson's r of each measure's column with agreement, by what differs."""
-    return pd.DataFrame({factor: {figures.NAMES[m]: part[c].corr(part[target])
-                                  for m, c in columns.items()}
-                         for factor, part in rows.groupby("differs")})
-
-
-same = {m: m for m in benchmark.MEASURES}
-seen = {m: f"{m}, on the probe" for m in others}
+seen = dict(zip(others, on_probe))
 apart = ["differs", "probe"]
 sensitivity = pd.concat({
     "as above": variant(wide, same),
@@ -559,7 +553,7 @@ sensitivity = pd.concat({
     f"uncentred, {few}": variant(wide, {m: f"{m}, uncentred @ {layer}" for m in others[:2]}),
     **{name: variant(wide, {"wcka": f"wcka, {name}"})
        for name in ("uncentred", "with biases", "rows normalised", "mean of layers")},
-})[list(benchmark.FACTORS)]
+})
 sensitivity.style.format("{:.2f}", na_rep="–").background_gradient(
     cmap="cividis", vmin=0, vmax=1, axis=None).highlight_null(
     props="background-color: transparent; color: inherit")

@@ -35,6 +35,11 @@ def say(name: str, value: float, form: str = ".3f") -> None:
     glue(name, f"{value:{form}}", display=False)
 
 
+def interval(value: float, low: float, high: float, form: str = ".2f") -> str:
+    """A number with its interval, as text."""
+    return f"{value:{form}} ({low:{form}} to {high:{form}})"
+
+
 def verdict(*holds: bool) -> str:
     """Verdict of a claim from its parts: all hold, none does, or some do."""
     return "holds" if all(holds) else "partly" if any(holds) else "fails"

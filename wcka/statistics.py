@@ -60,14 +60,7 @@ def mean_over_pairs(a, b, values, level: float = 0.95) -> Estimate:
     if not np.isfinite(values).all():
         raise ValueError(f"{(~np.isfinite(values)).sum()} of {len(values)} values are not finite; "
                          f"drop and count them first")
-    present, numbers = np.unique(np.concatenate([a, b]), return_inverse=True)
-    (a, b), n = np.split(numbers, 2), len(present)
-    if n < 3:
-        raise ValueError(f"wanted pairs of at least three models, got {n}")
-    totals = np.bincount(a, values, n) + np.bincount(b, values, n)
-    counts = np.bincount(a, minlength=n) + np.bincount(b, minlength=n)
-    without = (values.sum() - totals) / (len(values) - counts)
-    return Estimate(*_jackknife(values.mean(), without, level)[:3])
+    return Estimate(*over_models(np.mean, a, b, values, level=level)[:3])
 
 
 def over_models(statistic: Callable, a, b, *columns, level: float = 0.95) -> Jackknife:
