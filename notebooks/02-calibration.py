@@ -38,11 +38,14 @@ import torch
 from myst_nb import glue
 
 import wcka
-from wcka import benchmark, claims, data, figures
-from wcka.cache import cached
+from wcka import claims, data, figures
+from wcka.cache import cached, run
+from wcka.calibration import calibration
 from wcka.chain import chains
 from wcka.claims import say
 from wcka.population import initialise
+from wcka.probes import PROBES, probe
+from wcka.similarity import MEASURES, NO_PSD
 from wcka.statistics import mean_over_pairs, overlap
 from wcka.training import trained
 
@@ -105,8 +108,8 @@ probe_names = [name for entry in probe_sets
                for name in (corruptions if entry == "corruptions" else [entry])]
 if not {"clean", "fog", "impulse_noise"} <= set(probe_names):
     raise ValueError(f"probe_sets: the claims need clean, fog and impulse_noise; got {probe_sets}")
-if not set(probe_names) <= set(benchmark.PROBES):
-    raise ValueError(f"probe_sets: known are {', '.join(benchmark.PROBES)}; got {probe_sets}")
+if not set(probe_names) <= set(PROBES):
+    raise ValueError(f"probe_sets: known are {', '.join(PROBES)}; got {probe_sets}")
 for name, value, least in (
         ("networks", networks, 3), ("task_networks", task_networks, 3),
         ("epochs_before", epochs_before, 2), ("epochs_after", epochs_after, 2),
@@ -146,10 +149,10 @@ accuracy.loc[[0, early[-1], converged[0], converged[-1]]].rename("test accuracy"
 
 # %%
 common = {"layer": layer, "dataset": dataset, "classes": classes, "seed": seed}
-table = benchmark.run(benchmark.calibration, [
+table = run(calibration, [
     {"ensembles": {"random": untrained, "adjacent": {**trajectory, "compared": converged}},
      "probe_name": name, "samples": None, "draw": 0,
-     "measures": [*benchmark.MEASURES, benchmark.NO_PSD], **common}
+     "measures": [*MEASURES, NO_PSD], **common}
     for name in probe_names], description="probes")
 dead = table[table.similarity.isna()]
 table = table.dropna(subset="similarity")
@@ -160,12 +163,12 @@ glue("n-dead", f"{len(dead):,} of {len(table) + len(dead):,}", display=False)
 def panel(axes, rows):
     """Both ensembles by all measures."""
     figures.boxen(axes, rows, x="measure", y="similarity", hue="ensemble",
-                  order=benchmark.MEASURES, hue_order=list(figures.ENSEMBLES),
+                  order=MEASURES, hue_order=list(figures.ENSEMBLES),
                   palette=figures.ENSEMBLES, legend=False)
     means = rows[rows.ensemble == "adjacent"].groupby("measure").similarity.mean()
-    axes.scatter(np.arange(4) + 0.2, means[list(benchmark.MEASURES)], marker="D", s=40, zorder=5,
+    axes.scatter(np.arange(4) + 0.2, means[list(MEASURES)], marker="D", s=40, zorder=5,
                  color=figures.ENSEMBLES["adjacent"], edgecolor="white")
-    axes.set_xticks(range(4), [figures.NAMES[m] for m in benchmark.MEASURES])
+    axes.set_xticks(range(4), [figures.NAMES[m] for m in MEASURES])
     axes.set(xlabel="", ylim=(-0.03, 1.05))
 
 
@@ -208,8 +211,8 @@ def interval(row, number):
 
 by_probe = table.groupby(["measure", "probe"])[table.columns].apply(summary)
 clean = by_probe.xs("clean", level="probe")
-order = [*benchmark.MEASURES, benchmark.NO_PSD]
-named = {**figures.NAMES, benchmark.NO_PSD: "dCKA, no PSD step"}
+order = [*MEASURES, NO_PSD]
+named = {**figures.NAMES, NO_PSD: "dCKA, no PSD step"}
 pd.DataFrame({
     "floor": [interval(clean.loc[m], "floor") for m in order],
     "spread": [interval(clean.loc[m], "spread") for m in order],
@@ -218,13 +221,13 @@ pd.DataFrame({
 }, index=pd.Index([named[m] for m in order], name="clean probes"))
 
 # %% tags=["remove-cell"]
-activation_measures = list(benchmark.MEASURES[:3])
-for measure in benchmark.MEASURES:
+activation_measures = list(MEASURES[:3])
+for measure in MEASURES:
     say(f"floor-{measure}", clean.loc[measure, "floor"])
-say("floor-no-psd", clean.loc[benchmark.NO_PSD, "floor"])
+say("floor-no-psd", clean.loc[NO_PSD, "floor"])
 say("wcka-highest", clean.loc["wcka", "highest"])
 say("lowest-adjacent", by_probe.lowest.min(), ".4f")
-for measure, name in (("dcka", "psd"), (benchmark.NO_PSD, "no-psd")):
+for measure, name in (("dcka", "psd"), (NO_PSD, "no-psd")):
     say(f"{name}-low", by_probe.loc[measure].floor.min())
     say(f"{name}-high", by_probe.loc[measure].floor.max())
 
@@ -249,15 +252,15 @@ for measure, name in (("dcka", "psd"), (benchmark.NO_PSD, "no-psd")):
 # its network was still moving (its optimiser is not stated). Ours moves earlier in its training:
 
 # %%
-moving = benchmark.calibration(
+moving = calibration(
     {"early": {**trajectory, "compared": early}, "converged": {**trajectory, "compared": converged}},
-    "clean", None, 0, layer, list(benchmark.MEASURES), dataset, classes, seed)
+    "clean", None, 0, layer, list(MEASURES), dataset, classes, seed)
 moving["epoch"] = moving.b.map(dict(enumerate(early))).where(
     moving.ensemble == "early", moving.b.map(dict(enumerate(converged))))
 
 # %% tags=["hide-input"] mystnb={"figure": {"name": "fig-moving", "caption": "How far one network is from its previous epoch, by four measures with clean probes, from the first epoch on. Both axes are logarithmic; the gap are epochs that were not kept."}, "image": {"alt": "Curves of one minus similarity of consecutive epochs against epoch, on logarithmic axes, one a measure: the first epochs at the left, the epochs after convergence at the right."}}
 fig, axes = plt.subplots(figsize=(figures.WIDTH, 3.4))
-for measure in benchmark.MEASURES:
+for measure in MEASURES:
     for ensemble, line in moving[moving.measure == measure].groupby("ensemble"):
         axes.plot(line.epoch, 1 - line.similarity, color=figures.MEASURES[measure],
                   lw=2 if measure == "wcka" else 1.2,
@@ -270,7 +273,7 @@ plt.show()
 first = moving[moving.epoch == 1].set_index("measure").similarity
 early_lowest = moving[(moving.ensemble == "early") & (moving.epoch > 1)].groupby(
     "measure").similarity.min()
-for measure in benchmark.MEASURES:
+for measure in MEASURES:
     say(f"first-{measure}", first[measure], ".2f")
     say(f"early-{measure}", early_lowest[measure], ".2f")
 glue("early-epochs", f"{early[-1]}", display=False)
@@ -288,10 +291,9 @@ glue("early-epochs", f"{early[-1]}", display=False)
 # The same untrained networks, seen through each corruption.
 
 # %% tags=["hide-input"] mystnb={"figure": {"name": "fig-corruptions", "caption": "Similarity of untrained networks by kind of probe; the paper's figure 5, with an example of each corruption. If a measure told of networks only, its rows would be alike. wCKA has no probes: its rows are."}, "image": {"alt": "One row for each kind of probe, with an example image, and four columns of horizontal enhanced box plots of the similarity of untrained networks, one a measure. The column of wCKA is the same in every row."}}
-figures.style(many_marks=True)
 random = table[table.ensemble == "random"]
 fig, row = plt.subplots(1, 4, figsize=(figures.WIDTH, 0.36 * len(probe_names) + 0.9), sharey=True)
-for axes, measure in zip(row, benchmark.MEASURES):
+for axes, measure in zip(row, MEASURES):
     figures.boxen(axes, random[random.measure == measure], y="probe", x="similarity",
                   order=probe_names, color=figures.MEASURES[measure])
     axes.set(xlabel="similarity", ylabel="", xlim=(-0.03, 1.03), title=figures.NAMES[measure])
@@ -301,10 +303,10 @@ for axes, measure in zip(row, benchmark.MEASURES):
 row[0].tick_params(axis="y", pad=30)
 example = int(np.flatnonzero(labels == labels.max())[0])
 for i, name in enumerate(probe_names):
-    picture = benchmark.probe(dataset, tuple(classes), name, seed)[example]
+    picture = probe(dataset, tuple(classes), name, seed)[example]
     figures.thumbnail(row[0], picture, i)
-plt.show()
-figures.style()
+with figures.many_marks():
+    plt.show()
 
 # %% tags=["remove-cell"]
 means = by_probe.floor.unstack()
@@ -313,7 +315,7 @@ spread = by_probe.spread.unstack()
 
 def first_direction(name):
     """Share of the probes' variance along their first principal direction."""
-    x = data.inputs(benchmark.probe(dataset, tuple(classes), name, seed)).double().numpy()
+    x = data.inputs(probe(dataset, tuple(classes), name, seed)).double().numpy()
     squares = np.linalg.svd(x - x.mean(0), compute_uv=False) ** 2
     return squares[0] / squares.sum()
 
@@ -343,16 +345,16 @@ for name, short in (("clean", "clean"), ("fog", "fog"), ("impulse_noise", "impul
 
 # %%
 sizes = sorted({min(n, len(images)) for n in sample_sizes})
-few = benchmark.run(benchmark.calibration, [
+few = run(calibration, [
     {"ensembles": {"random": untrained}, "probe_name": "clean", "samples": n, "draw": draw,
-     "measures": list(benchmark.MEASURES[:3]), **common}
+     "measures": list(MEASURES[:3]), **common}
     for n in sizes for draw in range(sample_draws if n < len(images) else 1)],
     description="numbers of probes")
 few = few.dropna(subset="similarity")
 
 # %% tags=["hide-input"] mystnb={"figure": {"name": "fig-samples", "caption": "Similarity of untrained networks against the number of clean probes; the paper's figure 1b. wCKA uses no probes: its level is dashed."}, "image": {"alt": "Three panels of enhanced box plots of similarity over numbers of probes, one for Procrustes, CKA and dCKA each, and a dashed line at the level of wCKA."}}
 fig, row = plt.subplots(1, 3, figsize=(figures.WIDTH, 3.2), sharey=True)
-for axes, measure in zip(row, benchmark.MEASURES):
+for axes, measure in zip(row, MEASURES):
     figures.boxen(axes, few[few.measure == measure], x="samples", y="similarity", order=sizes,
                   color=figures.MEASURES[measure])
     axes.axhline(clean.loc["wcka", "floor"], color=figures.MEASURES["wcka"], ls="--", lw=1.2)
@@ -395,32 +397,32 @@ def timings(untrained: dict, sizes: list, runs: int, layer: int, dataset: str, c
 
     population, rows = initialise(**untrained), []
     members = [population.member(i) for i in range(len(population))]
-    every_input = data.inputs(benchmark.probe(dataset, tuple(classes), "clean", seed))
+    every_input = data.inputs(probe(dataset, tuple(classes), "clean", seed))
     rng = np.random.default_rng(seed)
     pairs = [rng.choice(len(members), 2, replace=False) for _ in range(runs)]
     for n in sizes:
         inputs = every_input[:n]
         activations = population.activations(inputs, layer)
-        for run, (i, j) in enumerate([pairs[0], *pairs]):  # the first one warms up
+        for repeat, (i, j) in enumerate([pairs[0], *pairs]):  # the first one warms up
             x, y = activations[i], activations[j]
             calls = {"procrustes": (wcka.procrustes, x, y), "cka": (wcka.cka, x, y),
                      "dcka": (wcka.dcka, x, y, inputs), "wcka": (wcka.wcka, members[i], members[j])}
-            rows += [(m, n, seconds(*call)) for m, call in calls.items() if run]
+            rows += [(m, n, seconds(*call)) for m, call in calls.items() if repeat]
     return pd.DataFrame(rows, columns=["measure", "samples", "seconds"])
 
 
 machine = f"{platform.platform()} {platform.processor()} torch {torch.__version__}"
 times = timings(untrained, sorted({min(n, len(images)) for n in timing_sizes}), timing_runs, layer,
                 dataset, classes, seed, machine)
-median = times.groupby(["measure", "samples"]).seconds.median().unstack().loc[list(benchmark.MEASURES)]
+median = times.groupby(["measure", "samples"]).seconds.median().unstack().loc[list(MEASURES)]
 upper = median.iloc[:, -3:]  # the smaller sizes are all overhead
 exponents = {m: np.polyfit(np.log(upper.columns.astype(float)), np.log(upper.loc[m]), 1)[0]
-             for m in benchmark.MEASURES}
+             for m in MEASURES}
 
 # %% tags=["hide-input"] mystnb={"figure": {"name": "fig-time", "caption": "Time of one comparison against the number of probes, on logarithmic axes; the paper's figure 1c. In brackets the slopes of the medians over the last three sizes (0 is constant, 1 proportional). wCKA does not see the probes."}, "image": {"alt": "Enhanced box plots of the time of one comparison against the number of probes, for four measures, on logarithmic axes, each labelled with its growth exponent."}}
 fig, axes = plt.subplots(figsize=(figures.WIDTH, 3.8))
 figures.boxen(axes, times.assign(ms=1e3 * times.seconds), x="samples", y="ms", hue="measure",
-              hue_order=benchmark.MEASURES, palette=figures.MEASURES, legend=False)
+              hue_order=MEASURES, palette=figures.MEASURES, legend=False)
 axes.set(yscale="log", xlabel="probes", ylabel="milliseconds")
 axes.set_xticks(range(median.shape[1]), [f"{n:,}" for n in median.columns])
 axes.set_xlim(-0.6, median.shape[1] + 0.7)
@@ -543,7 +545,7 @@ untaught = initialise(architecture, range(2 * task_networks))
 seen = data.inputs(images)
 a, b = np.triu_indices(2 * task_networks, 1)
 across, rows = (a < task_networks) & (b >= task_networks), []
-for measure in benchmark.MEASURES:
+for measure in MEASURES:
     features = {"untrained": [untaught], "trained": taught}
     for kind, groups in features.items():
         stack = [chains(g) if measure == "wcka" else g.activations(seen, layer) for g in groups]
@@ -555,7 +557,7 @@ for measure in benchmark.MEASURES:
             rows.append((measure, which, mean_over_pairs(a[keep], b[keep], values[keep])))
 tasks = pd.DataFrame(rows, columns=["measure", "pairs", "mean"]).pivot(
     index="measure", columns="pairs", values="mean")
-tasks = tasks.loc[list(benchmark.MEASURES), ["untrained", "different tasks", "same task"]]
+tasks = tasks.loc[list(MEASURES), ["untrained", "different tasks", "same task"]]
 tasks.map(lambda e: claims.interval(*e, ".3f")).rename(figures.NAMES)
 
 # %% tags=["remove-cell"]
@@ -587,12 +589,12 @@ def calibrated(measure):
             "fixed points move by": (moved, moved <= margin)}
 
 
-conditions = pd.DataFrame({m: calibrated(m) for m in benchmark.MEASURES}).T
+conditions = pd.DataFrame({m: calibrated(m) for m in MEASURES}).T
 conditions.map(lambda cell: f"{'✓' if cell[1] else '✗'} {cell[0]:.3f}").rename(figures.NAMES)
 
 # %% tags=["remove-cell"]
 met = conditions.map(lambda cell: bool(cell[1])).sum(axis=1)
-for measure in benchmark.MEASURES:
+for measure in MEASURES:
     glue(f"met-{measure}", f"{met[measure]}", display=False)
 
 # %% [markdown]
@@ -615,7 +617,7 @@ def listed(values, form=".2f"):
 
 lowest, highest = pooled.loc[(slice(None), "adjacent"), "min"], pooled.loc[(slice(None), "random"), "max"]
 lowest, highest = lowest.droplevel(1), highest.droplevel(1)
-centred = {m: (abs(by_probe.loc[m].floor) < 0.02).mean() for m in ("dcka", benchmark.NO_PSD)}
+centred = {m: (abs(by_probe.loc[m].floor) < 0.02).mean() for m in ("dcka", NO_PSD)}
 beyond = 1000 in floors.columns and floors.columns[-1] > 1000
 results = [
     claims.Claim("3.1, fig. 1a", "wCKA is close to 0 for untrained networks",
@@ -629,8 +631,8 @@ results = [
                  claims.verdict(*(clean.loc[["procrustes", "cka"], "floor low"] > 0.1))),
     claims.Claim("3.1, fig. 1a", "dCKA is unbiased: zero on average for untrained networks",
                  f"mean {interval(clean.loc['dcka'], 'floor')} with the paper's positive part, "
-                 f"{interval(clean.loc[benchmark.NO_PSD], 'floor')} without",
-                 claims.verdict(*(abs(clean.loc[["dcka", benchmark.NO_PSD], "floor"]) < 0.02))),
+                 f"{interval(clean.loc[NO_PSD], 'floor')} without",
+                 claims.verdict(*(abs(clean.loc[["dcka", NO_PSD], "floor"]) < 0.02))),
     claims.Claim("3.1, fig. 1a", "dCKA of untrained networks is uncertain: above 0.3, up to 0.5",
                  f"standard deviation {interval(clean.loc['dcka'], 'spread')}; highest pair "
                  f"{clean.loc['dcka', 'highest']:.2f} on clean probes, {highest['dcka']:.2f} on any",
@@ -690,13 +692,13 @@ results = [
     claims.Claim("Fig. 5", "For dCKA, fog makes more variance than impulse noise",
                  f"standard deviation {spread.loc['dcka', 'fog']:.3f} against "
                  f"{spread.loc['dcka', 'impulse_noise']:.3f}; without the positive part "
-                 f"{spread.loc[benchmark.NO_PSD, 'fog']:.3f} against "
-                 f"{spread.loc[benchmark.NO_PSD, 'impulse_noise']:.3f}",
+                 f"{spread.loc[NO_PSD, 'fog']:.3f} against "
+                 f"{spread.loc[NO_PSD, 'impulse_noise']:.3f}",
                  claims.verdict(spread.loc["dcka", "fog"] > spread.loc["dcka", "impulse_noise"])),
     claims.Claim("Fig. 5", "dCKA centres on zero under every corruption",
                  f"mean within 0.02 of zero for {100 * centred['dcka']:.0f} % of the probe sets, "
-                 f"without the positive part for {100 * centred[benchmark.NO_PSD]:.0f} %",
-                 claims.verdict(centred["dcka"] == 1, centred[benchmark.NO_PSD] == 1)),
+                 f"without the positive part for {100 * centred[NO_PSD]:.0f} %",
+                 claims.verdict(centred["dcka"] == 1, centred[NO_PSD] == 1)),
 ]
 claims.show(results)
 

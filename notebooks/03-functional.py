@@ -35,13 +35,23 @@ import numpy as np
 import pandas as pd
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 from myst_nb import glue
-from scipy.optimize import isotonic_regression
 
-import wcka
-from wcka import attacks, benchmark, claims, data, figures
-from wcka.chain import chains
+from wcka import benchmark, claims, figures
+from wcka.checks import distinct, within
 from wcka.claims import interval, say
-from wcka.statistics import compare_measures, correlation, mantel_test, over_models
+from wcka.probes import expand, kind
+from wcka.similarity import ACTIVATION_MEASURES, MEASURES
+from wcka.statistics import (
+    ceilings,
+    compare_by_factor,
+    compare_measures,
+    correlation,
+    mantel_test,
+    over_models,
+    r_by_factor,
+    straightness,
+)
+from wcka.variants import variants
 
 figures.style()
 
@@ -70,30 +80,14 @@ learned: float = 0.95  # clean accuracy from which a network counts as having le
 seed: int = 0  # of the first network, of the corruptions and of the attacks' random starts
 
 # %% tags=["hide-input"]
-every = {"corruptions": list(wcka.CORRUPTIONS), "attacks": list(benchmark.ATTACKS)}
-probe_names = [name for entry in probes for name in every.get(entry, [entry])]
-known = {*benchmark.PROBES, *benchmark.ATTACKS}
-if not {"clean"} < set(probe_names) <= known or len(set(probe_names)) < len(probe_names):
-    raise ValueError(f"probes: wanted clean and some others, each once, of {', '.join(sorted(known))}; "
-                     f"got {probes}")
-for name, values, least in (("architectures", architectures, 2), ("strategies", strategies, 2),
-                            ("seeds", range(seeds), 3), ("checkpoints", checkpoints, 2),
-                            ("classes", classes, 2)):
-    if len(set(map(str, values))) < max(least, len(values)):
-        raise ValueError(f"{name}: wanted at least {least}, all different; got {list(values)}")
-if not set(strategies) <= {"standard", *attacks.ATTACKS}:
-    raise ValueError(f"strategies: known are standard, {', '.join(attacks.ATTACKS)}; got {strategies}")
-if layer not in benchmark.LAYERS:
-    raise ValueError(f"layer: wanted one of {', '.join(benchmark.LAYERS)}; got {layer!r}")
-if not 1 <= min(checkpoints) <= max(checkpoints) <= epochs:
-    raise ValueError(f"checkpoints: wanted epochs from 1 to {epochs}, got {checkpoints}")
-for name, value, low, high in (("train_eps", train_eps, 0, 1), ("eps", eps, 0, 1), ("noise", noise, 0, 1),
-                               ("attack_steps", attack_steps, 1, 1000), ("batch_size", batch_size, 1, 60000),
-                               ("train_steps", train_steps, 1, 1000), ("probe_images", probe_images, 10, 10000),
-                               ("learned", learned, 0, 1),
-                               ("narrowest layer", min(min(a, default=0) for a in architectures), 1, 10000)):
-    if not low <= value <= high:
-        raise ValueError(f"{name}: wanted {low} to {high}, got {value}")
+probe_names = expand(probes)
+distinct(architectures=(architectures, 2), strategies=(strategies, 2), seeds=(range(seeds), 3),
+         checkpoints=(checkpoints, 2), classes=(classes, 2))
+benchmark.check(strategies, layer, checkpoints, epochs)
+within(train_eps=(train_eps, 0, 1), eps=(eps, 0, 1), noise=(noise, 0, 1), learned=(learned, 0, 1),
+       attack_steps=(attack_steps, 1, 1000), train_steps=(train_steps, 1, 1000),
+       batch_size=(batch_size, 1, 60000), probe_images=(probe_images, 10, 10000),
+       narrowest_layer=(min(min(a, default=0) for a in architectures), 1, 10000))
 
 # %% [markdown]
 # ## The experiment (figure 2)
@@ -113,7 +107,7 @@ def arrow(axes, start, end):
                                    color=figures.QUIET, shrinkA=2, shrinkB=2))
 
 
-kinds = pd.Series([benchmark.kind(name) for name in probe_names]).value_counts()
+kinds = pd.Series([kind(name) for name in probe_names]).value_counts()
 shapes = [benchmark.name({"widths": [784, *hidden, 0]}) for hidden in architectures]
 fig, axes = plt.subplots(figsize=(figures.WIDTH, 3.9))
 axes.set(xlim=(-1, 101), ylim=(0, 56))
@@ -155,27 +149,20 @@ models = [{"architecture": {"factory": "mlp", "widths": [784, *hidden, len(class
                             "activation": "relu"}, "strategy": strategy, **settings}
           for hidden in architectures for strategy in strategies]
 probing = {"dataset": dataset, "classes": classes, "seed": seed, "eps": eps,
-           "steps": attack_steps, "noise": noise}
+           "steps": attack_steps, "noise": noise, "images": None, "attacked": None}
 members, table = benchmark.grid(models, probe_names, layer, probe_images, probing)
 
-last = members[members.epoch == max(checkpoints)]
-robust = [column for column in members if column in ("under fgsm", "under pgd")]
-by_cell = last.groupby(["architecture", "strategy"], sort=False)
-by_cell[["accuracy", *robust]].median().assign(
-    lowest=by_cell.accuracy.min(), collapsed=by_cell.collapsed.sum()).style.format(
-    "{:.3f}", subset=["accuracy", "lowest", *robust])
+benchmark.overview(members).style.format(precision=3)
 
 # %% tags=["remove-cell"]
 seconds = table.attrs["seconds"]
-about = members.set_index("model")
-start_of = about.architecture + ", seed " + about.seed.astype(str)
-whole = table
-with_collapsed = sum(table[side].map(about.collapsed).astype(bool) for side in ("a", "b")) > 0
-table = table[~with_collapsed].assign(kind=lambda rows: rows["probe"].map(benchmark.kind))
-for name, number in (("n-networks", len(members)), ("n-starts", start_of[~about.collapsed].nunique()),
+whole, table = table, table[~table.collapsed]
+last = members[members.epoch == max(checkpoints)]
+weak = (members.accuracy < learned) & ~members.collapsed
+for name, number in (("n-networks", len(members)), ("n-starts", members.start[~members.collapsed].nunique()),
                      ("n-pairs", len(table) // len(probe_names)), ("n-rows", len(table)),
-                     ("n-all-rows", len(whole)), ("n-weak", (about.accuracy < learned).sum() - about.collapsed.sum()),
-                     ("n-collapsed", about.collapsed.sum()), ("n-left-out", with_collapsed.sum()),
+                     ("n-all-rows", len(whole)), ("n-weak", weak.sum()),
+                     ("n-collapsed", members.collapsed.sum()), ("n-left-out", whole.collapsed.sum()),
                      ("n-probes", len(probe_names)), ("n-last-collapsed", last.collapsed.sum())):
     say(name, number, ",")
 
@@ -204,12 +191,7 @@ for name, number in (("n-networks", len(members)), ("n-starts", start_of[~about.
 # of variants.) Gaussian noise needs no network: all see the same.
 
 # %% tags=["hide-input"] mystnb={"figure": {"name": "fig-agreement", "caption": "Mean agreement of pairs of networks, by what they differ in and the probe they see."}, "image": {"alt": "Heat map with a row for each probe and a column for each factor; the cells hold the mean agreement of the pairs."}}
-agreement = table.pivot_table(index="probe", columns="differs", values="agreement")
-agreement = agreement.loc[probe_names, list(benchmark.FACTORS)]
-fig, axes = plt.subplots(figsize=(figures.WIDTH * 0.75, 0.3 * len(probe_names) + 0.6))
-figures.heat_map(axes, agreement, cmap="cividis", vmin=agreement.min().min(), vmax=1, cbar=False)
-axes.set_yticklabels([name.replace("_", " ") for name in probe_names])
-axes.xaxis.tick_top()
+figures.agreement(table)
 plt.show()
 
 # %% [markdown]
@@ -221,55 +203,24 @@ plt.show()
 # one similarity by each measure, and as many agreements as there are probes.
 
 # %%
-def compared(rows, columns, target="agreement", method="pearson"):
-    """Correlations of similarities with agreement and their differences, by what differs."""
-    return pd.concat({
-        factor: compare_measures(part.a.map(start_of), part.b.map(start_of), part[target],
-                                 part[columns], method=method)
-        for factor, part in rows.groupby("differs")}, names=["differs"])
-
-
-results = {method: compared(table, list(benchmark.MEASURES), method=method)
-           for method in ("pearson", "spearman")}
-
-
-def ceiling(rows):
-    """Highest r with agreement of anything that has one value a pair, the same on all probes."""
-    mean = rows.groupby(["a", "b"], observed=True).agreement.transform("mean")
-    return np.sqrt(mean.var() / rows.agreement.var())
-
-
-ceilings = pd.Series({factor: ceiling(table[table.differs == factor])
-                      for factor in benchmark.FACTORS})
+results = {method: compare_by_factor(table, MEASURES, method=method) for method in ("pearson", "spearman")}
+highest = ceilings(table)
 
 # %% tags=["hide-input"] mystnb={"figure": {"name": "fig-benchmark", "caption": "The paper's figure 3; columns are what the two networks differ in. Top: similarity by wCKA against agreement, a dot a pair and probe: clean (black), corrupted (orange), attacked (green). Middle and bottom: correlation of each measure with agreement (white dot), with the paper's 95 % interval, which takes all rows for independent (broad bar), and one that leaves out whole starts (thin line). Marks compare each measure with wCKA, by the paper's test (upper line) and over starts (lower line): + where wCKA is ahead, − where it is behind, * p < 0.05, ** p < 0.01, *** p < 0.001, n.s. otherwise. Dotted: the highest r that a similarity can have that knows nothing of the probe."}, "image": {"alt": "Three rows of four panels, one column each for epoch, seed, architecture and strategy. Top: scatter of agreement against wCKA. Middle: Pearson's r of four measures with narrow and wide intervals and marks of significance. Bottom: Spearman's rho in the same way."}}
-figures.style(many_marks=True)
-figures.benchmark(table, results, ceilings)
-plt.show()
-figures.style()
+figures.benchmark(table, results, highest)
+with figures.many_marks():
+    plt.show()
 
 # %% [markdown]
 # The same numbers: each measure's r and ρ, and by how much wCKA's is higher; intervals are those over
 # starts.
 
 # %% tags=["hide-input"]
-def written(rows):
-    """Correlation and wCKA's lead as text, a row a factor and measure."""
-    return pd.DataFrame({
-        "correlation": [interval(r.r, r["model low"], r["model high"]) for _, r in rows.iterrows()],
-        "wCKA's lead": ["" if name[1] == "wcka" else interval(
-            r.difference, r["model difference low"], r["model difference high"], "+.2f")
-            for name, r in rows.iterrows()]}, index=rows.index)
-
-
-numbers = pd.concat({"Pearson's r": written(results["pearson"]),
-                     "Spearman's ρ": written(results["spearman"])}, axis=1)
-numbers.loc[list(benchmark.FACTORS)].rename(figures.NAMES, level="measure").rename_axis(
-    [None, None]).style
+claims.leads(results).style
 
 # %% tags=["remove-cell"]
-others = list(benchmark.ACTIVATION_MEASURES)
 pearson, spearman = results["pearson"], results["spearman"]
+others = list(ACTIVATION_MEASURES)
 later = benchmark.FACTORS[1:]
 both = pd.concat(results)
 comparisons = both.loc[(slice(None), slice(None), others), :]
@@ -279,21 +230,11 @@ say("steiger-significant", (comparisons["p Steiger"] < 0.05).sum(), "d")
 say("meng-significant", (comparisons["p Meng"] < 0.05).sum(), "d")
 say("zou-significant", ((comparisons["Zou low"] > 0) | (comparisons["Zou high"] < 0)).sum(), "d")
 say("model-significant", (comparisons["p model"] < 0.05).sum(), "d")
-
-
-def surely(rows, sign):
-    """By factor, the measures that wCKA is ahead of (sign 1) or behind (-1) at 0.05, as text."""
-    which = {factor: [figures.NAMES[m] for m in others if sign * rows.difference[factor, m] > 0
-                      and rows["p model"][factor, m] < 0.05] for factor in benchmark.FACTORS}
-    return "; ".join(f"{factor} (than {', '.join(beaten)})"
-                     for factor, beaten in which.items() if beaten) or "no factor"
-
-
 for name, rows in (("r", pearson), ("rho", spearman)):
-    glue(f"ahead-{name}", surely(rows, 1), display=False)
-    glue(f"behind-{name}", surely(rows, -1), display=False)
+    glue(f"ahead-{name}", claims.surely(rows, 1), display=False)
+    glue(f"behind-{name}", claims.surely(rows, -1), display=False)
 for factor in benchmark.FACTORS:
-    say(f"ceiling-{factor}", ceilings[factor], ".2f")
+    say(f"ceiling-{factor}", highest[factor], ".2f")
 say("wider", ((both["model high"] - both["model low"]) / (both["high"] - both["low"])).median(), ".0f")
 
 # %% [markdown]
@@ -328,13 +269,14 @@ say("wider", ((both["model high"] - both["model low"]) / (both["high"] - both["l
 # %%
 def simulate(draws, rho=0.5, noise=0.3):
     """Share of draws in which each 95 % interval of r holds the truth; networks as in our grid."""
+    about = members.set_index("model")
     rows = table[(table.differs == "seed") & (table["probe"] == "clean")]
 
     def numbers(of):
         pair = np.stack([rows[side].map(of).astype(str) for side in ("a", "b")], axis=1)
         return np.unique(pair, return_inverse=True)[1].reshape(pair.shape)
 
-    starts, runs = numbers(start_of), numbers(start_of + about.strategy)
+    starts, runs = numbers(about.start), numbers(about.start + about.strategy)
     rng, held, truth = np.random.default_rng(seed), [], np.arctanh(2 * rho / (2 + noise**2))
     for _ in range(draws):
         x, y = noise * rng.standard_normal((2, len(rows)))
@@ -372,42 +314,20 @@ say("model-coverage", 100 * coverage.iloc[1], ".1f")
 # So we look at each kind of probe by itself.
 
 # %% tags=["hide-input"] mystnb={"figure": {"name": "fig-kinds", "caption": "Pearson's r of similarity with agreement, on clean, corrupted and attacked images apart; the similarity is the same in all three."}, "image": {"alt": "Three heat maps side by side, for clean, corrupted and attacked probes: a row for each measure, a column for each factor, the cells hold Pearson's r."}}
-def variant(rows, columns, target="agreement"):
-    """Pearson's r of each measure's column with agreement, by what differs."""
-    return pd.DataFrame({factor: {figures.NAMES[m]: part[c].corr(part[target])
-                                  for m, c in columns.items()}
-                         for factor, part in rows.groupby("differs")}
-                        ).reindex(columns=benchmark.FACTORS)
-
-
-same = {m: m for m in benchmark.MEASURES}
-by_kind = {kind: variant(rows, same) for kind, rows in table.groupby("kind")}
-shown = [kind for kind in figures.PROBES if kind in by_kind]
-fig, panels = plt.subplots(1, len(shown), figsize=(figures.WIDTH, 2.6), squeeze=False)
-for axes, kind in zip(panels[0], shown):
-    figures.heat_map(axes, by_kind[kind], cmap="cividis", vmin=0, vmax=1, cbar=False,
-                     yticklabels=kind == shown[0])
-    axes.set_title(kind)
-    axes.tick_params(axis="x", rotation=35)
+by_kind = {kind: r_by_factor(rows, {m: m for m in MEASURES}) for kind, rows in table.groupby("kind")}
+figures.by_kind(by_kind)
 plt.show()
 
 # %% [markdown]
 # Pairs of different strategy are of several kinds, and so are their numbers:
 
 # %% tags=["hide-input"]
-by_strategies = table[table.differs == "strategy"].assign(
-    which=lambda rows: rows.a.map(about.strategy).astype(str) + " and "
-    + rows.b.map(about.strategy).astype(str))
-means = by_strategies.groupby("which", sort=False)[list(benchmark.MEASURES)].mean().rename(
-    columns=figures.NAMES)
-agreements = by_strategies.pivot_table(index="which", columns="kind", values="agreement")[shown]
-means.join(agreements.add_prefix("agreement, ")).rename_axis(None).style.format("{:.2f}")
+benchmark.by_strategies(members, table).rename(columns=figures.NAMES).style.format("{:.2f}")
 
 # %% tags=["remove-cell"]
-for kind in ("clean", "attacked"):
+for of in ("clean", "attacked"):
     for measure in ("wcka", "cka"):
-        say(f"kind-{kind}-{measure}", by_kind[kind].loc[figures.NAMES[measure], "strategy"]
-            if kind in by_kind else np.nan, ".2f")
+        say(f"kind-{of}-{measure}", by_kind[of].loc[measure, "strategy"] if of in by_kind else np.nan, ".2f")
 
 # %% [markdown]
 # wCKA tells networks that were trained on attacked images from those that were not, and on attacked
@@ -430,40 +350,21 @@ for kind in ("clean", "attacked"):
 # images. So that this is no tautology, all are compared on the other probes only.
 
 # %%
-accuracy = about.accuracy
-table["accuracy gap"] = -np.abs(table.a.map(accuracy).to_numpy(float) - table.b.map(accuracy).to_numpy(float))
-on_clean = table[table.kind == "clean"].set_index(["a", "b"]).agreement
-table["clean agreement"] = pd.MultiIndex.from_frame(table[["a", "b"]]).map(on_clean)
 on_probe = [f"{m}, on the probe" for m in others]
-readings = compared(table[table.kind != "clean"].dropna(subset=on_probe),
+readings = compare_by_factor(table[table.kind != "clean"].dropna(subset=on_probe),
                     [*on_probe, "accuracy gap", "clean agreement", "wcka"], "agreement, own attack")
 
 # %% tags=["hide-input"] mystnb={"figure": {"name": "fig-readings", "caption": "Pearson's r with agreement on all probes but the clean one, drawn as in the middle row of figure 3 above: activation measures probed with images of the kind that the agreement is counted on; two baselines, minus the gap in clean accuracy and the agreement on clean images; and wCKA."}, "image": {"alt": "Four panels, one a factor: correlations of Procrustes, CKA and dCKA on the probe itself, of the gap in accuracy, of the agreement on clean images and of wCKA, with intervals and marks."}}
-fig, panels = plt.subplots(2, 2, figsize=(figures.WIDTH, 6.2), sharex=True, sharey=True)
-for factor, axes in zip(benchmark.FACTORS, panels.flat):
-    figures.correlations(axes, readings.loc[factor])
-    axes.text(0.5, 1.22, factor, ha="center", transform=axes.transAxes)
-for axes in panels[:, 0]:
-    axes.set_ylabel("Pearson's r")
-    figures.name_marks(axes)
+figures.readings(readings)
 plt.show()
 
 # %% tags=["remove-cell"]
 for factor in ("seed", "strategy"):
     for measure, name in ((on_probe[0], "procrustes"), (on_probe[1], "cka"), ("wcka", "wcka")):
         say(f"reading-{factor}-{name}", readings.loc[(factor, measure), "r"], ".2f")
-
-
-def beaten(rival, sure):
-    """Factors where a rival has a higher r than wCKA, significantly over starts if `sure`."""
-    rows = readings.xs(rival, level="measure").loc[list(benchmark.FACTORS)]
-    which = rows.index[(rows.difference < 0) & ((rows["p model"] < 0.05) | (not sure))]
-    return ", ".join(which) or "no factor"
-
-
 for rival, name in ((on_probe[0], "procrustes"), ("accuracy gap", "gap"), ("clean agreement", "clean")):
-    glue(f"{name}-ahead", beaten(rival, sure=False), display=False)
-    glue(f"{name}-surely-ahead", beaten(rival, sure=True), display=False)
+    glue(f"{name}-ahead", claims.ahead(readings, rival, sure=False), display=False)
+    glue(f"{name}-surely-ahead", claims.ahead(readings, rival, sure=True), display=False)
 
 # %% [markdown]
 # For strategy, Procrustes on the probe itself reaches {glue:text}`reading-strategy-procrustes` and CKA
@@ -482,17 +383,9 @@ for rival, name in ((on_probe[0], "procrustes"), ("accuracy gap", "gap"), ("clea
 # ## All measures, pair by pair
 
 # %% tags=["hide-input"] mystnb={"figure": {"name": "fig-scatter", "caption": "Similarity against agreement for each measure (rows) and factor (columns), a dot a pair and probe: clean (black), corrupted (orange), attacked (green)."}, "image": {"alt": "Sixteen scatter plots of agreement against similarity: rows are Procrustes, CKA, dCKA and wCKA, columns epoch, seed, architecture and strategy; dots coloured by kind of probe."}}
-figures.style(many_marks=True)
-fig, grid = plt.subplots(4, 4, figsize=(figures.WIDTH, 8), sharex=True, sharey=True)
-for measure, row in zip(benchmark.MEASURES, grid):
-    row[0].set_ylabel(f"agreement\n({figures.NAMES[measure]})")
-    for factor, axes in zip(benchmark.FACTORS, row):
-        figures.scatter(axes, table[table.differs == factor], measure)
-for factor, top, bottom in zip(benchmark.FACTORS, grid[0], grid[-1]):
-    top.set_title(factor)
-    bottom.set_xlabel("similarity")
-plt.show()
-figures.style()
+figures.scatters(table, MEASURES)
+with figures.many_marks():
+    plt.show()
 
 # %% [markdown]
 # ## Which choices matter?
@@ -501,77 +394,26 @@ figures.style()
 # {numref}`fig-benchmark`.
 
 # %% tags=["hide-input"]
-few = f"{probe_images} images"
-asked = {name: [benchmark.NO_PSD, *benchmark.UNCENTRED[:2]] if name == layer else others
-         for name in benchmark.LAYERS}
-variants = benchmark.weights(models).drop(columns=["differs", "wcka"])
-clean = benchmark.run(benchmark.on_probe, [
-    {"models": models, "probe_name": "clean", "layer": name, "samples": probe_images,
-     "measures": columns, "probing": probing} for name, columns in asked.items()],
-    description="variants")
-for name, part in clean.groupby("layer"):
-    variants = variants.assign(**{f"{column} @ {name}": part[column].to_numpy()
-                                  for column in asked[name]})
-for side in ("a", "b"):
-    variants[side] = members.model.to_numpy()[variants[side]]
-wide = table.astype({"a": str, "b": str}).merge(variants, on=["a", "b"])
-of_clean = wide[wide.kind == "clean"].set_index(["a", "b"])[on_probe].add_suffix(", clean")
-wide = wide.join(of_clean, on=["a", "b"])
-
-
-def of_both(column):
-    """A number of the two networks of each row, as two columns."""
-    return pd.DataFrame({side: wide[side].map(about[column]) for side in ("a", "b")})
-
-
-kind_of_network = about.architecture + about.strategy + about.epoch.astype(str)
-wide["kind of pair"] = wide.a.map(kind_of_network) + wide.b.map(kind_of_network)
-
-
-def demeaned(by):
-    """Similarities and agreement less their means over the rows that are alike in `by`."""
-    columns = [*benchmark.MEASURES, "agreement"]
-    return wide.assign(**wide[columns] - wide.groupby(by)[columns].transform("mean"))
-
-
-seen = dict(zip(others, on_probe))
-apart = ["differs", "probe"]
-sensitivity = pd.concat({
-    "as above": variant(wide, same),
-    "collapsed networks too": variant(whole, same),
-    "only networks that have learned": variant(wide[of_both("accuracy").min(axis=1) >= learned], same),
-    "last epoch only": variant(wide[of_both("epoch").min(axis=1) == max(checkpoints)], same),
-    "each probe's mean taken away": variant(demeaned(apart), same),
-    "each kind of pair's mean taken away": variant(demeaned([*apart, "kind of pair"]), same),
-    "each under its own attack": variant(wide, same, "agreement, own attack"),
-    f"on the probe, {few}": variant(wide, seen),
-    f"on the probe, {few}, each under its own attack": variant(wide, seen, "agreement, own attack"),
-    f"clean, {few}": variant(wide, {m: f"{c}, clean" for m, c in seen.items()}),
-    **{f"{name}, {few}": variant(wide, {m: f"{m} @ {name}" for m in others})
-       for name in asked if name != layer},
-    f"no PSD step, {few}": variant(wide, {"dcka": f"{benchmark.NO_PSD} @ {layer}"}),
-    f"uncentred, {few}": variant(wide, {m: f"{m}, uncentred @ {layer}" for m in others[:2]}),
-    **{name: variant(wide, {"wcka": f"wcka, {name}"})
-       for name in ("uncentred", "with biases", "rows normalised", "mean of layers")},
-})
-sensitivity.style.format("{:.2f}", na_rep="–").background_gradient(
+sensitivity = variants(models, members, whole, layer, probe_images, probing, learned)
+sensitivity.rename(figures.NAMES, level=1).style.format("{:.2f}", na_rep="–").background_gradient(
     cmap="cividis", vmin=0, vmax=1, axis=None).highlight_null(
     props="background-color: transparent; color: inherit")
 
 # %% tags=["remove-cell"]
+few = f"{probe_images} images"
 for name, row in (("collapsed", "collapsed networks too"), ("learned", "only networks that have learned"),
                   ("kinds", "each kind of pair's mean taken away")):
     for measure in ("procrustes", "wcka"):
-        say(f"{name}-{measure}", sensitivity.loc[(row, figures.NAMES[measure]), "seed"], ".2f")
-    best = sensitivity.loc[row].dropna(axis=1).idxmax()
+        say(f"{name}-{measure}", sensitivity.loc[(row, measure), "seed"], ".2f")
+    best = sensitivity.loc[row].dropna(axis=1).idxmax().map(figures.NAMES)
     glue(f"{name}-best", ", ".join(f"{factor} {measure}" for factor, measure in best.items())
          or "nothing (no pairs)", display=False)
-few_move = (sensitivity.loc[f"clean, {few}"] - sensitivity.loc["as above"].drop("wCKA")).abs()
+few_move = (sensitivity.loc[f"clean, {few}"] - sensitivity.loc["as above"].drop("wcka")).abs()
 say("few-move", few_move.max().max(), ".2f")
 say("learned-percent", 100 * learned, ".0f")
 changes = {name: sensitivity.loc[(row, measure)] - sensitivity.loc[("as above", measure)]
-           for name, row, measure in (("wang", "rows normalised", "wCKA"), ("bias", "with biases", "wCKA"),
-                                      ("psd", f"no PSD step, {few}", "dCKA"))}
+           for name, row, measure in (("wang", "rows normalised", "wcka"), ("bias", "with biases", "wcka"),
+                                      ("psd", f"no PSD step, {few}", "dcka"))}
 for name, change in changes.items():
     say(f"{name}-low", change.min(), "+.2f")
     say(f"{name}-high", change.max(), "+.2f")
@@ -607,7 +449,7 @@ square = benchmark.all_pairs(models, max(checkpoints), probe_names, layer, probi
 rows = last.index.to_numpy()
 position = pd.Series(np.arange(len(rows)), index=rows)
 alive = last.index[~last.collapsed]
-columns = ["agreement", *benchmark.MEASURES]
+columns = ["agreement", *MEASURES]
 
 
 def matrix(column):
@@ -621,7 +463,6 @@ def matrix(column):
     return values
 
 
-figures.style(many_marks=True)
 fig, panels = plt.subplots(2, 3, figsize=(figures.WIDTH, 5.4))
 block = len(strategies) * seeds
 bars = {}
@@ -640,8 +481,8 @@ panels[1, 2].axis("off")
 for i, (label, image) in enumerate(bars.items()):
     scale = panels[1, 2].inset_axes([0.05, 0.75 - 0.5 * i, 0.9, 0.08])
     fig.colorbar(image, cax=scale, orientation="horizontal", label=label)
-plt.show()
-figures.style()
+with figures.many_marks():
+    plt.show()
 
 # %% [markdown]
 # For such a table Mantel's test {cite}`mantel1967` gives a p-value for each measure: permute the networks
@@ -661,8 +502,8 @@ like = like.assign(**like[columns] - like.groupby(like.a.map(kind_of))[columns].
 
 def association(rows, strata=None):
     """r with agreement, its interval, Mantel's p and r without one network; a row a measure."""
-    starts = (members.model.map(start_of)[rows[side]] for side in ("a", "b"))
-    r = compare_measures(*starts, rows.agreement, rows[list(benchmark.MEASURES)])
+    starts = (members.start[rows[side]] for side in ("a", "b"))
+    r = compare_measures(*starts, rows.agreement, rows[list(MEASURES)])
     without = pd.DataFrame({one: rows[(rows.a != one) & (rows.b != one)][columns].corr().agreement[1:]
                             for one in alive})
     p = [mantel_test(rows.a.map(number), rows.b.map(number), rows.agreement, rows[m], strata, seed=seed)
@@ -683,7 +524,7 @@ for name, rows, without in (("all", live, without_all), ("like", like, without_l
     r = rows[columns].corr().agreement
     odd = (without.loc["wcka"] - r["wcka"]).abs().idxmax()
     glue(f"{name}-odd", members.model[odd], display=False)
-    for measure in benchmark.MEASURES:
+    for measure in MEASURES:
         say(f"{name}-{measure}", r[measure], ".2f")
         say(f"{name}-{measure}-without", without.loc[measure, odd], ".2f")
 
@@ -706,48 +547,16 @@ for name, rows, without in (("all", live, without_all), ("like", like, without_l
 # to each layer by wCKA. The networks are those of the deepest architecture at the last epoch; numbers are means over seeds, or
 # over pairs of seeds.
 
-# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-layers", "caption": "Similarity of each layer (rows) with each layer (columns): within one network, between two networks of different seed, and between networks of different strategy. Top: CKA of activations on clean test images. Bottom: wCKA of the chains up to that layer. The last layer is the logits."}, "image": {"alt": "Six heat maps in two rows, CKA of activations above and wCKA of chains below: layers within a network, between seeds, and between strategies."}}
+# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-layers", "caption": "Similarity of each layer (rows) with each layer (columns): within one network, between two networks of different seed, and between the first and the last strategy. Top: CKA of activations on clean test images. Bottom: wCKA of the chains up to that layer. The last layer is the logits."}, "image": {"alt": "Six heat maps in two rows, CKA of activations above and wCKA of chains below: layers within a network, between seeds, and between strategies."}}
 deepest = max(architectures, key=lambda hidden: (len(hidden), sum(hidden)))
-depth = len(deepest) + 1
-pools = []
-for population, model in zip(benchmark.networks(models)[0], models):
-    if (model["architecture"]["widths"][1:-1] == deepest
-            and model["strategy"] in (strategies[0], strategies[-1])):
-        pools.append(population[(population.members.epoch == max(checkpoints)).to_numpy()])
-inputs = data.inputs(benchmark.probe(dataset, tuple(classes), "clean"))
-
-
-def by_layer(measure):
-    """Similarities of all layers of all networks of two pools: (pool, seed, layer) twice."""
-    features = [[chains(pool, layer=k) if measure == "wcka" else pool.activations(inputs, k)
-                 for k in range(1, depth + 1)] for pool in pools]
-    flat = [layer[i] for layers in features for i in range(seeds) for layer in layers]
-    shape = (len(pools), seeds, depth)
-    return wcka.pairwise(measure, flat).reshape(*shape, *shape)
-
-
-fig, panels = plt.subplots(2, 3, figsize=(figures.WIDTH, 5))
-off, maps = ~np.eye(seeds, dtype=bool), {}
-for measure, row in zip(("cka", "wcka"), panels):
-    s = by_layer(measure)
-    maps[measure] = {"within a network": s[0, :, :, 0].diagonal(axis1=0, axis2=2).mean(-1),
-            "between seeds": s[0, :, :, 0].swapaxes(1, 2)[off].mean(0),
-            f"{strategies[0]} and {strategies[-1]}": s[0, :, :, -1].diagonal(axis1=0, axis2=2).mean(-1)}
-    for axes, (title, values) in zip(row, maps[measure].items()):
-        numbers = range(1, depth + 1)
-        figures.heat_map(axes, pd.DataFrame(values, numbers, numbers), cmap="cividis", vmin=0, vmax=1,
-                         cbar=False, xticklabels=measure == "wcka", yticklabels=axes is row[0])
-        if measure == "cka":
-            axes.set_title(title)
-    row[0].set_ylabel(f"layer ({figures.NAMES[measure]})")
-for axes in panels[-1]:
-    axes.set_xlabel("layer")
+maps = benchmark.by_layer(models, deepest, (strategies[0], strategies[-1]), max(checkpoints), probing)
+figures.layers(maps)
 plt.show()
 
 # %% tags=["remove-cell"]
 for measure in ("cka", "wcka"):
-    for title, name in (("between seeds", "seeds"), (f"{strategies[0]} and {strategies[-1]}", "strategies")):
-        diagonal = maps[measure][title].diagonal()
+    for name in ("seeds", "strategies"):
+        diagonal = maps[measure][f"between {name}"].diagonal()
         say(f"layers-{measure}-{name}-low", diagonal.min(), ".2f")
         say(f"layers-{measure}-{name}-high", diagonal.max(), ".2f")
 
@@ -780,72 +589,30 @@ pd.Series({"training": seconds["training"], "activations on probes, and dCKA": s
 # fit, the variance of a pair's mean agreement that a line explains with what a monotone curve explains.
 
 # %% tags=["hide-input"]
-def strongest(rows):
-    """Verdict of: wCKA has the highest correlation, from its comparisons with the others."""
-    ahead, sure = rows.drop("wcka").difference > 0, rows.drop("wcka")["p model"] < 0.05
-    if ahead.all():
-        return "holds" if sure.all() else "partly"
-    return "fails" if (sure & ~ahead).any() else "cannot be told"
+def straight(rows):
+    """Shares that a line and a rising curve explain; agreement averaged over probes."""
+    pairs = rows.groupby(["a", "b"], observed=True)[["wcka", "agreement"]].mean()
+    return straightness(pairs.wcka, pairs.agreement, seed=seed)
 
 
-def similar(*tables, margin=0.1):
-    """Verdict of: wCKA does as well as the others, within a margin."""
-    leads = pd.concat(tables)[["model difference low", "model difference high"]].drop("wcka")
-    low, high = leads.to_numpy().T
-    if (low >= -margin).all() and (high <= margin).all():
-        return "holds"
-    return "fails" if ((high < -margin) | (low > margin)).any() else "cannot be told"
-
-
-def found(rows):
-    """Correlations of all measures, with intervals over starts."""
-    return ", ".join(f"{figures.NAMES[m]} {interval(r.r, r['model low'], r['model high'])}"
-                     for m, r in rows.iterrows())
-
-
-def explained(rows, measure="wcka", folds=10):
-    """Out-of-sample R squared of a line and of a monotone curve, agreement averaged over probes."""
-    pairs = rows.groupby(["a", "b"], observed=True)[[measure, "agreement"]].mean()
-    pairs = pairs.sample(frac=1, random_state=seed)
-    fold, rest = np.arange(len(pairs)) % folds, []
-    for k in range(folds):
-        fit, kept = pairs[fold != k].sort_values(measure), pairs[fold == k]
-        line = np.polyval(np.polyfit(fit[measure], fit.agreement, 1), kept[measure])
-        curve = np.interp(kept[measure], fit[measure], isotonic_regression(fit.agreement.to_numpy()).x)
-        rest.append([((kept.agreement - fitted) ** 2).sum() for fitted in (line, curve)])
-    return 1 - np.sum(rest, axis=0) / ((pairs.agreement - pairs.agreement.mean()) ** 2).sum()
-
-
-straight = {factor: explained(table[table.differs == factor]) for factor in benchmark.FACTORS}
-after = sensitivity.loc["only networks that have learned"]
-stars = both.loc[(slice(None), list(later), others), :]
+shares = {factor: straight(rows) for factor, rows in table.groupby("differs", sort=False)}
 blind = pearson.loc["strategy"].drop("wcka")
 results_of_claims = [
     claims.Claim("3.2, fig. 3", "All measures do similarly well for two epochs of one network",
-                 f"Pearson: {found(pearson.loc['epoch'])}. Spearman: {found(spearman.loc['epoch'])}",
-                 similar(pearson.loc["epoch"], spearman.loc["epoch"])),
-    *(claims.Claim("3.2, fig. 3", f"wCKA has the strongest {which} correlation: {factor}",
-                   found(rows.loc[factor]) + (
-                       "; only networks that have learned: " + ", ".join(
-                           f"{m} {value:.2f}" for m, value in after[factor].items())
-                       if which == "Pearson" else ""), strongest(rows.loc[factor]))
-      for which, rows in (("Pearson", pearson), ("Spearman", spearman)) for factor in later),
-    claims.Claim("Fig. 3", "The differences between wCKA and the others are significant at 0.001",
-                 f"seed, architecture and strategy, Pearson and Spearman: "
-                 f"{(stars['p Fisher'] < 0.001).sum()} of {len(stars)} by the paper's test, "
-                 f"{(stars['p model'] < 0.001).sum()} over starts "
-                 f"({(stars['p model'] < 0.05).sum()} at 0.05)",
-                 claims.verdict((stars["p model"] < 0.001).all(), (stars["p model"] < 0.001).any())),
+                 f"Pearson: {claims.found(pearson.loc['epoch'])}. Spearman: {claims.found(spearman.loc['epoch'])}",
+                 claims.similar(pearson.loc["epoch"], spearman.loc["epoch"])),
+    *claims.strongest_by_factor("3.2, fig. 3", results, later, sensitivity.loc["only networks that have learned"]),
+    claims.significant("Fig. 3", results, later),
     claims.Claim("3.2", "For different strategies wCKA finds some similarity, the others fail to",
-                 f"Pearson: {found(pearson.loc['strategy'])}; measured on the probe: " + ", ".join(
-                     f"{m} {value:.2f}" for m, value
+                 f"Pearson: {claims.found(pearson.loc['strategy'])}; measured on the probe: " + ", ".join(
+                     f"{figures.NAMES[m]} {value:.2f}" for m, value
                      in sensitivity.loc[f"on the probe, {few}", "strategy"].items()),
                  claims.verdict(pearson.loc[("strategy", "wcka"), "model low"] > 0,
                                 (blind["model low"] <= 0).all())),
     claims.Claim("3.2, 4", "wCKA is linear in functional similarity",
                  "a line explains, a monotone curve explains: " + "; ".join(
-                     f"{factor} {line:.0%}, {curve:.0%}" for factor, (line, curve) in straight.items()),
-                 claims.verdict(*(line >= curve - 0.02 for line, curve in straight.values()))),
+                     f"{factor} {line:.0%}, {curve:.0%}" for factor, (line, curve) in shares.items()),
+                 claims.verdict(*(line >= curve - 0.02 for line, curve in shares.values()))),
 ]
 claims.show(results_of_claims)
 

@@ -13,8 +13,11 @@ import torch
 from conftest import ARCHITECTURE
 
 import wcka
-from wcka import benchmark, corruptions, data
+from wcka import corruptions, data
+from wcka.cache import run
+from wcka.calibration import calibration
 from wcka.population import initialise
+from wcka.similarity import MEASURES, NO_PSD
 from wcka.training import trained
 
 RANDOM = {"architecture": ARCHITECTURE, "seeds": [0, 1, 2]}
@@ -24,9 +27,9 @@ TRAJECTORY = {"architecture": {**ARCHITECTURE, "widths": [784, 8, 3]}, "seeds": 
 
 
 def unit(ensembles, layer=4, **changes):
-    return benchmark.calibration(**{
+    return calibration(**{
         "ensembles": ensembles, "probe_name": "fog", "samples": 60, "draw": 1, "layer": layer,
-        "measures": [*benchmark.MEASURES, benchmark.NO_PSD], "dataset": "mnist",
+        "measures": [*MEASURES, NO_PSD], "dataset": "mnist",
         "classes": [0, 1, 2], "seed": 5, **changes})
 
 
@@ -39,7 +42,7 @@ def test_all_pairs_are_the_measures_of_the_named_models_and_probes():
     with torch.no_grad():
         u, v = a[:-1](x), b[:-1](x)
     expected = {"procrustes": wcka.procrustes(u, v), "cka": wcka.cka(u, v),
-                "dcka": wcka.dcka(u, v, x), benchmark.NO_PSD: wcka.dcka(u, v, x, psd=False),
+                "dcka": wcka.dcka(u, v, x), NO_PSD: wcka.dcka(u, v, x, psd=False),
                 "wcka": wcka.wcka(a, b)}
     found = table[(table.a == 0) & (table.b == 2)].set_index("measure").similarity
     assert found.to_dict() == pytest.approx(expected, abs=1e-5)
@@ -56,12 +59,12 @@ def test_consecutive_pairs_are_those_of_the_checkpoints_compared():
 
 
 def test_run_stacks_units_in_order_and_in_other_processes():
-    table = benchmark.run(benchmark.calibration, [
+    table = run(calibration, [
         {"ensembles": {"random": RANDOM}, "probe_name": name, "samples": 20, "draw": 0, "layer": 4,
          "measures": ["cka"], "dataset": "mnist", "classes": [0, 1, 2]}
         for name in ("stripe", "clean")], jobs=2)
     assert table["probe"].tolist() == ["stripe"] * 3 + ["clean"] * 3
-    alone = benchmark.run(benchmark.calibration, [
+    alone = run(calibration, [
         {"ensembles": {"random": RANDOM}, "probe_name": "clean", "samples": 20, "draw": 0,
          "layer": 4, "measures": ["cka"], "dataset": "mnist", "classes": [0, 1, 2]}], jobs=1)
     np.testing.assert_allclose(table.similarity[3:], alone.similarity, atol=1e-12)
@@ -70,7 +73,7 @@ def test_run_stacks_units_in_order_and_in_other_processes():
 SCRIPT = """
 import time
 import pandas as pd
-from wcka import benchmark, cache
+from wcka import cache
 
 @cache.cached
 def slow(i):
@@ -78,7 +81,7 @@ def slow(i):
     open(f"{i}.computed", "a").write("x")
     return pd.DataFrame({"i": [i], "square": [i * i]})
 
-benchmark.run(slow, [{"i": i} for i in range(8)], jobs=1).to_csv("table.csv", index=False)
+cache.run(slow, [{"i": i} for i in range(8)], jobs=1).to_csv("table.csv", index=False)
 """
 
 

@@ -15,6 +15,7 @@ from torch import nn
 import wcka
 from wcka import attacks, benchmark, data
 from wcka.chain import linear_layers
+from wcka.variants import variants
 
 SETTINGS = {"seeds": [0, 1], "dataset": "mnist", "classes": [0, 1, 2], "epochs": 2,
             "checkpoints": [1, 2], "batch_size": 512, "eps": 0.1, "attack_steps": 2}
@@ -22,7 +23,7 @@ MODELS = [{"architecture": {"factory": "mlp", "widths": [784, *hidden, 3], "acti
            "strategy": strategy, **SETTINGS}
           for hidden in ([8], [16, 12]) for strategy in ("standard", "fgsm")]
 PROBING = {"dataset": "mnist", "classes": [0, 1, 2], "seed": 3, "eps": 0.1, "steps": 2,
-           "noise": 0.2}
+           "noise": 0.2, "images": None, "attacked": None}
 PROBES = ["clean", "stripe", "gaussian_noise", "pgd", "trades"]
 ARGUMENTS = (MODELS, PROBES, "last hidden", 100, PROBING)
 
@@ -101,24 +102,39 @@ def test_an_attacked_probe_is_made_against_both(grid, networks, digits, attack):
     def against(network, x, y):
         parts = zip(x.split(128), y.split(128))
         seeds = [int(np.random.SeedSequence([3, i]).generate_state(1)[0]) for i in range(25)]
-        return torch.cat([attacks.ATTACKS[attack](network, *part, 0.1, 2, seed)
+        return torch.cat([attacks.BY_GRADIENT[attack](network, *part, 0.1, 2, seed)
                           for part, seed in zip(parts, seeds)])
 
+    order = torch.from_numpy(np.random.default_rng(3).permutation(3147))
+    images, labels = images[order], labels[order]
     for factor in ("strategy", "architecture"):
         found = row(grid, factor, attack, 2)
         a, b = networks[found.a], networks[found.b]
-        halves = [wcka.agreement(a(x), b(x)) for x in (against(n, images, labels) for n in (a, b))]
+        x, y = (against(n, images, labels) for n in (a, b))
         # A gradient within rounding of zero may have another sign in a batched product.
-        assert found.agreement == pytest.approx(np.mean(halves), abs=2e-3)
-        some = drawn()
-        x, y = (against(n, images[some], labels[some]) for n in (a, b))
-        assert found["agreement, own attack"] == pytest.approx(wcka.agreement(a(x), b(y)), abs=0.02)
+        assert found.agreement == pytest.approx(
+            np.mean([wcka.agreement(a(moved), b(moved)) for moved in (x, y)]), abs=2e-3)
+        assert found["agreement, own attack"] == pytest.approx(wcka.agreement(a(x), b(y)), abs=2e-3)
         with torch.no_grad():
-            expected = wcka.cka(a[:-1](x), b[:-1](y))
+            expected = wcka.cka(a[:-1](x[:100]), b[:-1](y[:100]))
         assert found["cka, on the probe"] == pytest.approx(expected, abs=5e-3)
         about = grid[0].set_index("model").loc[found.a]
-        right = (a(against(a, images, labels)).argmax(1) == labels).double().mean().item()
+        right = (a(x).argmax(1) == labels).double().mean().item()
         assert about[f"under {attack}"] == pytest.approx(right, abs=2e-3)
+
+
+def test_baselines_kinds_and_starts(grid):
+    members, table = grid[0].set_index("model"), grid[1]
+    a, b = (members.loc[table[side]].reset_index(drop=True) for side in ("a", "b"))
+    np.testing.assert_allclose(table["accuracy gap"], -(a.accuracy - b.accuracy).abs())
+    assert (table["start a"] == a.architecture + ", seed " + a.seed.astype(str)).all()
+    assert (table.collapsed == (a.collapsed | b.collapsed)).all()
+    clean = table[table["probe"] == "clean"].set_index(["a", "b"]).agreement
+    expected = clean.loc[list(zip(table.a, table.b))]
+    np.testing.assert_array_equal(table["clean agreement"], expected)
+    assert dict(zip(table["probe"], table.kind)) == {
+        "clean": "clean", "stripe": "corrupted", "gaussian_noise": "attacked", "pgd": "attacked",
+        "trades": "attacked"}
 
 
 def test_variants_of_wcka(grid, networks):
@@ -164,6 +180,40 @@ def test_all_pairs(grid, networks, digits):
             np.mean([wcka.agreement(a(x), b(x)) for x in (images, noisy)]))
         assert found.cka == pytest.approx(wcka.cka(a(images), b(images)), abs=1e-5)
     assert found.wcka == pytest.approx(wcka.wcka(a, b), abs=1e-9)
+
+
+def test_variants_change_one_choice_at_a_time(grid, networks, digits):
+    members, table = grid
+    table = table.assign(collapsed=table.a == members.model[0])  # as if the first had collapsed
+    rows = variants(MODELS, members, table, "last hidden", 100, PROBING, learned=0.5)
+    kept, part = table[~table.collapsed], "architecture"
+
+    def r(rows, column, target="agreement"):
+        rows = rows[rows.differs == part].dropna(subset=[column])
+        return pytest.approx(np.corrcoef(rows[column], rows[target])[0, 1])
+
+    found = rows[part]
+    assert found["as above", "cka"] == r(kept, "cka")
+    assert found["collapsed networks too", "wcka"] == r(table, "wcka")
+    assert found["each under its own attack", "wcka"] == r(kept, "wcka", "agreement, own attack")
+    assert found["on the probe, 100 images", "dcka"] == r(kept, "dcka, on the probe")
+    early = kept.a.isin(members.model[members.epoch == 1])
+    assert found["last epoch only", "wcka"] == r(kept[~early], "wcka")
+    assert np.isnan(rows.epoch.get(("last epoch only", "wcka"), np.nan))
+    low = members.model[members.accuracy < 0.5]
+    learned = kept[~kept.a.isin(low) & ~kept.b.isin(low)]
+    assert found["only networks that have learned", "wcka"] == r(learned, "wcka")
+    # Means taken away: what is left has none, probe by probe.
+    pairs = kept[kept.differs == part]
+    x, y = (pairs[c] - pairs.groupby("probe")[c].transform("mean") for c in ("cka", "agreement"))
+    assert found["each probe's mean taken away", "cka"] == pytest.approx(np.corrcoef(x, y)[0, 1])
+    # Another layer, on the clean images drawn.
+    images = digits[0][drawn()]
+    with torch.no_grad():
+        values = [wcka.cka(networks[a](images), networks[b](images))
+                  for a, b in zip(pairs.a, pairs.b)]
+    expected = np.corrcoef(values, pairs.agreement)[0, 1]
+    assert found["logits, 100 images", "cka"] == pytest.approx(expected, abs=1e-4)
 
 
 def test_without_attacks(grid):

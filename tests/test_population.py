@@ -61,7 +61,7 @@ def test_own_inputs_and_images_with_two_axes(digits):
         torch.testing.assert_close(population.forward(images)[2], population.member(2)(images))
 
 
-def test_modules_with_parameters_of_other_kinds_run_through_vmap(digits, monkeypatch):
+def test_modules_with_parameters_of_other_kinds_run_one_by_one(digits, monkeypatch):
     from wcka import models
     monkeypatch.setattr(models, "normed", lambda: nn.Sequential(
         nn.Flatten(), nn.Linear(784, 6), nn.LayerNorm(6), nn.PReLU(), nn.Linear(6, 2)),
@@ -204,6 +204,21 @@ def test_tables_are_cached_by_arguments_and_source(tmp_path, monkeypatch):
     monkeypatch.setattr(cache, "source", lambda roots: "another state of the code")
     table(1)
     assert calls == [(1, 2), (1, 3), (1, 2)]
+
+
+def test_tensors_are_cached(tmp_path, monkeypatch):
+    monkeypatch.setenv("WCKA_CACHE", str(tmp_path))
+    calls = []
+
+    @cache.cached
+    def numbers(n):
+        calls.append(n)
+        return torch.arange(n).reshape(2, -1).mT
+
+    assert not numbers.kept(6)
+    for _ in range(2):
+        assert torch.equal(numbers(6), torch.tensor([[0, 3], [1, 4], [2, 5]]))
+    assert calls == [6] and numbers.kept(6) and len(list(tmp_path.iterdir())) == 1
 
 
 def test_a_result_depends_on_the_modules_it_imports_only():

@@ -48,8 +48,8 @@ def dcka_by_definition(x, y, inputs, psd):
 
 @pytest.fixture(scope="module")
 def real(trained, digits):
-    """Last hidden activations of two trained networks on 300 real digits, and the digits."""
-    x = digits[0][:300]
+    """Last hidden activations of two trained networks on 1000 real digits, and the digits."""
+    x = digits[0][:1000]
     a, b = trained[[3, 4]].activations(x, 4)
     return a.double().numpy(), b.double().numpy(), x.double().numpy()
 
@@ -73,7 +73,7 @@ def test_procrustes_equals_the_best_rotation_found_by_scipy(real):
 
 
 @pytest.mark.parametrize("psd", [True, False])
-@pytest.mark.parametrize("n", [40, 300])
+@pytest.mark.parametrize("n", [40, 300, 1000])
 def test_dcka_equals_the_definition_by_kernels(real, n, psd):
     x, y, inputs = (z[:n] for z in real)
     assert wcka.dcka(x, y, inputs, psd=psd) == pytest.approx(

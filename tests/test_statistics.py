@@ -6,6 +6,8 @@ import pytest
 from scipy import stats
 
 from wcka.statistics import (
+    ceilings,
+    compare_by_factor,
     compare_measures,
     correlation,
     fisher_test,
@@ -14,7 +16,9 @@ from wcka.statistics import (
     meng_test,
     over_models,
     overlap,
+    r_by_factor,
     steiger_test,
+    straightness,
     zou_interval,
 )
 
@@ -238,3 +242,52 @@ def test_the_papers_comparison():
     z = (np.arctanh(0.6) - np.arctanh(0.45)) / np.sqrt(2 / 97)
     assert fisher_test(0.6, 0.45, 100).z == pytest.approx(z)
     assert fisher_test(0.5, 0.5, 30, 50) == (0, 1)
+
+
+# ------------------------------------------------------------------------- tables of pairs
+
+
+@pytest.fixture(scope="module")
+def table():
+    """Pairs of eight starts, two factors and three probes; similarity follows agreement."""
+    rng = np.random.default_rng(0)
+    a, b = np.triu_indices(8, 1)
+    rows = pd.DataFrame({"a": a, "b": b, "start a": a, "start b": b, "wcka": rng.random(28),
+                         "cka": rng.random(28)})
+    rows["differs"] = np.where(np.arange(28) % 2, "seed", "epoch")
+    rows = pd.concat([rows.assign(probe=p) for p in ("clean", "fog", "pgd")], ignore_index=True)
+    return rows.assign(agreement=0.5 * rows.wcka + 0.2 * rng.random(84))
+
+
+def test_by_factor_is_each_factor_by_itself(table):
+    for method in ("pearson", "spearman"):
+        found = compare_by_factor(table, ["cka", "wcka"], method=method)
+        assert list(found.index.unique("differs")) == ["epoch", "seed"]
+        part = table[table.differs == "seed"]
+        expected = compare_measures(part["start a"], part["start b"], part.agreement,
+                                    part[["cka", "wcka"]], method=method)
+        pd.testing.assert_frame_equal(found.loc["seed"], expected)
+    r = r_by_factor(table, {"one": "cka", "other": "wcka"})
+    assert list(r.columns) == ["epoch", "seed"] and list(r.index) == ["one", "other"]
+    assert r.seed["other"] == pytest.approx(np.corrcoef(part.wcka, part.agreement)[0, 1])
+    assert r_by_factor(table[:0], {"one": "cka"}).shape == (1, 0)
+
+
+def test_the_ceiling_is_what_the_best_similarity_of_a_pair_reaches(table):
+    best = table.assign(best=table.groupby(["a", "b"]).agreement.transform("mean"))
+    expected = r_by_factor(best, {"best": "best"}).loc["best"]
+    pd.testing.assert_series_equal(ceilings(table), expected, check_names=False)
+    assert (r_by_factor(table, {"wcka": "wcka"}).loc["wcka"] <= expected).all()
+
+
+def test_a_curve_explains_more_than_a_line_only_where_there_is_one():
+    rng = np.random.default_rng(1)
+    x = rng.random(2000)
+    noise = 0.1 * rng.standard_normal(2000)
+    line, curve = straightness(x, 2 * x + noise)
+    explained = np.corrcoef(x, 2 * x + noise)[0, 1] ** 2
+    assert line == pytest.approx(explained, abs=0.01) and curve == pytest.approx(line, abs=0.01)
+    line, curve = straightness(x, x > 0.5)
+    assert curve > 0.98 and line == pytest.approx(0.75, abs=0.02)
+    line, curve = straightness(x, noise)
+    assert abs(line) < 0.02 and curve < 0.02  # out of sample there is nothing to win

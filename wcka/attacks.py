@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, kl_div
 
-from .population import Population
+from .population import Population, Transfer
 
 
 def fgsm(model, x: Tensor, y, eps: float) -> Tensor:
@@ -21,8 +21,10 @@ def fgsm(model, x: Tensor, y, eps: float) -> Tensor:
 
     Parameters
     ----------
-    model : callable or Population
-        Images (n, ...) to logits (n, classes); or a population of N networks.
+    model : callable, Population or Transfer
+        Images (n, ...) to logits (n, classes); or a population of N networks, or of heads behind
+        a trunk (``Transfer``), each attacked for itself. A callable to logits (N, n, classes)
+        gets images (n, ...) that raise the sum of the losses of N networks.
     x : Tensor
         Clean images (n, ...), float, in [0, 1].
     y : array-like of int
@@ -94,7 +96,7 @@ def trades(model, x: Tensor, eps: float, alpha: float, steps: int, seed: int = 0
 # Each attack of one network by its name and strength: (model, images, labels, eps, steps, seed).
 # Steps are of 2.5 eps / steps, so that any point of the ball can be reached (Madry et al. 2019);
 # Fast FGSM's one step is of 1.25 eps (Wong et al. 2020).
-ATTACKS: dict[str, Callable[..., Tensor]] = {
+BY_GRADIENT: dict[str, Callable[..., Tensor]] = {
     "fgsm": lambda model, x, y, eps, steps, seed: fgsm(model, x, y, eps),
     "ffgsm": lambda model, x, y, eps, steps, seed: ffgsm(model, x, y, eps, 1.25 * eps, seed),
     "pgd": lambda model, x, y, eps, steps, seed: pgd(
@@ -130,7 +132,7 @@ def _error(labels: Tensor) -> Callable:
 
 def _one(model, x: Tensor) -> Tensor:
     """The part of the images that a random start is drawn for: members share it."""
-    return x[0] if isinstance(model, Population) else x
+    return x[0] if isinstance(model, (Population, Transfer)) else x
 
 
 def _prepared(model, x: Tensor, **amounts) -> tuple[Callable, Tensor]:
@@ -146,7 +148,7 @@ def _prepared(model, x: Tensor, **amounts) -> tuple[Callable, Tensor]:
         raise ValueError(f"x: wanted images (n, ...) with values in [0, 1], got shape "
                          f"{tuple(x.shape)}" + (f", values {x.min():g} to {x.max():g}"
                                                 if x.numel() else ""))
-    if isinstance(model, Population):
+    if isinstance(model, (Population, Transfer)):
         own = x.detach().expand(len(model), *x.shape)
         return lambda images: model.forward(images, own=True), own
     return model, x.detach()

@@ -1,32 +1,29 @@
-"""Units of work over models, probes and measures, each cached on disk; one tidy table of pairs."""
+"""The functional benchmark: a grid of networks and probes becomes one tidy table of pairs."""
 
 import json
-import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 
-import joblib
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
-from . import attacks, corruptions, data
-from .cache import cached
+from .attacks import BY_GRADIENT
+from .cache import cached, run
 from .chain import chains
+from .checks import nearest
 from .functional import collapsed, pairwise_agreement
-from .population import Population, initialise
-from .similarity import Confounder, pairwise
-from .training import trained
+from .population import Population, Transfer
+from .probes import inputs, kind, labelled
+from .similarity import ACTIVATION_MEASURES, MEASURES, Confounder, compare
+from .training import features, frozen, trained
 
-PROBES = ("clean", *corruptions.CORRUPTIONS)
-ATTACKS = ("fgsm", "ffgsm", "gaussian_noise", "pgd", "trades")  # in the order of the paper
-FACTORS = ("epoch", "seed", "architecture", "strategy")  # in the order of the paper's figure 3
-MEASURES = ("procrustes", "cka", "dcka", "wcka")  # in the order of the paper's figures
-ACTIVATION_MEASURES = MEASURES[:3]
-NO_PSD = "dcka, no PSD step"  # the variant that keeps negative eigenvalues
-UNCENTRED = ("procrustes, uncentred", "cka, uncentred", "wcka, uncentred")
+FACTORS = ("epoch", "seed", "architecture", "strategy")  # in the order of the paper's figures
+
+# Networks, and images of each, attacked at once: more would not fit into the processor's caches,
+# of which a convolutional trunk takes more for itself.
+_ATTACKED = {False: (25, 128), True: (4, 16)}
 
 # Layers by names that hold for every depth.
 LAYERS: dict[str, Callable[[Population], int]] = {
@@ -35,190 +32,95 @@ LAYERS: dict[str, Callable[[Population], int]] = {
     "logits": lambda population: population.depth,
 }
 
-# Networks attacked at once: more would not fit into the processor's caches.
-_ATTACKED = 25
-_IMAGES = 128
 
+def check(strategies: Sequence[str], layer: str, checkpoints: Sequence[int], epochs: int) -> None:
+    """Refuse what no grid can be built from, before any work starts.
 
-def run(unit: Callable[..., pd.DataFrame], arguments: Iterable[dict], jobs: int = -1,
-        description: str = "units") -> pd.DataFrame:
-    """Compute units of work on several processes and stack their tables in the order given.
-
-    Each unit is a function cached on disk, so a run that was killed goes on where it was.
-
-    Parameters
-    ----------
-    unit : function
-        A ``cached`` function that returns a table.
-    arguments : iterable of dict
-        Keyword arguments of each unit.
-    jobs : int
-        Number of processes; -1 for one a core, 1 to stay in this one.
-    description : str
-        What the progress bar says.
-
-    Returns
-    -------
-    DataFrame
-        Its ``attrs["seconds"]`` is what all units took together when they were computed.
+    Raises
+    ------
+    ValueError
+        For an unknown strategy or layer, or checkpoints outside 1 to `epochs`.
     """
-    arguments = list(arguments)
-    if all(unit.kept(**each) for each in arguments):
-        jobs = 1  # reading needs no other processes
-    tables = joblib.Parallel(n_jobs=jobs, return_as="generator", batch_size=1)(
-        joblib.delayed(unit)(**each) for each in arguments)
-    with warnings.catch_warnings():  # memory that a worker keeps for its next unit is no leak
-        warnings.filterwarnings("ignore", "A worker stopped", UserWarning)
-        shown = list(tqdm(tables, total=len(arguments), desc=description, leave=False))
-    seconds = sum(table.attrs["seconds"] for table in shown)
-    for table in shown:
-        table.attrs.clear()  # pandas keeps them only where all are the same
-    together = pd.concat(shown, ignore_index=True) if shown else pd.DataFrame()
-    together.attrs["seconds"] = seconds
-    return together
-
-
-@lru_cache(maxsize=1)
-def _clean(dataset: str, classes: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """Test images and labels, verified and read once in each process."""
-    return data.load(dataset, "test", classes)
-
-
-@lru_cache(maxsize=2)
-def probe(dataset: str, classes: tuple[int, ...], name: str, seed: int = 0) -> np.ndarray:
-    """Test images of a data set, clean or under one corruption: uint8 (n, 28, 28)."""
-    images, _ = _clean(dataset, classes)
-    return images if name == "clean" else corruptions.corrupt(images, name, seed)
-
-
-@cached
-def calibration(ensembles: dict[str, dict], probe_name: str, samples: int | None, draw: int,
-                layer: int, measures: Sequence[str], dataset: str, classes: Sequence[int],
-                seed: int = 0) -> pd.DataFrame:
-    """Similarities within ensembles whose similarity is known beforehand (paper, section 3.1).
-
-    Parameters
-    ----------
-    ensembles : dict of str to dict
-        Under a name of your choice the arguments of ``initialise``, for all pairs of untrained
-        networks, or of ``trained`` and the epochs "compared", for one network's consecutive
-        checkpoints.
-    probe_name : str
-        One of ``PROBES``.
-    samples, draw
-        Number of probe images, drawn at random and differently for each `draw`; None for all.
-    layer : int
-        The layer whose activations are compared, 1 to the network's depth.
-    measures : sequence of str
-        Of ``MEASURES``, ``NO_PSD`` and ``UNCENTRED``; wCKA does not look at the probes.
-    dataset, classes
-        As in ``data.load``.
-    seed : int
-        Seed of the corruption and of the draw of samples.
-
-    Returns
-    -------
-    DataFrame
-        Columns ensemble, probe, samples, draw, measure, a, b (positions in the ensemble),
-        similarity.
-    """
-    images = probe(dataset, tuple(classes), probe_name, seed)
-    if samples is not None:
-        images = images[np.random.default_rng([seed, draw]).permutation(len(images))[:samples]]
-    inputs = data.inputs(images)
-    confounder = Confounder(inputs)
-    tables = []
-    for ensemble, models in ensembles.items():
-        population, listed = _ensemble(**models)
-        activations = population.activations(inputs, layer)
-        a, b = np.triu_indices(len(population), 1) if listed is None else listed
-        for measure in measures:
-            features = chains(population) if measure.startswith("wcka") else activations
-            values = _compare(measure, features, listed, confounder)
-            if listed is None:
-                values = values[a, b]
-            tables.append(pd.DataFrame({
-                "ensemble": ensemble, "probe": probe_name, "samples": len(images), "draw": draw,
-                "measure": measure, "a": a, "b": b, "similarity": values}))
-    return pd.concat(tables, ignore_index=True)
-
-
-def _ensemble(compared: Sequence[int] | None = None, **models) -> tuple[Population, tuple | None]:
-    """Population of an ensemble and the pairs to compare, None for all."""
-    if compared is None:
-        return initialise(**models), None
-    population = trained(**models)
-    population = population[population.members.epoch.isin(compared).to_numpy()]
-    return population, (np.arange(len(population) - 1), np.arange(1, len(population)))
-
-
-def _compare(measure: str, features: Iterable[Tensor], pairs,
-             confounder: Confounder | None = None) -> np.ndarray:
-    """Similarities by a name that stands in tables; NaN says there what the warning says."""
-    name = measure.split(",")[0]
-    kw = {"inputs": confounder, "psd": measure != NO_PSD} if name == "dcka" else {}
-    if measure in UNCENTRED:  # rows and their negatives have mean zero: centring changes nothing
-        features = [torch.cat([f, -f]) for f in features]
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", ".*have no variance", RuntimeWarning)
-        return pairwise(name, features, pairs, **kw)
-
-
-# ---------------------------------------------------------------- the grid (paper, section 3.2)
+    for strategy in strategies:
+        nearest(strategy, ("standard", *BY_GRADIENT), "strategy")
+    nearest(layer, LAYERS, "layer")
+    if not 1 <= min(checkpoints) <= max(checkpoints) <= epochs:
+        raise ValueError(f"checkpoints: wanted epochs from 1 to {epochs}, got {checkpoints}")
 
 
 def grid(models: Sequence[dict], probes: Sequence[str], layer: str, samples: int, probing: dict,
          jobs: int = -1) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Train a grid of networks; compare all pairs that differ in one factor, on each probe.
 
-    An attacked probe belongs to a pair: all clean images moved by the gradients of the one network,
-    and all of them moved by those of the other. Agreement is the mean over both halves, so no
-    network is favoured and the order does not matter.
+    An attacked probe belongs to a pair: the clean images moved by the gradients of the one network,
+    and the same moved by those of the other. Agreement is the mean over both halves, so no network
+    is favoured and the order does not matter.
 
     Parameters
     ----------
     models : sequence of dict
-        Arguments of ``trained``, one for each architecture and strategy; each trains all seeds.
+        Arguments of ``trained``, one for each architecture and strategy; each trains all seeds. All
+        have the same trunk, or none.
     probes : sequence of str
-        Of ``PROBES`` and ``ATTACKS``.
+        Of ``probes.PROBES`` and ``probes.ATTACKS``.
     layer : str
         Of ``LAYERS``: whose activations are compared.
     samples : int
         Number of images for the columns "on the probe".
     probing : dict
-        "dataset", "classes" and "seed", as in ``probe``; "eps" and "steps" of the attacks; "noise",
-        the standard deviation of Gaussian noise.
+        "dataset", "classes" and "seed", as in ``probes.inputs``; "eps" and "steps" of the attacks;
+        "noise", the standard deviation of Gaussian noise; "images", how many clean images the
+        activation measures see, and "attacked", how many are attacked, drawn at random (None for
+        all of them).
     jobs : int
-        As in ``run``.
+        As in ``cache.run``.
 
     Returns
     -------
     members : DataFrame
         A row a model: model (its name), architecture, strategy, seed, epoch, accuracy, collapsed
-        (``functional.collapsed`` on clean images), and under "under ATTACK" its accuracy on the
-        images made against itself.
+        (``functional.collapsed`` on clean images), start (architecture and seed), and under
+        "under ATTACK" its accuracy on the images made against itself.
     table : DataFrame
         A row a pair and probe: differs (of ``FACTORS``), a and b (names of models), probe,
-        agreement, the measures (of activations: on all clean images), and under "MEASURE, on
-        the probe" their values on some images of that probe. There, under an attack, each network
-        sees the images made against itself, and "agreement, own attack" is counted on them.
+        agreement, the measures (of activations: on clean images), and under "MEASURE, on the
+        probe" their values on some images of that probe. There, under an attack, each network
+        sees the images made against itself, and "agreement, own attack" is counted on such. Two
+        baselines: "accuracy gap" (minus the difference of clean accuracies) and "clean agreement".
+        Further kind (of probe), "start a" and "start b", and collapsed (one of the two is).
         ``attrs["seconds"]``: what training, probes and attacks took on one process.
+
+    Raises
+    ------
+    ValueError
+        For models with different trunks.
     """
     models, compared = list(models), list(ACTIVATION_MEASURES)
+    trunk = models[0].get("trunk")
+    if any(m.get("trunk") != trunk for m in models):
+        raise ValueError("models: wanted one trunk for all, or none")
+    if trunk:  # once, with all cores, before processes part
+        features(trunk, "train", models[0]["dataset"], models[0]["classes"])
     fits = run(_fit, [{"model": m} for m in sorted(models, key=_cost)], jobs, "training")
     common = {"models": models, "probing": probing}
+    shared = [p for p in probes if p not in BY_GRADIENT]
+    agreed = run(agreement_on, [{**common, "probe_name": p} for p in shared], jobs, "agreement")
     activations = {**common, "layer": layer, "measures": compared}
-    seen = run(on_probe, [{**activations, "probe_name": "clean", "samples": None},
-                          *({**activations, "probe_name": p, "samples": samples} for p in probes)],
-               jobs, "probes")
-    aimed = [p for p in probes if p in attacks.ATTACKS]
-    directed = run(attacked, [{**common, "target": i, "attack": p} for p in aimed
-                              for i in range(len(models))], jobs, "attacks")
+    seen = run(similarity_on, [
+        {**activations, "probe_name": "clean", "samples": probing["images"]},
+        *({**activations, "probe_name": p, "samples": samples} for p in shared)], jobs, "probes")
+    aimed = run(under_attack, [
+        {**activations, "attack": p, "samples": samples}
+        for p in reversed(probes) if p in BY_GRADIENT], jobs, "attacks")  # the longest first
     members = _members(**common)
-    table = _collected(members, weights(models), seen, directed)
-    table.attrs = {"seconds": {"training": fits.attrs["seconds"], "probes": seen.attrs["seconds"],
-                               "attacks": directed.attrs["seconds"]}}
-    return _with_robustness(members, directed), table
+    pairs = len(weights(models))
+    on_probes = pd.concat([agreed.merge(seen[pairs:], on=["a", "b", "probe"], validate="1:1"),
+                           aimed]).set_index("probe").loc[list(probes)].reset_index()
+    table = _collected(members, weights(models), seen[:pairs], on_probes)
+    table.attrs = {"seconds": {
+        "training": fits.attrs["seconds"], "attacks": aimed.attrs["seconds"],
+        "probes": agreed.attrs["seconds"] + seen.attrs["seconds"]}}
+    return _with_robustness(members, aimed), table
 
 
 def _cost(model: dict) -> int:
@@ -231,6 +133,29 @@ def _fit(model: dict) -> pd.DataFrame:
 
 
 _fit.kept = lambda model: trained.kept(**model)
+
+
+def overview(members: pd.DataFrame) -> pd.DataFrame:
+    """Of the last epoch, by architecture and strategy: medians over seeds, lowest, collapsed.
+
+    `members` as from ``grid``; accuracies on clean images and under FGSM and PGD, where there are.
+    """
+    last = members[members.epoch == members.epoch.max()]
+    cells = last.groupby(["architecture", "strategy"], sort=False)
+    shown = ["accuracy", *(c for c in ("under fgsm", "under pgd") if c in members)]
+    return cells[shown].median().assign(lowest=cells.accuracy.min(),
+                                        collapsed=cells.collapsed.sum())
+
+
+def by_strategies(members: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
+    """Mean similarity and agreement (by kind of probe) of pairs of different strategy, by which."""
+    strategy = members.set_index("model").strategy
+    rows = table[table.differs == "strategy"]
+    which = rows.a.map(strategy).astype(str) + " and " + rows.b.map(strategy).astype(str)
+    rows = rows.assign(which=which)
+    agreements = rows.pivot_table(index="which", columns="kind", values="agreement", sort=False)
+    means = rows.groupby("which", sort=False)[list(MEASURES)].mean()
+    return means.join(agreements.add_prefix("agreement, ")).rename_axis(None)
 
 
 def networks(models: Sequence[dict]) -> tuple[list[Population], pd.DataFrame]:
@@ -272,49 +197,40 @@ def _listed(members: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     return table.a.to_numpy(copy=True), table.b.to_numpy(copy=True)
 
 
-def kind(probe_name: str) -> str:
-    """Whether a probe is clean, corrupted or attacked."""
-    if probe_name == "clean":
-        return probe_name
-    return "corrupted" if probe_name in PROBES else "attacked"
+def _seen(models: Sequence[dict], probe_name: str, probing: dict) -> Tensor:
+    """What the networks' own layers get of a shared probe: the images, or a trunk's features."""
+    of = {key: probing[key] for key in ("dataset", "classes", "seed", "noise")}
+    trunk = models[0].get("trunk")
+    return features(trunk, probe_name, **of) if trunk else inputs(probe_name, **of)
 
 
-def _images(probe_name: str, probing: dict) -> tuple[Tensor, Tensor]:
-    """Images that all networks share, and their labels; of an attack, the clean ones."""
+def _clean(probing: dict) -> tuple[Tensor, Tensor]:
+    """Clean images as inputs, and their labels."""
     about = probing["dataset"], tuple(probing["classes"])
-    name = probe_name if probe_name in PROBES else "clean"
-    x = data.inputs(probe(*about, name, probing["seed"]))
-    if probe_name == "gaussian_noise":
-        x = attacks.gaussian_noise(x, probing["noise"], probing["seed"])
-    return x, torch.from_numpy(_clean(*about)[1])
+    return inputs("clean", *about), torch.from_numpy(labelled(*about)[1])
 
 
-def _slices(population: Population) -> Iterator[tuple[int, Population]]:
-    """As many networks as are attacked at once, with the position of the first."""
-    for start in range(0, len(population), _ATTACKED):
-        yield start, population[start:start + _ATTACKED]
+def _drawn(n: int, samples: int | None, probing: dict) -> Tensor:
+    """Positions of some of n images, drawn at random; fewer are the first of more."""
+    return torch.from_numpy(np.random.default_rng(probing["seed"]).permutation(n)[:samples])
 
 
-def _against(population: Population, attack: str, x: Tensor, labels: Tensor,
-             probing: dict) -> Tensor:
-    """Images made against each member, (N, n, ...), part by part."""
-    parts = enumerate(zip(x.split(_IMAGES), labels.split(_IMAGES)))
-    return torch.cat([attacks.ATTACKS[attack](
-        population, *part, eps=probing["eps"], steps=probing["steps"],
-        seed=int(np.random.SeedSequence([probing["seed"], i]).generate_state(1)[0]))
-        for i, part in parts], 1)
+def _same(x: Tensor, y: Tensor) -> np.ndarray:
+    """Share of equal labels along the last axis."""
+    return (x == y).double().mean(-1).numpy()
 
 
 @cached
 def _members(models: Sequence[dict], probing: dict) -> pd.DataFrame:
     populations, members = networks(models)
-    x, labels = _images("clean", probing)
+    x = _seen(models, "clean", probing)
     predictions = torch.cat([p.predict(x) for p in populations])
+    starts = [f"{m.architecture}, seed {m.seed}" for m in members.itertuples()]
     names = [f"{m.architecture}, {m.strategy}, seed {m.seed}, epoch {m.epoch}"
              for m in members.itertuples()]
     return members[["architecture", "strategy", "seed", "epoch"]].assign(
-        model=names, accuracy=(predictions == labels).double().mean(1).numpy(),
-        collapsed=collapsed(predictions))
+        model=names, accuracy=_same(predictions, _clean(probing)[1]),
+        collapsed=collapsed(predictions), start=starts)
 
 
 @cached
@@ -332,7 +248,7 @@ def weights(models: Sequence[dict]) -> pd.DataFrame:
     listed = _listed(members)
 
     def compared(chain_of: Callable[[Population], Tensor], measure: str = "wcka") -> np.ndarray:
-        return _compare(measure, [c for p in populations for c in chain_of(p)], listed)
+        return compare(measure, [c for p in populations for c in chain_of(p)], listed)
 
     return pairs(members).assign(**{
         "wcka": compared(chains),
@@ -356,96 +272,136 @@ def _mean_of_layers(populations: list[Population], members: pd.DataFrame, a, b) 
         cut = [c for p in populations for c in chains(p, layer=min(layer, p.depth))]
         rows = np.flatnonzero(same & (layer <= depth[a]))
         if rows.size:
-            total[rows] += _compare("wcka", cut, (a[rows], b[rows]))
+            total[rows] += compare("wcka", cut, (a[rows], b[rows]))
     return np.where(same, total / depth[a], np.nan)
 
 
 @cached
-def on_probe(models: Sequence[dict], probe_name: str, layer: str, samples: int | None,
-             measures: Sequence[str], probing: dict) -> pd.DataFrame:
-    """Agreement and similarity of activations on one probe, for the pairs of a grid.
+def agreement_on(models: Sequence[dict], probe_name: str, probing: dict) -> pd.DataFrame:
+    """Agreement of the pairs of a grid on all images of a probe that all networks share.
+
+    Parameters as in ``grid``; columns a, b (as ``weights``), probe, agreement.
+    """
+    populations, members = networks(models)
+    a, b = _listed(members)
+    x = _seen(models, probe_name, probing)
+    predictions = torch.cat([p.predict(x) for p in populations])
+    return pd.DataFrame({"a": a, "b": b, "probe": probe_name,
+                         "agreement": _same(predictions[a], predictions[b])})
+
+
+@cached
+def similarity_on(models: Sequence[dict], probe_name: str, layer: str, samples: int | None,
+                  measures: Sequence[str], probing: dict,
+                  deconfounded: str = "images") -> pd.DataFrame:
+    """Similarity of activations of the pairs of a grid on a probe that all networks share.
 
     Parameters
     ----------
     samples : int or None
-        Number of images that the measures take, drawn at random; None for all. Agreement takes
-        all, but under an attack, where each network sees the images made against itself, those.
+        Number of images that the measures take, drawn at random; None for all.
     measures : sequence of str
-        Of ``ACTIVATION_MEASURES``, ``NO_PSD`` and ``UNCENTRED``.
+        Of ``similarity.ACTIVATION_MEASURES``, ``NO_PSD`` and ``UNCENTRED``.
+    deconfounded : {"images", "features"}
+        What dCKA takes the influence of away: that of the images, or of what the networks' own
+        layers get, the features of a trunk.
     models, probe_name, layer, probing
         As in ``grid``.
 
     Returns
     -------
     DataFrame
-        Columns a, b (as ``weights``), probe, layer, samples (-1 for all), agreement, and the
-        measures.
+        Columns a, b (as ``weights``), probe, layer, and the measures.
     """
     populations, members = networks(models)
     a, b = _listed(members)
-    x, labels = _images(probe_name, probing)
-    drawn = torch.from_numpy(np.random.default_rng(probing["seed"]).permutation(len(x))[:samples])
-    features, predictions = [], []
-    for population in populations:
-        depth = LAYERS[layer](population)
-        if probe_name in attacks.ATTACKS:
-            for _, some in _slices(population):
-                made = _against(some, probe_name, x[drawn], labels[drawn], probing)
-                with torch.no_grad():
-                    features += some.forward(made, depth, own=True)
-                    predictions.append(some.forward(made, own=True).argmax(-1))
-        else:
-            features += population.activations(x[drawn], depth)
-            predictions.append(population.predict(x))
-    confounder = Confounder(x[drawn])
-    return pd.DataFrame({
-        "a": a, "b": b, "probe": probe_name, "layer": layer, "samples": samples or -1,
-        "agreement": _agreement(torch.cat(predictions), a, b),
-        **{m: _compare(m, features, (a, b), confounder) for m in measures}})
-
-
-def _agreement(predictions: Tensor, a, b) -> np.ndarray:
-    return (predictions[a] == predictions[b]).double().mean(1).numpy()
+    x = _seen(models, probe_name, probing)
+    x = x[_drawn(len(x), samples, probing)]
+    activations = [f for p in populations for f in p.activations(x, LAYERS[layer](p))]
+    if deconfounded == "images":
+        x = _seen([{}], probe_name, probing)
+        x = x[_drawn(len(x), samples, probing)]
+    confounder = Confounder(x)
+    return pd.DataFrame({"a": a, "b": b, "probe": probe_name, "layer": layer,
+                         **{m: compare(m, activations, (a, b), confounder) for m in measures}})
 
 
 @cached
-def attacked(models: Sequence[dict], target: int, attack: str, probing: dict) -> pd.DataFrame:
-    """What partners predict on the images that an attack makes against each of some networks.
+def under_attack(models: Sequence[dict], attack: str, layer: str, samples: int,
+                 measures: Sequence[str], probing: dict) -> pd.DataFrame:
+    """Agreement and similarity of the pairs of a grid on images made against its networks.
 
     Parameters
     ----------
-    models, probing
-        As in ``grid``.
-    target : int
-        Which population of `models` is attacked.
     attack : str
-        Of ``attacks.ATTACKS``.
+        Of ``attacks.BY_GRADIENT``.
+    samples : int
+        Number of the attacked images that the measures take.
+    models, layer, measures, probing
+        As in ``similarity_on``.
 
     Returns
     -------
     DataFrame
-        Columns a (attacked), b (each partner in ``pairs``, and a itself), probe, agreement of a
-        and b, accuracy of b.
+        Columns a, b (as ``weights``), probe, agreement (mean of those on the images made against
+        the one and the other), "agreement, own attack" and the measures (each network on the images
+        made against itself), "accuracy a", "accuracy b" (each there).
     """
     populations, members = networks(models)
-    first = members.group.searchsorted(np.arange(len(populations)))
     a, b = _listed(members)
-    itself = np.arange(len(members))
-    targets, partners = np.concatenate([a, b, itself]), np.concatenate([b, a, itself])
-    x, labels = _images("clean", probing)
-    tables = []
-    for start, some in _slices(populations[target]):
-        made = _against(some, attack, x, labels, probing)
-        for one, images in enumerate(made, start=first[target] + start):
-            seeing = np.sort(partners[targets == one])
-            group = members.group.to_numpy()[seeing]
-            guesses = torch.cat([populations[g][seeing[group == g] - first[g]].predict(images)
-                                 for g in np.unique(group)])
-            tables.append(pd.DataFrame({
-                "a": one, "b": seeing, "probe": attack,
-                "agreement": (guesses == guesses[seeing == one]).double().mean(1).numpy(),
-                "accuracy": (guesses == labels).double().mean(1).numpy()}))
-    return pd.concat(tables, ignore_index=True)
+    x, labels = attacked_images(probing)
+    first = members.group.searchsorted(np.arange(len(populations)))
+    directed, guesses, activations = np.full((len(members), len(members)), np.nan), [], []
+    for some in _slices(models, populations):
+        made = _against(models, some, attack, x, labels, probing)
+        with torch.no_grad():
+            own = some.forward(made, own=True).argmax(-1)
+            activations += some.forward(made[:, :samples], LAYERS[layer](some), own=True)
+        for one, (seen, mine) in enumerate(zip(made, own), start=len(guesses)):
+            partners = np.concatenate([b[a == one], a[b == one]])
+            group = members.group.to_numpy()[partners]
+            for g in np.unique(group):
+                rows = partners[group == g]
+                theirs = populations[g][rows - first[g]].predict(seen)
+                directed[one, rows] = _same(theirs, mine)
+        guesses += own
+    own, confounder = torch.stack(guesses), Confounder(x[:samples])
+    accuracy = _same(own, labels)
+    return pd.DataFrame({
+        "a": a, "b": b, "probe": attack, "agreement": (directed[a, b] + directed[b, a]) / 2,
+        "agreement, own attack": _same(own[a], own[b]),
+        **{m: compare(m, activations, (a, b), confounder) for m in measures},
+        "accuracy a": accuracy[a], "accuracy b": accuracy[b]})
+
+
+def attacked_images(probing: dict) -> tuple[Tensor, Tensor]:
+    """Those clean images that attacks begin with, as inputs, and their labels."""
+    x, labels = _clean(probing)
+    drawn = _drawn(len(x), probing["attacked"], probing)
+    return x[drawn], labels[drawn]
+
+
+def _slices(models: Sequence[dict], populations: list[Population]) -> Iterator[Population]:
+    """As many networks as are attacked at once, in the order of the members."""
+    size = _ATTACKED[bool(models[0].get("trunk"))][0]
+    for population in populations:
+        for start in range(0, len(population), size):
+            yield population[start:start + size]
+
+
+@torch.no_grad()
+def _against(models: Sequence[dict], population: Population, attack: str, x: Tensor,
+             labels: Tensor, probing: dict) -> Tensor:
+    """What each member's own layers get of the images made against it, (N, n, units)."""
+    trunk = models[0].get("trunk")
+    target = Transfer(frozen(trunk), population) if trunk else population
+    size, made = _ATTACKED[bool(trunk)][1], []
+    for i, part in enumerate(zip(x.split(size), labels.split(size))):
+        seed = int(np.random.SeedSequence([probing["seed"], i]).generate_state(1)[0])
+        moved = BY_GRADIENT[attack](target, *part, eps=probing["eps"], steps=probing["steps"],
+                                    seed=seed)
+        made.append(target.features(moved, own=True) if trunk else moved)
+    return torch.cat(made, 1)
 
 
 @cached
@@ -461,44 +417,91 @@ def all_pairs(models: Sequence[dict], epoch: int, probes: Sequence[str], layer: 
     """
     populations, members = networks(models)
     populations = [p[(p.members.epoch == epoch).to_numpy()] for p in populations]
-    x, _ = _images("clean", probing)
+    x = _seen(models, "clean", probing)
+    drawn = _drawn(len(x), probing["images"], probing)
     rows = np.flatnonzero(members.epoch == epoch)
     a, b = np.triu_indices(len(rows), 1)
-    activations = [f for p in populations for f in p.activations(x, LAYERS[layer](p))]
-    weights, confounder = [c for p in populations for c in chains(p)], Confounder(x)
-    shared = [_images(p, probing)[0] for p in probes if p not in attacks.ATTACKS]
+    activations = [f for p in populations for f in p.activations(x[drawn], LAYERS[layer](p))]
+    weights = [c for p in populations for c in chains(p)]
+    confounder = Confounder(_clean(probing)[0][drawn])
+    shared = [_seen(models, p, probing) for p in probes if p not in BY_GRADIENT]
     agreements = [pairwise_agreement(torch.cat([p.predict(x) for p in populations]))
                   for x in shared]
     return pd.DataFrame({
         "a": rows[a], "b": rows[b], "agreement": np.mean(agreements, axis=0)[a, b],
-        **{m: _compare(m, weights if m == "wcka" else activations, None, confounder)[a, b]
+        **{m: compare(m, weights if m == "wcka" else activations, None, confounder)[a, b]
            for m in MEASURES}})
 
 
-def _with_robustness(members: pd.DataFrame, directed: pd.DataFrame) -> pd.DataFrame:
-    if directed.empty:  # no probe is an attack
+def by_layer(models: Sequence[dict], hidden: Sequence[int], strategies: Sequence[str], epoch: int,
+             probing: dict) -> dict[str, dict[str, np.ndarray]]:
+    """Similarity of every layer with every layer, at one epoch, by CKA and by wCKA.
+
+    Parameters
+    ----------
+    hidden : sequence of int
+        Widths of the architecture's hidden layers.
+    strategies : pair of str
+        Two that this architecture was trained by.
+    models, epoch, probing
+        As in ``all_pairs``.
+
+    Returns
+    -------
+    dict of dict of ndarray
+        Under "cka" (activations on clean images) and "wcka" (chains up to each layer) means over
+        seeds or pairs of seeds, (layers, layers): within one network, between seeds (both of the
+        first population), and between strategies, where rows are layers of the first population.
+    """
+    populations, _ = networks(models)
+    pools = [p[(p.members.epoch == epoch).to_numpy()] for wanted in strategies
+             for m, p in zip(models, populations)
+             if m["strategy"] == wanted and m["architecture"]["widths"][1:-1] == list(hidden)]
+    x = _seen(models, "clean", probing)
+    x = x[_drawn(len(x), probing["images"], probing)]
+    seeds, depth = len(pools[0]), pools[0].depth
+    off, maps = ~np.eye(seeds, dtype=bool), {}
+    for measure in ("cka", "wcka"):
+        features = [[chains(pool, layer=k) if measure == "wcka" else pool.activations(x, k)
+                     for k in range(1, depth + 1)] for pool in pools]
+        flat = [layer[i] for layers in features for i in range(seeds) for layer in layers]
+        s = compare(measure, flat).reshape(2, seeds, depth, 2, seeds, depth)
+        maps[measure] = {
+            "within a network": s[0, :, :, 0].diagonal(axis1=0, axis2=2).mean(-1),
+            "between seeds": s[0, :, :, 0].swapaxes(1, 2)[off].mean(0),
+            "between strategies": s[0, :, :, 1].diagonal(axis1=0, axis2=2).mean(-1)}
+    return maps
+
+
+def _with_robustness(members: pd.DataFrame, aimed: pd.DataFrame) -> pd.DataFrame:
+    if aimed.empty:  # no probe is an attack
         return members
-    own = directed[directed.a == directed.b].pivot(index="a", columns="probe", values="accuracy")
+    own = pd.concat([aimed.set_index(["probe", side])[f"accuracy {side}"] for side in ("a", "b")])
+    own = own[~own.index.duplicated()].unstack("probe")
     return members.join(own.add_prefix("under "))
 
 
-def _collected(members: pd.DataFrame, weights: pd.DataFrame, seen: pd.DataFrame,
-               directed: pd.DataFrame) -> pd.DataFrame:
+def _collected(members: pd.DataFrame, weights: pd.DataFrame, clean: pd.DataFrame,
+               seen: pd.DataFrame) -> pd.DataFrame:
     """One table of the units' tables, with the columns of ``grid``."""
-    measures = list(ACTIVATION_MEASURES)
-    key = ["a", "b"]
-    whole = seen["samples"] == -1
+    key, measures = ["a", "b"], list(ACTIVATION_MEASURES)
+    seen = seen.rename(columns={m: f"{m}, on the probe" for m in measures})
+    if "agreement, own attack" not in seen:
+        seen["agreement, own attack"] = np.nan
+    seen = seen.fillna({"agreement, own attack": seen.agreement})
     table = weights[["differs", *key, "wcka"]].merge(
-        seen.loc[whole, [*key, *measures]], on=key, validate="1:1").merge(
-        seen[~whole].rename(columns={m: f"{m}, on the probe" for m in measures}), on=key,
-        validate="1:m")
-    table["agreement, own attack"] = table.agreement
-    if not directed.empty:  # both orders of a pair, then their mean
-        ordered = directed.assign(a=directed[key].min(axis=1), b=directed[key].max(axis=1))
-        halves = ordered.groupby([*key, "probe"]).agreement.mean()
-        mutual = table[[*key, "probe"]].join(halves, on=[*key, "probe"]).agreement
-        table["agreement"] = mutual.fillna(table.agreement)
+        clean[[*key, *measures]], on=key, validate="1:1").merge(seen, on=key, validate="1:m")
+    of = {column: members[column].to_numpy()[table[key]]
+          for column in ("accuracy", "collapsed", "start")}
+    table["accuracy gap"] = -np.abs(np.diff(of["accuracy"]).squeeze(1))
+    table["clean agreement"] = table.agreement.where(table["probe"] == "clean").groupby(
+        [table.a, table.b]).transform("max")
+    table["kind"] = table["probe"].map(kind)
+    table["start a"], table["start b"] = of["start"].T
+    table["collapsed"] = of["collapsed"].any(1)
     for each in key:
         table[each] = pd.Categorical.from_codes(table[each], members.model)
-    first = ["differs", *key, "probe", "agreement", *MEASURES]
-    return table[[*first, *(c for c in table.columns if c not in {*first, "layer", "samples"})]]
+    last = [f"{m}, on the probe" for m in measures]
+    return table[["differs", *key, "probe", "kind", "agreement", *MEASURES, *last,
+                  "agreement, own attack", "accuracy gap", "clean agreement", "start a", "start b",
+                  "collapsed"]]

@@ -8,16 +8,21 @@ import json
 import os
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
+import joblib
 import pandas as pd
 import platformdirs
+import safetensors.torch
+from torch import Tensor
+from tqdm import tqdm
 
 from .population import Population
 
 _PACKAGE = Path(__file__).parent
-_READERS = {".safetensors": Population.load, ".parquet": pd.read_parquet}
+_READERS = {".safetensors": Population.load, ".parquet": pd.read_parquet,
+            ".tensor": lambda path: safetensors.torch.load_file(path)["values"]}
 
 
 def root() -> Path:
@@ -26,7 +31,7 @@ def root() -> Path:
 
 
 def cached(function: Callable) -> Callable:
-    """Keep what `function` returns, a DataFrame or a Population, in a file.
+    """Keep what `function` returns, a DataFrame, a Population or a Tensor, in a file.
 
     The file's name holds a digest of the arguments (plain JSON values, defaults included), of the
     function's source and of every module of this package that its module imports, directly or
@@ -55,8 +60,9 @@ def cached(function: Callable) -> Callable:
                                   stacklevel=2)
         start = time.perf_counter()
         result = function(*args, **kwargs)
-        table = result.members if isinstance(result, Population) else result
-        table.attrs["seconds"] = time.perf_counter() - start
+        if not isinstance(result, Tensor):
+            table = result.members if isinstance(result, Population) else result
+            table.attrs["seconds"] = time.perf_counter() - start
         _write(stem, result)
         return result
 
@@ -67,14 +73,54 @@ def cached(function: Callable) -> Callable:
     return wrapper
 
 
+def run(unit: Callable[..., pd.DataFrame], arguments: Iterable[dict], jobs: int = -1,
+        description: str = "units") -> pd.DataFrame:
+    """Compute units of work on several processes and stack their tables in the order given.
+
+    Each unit is a function cached on disk, so a run that was killed goes on where it was.
+
+    Parameters
+    ----------
+    unit : function
+        A ``cached`` function that returns a table.
+    arguments : iterable of dict
+        Keyword arguments of each unit.
+    jobs : int
+        Number of processes; -1 for one a core, 1 to stay in this one.
+    description : str
+        What the progress bar says.
+
+    Returns
+    -------
+    DataFrame
+        Its ``attrs["seconds"]`` is what all units took together when they were computed.
+    """
+    arguments = list(arguments)
+    if all(unit.kept(**each) for each in arguments):
+        jobs = 1  # reading needs no other processes
+    tables = joblib.Parallel(n_jobs=jobs, return_as="generator", batch_size=1)(
+        joblib.delayed(unit)(**each) for each in arguments)
+    with warnings.catch_warnings():  # memory that a worker keeps for its next unit is no leak
+        warnings.filterwarnings("ignore", "A worker stopped", UserWarning)
+        shown = list(tqdm(tables, total=len(arguments), desc=description, leave=False))
+    seconds = sum(table.attrs["seconds"] for table in shown)
+    for table in shown:
+        table.attrs.clear()  # pandas keeps them only where all are the same
+    together = pd.concat(shown, ignore_index=True) if shown else pd.DataFrame()
+    together.attrs["seconds"] = seconds
+    return together
+
+
 def _write(stem: Path, result) -> None:
     stem.parent.mkdir(parents=True, exist_ok=True)
     if isinstance(result, Population):
-        result.save(stem.with_suffix(".safetensors"))
+        return result.save(stem.with_suffix(".safetensors"))
+    partial = stem.with_name(f".{stem.name}.{os.getpid()}.partial")
+    if isinstance(result, Tensor):
+        safetensors.torch.save_file({"values": result.contiguous()}, partial)
     else:
-        partial = stem.with_name(f".{stem.name}.{os.getpid()}.partial")
         result.to_parquet(partial)
-        partial.replace(stem.with_suffix(".parquet"))
+    partial.replace(stem.with_suffix(".tensor" if isinstance(result, Tensor) else ".parquet"))
 
 
 def _digest(function: Callable, arguments: dict) -> str:

@@ -4,6 +4,10 @@ import html
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import pandas as pd
+
+from .figures import NAMES
+
 VERDICTS = {"holds": "●", "partly": "◐", "fails": "○", "cannot be told": "–"}
 
 
@@ -43,6 +47,92 @@ def interval(value: float, low: float, high: float, form: str = ".2f") -> str:
 def verdict(*holds: bool) -> str:
     """Verdict of a claim from its parts: all hold, none does, or some do."""
     return "holds" if all(holds) else "partly" if any(holds) else "fails"
+
+
+# The functions below take what statistics.compare_by_factor returns, rows by factor and measure;
+# `results` has such tables under "pearson" and "spearman", `rows` those of one factor.
+
+
+def leads(results: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    """Correlations and wCKA's leads as text, with intervals over starts; Pearson, Spearman."""
+    def written(measure: str, row: pd.Series) -> tuple[str, str]:
+        lead = interval(row.difference, row["model difference low"], row["model difference high"],
+                        "+.2f")
+        return interval(row.r, row["model low"], row["model high"]), lead * (measure != "wcka")
+
+    symbols = {"pearson": "Pearson's r", "spearman": "Spearman's ρ"}
+    return pd.concat({symbols[method]: pd.DataFrame(
+        [written(measure, row) for (_, measure), row in rows.iterrows()], rows.index,
+        ["correlation", "wCKA's lead"]) for method, rows in results.items()}, axis=1).rename(
+        NAMES, level="measure").rename_axis([None, None])
+
+
+def surely(results: pd.DataFrame, sign: int) -> str:
+    """By factor, which measures wCKA is ahead of (sign 1) or behind (-1), p < 0.05 over starts."""
+    sure = results[(sign * results.difference > 0) & (results["p model"] < 0.05)]
+    beaten = {factor: ", ".join(NAMES[m] for _, m in part.index)
+              for factor, part in sure.groupby("differs", sort=False)}
+    return "; ".join(f"{factor} (than {names})" for factor, names in beaten.items()) or "no factor"
+
+
+def ahead(results: pd.DataFrame, rival: str, sure: bool) -> str:
+    """Factors where a rival's correlation is above wCKA's, p < 0.05 over starts if `sure`."""
+    rows = results.xs(rival, level="measure")
+    which = rows.index[(rows.difference < 0) & ((rows["p model"] < 0.05) | (not sure))]
+    return ", ".join(which) or "no factor"
+
+
+def strongest(rows: pd.DataFrame) -> str:
+    """Verdict of: wCKA has the highest correlation. It holds if all differences are significant."""
+    ahead, sure = rows.drop("wcka").difference > 0, rows.drop("wcka")["p model"] < 0.05
+    if ahead.all():
+        return "holds" if sure.all() else "partly"
+    return "fails" if (sure & ~ahead).any() else "cannot be told"
+
+
+def similar(*tables: pd.DataFrame, margin: float = 0.1) -> str:
+    """Verdict of: wCKA does as well as the others, all differences within a margin."""
+    differences = pd.concat(tables)[["model difference low", "model difference high"]].drop("wcka")
+    low, high = differences.to_numpy().T
+    if (low >= -margin).all() and (high <= margin).all():
+        return "holds"
+    return "fails" if ((high < -margin) | (low > margin)).any() else "cannot be told"
+
+
+def found(rows: pd.DataFrame) -> str:
+    """Correlations of all measures as text, with intervals over starts."""
+    return ", ".join(f"{NAMES[m]} {interval(r.r, r['model low'], r['model high'])}"
+                     for m, r in rows.iterrows())
+
+
+def strongest_by_factor(where: str, results: dict[str, pd.DataFrame], factors: Sequence[str],
+                        learned: pd.DataFrame) -> list[Claim]:
+    """Claims that wCKA's correlation is the strongest, by Pearson's r and Spearman's rho.
+
+    `results` under "pearson" and "spearman"; `learned`: Pearson's r, of measures by factors,
+    among networks that have learned.
+    """
+    rows = []
+    for method, result in results.items():
+        for factor in factors:
+            also = "" if method != "pearson" else "; only networks that have learned: " + ", ".join(
+                f"{NAMES[m]} {r:.2f}" for m, r in learned[factor].items())
+            rows.append(Claim(
+                where, f"wCKA has the strongest {method.capitalize()} correlation: {factor}",
+                found(result.loc[factor]) + also, strongest(result.loc[factor])))
+    return rows
+
+
+def significant(where: str, results: dict[str, pd.DataFrame], factors: Sequence[str]) -> Claim:
+    """Claim that wCKA's differences from the others are significant at 0.001."""
+    tests = pd.concat([result.loc[factor].drop("wcka") for result in results.values()
+                       for factor in factors])
+    p = tests["p model"]
+    return Claim(where, "The differences between wCKA and the others are significant at 0.001",
+                 f"{', '.join(factors)}, Pearson and Spearman: {(tests['p Fisher'] < 0.001).sum()} "
+                 f"of {len(tests)} by the paper's test, {(p < 0.001).sum()} over starts "
+                 f"({(p < 0.05).sum()} at 0.05)",
+                 verdict((p < 0.001).all(), (p < 0.001).any()))
 
 
 def show(claims: Sequence[Claim]) -> None:

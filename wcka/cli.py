@@ -23,7 +23,7 @@ import nbformat
 import yaml
 
 from . import cache, data
-from ._validate import nearest
+from .checks import nearest
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = ROOT / "notebooks"

@@ -23,7 +23,7 @@ import platformdirs
 import torch
 from filelock import FileLock
 
-from ._validate import nearest
+from .checks import nearest
 
 SPLITS = {"train": "train", "test": "t10k"}  # our name: how the files' names begin
 

@@ -1,5 +1,8 @@
 """One look for all figures: colours by meaning, type as large as the page's, enhanced box plots."""
 
+import contextlib
+from collections.abc import Iterator, Sequence
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -18,13 +21,21 @@ NAMES = {"procrustes": "Procrustes", "cka": "CKA", "dcka": "dCKA", "wcka": "wCKA
 WIDTH = 7.4  # inches: the text of a page at its usual width
 
 
-def style(many_marks: bool = False) -> None:
-    """Set the style of all figures: vector, or 2x PNG where marks are too many for a vector."""
-    set_matplotlib_formats("retina" if many_marks else "svg")
+def style() -> None:
+    """Set the style of all figures; they are vector graphics, but within ``many_marks``."""
+    set_matplotlib_formats("svg")
     sns.set_theme(context="notebook", style="ticks", font_scale=0.95, rc={
         "axes.spines.right": False, "axes.spines.top": False, "axes.titlesize": "medium",
         "figure.facecolor": "white", "figure.dpi": 100, "figure.constrained_layout.use": True,
         "legend.frameon": False, "svg.fonttype": "path", "svg.hashsalt": "wcka"})
+
+
+@contextlib.contextmanager
+def many_marks() -> Iterator[None]:
+    """Show figures within as 2x PNG, where marks are too many for a vector graphic."""
+    set_matplotlib_formats("retina")
+    yield
+    set_matplotlib_formats("svg")
 
 
 def boxen(axes: Axes, table: pd.DataFrame, **kw) -> Axes:
@@ -128,6 +139,74 @@ def benchmark(table: pd.DataFrame, results: dict[str, pd.DataFrame], ceilings: p
         row.set_ylabel(label)
     for row in axes[1:, 0]:
         name_marks(row)
+    return fig
+
+
+def by_kind(results: dict[str, pd.DataFrame]) -> Figure:
+    """Heat maps of r on each kind of probe, as ``statistics.r_by_factor`` gives it."""
+    shown = [kind for kind in PROBES if kind in results]
+    fig, panels = plt.subplots(1, len(shown), figsize=(WIDTH, 2.6), squeeze=False)
+    for axes, kind in zip(panels[0], shown):
+        heat_map(axes, results[kind].rename(NAMES), cmap="cividis", vmin=0, vmax=1, cbar=False,
+                 yticklabels=kind == shown[0])
+        axes.set_title(kind)
+        axes.tick_params(axis="x", rotation=35)
+    return fig
+
+
+def agreement(table: pd.DataFrame) -> Figure:
+    """Heat map of the mean agreement of a table of ``benchmark.grid``: probes by factors."""
+    mean = table.pivot_table(index="probe", columns="differs", values="agreement", sort=False)
+    fig, axes = plt.subplots(figsize=(WIDTH * 0.75, 0.3 * len(mean) + 0.6))
+    heat_map(axes, mean, cmap="cividis", vmin=mean.min().min(), vmax=1, cbar=False)
+    axes.set_yticklabels([name.replace("_", " ") for name in mean.index])
+    axes.xaxis.tick_top()
+    return fig
+
+
+def readings(results: pd.DataFrame) -> Figure:
+    """``correlations`` of each factor in a panel of its own."""
+    factors = results.index.unique("differs")
+    fig, panels = plt.subplots(2, 2, figsize=(WIDTH, 6.2), sharex=True, sharey=True)
+    for factor, axes in zip(factors, panels.flat):
+        correlations(axes, results.loc[factor])
+        axes.text(0.5, 1.22, factor, ha="center", transform=axes.transAxes)
+    for axes in panels[:, 0]:
+        axes.set_ylabel("Pearson's r")
+        name_marks(axes)
+    return fig
+
+
+def scatters(table: pd.DataFrame, measures: Sequence[str]) -> Figure:
+    """Similarity against agreement: a row a measure, a column a factor."""
+    factors = table.differs.unique()
+    fig, grid = plt.subplots(len(measures), len(factors), figsize=(WIDTH, 2 * len(measures)),
+                             sharex=True, sharey=True)
+    for measure, row in zip(measures, grid):
+        row[0].set_ylabel(f"agreement\n({NAMES[measure]})")
+        for factor, axes in zip(factors, row):
+            scatter(axes, table[table.differs == factor], measure)
+    for factor, top, bottom in zip(factors, grid[0], grid[-1]):
+        top.set_title(factor)
+        bottom.set_xlabel("similarity")
+    return fig
+
+
+def layers(maps: dict[str, dict[str, np.ndarray]]) -> Figure:
+    """Heat maps of similarities of layers with layers: a row a measure, a column a comparison."""
+    fig, panels = plt.subplots(len(maps), len(next(iter(maps.values()))), squeeze=False,
+                               figsize=(WIDTH, 2.5 * len(maps)))
+    for (measure, row), line in zip(maps.items(), panels):
+        for axes, (title, values) in zip(line, row.items()):
+            numbers = range(1, len(values) + 1)
+            heat_map(axes, pd.DataFrame(values, numbers, numbers), cmap="cividis", vmin=0, vmax=1,
+                     cbar=False, xticklabels=line is panels[-1], yticklabels=axes is line[0],
+                     **({"annot": False} if len(values) > 6 else {}))
+            if line is panels[0]:
+                axes.set_title(title)
+        line[0].set_ylabel(f"layer ({NAMES[measure]})")
+    for axes in panels[-1]:
+        axes.set_xlabel("layer")
     return fig
 
 

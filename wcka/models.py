@@ -4,8 +4,9 @@ from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import linear, unfold
 
-from ._validate import nearest
+from .checks import nearest
 
 
 class Gaussian(nn.Module):
@@ -34,6 +35,22 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
 }
 
 
+class PatchConv2d(nn.Conv2d):
+    """Convolution (stride 1, no padding) that gives cheap gradients of images of few channels.
+
+    Where such a gradient is wanted, as attacks do many times over, one matrix product of patches
+    and kernels takes a quarter of the time that the usual kernels on a CPU need for it.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not x.requires_grad:
+            return super().forward(x)
+        places = [size - k + 1 for size, k in zip(x.shape[-2:], self.kernel_size)]
+        patches = unfold(x, self.kernel_size).mT
+        # Channels stay last in memory, which is where the layers behind want them.
+        return linear(patches, self.weight.flatten(1), self.bias).mT.unflatten(2, places)
+
+
 def mlp(widths, activation="relu", bias=True) -> nn.Sequential:
     """Fully connected network: flatten, then linear layers with an activation between them.
 
@@ -57,11 +74,63 @@ def mlp(widths, activation="relu", bias=True) -> nn.Sequential:
     ValueError
         For fewer than two widths, a width below 1, or an unknown activation.
     """
-    widths = tuple(widths)
-    if len(widths) < 2 or any(isinstance(w, bool) or int(w) != w or w < 1 for w in widths):
-        raise ValueError(f"widths: wanted at least two whole numbers from 1 up, got {widths}")
+    widths = _sizes("widths", widths, 2)
     layer = ACTIVATIONS[nearest(activation, ACTIVATIONS, "activation")]
     modules: list[nn.Module] = [nn.Flatten()]
     for inputs, outputs in pairwise(widths):
-        modules += [nn.Linear(int(inputs), int(outputs), bias=bias), layer()]
+        modules += [nn.Linear(inputs, outputs, bias=bias), layer()]
     return nn.Sequential(*modules[:-1])
+
+
+def convnet(channels=(64, 32), kernel=5, hidden=(1024,), classes=10, side=28) -> nn.Sequential:
+    """Convolutional network of the paper's section 3.3: convolutions, then linear layers, all ReLU.
+
+    The paper gives the kernels and the hidden layer; it does not say whether there is pooling. Here
+    each convolution (no padding) is followed by 2 x 2 max pooling.
+
+    Parameters
+    ----------
+    channels : sequence of int
+        Kernels of each convolution.
+    kernel : int
+        Side of a kernel.
+    hidden : sequence of int
+        Widths of the hidden linear layers.
+    classes : int
+        Outputs.
+    side : int
+        Side of an image of one channel.
+
+    Returns
+    -------
+    nn.Sequential
+        Accepts images ``(n, side, side)`` or rows ``(n, side * side)``; returns logits. Up to and
+        with its ``nn.Flatten`` it is the trunk, whose outputs are the features that heads take.
+
+    Raises
+    ------
+    ValueError
+        For sizes below 1, and for images too small for so many convolutions.
+    """
+    channels = _sizes("channels", channels, 1)
+    (kernel, classes, left), sizes = _sizes("kernel, classes, side", (kernel, classes, side), 3), []
+    for _ in channels:
+        left = (left - kernel + 1) // 2
+        sizes.append(left)
+    if left < 1:
+        raise ValueError(f"side: after {len(channels)} convolutions of side {kernel} nothing is "
+                         f"left of {side} pixels, but {sizes}")
+    modules: list[nn.Module] = [nn.Flatten(), nn.Unflatten(1, (1, side, side))]
+    for convolution, inputs, outputs in zip(
+            [PatchConv2d, *[nn.Conv2d] * (len(channels) - 1)], (1, *channels), channels):
+        # ReLU after the pooling: the same numbers, of a quarter of the values.
+        modules += [convolution(inputs, outputs, kernel), nn.MaxPool2d(2), nn.ReLU()]
+    rest = mlp((channels[-1] * left**2, *hidden, classes))  # begins with a Flatten
+    return nn.Sequential(*modules, *rest)
+
+
+def _sizes(label: str, values, least: int) -> tuple[int, ...]:
+    values = tuple(values)
+    if len(values) < least or any(isinstance(v, bool) or int(v) != v or v < 1 for v in values):
+        raise ValueError(f"{label}: wanted at least {least} whole numbers from 1 up, got {values}")
+    return tuple(map(int, values))

@@ -13,7 +13,7 @@ A pair is a population of two: ``cka(x, y)`` and ``pairwise("cka", [...])`` run 
 """
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import scipy.linalg
@@ -21,9 +21,14 @@ import torch
 from threadpoolctl import ThreadpoolController
 from torch import Tensor, nn
 
-from ._validate import nearest
 from .chain import chain
+from .checks import nearest
 from .symmetry import CHANGES
+
+MEASURES = ("procrustes", "cka", "dcka", "wcka")  # in the order of the paper's figures
+ACTIVATION_MEASURES = MEASURES[:3]
+NO_PSD = "dcka, no PSD step"  # the variant that keeps negative eigenvalues
+UNCENTRED = ("procrustes, uncentred", "cka, uncentred", "wcka, uncentred")
 
 # Columns of stacked features in one block of models: wide enough for matrix products at full
 # speed, narrow enough that a block of products stays within 8 MB.
@@ -157,7 +162,7 @@ def deconfound(x, inputs) -> Tensor:
 
     K0 is positive semidefinite and alpha is not negative, so K - alpha K0 has no more positive
     eigenvalues than K, and F no more columns than `x`. No n x n matrix is formed where n is
-    larger than the number of inputs.
+    larger than p + d.
 
     Parameters
     ----------
@@ -219,6 +224,11 @@ class Confounder:
         Where no more than `tolerance` of a representation is left, it is rounding, and F is zero.
         """
         inside, share = self.project(x)
+        alpha, ours = share / self.norm, x.transpose(0, 1)
+        m, (_, n, d) = len(self.gram), ours.shape
+        if m + d >= n:  # the n x n matrices themselves are no larger than what follows
+            k0 = self.basis @ self.gram @ self.basis.T
+            return torch.stack([_left(*each, k0, tolerance) for each in zip(ours, alpha)], 1)
         outside = x - _side_by_side(self.basis, inside)
         # outside = Q T with orthonormal Q, from the small Gram matrix; a direction without length
         # has T = 0, and nothing of it reaches F.
@@ -228,18 +238,18 @@ class Confounder:
         inverse = torch.where(length > 0, 1 / length, 0)
         # In the basis of inputs and x together, K = RR' and K0 are small matrices.
         r = torch.cat([inside.transpose(0, 1), length[:, :, None] * turn.mT], 1)
-        alpha = share / self.norm
-        factors = torch.stack([self._factor(*each, tolerance) for each in zip(r, alpha)])
-        m = len(self.gram)
+        factors = torch.stack([_left(*each, self.gram, tolerance) for each in zip(r, alpha)])
         rest = ours @ (turn * inverse[:, None] @ factors[:, m:])
         return _side_by_side(self.basis, factors[:, :m].transpose(0, 1)) + rest.transpose(0, 1)
 
-    def _factor(self, r: Tensor, alpha: Tensor, tolerance: float) -> Tensor:
-        k = r @ r.T
-        k[: len(self.gram), : len(self.gram)] -= alpha * self.gram
-        factor = _positive_factor(k, r.shape[1])
-        residue = (factor**2).sum() <= tolerance * (r**2).sum()  # of traces of K
-        return torch.zeros_like(factor) if residue else factor
+
+def _left(r: Tensor, alpha: Tensor, k0: Tensor, tolerance: float) -> Tensor:
+    """F with FF' the positive part of RR' - alpha K0, where K0 fills the upper left corner."""
+    k = r @ r.T
+    k[:len(k0), :len(k0)] -= alpha * k0
+    factor = _positive_factor(k, r.shape[1])
+    residue = (factor**2).sum() <= tolerance * (r**2).sum()  # of traces of K
+    return torch.zeros_like(factor) if residue else factor
 
 
 def _side_by_side(matrix: Tensor, x: Tensor) -> Tensor:
@@ -297,6 +307,21 @@ def pairwise(measure: str | Callable, features, pairs=None, **kw) -> np.ndarray:
     features = list(features)
     labels = [f"features[{i}]" for i in range(len(features))]
     return _similarities(name, features, labels, _positions(pairs, len(features)), **kw)
+
+
+def compare(measure: str, features: Iterable[Tensor], pairs=None,
+            confounder: Confounder | None = None) -> np.ndarray:
+    """``pairwise`` by a name that stands in tables: of ``MEASURES``, ``NO_PSD``, ``UNCENTRED``.
+
+    NaN says there what the warning says.
+    """
+    name = measure.split(",")[0]
+    kw = {"inputs": confounder, "psd": measure != NO_PSD} if name == "dcka" else {}
+    if measure in UNCENTRED:  # rows and their negatives have mean zero: centring changes nothing
+        features = [torch.cat([f, -f]) for f in features]
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*have no variance", RuntimeWarning)
+        return pairwise(name, features, pairs, **kw)
 
 
 def _pair(name: str, x, y, **kw) -> float:

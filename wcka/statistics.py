@@ -1,13 +1,14 @@
 """Numbers about pairs of models that respect that pairs share models."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from scipy import stats
+from scipy.optimize import isotonic_regression
 
-from ._validate import nearest
+from .checks import nearest
 
 
 class Estimate(NamedTuple):
@@ -316,6 +317,80 @@ def compare_measures(a, b, agreement, similarities: pd.DataFrame, reference: str
         "Zou low": [low for low, _ in zou], "Zou high": [high for _, high in zou],
         "model difference low": difference.low, "model difference high": difference.high,
         "p model": difference.p}, index=pd.Index(names, name="measure"))
+
+
+def compare_by_factor(table: pd.DataFrame, columns: Sequence[str], target: str = "agreement",
+                      method: str = "pearson") -> pd.DataFrame:
+    """``compare_measures`` for each factor of a table of ``benchmark.grid``, over starts.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Columns differs, "start a", "start b", `target` and `columns`.
+    columns : sequence of str
+        The measures, wcka among them.
+    target : str
+        What they should follow.
+    method : {"pearson", "spearman"}
+        As in ``correlation``.
+
+    Returns
+    -------
+    DataFrame
+        Rows by what differs and measure.
+    """
+    return pd.concat({
+        factor: compare_measures(part["start a"], part["start b"], part[target],
+                                 part[list(columns)], method=method)
+        for factor, part in table.groupby("differs", sort=False)}, names=["differs"])
+
+
+def r_by_factor(table: pd.DataFrame, columns: dict[str, str],
+                target: str = "agreement") -> pd.DataFrame:
+    """Pearson's r of columns (values) with a target: a row a name (keys), a column a factor."""
+    return pd.DataFrame({
+        factor: {name: part[column].corr(part[target]) for name, column in columns.items()}
+        for factor, part in table.groupby("differs", sort=False)}, index=list(columns))
+
+
+def ceilings(table: pd.DataFrame) -> pd.Series:
+    """Highest r with agreement of whatever has one value a pair, the same on all probes."""
+    def highest(part: pd.DataFrame) -> float:
+        mean = part.groupby(["a", "b"], observed=True).agreement.transform("mean")
+        return float(np.sqrt(mean.var() / part.agreement.var()))
+
+    return pd.Series({factor: highest(part)
+                      for factor, part in table.groupby("differs", sort=False)})
+
+
+def straightness(x, y, folds: int = 10, seed: int = 0) -> tuple[float, float]:
+    """Share of the variance of `y` that a line in `x`, and a rising curve, explain out of sample.
+
+    Parameters
+    ----------
+    x, y : array-like
+        (n,).
+    folds : int
+        Each is left out of the fit in turn.
+    seed : int
+        Of the assignment to folds.
+
+    Returns
+    -------
+    line, curve : float
+        R squared on what was left out; a straight relation has both alike.
+    """
+    x, y = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
+    fold = np.random.default_rng(seed).permutation(len(x)) % folds
+    rest = np.zeros(2)
+    for k in range(folds):
+        fit = np.flatnonzero(fold != k)
+        fit, kept = fit[np.argsort(x[fit], kind="stable")], fold == k
+        line = np.polyval(np.polyfit(x[fit], y[fit], 1), x[kept])
+        curve = np.interp(x[kept], x[fit], isotonic_regression(y[fit]).x)
+        rest += [((y[kept] - fitted) ** 2).sum() for fitted in (line, curve)]
+    line, curve = 1 - rest / ((y - y.mean()) ** 2).sum()
+    return float(line), float(curve)
 
 
 def _correlations(columns: np.ndarray, method: str) -> np.ndarray:

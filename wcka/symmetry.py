@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from . import models
-from ._validate import nearest
 from .chain import linear_layers
+from .checks import nearest
 
 
 def _permutation(d: int, rng: np.random.Generator) -> np.ndarray:

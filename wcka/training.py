@@ -1,27 +1,29 @@
-"""Train a population of networks at once, with checkpoints at chosen epochs."""
+"""Train populations of networks at once, or heads on a frozen trunk, and keep checkpoints."""
 
-from collections.abc import Sequence
-from functools import partial
+import json
+from collections.abc import Iterator, Sequence
+from functools import lru_cache, partial
 
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from tqdm import tqdm
 
-from . import attacks, data
-from ._validate import nearest
+from . import attacks, data, probes
 from .cache import cached
-from .population import Population, initialise, resolve_device
+from .checks import nearest
+from .population import Population, Transfer, extract, initialise, resolve_device
 
-_ATTACKS = {"standard": None, **attacks.ATTACKS}
+_ATTACKS = {"standard": None, **attacks.BY_GRADIENT}
 
 
 def train(population: Population, x: Tensor, labels, epochs: int,
           checkpoints: Sequence[int] | None = None, *, learning_rate: float = 1e-3,
           batch_size: int = 32, seed: int = 0, private_order: bool = False,
-          strategy: str = "standard", eps: float = 0.1, attack_steps: int = 5) -> Population:
+          strategy: str = "standard", eps: float = 0.1, attack_steps: int = 5,
+          shared_attack: bool = False, trunk: nn.Module | None = None) -> Population:
     """Train every member by Adam on the cross-entropy of its logits.
 
     The loss is the sum of the members' losses and Adam acts on every weight alone, so each
@@ -54,6 +56,12 @@ def train(population: Population, x: Tensor, labels, epochs: int,
         predict one class only; `functional.collapsed` finds such.
     attack_steps : int
         Steps of PGD and TRADES, each of 2.5 eps / steps.
+    shared_attack : bool
+        Attack the sum of the members' losses, so that all members see the same attacked images, at
+        the cost of one attack; by default each member is attacked for itself.
+    trunk : nn.Module, optional
+        Frozen layers before the members, who see its outputs; `x` are its inputs, and what is
+        attacked.
 
     Returns
     -------
@@ -72,41 +80,58 @@ def train(population: Population, x: Tensor, labels, epochs: int,
     checkpoints = sorted({epochs} if checkpoints is None else set(checkpoints))
     if not checkpoints or checkpoints[0] < 0 or checkpoints[-1] > epochs:
         raise ValueError(f"checkpoints: wanted epochs from 0 to {epochs}, got {checkpoints}")
+    if trunk is not None and attack is None:
+        x, trunk = extract(trunk, x), None
+    attack = attack and partial(attack, eps=eps, steps=attack_steps)
+    kept = {}
+    course = _course(population, x, labels, learning_rate, batch_size, seed, private_order,
+                     attack, shared_attack, trunk)
+    for epoch, learner in tqdm(zip(range(epochs + 1), course), "epochs", epochs + 1, leave=False):
+        if epoch in checkpoints:
+            kept[epoch] = {name: values.clone() for name, values in learner.state.items()}
+    return _collect(population, kept)
+
+
+def _course(population, x, labels, learning_rate, batch_size, seed, private_order=False,
+            attack=None, shared_attack=False, trunk=None) -> Iterator[Population]:
+    """The members before training and after each epoch; their weights move on with the next."""
     labels = torch.as_tensor(labels, device=x.device)
     if len(x) != len(labels):
         raise ValueError(f"{len(x)} inputs but {len(labels)} labels")
     state = {name: values.clone().requires_grad_() for name, values in population.state.items()}
     learner = Population(population.architecture, state, population.members)
+    # The members as they stand: the same storage, no gradient of weights.
+    standing = Population(population.architecture, {k: v.detach() for k, v in state.items()},
+                          population.members)
+    target = standing if trunk is None else Transfer(trunk, standing)
     # The fused kernel makes one pass over the weights where the others make a dozen.
     optimizer = torch.optim.Adam(state.values(), lr=learning_rate, fused=True)
     orders = [np.random.default_rng([seed, i]) for i in range(len(learner) if private_order else 1)]
     starts = np.random.default_rng([seed, 1])  # apart: all strategies see the images in one order
-    kept = {}
-    for epoch in tqdm(range(epochs + 1), desc="epochs", leave=False):
-        if epoch:
-            _epoch(learner, optimizer, x, labels, batch_size, orders,
-                   attack and partial(attack, eps=eps, steps=attack_steps), starts)
-        if epoch in checkpoints:
-            kept[epoch] = {name: values.detach().clone() for name, values in state.items()}
-    return _collect(population, kept)
+    yield standing
+    while True:
+        order = torch.from_numpy(np.stack([rng.permutation(len(x)) for rng in orders])).to(x.device)
+        for batch in order.split(batch_size, dim=1):
+            batch = batch.squeeze(0)  # (n,) shared, or (N, n)
+            images, own = x[batch], batch.ndim == 2
+            if attack:
+                own = not shared_attack
+                images = attack(target if own else target.forward, images, labels[batch],
+                                seed=int(starts.integers(2**31)))
+            if trunk is not None:
+                with torch.no_grad():
+                    images = target.features(images, own)
+            _step(learner, optimizer, images, labels[batch], own)
+        yield standing
 
 
-def _epoch(learner, optimizer, x, labels, batch_size, orders, attack, starts) -> None:
-    # What is attacked are the members as they stand: the same storage, no gradient of weights.
-    target = Population(learner.architecture, {k: v.detach() for k, v in learner.state.items()},
-                        learner.members)
-    order = torch.from_numpy(np.stack([rng.permutation(len(x)) for rng in orders])).to(x.device)
-    for batch in order.split(batch_size, dim=1):
-        batch = batch.squeeze(0)  # (n,) shared, or (N, n)
-        images = x[batch]
-        if attack:
-            images = attack(target, images, labels[batch], seed=int(starts.integers(2**31)))
-        logits = learner.forward(images, own=bool(attack) or batch.ndim == 2)
-        wanted = labels[batch].expand(logits.shape[:2])
-        loss = cross_entropy(logits.flatten(0, 1), wanted.flatten(), reduction="sum")
-        optimizer.zero_grad()
-        (loss / batch.shape[-1]).backward()
-        optimizer.step()
+def _step(learner: Population, optimizer, x: Tensor, labels: Tensor, own: bool) -> None:
+    logits = learner.forward(x, own=own)
+    wanted = labels.expand(logits.shape[:2])
+    loss = cross_entropy(logits.flatten(0, 1), wanted.flatten(), reduction="sum")
+    optimizer.zero_grad()
+    (loss / labels.shape[-1]).backward()
+    optimizer.step()
 
 
 def _collect(population: Population, kept: dict[int, dict[str, Tensor]]) -> Population:
@@ -116,18 +141,98 @@ def _collect(population: Population, kept: dict[int, dict[str, Tensor]]) -> Popu
 
 
 @cached
+def pretrained(architecture: dict, seed: int, dataset: str, epochs: int, patience: int,
+               validation: int = 10000, learning_rate: float = 1e-3, batch_size: int = 64,
+               device: str = "cpu") -> Population:
+    """Train one network on all ten classes; keep it as it was at its best epoch. Cached on disk.
+
+    Parameters
+    ----------
+    architecture : dict
+        As in ``Population``.
+    seed : int
+        Of the initial weights, of the split and of the order of the images.
+    dataset : str
+        As in ``data.load``.
+    epochs : int
+        Passes through the training images at the most.
+    patience : int
+        Stop once so many epochs have gone by without a better validation accuracy.
+    validation : int
+        Number of training images that are held out, drawn at random.
+    learning_rate, batch_size
+        As in ``train``.
+    device : str
+        Where to train.
+
+    Returns
+    -------
+    Population
+        One model; its members' table has columns seed and epoch (the best one; the earliest of
+        several), and in ``attrs["validation"]`` the accuracy after each epoch, from the first.
+    """
+    images, labels = data.load(dataset, "train", None)
+    x, labels = data.inputs(images, resolve_device(device)), torch.from_numpy(labels)
+    held, rest = torch.from_numpy(np.random.default_rng([seed, 2]).permutation(len(x))).split(
+        [validation, len(x) - validation])
+    start, course, best = initialise(architecture, [seed], device), [], None
+    steps = _course(start, x[rest], labels[rest], learning_rate, batch_size, seed)
+    next(steps)  # untrained
+    for epoch in tqdm(range(1, epochs + 1), "pretraining", leave=False):
+        learner = next(steps)
+        course.append(float(learner.accuracy(x[held], labels[held])[0]))
+        if course[-1] == max(course) and course.count(course[-1]) == 1:
+            best = _collect(start, {epoch: {k: v.clone() for k, v in learner.state.items()}})
+        elif epoch - best.members.epoch[0] >= patience:
+            break
+    best.members.attrs["validation"] = course
+    return best
+
+
+def frozen(trunk: dict) -> nn.Sequential:
+    """Convolutional part of the network that ``pretrained(**trunk)`` gives, frozen."""
+    return _frozen(json.dumps(trunk))
+
+
+@lru_cache(maxsize=1)
+def _frozen(trunk: str) -> nn.Sequential:
+    network = pretrained(**json.loads(trunk)).member(0)
+    last = max(i for i, module in enumerate(network) if isinstance(module, nn.Flatten))
+    return network[:last + 1].requires_grad_(False).to(memory_format=torch.channels_last)
+
+
+@cached
+def features(trunk: dict, name: str, dataset: str, classes: Sequence[int], seed: int = 0,
+             noise: float = 0.1) -> Tensor:
+    """Outputs of a frozen trunk for the images ``probes.inputs(name, ...)``, cached on disk."""
+    return extract(frozen(trunk), probes.inputs(name, dataset, classes, seed, noise))
+
+
+@cached
 def trained(architecture: dict, seeds: Sequence[int], dataset: str, classes: Sequence[int],
             epochs: int, checkpoints: Sequence[int] | None = None, learning_rate: float = 1e-3,
             batch_size: int = 32, seed: int = 0, private_order: bool = False,
             strategy: str = "standard", eps: float = 0.1, attack_steps: int = 5,
+            shared_attack: bool = False, trunk: dict | None = None, images: int | None = None,
             device: str = "cpu") -> Population:
     """Initialise and train a population on a data set's training images, cached on disk.
 
     Parameters are those of ``initialise``, ``data.load`` and ``train``, all plain values.
+
+    Parameters
+    ----------
+    trunk : dict, optional
+        Arguments of ``pretrained``: the population are heads on the features of that network.
+    images : int, optional
+        Train on so many of the images, drawn at random; all by default.
     """
-    images, labels = data.load(dataset, "train", classes)
-    return train(initialise(architecture, seeds, device),
-                 data.inputs(images, resolve_device(device)), labels, epochs, checkpoints,
-                 learning_rate=learning_rate, batch_size=batch_size, seed=seed,
-                 private_order=private_order, strategy=strategy, eps=eps,
-                 attack_steps=attack_steps)
+    _, labels = probes.labelled(dataset, tuple(classes), "train")
+    chosen = np.sort(np.random.default_rng([seed, 3]).permutation(len(labels))[:images])
+    standard = strategy == "standard"
+    x = (features(trunk, "train", dataset, classes) if trunk and standard
+         else probes.inputs("train", dataset, classes))
+    return train(initialise(architecture, seeds, device), x[chosen].to(resolve_device(device)),
+                 labels[chosen], epochs, checkpoints, learning_rate=learning_rate,
+                 batch_size=batch_size, seed=seed, private_order=private_order, strategy=strategy,
+                 eps=eps, attack_steps=attack_steps, shared_attack=shared_attack,
+                 trunk=None if standard or not trunk else frozen(trunk).to(resolve_device(device)))

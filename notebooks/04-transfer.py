@@ -1,0 +1,498 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#     notebook_metadata_filter: kernelspec,jupytext,-jupytext.text_representation.jupytext_version
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # New heads on an old trunk
+#
+# Most networks in use were not trained from scratch. Someone took a trained network, kept its first layers
+# as they were (the *trunk*), and trained new last layers (the *head*) for a task of their own. The paper
+# (section 3.3, figure 4) asks whether wCKA, computed from the heads alone, still tells which
+# networks behave alike. It finds that training strategy now upsets no measure as much as it did
+# before, explains this by the frozen trunk, and again sees wCKA ahead. This chapter rebuilds the
+# experiment with the machinery of the [chapter before](03-functional), and then tests the
+# explanation by taking the trunk away.
+#
+# After this chapter you can
+#
+# - say what wCKA compares when networks share a frozen trunk, and what it does not see;
+# - say how each measure follows agreement among fine-tuned heads;
+# - say what a frozen trunk does to similarity and agreement, and what it does not explain.
+
+# %% tags=["hide-input"]
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import torch
+from myst_nb import glue
+
+from wcka import benchmark, claims, data, figures
+from wcka.attacks import BY_GRADIENT
+from wcka.cache import cached
+from wcka.checks import distinct, within
+from wcka.claims import interval, say
+from wcka.population import Transfer
+from wcka.probes import expand
+from wcka.similarity import ACTIVATION_MEASURES, MEASURES
+from wcka.statistics import ceilings, compare_by_factor, over_models, r_by_factor
+from wcka.training import frozen, pretrained
+from wcka.variants import variants
+
+figures.style()
+
+# %% [markdown]
+# The parameters of this chapter. Change them here, or run
+# `python -m wcka run 04 -p dataset fashion -p head_images 2000`.
+
+# %% tags=["parameters"]
+dataset: str = "mnist"  # real images: "mnist" or "fashion"
+trunk_epochs: int = 5  # passes of the convolutional network through its training images, at most
+patience: int = 1  # it stops after so many epochs without a better validation accuracy
+validation_images: int = 10000  # training images held out to judge it by
+classes: list[int] = [0, 1, 2]  # the classes that the heads tell apart
+heads: list[list[int]] = [[32], [1024], [32, 32, 32, 32, 32, 32, 32, 32, 32, 32]]  # widths of the hidden layers of each head
+control: list[list[int]] = [[32], [32, 32, 32, 32, 32, 32, 32, 32, 32, 32]]  # those heads that are also trained on pixels, without a trunk
+strategies: list[str] = ["standard", "pgd"]  # what heads are trained on: clean images, or those of an attack
+head_images: int = 4000  # training images of these classes that heads are trained on (more than there are: all)
+seeds: int = 5  # initialisations of each head and strategy
+epochs: int = 3  # passes of the heads through these images
+checkpoints: list[int] = [1, 2, 3]  # epochs at whose end the heads are compared
+batch_size: int = 32  # images in one step of training
+train_eps: float = 0.1  # largest change of a pixel by the attack that is trained on
+train_steps: int = 3  # steps of PGD in training
+shared_attack: bool = True  # train on images made against all seeds of a head together, or (slow) against each for itself
+probes: list[str] = ["clean", "corruptions", "attacks"]  # clean, names of corruptions or attacks, or "corruptions" and "attacks" for all
+eps: float = 0.1  # largest change of a pixel by the attacks that agreement is counted under
+attack_steps: int = 5  # steps of PGD and TRADES there
+noise: float = 0.1  # standard deviation of the Gaussian noise there
+attacked_images: int = 128  # test images that are attacked
+clean_images: int = 500  # clean test images that the activation measures see
+probe_images: int = 128  # images for activation measures where they are probed with more than clean images
+layer: str = "last hidden"  # whose activations are compared: "first hidden", "last hidden" or "logits"
+learned: float = 0.95  # clean accuracy from which a head counts as having learned, in one of the variants
+seed: int = 0  # of the trunk, of the first head, of the draws of images, the corruptions and the attacks
+
+# %% tags=["hide-input"]
+probe_names = expand(probes)
+distinct(heads=(heads, 2), strategies=(strategies, 2), seeds=(range(seeds), 3), classes=(classes, 2),
+         checkpoints=(checkpoints, 2))
+benchmark.check(strategies, layer, checkpoints, epochs)
+if not control or any(head not in heads for head in control):
+    raise ValueError(f"control: wanted some of the heads, got {control}")
+within(trunk_epochs=(trunk_epochs, 1, 1000), patience=(patience, 1, 1000),
+       validation_images=(validation_images, 100, 59000), train_eps=(train_eps, 0, 1),
+       head_images=(head_images, 10, 60000), batch_size=(batch_size, 1, 60000), eps=(eps, 0, 1),
+       train_steps=(train_steps, 1, 1000), attack_steps=(attack_steps, 1, 1000), noise=(noise, 0, 1),
+       attacked_images=(attacked_images, 10, 10000), clean_images=(clean_images, 10, 10000),
+       probe_images=(probe_images, 10, attacked_images), learned=(learned, 0, 1),
+       narrowest_layer=(min(min(head, default=0) for head in heads), 1, 10000))
+
+# %% [markdown]
+# ## The trunk
+#
+# Two convolutional layers of 64 and 32 kernels of 5 × 5 and one hidden layer of 1,024, trained on
+# all ten classes. The paper does not state any pooling; without it the trunk would pass on 12,800
+# numbers. We take the usual 2 × 2 max pooling after each convolution, which leaves 512 **features**. It does not state
+# either what it validates on: we hold out 10,000 of the 60,000 training images, drawn at random.
+# The network is kept as it was at its best epoch.
+
+# %%
+trunk = {"architecture": {"factory": "convnet", "channels": [64, 32], "kernel": 5, "hidden": [1024],
+                          "classes": 10},
+         "seed": seed, "dataset": dataset, "epochs": trunk_epochs, "patience": patience,
+         "validation": validation_images}
+network = pretrained(**trunk)
+
+# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-trunk", "caption": "Validation accuracy of the convolutional network after each epoch; the ring marks the epoch that is kept."}, "image": {"alt": "Line of validation accuracy against epochs, with a ring at the highest point."}}
+course = pd.Series(network.members.attrs["validation"])
+course.index += 1
+best = int(network.members.epoch[0])
+fig, axes = plt.subplots(figsize=(figures.WIDTH * 0.75, 2.6))
+axes.plot(course, "o-", color=figures.QUIET, ms=4)
+axes.plot(best, course[best], "o", ms=12, mfc="none", mec=figures.MEASURES["wcka"], mew=2)
+axes.set(xlabel="epoch", ylabel="validation accuracy")
+axes.xaxis.get_major_locator().set_params(integer=True)
+plt.show()
+
+# %% tags=["remove-cell"]
+images, labels = data.load(dataset, "test", None)
+test_accuracy = network.accuracy(data.inputs(images), labels)[0]
+for name, value, form in (("best-epoch", best, "d"), ("n-epochs", len(course), "d"),
+                          ("validation", 100 * course[best], ".2f"), ("test", 100 * test_accuracy, ".2f"),
+                          ("training-images", head_images, ",")):
+    say(name, value, form)
+
+# %% [markdown]
+# The best of {glue:text}`n-epochs` epochs is number {glue:text}`best-epoch` (the paper's: the 24th), with
+# {glue:text}`validation` % of the validation images right, and {glue:text}`test` % of the test images. With the
+# parameters above, training stops early; `python -m wcka run 04 --profile paper` runs the whole course.
+#
+# ## The heads
+#
+# Now the linear layers are thrown away and the convolutions frozen. On the 512 features new heads learn
+# to tell the digits 0, 1 and 2 apart. Three architectures, as in the paper: one hidden layer of 32, one of
+# 1,024, ten of 32.
+#
+# **Strategies.** Standard training, and training on images attacked by PGD {cite}`madry2019`. The attack
+# moves *pixels*: its gradient goes through the head and through the trunk. That is dear, as trunks
+# are much larger than heads. By default we therefore save twice. Heads learn from
+# {glue:text}`training-images` of the images (`head_images`), drawn once for both strategies: people fine-tune
+# because they have few. And one attack serves all seeds of an architecture: it climbs the *sum* of their losses
+# (`shared_attack`). So all seeds see the same images in the same order, attacked or not, as
+# in the chapter before; but what one of them sees depends on the others. How much
+# weaker such images are is measured below.
+#
+# **Features are computed once** for each set of images and shared by all heads; only attacked
+# images have to go through the trunk again.
+
+# %%
+settings = {"seeds": list(range(seed, seed + seeds)), "dataset": dataset, "classes": classes,
+            "images": head_images, "epochs": epochs, "checkpoints": sorted(checkpoints),
+            "batch_size": batch_size, "eps": train_eps, "attack_steps": train_steps, "seed": seed,
+            "shared_attack": shared_attack}
+probing = {"dataset": dataset, "classes": classes, "seed": seed, "eps": eps, "steps": attack_steps,
+           "noise": noise, "images": clean_images, "attacked": attacked_images}
+
+
+def grid(inputs, heads, **behind):
+    """Heads on so many inputs, by all strategies: their definitions, members and pairs."""
+    models = [{"architecture": {"factory": "mlp", "widths": [inputs, *hidden, len(classes)],
+                                "activation": "relu"}, "strategy": strategy, **settings, **behind}
+              for hidden in heads for strategy in strategies]
+    return models, *benchmark.grid(models, probe_names, layer, probe_images, probing)
+
+
+models, members, whole = grid(512, heads, trunk=trunk)
+table = whole[~whole.collapsed]
+benchmark.overview(members).style.format(precision=3)
+
+# %% tags=["hide-input"]
+@cached
+def under_shared_attack(models, epoch, probing):
+    """Accuracy of heads on images that PGD makes against all seeds of a population together."""
+    x, labels = benchmark.attacked_images(probing)
+    rows = []
+    for model, population in zip(models, benchmark.networks(models)[0]):
+        target = Transfer(frozen(model["trunk"]), population[(population.members.epoch == epoch).to_numpy()])
+        moved = torch.cat([BY_GRADIENT["pgd"](target.forward, *part, probing["eps"], probing["steps"],
+                                              probing["seed"]) for part in zip(x.split(64), labels.split(64))])
+        right = target.forward(moved).argmax(-1) == labels
+        rows.append((benchmark.name(model["architecture"]), model["strategy"], float(right.double().mean())))
+    return pd.DataFrame(rows, columns=["architecture", "strategy", "all seeds together"])
+
+
+last = members[members.epoch == max(checkpoints)]
+strengths = under_shared_attack(models, max(checkpoints), probing).set_index(["architecture", "strategy"])
+if "under pgd" in members:
+    strengths["each for itself"] = last.groupby(["architecture", "strategy"])["under pgd"].mean()
+strengths.rename_axis(columns="accuracy under PGD:").style.format("{:.3f}")
+
+# %% tags=["remove-cell"]
+seconds = whole.attrs["seconds"]
+weaker = strengths["all seeds together"] - strengths.get("each for itself", np.nan)
+for name, value, form in (("n-networks", len(members), ","), ("n-starts", members.start.nunique(), "d"),
+                          ("n-collapsed", members.collapsed.sum(), "d"),
+                          ("n-rows", len(table), ","), ("n-left-out", whole.collapsed.sum(), ","),
+                          ("n-all-rows", len(whole), ","), ("n-attacked", attacked_images, "d"),
+                          ("weaker-low", weaker.min(), "+.3f"), ("weaker-high", weaker.max(), "+.3f")):
+    say(name, value, form)
+glue("collapsed-heads", ", ".join(f"{head}: {number}" for head, number in members.groupby(
+    "architecture", sort=False).collapsed.sum().items()), display=False)
+
+# %% [markdown]
+# The first table has {glue:text}`n-networks` heads from {glue:text}`n-starts` starts (an architecture and a
+# seed) in view, at the last epoch. Heads that **failed to train** predict one class for at least 95 % of the
+# clean images; over all epochs these are {glue:text}`n-collapsed` ({glue:text}`collapsed-heads`). They are
+# left out below, with {glue:text}`n-left-out` of {glue:text}`n-all-rows` rows, and put back among the variants.
+#
+# The second table says how much is lost by attacking all seeds of a head together: accuracy under the shared
+# attack is {glue:text}`weaker-low` to {glue:text}`weaker-high` above that under an attack on each for itself.
+# *Probing* always attacks each head for itself, as in the chapter before: an attacked pair sees
+# {glue:text}`n-attacked` images (`attacked_images`) moved against the one and the same images moved against the other.
+#
+# ## Agreement
+
+# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-transfer-agreement", "caption": "Mean agreement of pairs of heads, by what they differ in and the probe they see."}, "image": {"alt": "Heat map with a row for each probe and a column for each factor; the cells hold the mean agreement of the pairs."}}
+figures.agreement(table)
+plt.show()
+
+# %% [markdown]
+# ## Similarity against agreement (figure 4)
+#
+# wCKA compares the **chains of the heads**: features × outputs. It sees neither the trunk nor an image. The
+# activation measures see the heads' own layers on clean test images, which went through the trunk.
+
+# %%
+results = {method: compare_by_factor(table, MEASURES, method=method) for method in ("pearson", "spearman")}
+highest = ceilings(table)
+
+# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-transfer", "caption": "The paper's figure 4, laid out as {numref}`fig-benchmark`. Top: similarity by wCKA against agreement, a dot a pair and probe: clean (black), corrupted (orange), attacked (green). Middle and bottom: correlation of each measure with agreement (white dot), with the paper's 95 % interval (broad bar) and one that leaves out whole starts (thin line). Marks compare each measure with wCKA, by the paper's test (upper line) and over starts (lower line): + where wCKA is ahead, − where it is behind, * p < 0.05, ** p < 0.01, *** p < 0.001, n.s. otherwise. Dotted: the highest r that a similarity can have that knows nothing of the probe."}, "image": {"alt": "Three rows of four panels, one column each for epoch, seed, architecture and strategy. Top: scatter of agreement against wCKA. Middle: Pearson's r of four measures with narrow and wide intervals and marks of significance. Bottom: Spearman's rho in the same way."}}
+figures.benchmark(table, results, highest)
+with figures.many_marks():
+    plt.show()
+
+# %% tags=["hide-input"]
+claims.leads(results).style
+
+# %% tags=["remove-cell"]
+pearson, spearman = results["pearson"], results["spearman"]
+for name, rows in (("r", pearson), ("rho", spearman)):
+    glue(f"transfer-ahead-{name}", claims.surely(rows, 1), display=False)
+    glue(f"transfer-behind-{name}", claims.surely(rows, -1), display=False)
+for factor in benchmark.FACTORS:
+    say(f"transfer-ceiling-{factor}", highest[factor], ".2f")
+
+# %% [markdown]
+# At the 5 % level, over starts, wCKA's r is higher for {glue:text}`transfer-ahead-r`, and lower for
+# {glue:text}`transfer-behind-r`. Its ρ is higher for {glue:text}`transfer-ahead-rho`, and lower for
+# {glue:text}`transfer-behind-rho`. A similarity that knows nothing of the probe cannot reach more than
+# {glue:text}`transfer-ceiling-epoch` (epoch), {glue:text}`transfer-ceiling-seed` (seed),
+# {glue:text}`transfer-ceiling-architecture` (architecture) and {glue:text}`transfer-ceiling-strategy`
+# (strategy): heads on one trunk agree on nearly everything, and what they disagree on depends on the probe. How
+# much they do depends on the attack, too; the paper does not give its strength. Try `-p eps 0.2 -p train_eps 0.2`.
+#
+# ## Which probes?
+
+# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-transfer-kinds", "caption": "Pearson's r of similarity with agreement, on clean, corrupted and attacked images apart; the similarity is the same in all three."}, "image": {"alt": "Three heat maps side by side, for clean, corrupted and attacked probes: a row for each measure, a column for each factor, the cells hold Pearson's r."}}
+figures.by_kind({kind: r_by_factor(rows, {m: m for m in MEASURES}) for kind, rows in table.groupby("kind")})
+plt.show()
+
+# %% [markdown]
+# ## All measures, pair by pair
+
+# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-transfer-scatter", "caption": "Similarity against agreement for each measure (rows) and factor (columns), a dot a pair and probe: clean (black), corrupted (orange), attacked (green)."}, "image": {"alt": "Sixteen scatter plots of agreement against similarity: rows are Procrustes, CKA, dCKA and wCKA, columns epoch, seed, architecture and strategy; dots coloured by kind of probe."}}
+figures.scatters(table, MEASURES)
+with figures.many_marks():
+    plt.show()
+
+# %% [markdown]
+# ## The other reading, and two baselines
+#
+# Activation measures probed with images of the kind that the agreement is counted on; minus the gap in clean
+# accuracy; and the agreement on clean images (see [the chapter before](03-functional)).
+
+# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-transfer-readings", "caption": "Pearson's r with agreement on all probes but the clean one: activation measures probed with images of the kind that the agreement is counted on; two baselines, minus the gap in clean accuracy and the agreement on clean images; and wCKA."}, "image": {"alt": "Four panels, one a factor: correlations of Procrustes, CKA and dCKA on the probe itself, of the gap in accuracy, of the agreement on clean images and of wCKA, with intervals and marks."}}
+on_probe = [f"{m}, on the probe" for m in ACTIVATION_MEASURES]
+readings = compare_by_factor(table[table.kind != "clean"].dropna(subset=on_probe),
+                             [*on_probe, "accuracy gap", "clean agreement", "wcka"], "agreement, own attack")
+figures.readings(readings)
+plt.show()
+
+# %% tags=["remove-cell"]
+for rival in (*on_probe, "accuracy gap", "clean agreement"):
+    short = rival.split(",")[0].replace(" ", "-")
+    glue(f"transfer-{short}-surely", claims.ahead(readings, rival, sure=True), display=False)
+
+# %% [markdown]
+# Shown the images in question, an activation measure follows agreement surely better than wCKA for:
+# {glue:text}`transfer-procrustes-surely` (Procrustes), {glue:text}`transfer-cka-surely` (CKA) and
+# {glue:text}`transfer-dcka-surely` (dCKA). So does the gap in accuracy for {glue:text}`transfer-accuracy-gap-surely`, and agreement on
+# clean images for {glue:text}`transfer-clean-agreement-surely`.
+
+# %% [markdown]
+# ## Which choices matter?
+#
+# Pearson's r again, with one choice changed at a time. The first four rows are those of
+# {numref}`fig-transfer`.
+
+# %% tags=["hide-input"]
+sensitivity = variants(models, members, whole, layer, probe_images, probing, learned)
+sensitivity.rename(figures.NAMES, level=1).style.format("{:.2f}", na_rep="–").background_gradient(
+    cmap="cividis", vmin=0, vmax=1, axis=None).highlight_null(
+    props="background-color: transparent; color: inherit")
+
+# %% [markdown]
+# ## Does the frozen trunk explain it?
+#
+# The paper's explanation of its figure 4: the frozen layers *impose* a similarity, even where heads are
+# trained on attacked images. So we take the trunk away and change nothing else. The **control** is the same heads, seeds,
+# images, order, strategies and attacks, but the heads' inputs are the pixels. If the explanation is
+# right, then behind the trunk
+#
+# 1. heads of different strategy are more similar,
+# 2. they agree more,
+# 3. the activation measures' r for strategy is higher, and
+# 4. the similarity of two strategies is highest next to the trunk, and falls from layer to layer.
+
+# %%
+control_models, control_members, on_pixels = grid(784, control)
+paired = table.merge(on_pixels[~on_pixels.collapsed], on=["differs", "a", "b", "probe", "kind", "start a", "start b"],
+                     suffixes=(" behind the trunk", " on pixels"))
+paired = paired[paired.differs == "strategy"]
+PLACES = ("behind the trunk", "on pixels")
+
+
+def estimate(statistic, rows, *columns):
+    """A statistic at both places and its difference, over starts; `columns` name what it takes."""
+    given = rows[[f"{column} {place}" for place in PLACES for column in columns]].to_numpy().T
+
+    def both(*values):
+        here, there = (statistic(*part) for part in np.split(np.stack(values), 2))
+        return np.array([here, there, here - there])
+
+    found = over_models(both, rows["start a"], rows["start b"], *given)
+    return pd.DataFrame({"value": found.value, "low": found.low, "high": found.high},
+                        [*PLACES, "difference"])
+
+
+once = paired[paired["probe"] == "clean"]
+imposed = pd.concat({**{m: estimate(np.mean, once, m) for m in MEASURES},
+                     **{f"agreement, {kind}": estimate(np.mean, paired[paired.kind == kind], "agreement")
+                        for kind in figures.PROBES if (paired.kind == kind).any()}})
+follows = pd.concat({m: estimate(lambda x, y: np.corrcoef(x, y)[0, 1], paired, m, "agreement") for m in MEASURES})
+
+# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-control", "caption": "Pairs of heads of different strategy, behind the trunk (filled) and on pixels (hollow), with intervals over starts. Left: mean similarity by each measure. Middle: mean agreement on each kind of probe. Right: Pearson's r of similarity with agreement."}, "image": {"alt": "Three panels of points with intervals, two for each entry, behind the trunk and on pixels: mean similarity of four measures, mean agreement on clean, corrupted and attacked images, and Pearson's r of four measures."}}
+fig, panels = plt.subplots(1, 3, figsize=(figures.WIDTH, 3.2), width_ratios=(4, 3, 4), layout="constrained")
+colours = {**figures.MEASURES, **{f"agreement, {kind}": color for kind, color in figures.PROBES.items()}}
+shown = {"mean similarity": imposed.loc[list(MEASURES)], "mean agreement": imposed.drop(list(MEASURES), level=0),
+         "Pearson's r": follows}
+for axes, (title, numbers) in zip(panels, shown.items()):
+    names = numbers.index.unique(0)
+    for i, name in enumerate(names):
+        for place, shift, fill in zip(PLACES, (-0.14, 0.14), (colours[name], "white")):
+            row = numbers.loc[(name, place)]
+            axes.plot([i + shift] * 2, [row.low, row.high], color=colours[name], lw=1.6)
+            axes.plot(i + shift, row.value, "o", mfc=fill, mec=colours[name], ms=6)
+    axes.set(title=title, xticks=range(len(names)), xlim=(-0.6, len(names) - 0.4))
+    axes.set_xticklabels([figures.NAMES.get(name, name.split(", ")[-1]) for name in names], rotation=45,
+                         ha="right", rotation_mode="anchor")
+for y, label in ((0.16, "● behind the trunk"), (0.05, "○ on pixels")):
+    panels[1].text(0.04, y, label, fontsize=9, transform=panels[1].transAxes)
+plt.show()
+
+# %% tags=["remove-cell"]
+def rising(estimates, names):
+    """Of which measures a number is surely higher behind the trunk, as text."""
+    sure = [figures.NAMES.get(m, m.split(", ")[-1]) for m in names if estimates.low[m, "difference"] > 0]
+    return ", ".join(sure) or "none"
+
+
+kinds = [name for name in imposed.index.unique(0) if name.startswith("agreement")]
+for name, estimates, names in (("similar", imposed, MEASURES), ("agree", imposed, kinds), ("follow", follows, MEASURES)):
+    glue(f"trunk-{name}", rising(estimates, names), display=False)
+for measure in ("cka", "wcka"):
+    for place, short in zip(PLACES, ("trunk", "pixels")):
+        say(f"{short}-{measure}", imposed.value[measure, place], ".2f")
+        say(f"{short}-r-{measure}", follows.value[measure, place], ".2f")
+for place, short in zip(PLACES, ("trunk", "pixels")):
+    for kind in ("corrupted", "attacked"):
+        say(f"{short}-{kind}", imposed.value.get((f"agreement, {kind}", place), np.nan), ".2f")
+
+# %% [markdown]
+# What came of the predictions:
+#
+# 1. *More similar*: surely so by {glue:text}`trunk-similar`. Mean wCKA of two strategies is {glue:text}`trunk-wcka`
+#    behind the trunk and {glue:text}`pixels-wcka` on pixels; mean CKA is {glue:text}`trunk-cka` and
+#    {glue:text}`pixels-cka`: on clean images it hardly tells strategies apart, with a trunk or without one.
+# 2. *More agreement*: surely so on these probes: {glue:text}`trunk-agree`. On attacked images {glue:text}`trunk-attacked`
+#    against {glue:text}`pixels-attacked`, on corrupted ones {glue:text}`trunk-corrupted` against {glue:text}`pixels-corrupted`.
+# 3. *A higher r*: surely so for: {glue:text}`trunk-follow`. CKA's is {glue:text}`trunk-r-cka` behind the trunk and
+#    {glue:text}`pixels-r-cka` on pixels, wCKA's {glue:text}`trunk-r-wcka` and {glue:text}`pixels-r-wcka`.
+# 4. *Most alike next to the trunk*:
+
+# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-transfer-layers", "caption": "Similarity of corresponding layers of the deepest head, trained by the first and by the last strategy from the same initial weights; means over seeds. Layer by layer from the head's first to the logits, behind the trunk (filled) and on pixels (hollow)."}, "image": {"alt": "Lines of similarity against layer, one for each of CKA and wCKA, behind the trunk and on pixels."}}
+deepest = max(control, key=lambda hidden: (len(hidden), sum(hidden)))
+by_layer = {place: benchmark.by_layer(of, deepest, (strategies[0], strategies[-1]), max(checkpoints), probing)
+            for place, of in zip(PLACES, (models, control_models))}
+fig, axes = plt.subplots(figsize=(figures.WIDTH * 0.75, 3))
+for place, maps in by_layer.items():
+    for measure, row in maps.items():
+        diagonal = row["between strategies"].diagonal()
+        axes.plot(range(1, len(diagonal) + 1), diagonal, "o-", color=figures.MEASURES[measure], ms=6,
+                  mfc=figures.MEASURES[measure] if place == PLACES[0] else "white")
+for measure, row in by_layer[PLACES[0]].items():
+    axes.annotate(figures.NAMES[measure], (len(deepest) + 1, row["between strategies"][-1, -1]), (8, 0),
+                  textcoords="offset points", va="center", color=figures.MEASURES[measure])
+axes.text(0.03, 0.06, "● behind the trunk   ○ on pixels", fontsize=9, transform=axes.transAxes)
+axes.set(xlabel="layer", ylabel="similarity", ylim=(0, 1.02), xticks=range(1, len(deepest) + 2))
+plt.show()
+
+# %% tags=["remove-cell"]
+for measure in ("cka", "wcka"):
+    for place, short in zip(PLACES, ("trunk", "pixels")):
+        diagonal = by_layer[place][measure]["between strategies"].diagonal()
+        say(f"{short}-first-{measure}", diagonal[0], ".2f")
+        say(f"{short}-last-{measure}", diagonal[-1], ".2f")
+
+# %% [markdown]
+# From the first layer to the logits CKA goes from {glue:text}`trunk-first-cka` to {glue:text}`trunk-last-cka`, and wCKA from
+# {glue:text}`trunk-first-wcka` to {glue:text}`trunk-last-wcka`; on pixels, from {glue:text}`pixels-first-cka` to
+# {glue:text}`pixels-last-cka` and from {glue:text}`pixels-first-wcka` to {glue:text}`pixels-last-wcka`.
+#
+# The trunk does what the paper says in behaviour first: whatever heads are trained on, they then agree on
+# images on which they would not otherwise. The measures see it as far as they told strategies apart before: wCKA,
+# which looks at weights, has the most to gain; Procrustes and CKA of clean images had next to nothing. And there
+# is no layer at which the trunk's hold ends: ten layers on, two strategies are about as similar as after the
+# first.
+
+# %% [markdown]
+# ## The chain through the trunk
+#
+# Here wCKA compared heads alone: features × outputs. For heads on one trunk that is all there is to compare;
+# for heads on different trunks, or for a head against a network without a trunk, it is not even defined,
+# as their inputs are not the same coordinates. What would be is the chain through the trunk as well, inputs ×
+# outputs. It needs a chain of convolutions and poolings, which the paper leaves to future work; this is its place.
+#
+# ## Where the time goes
+
+# %% tags=["hide-input"]
+costs = pd.DataFrame({place: each.attrs["seconds"] for place, each in zip(PLACES, (whole, on_pixels))})
+costs.loc["the trunk's own training"] = [network.members.attrs["seconds"], 0]
+costs.style.format("{:.1f}")
+
+# %% [markdown]
+# ## The paper's claims in this chapter
+#
+# "Strongest" and "significant" are judged as in [the chapter before](03-functional). The last two claims are judged by the
+# control: they hold if what the trunk adds is surely above zero for every measure, hold partly if it is for some,
+# and fail if it is for none and surely below zero for one.
+
+# %% tags=["hide-input"]
+def raised(estimates):
+    """What the trunk changes, as text, and the verdict of: it raises all of them."""
+    change = estimates.xs("difference", level=1).loc[list(MEASURES)]
+    words = ", ".join(f"{figures.NAMES[m]} {interval(*row, '+.2f')}" for m, row in change.iterrows())
+    if (change.low > 0).any():
+        return words, claims.verdict(*(change.low > 0))
+    return words, "fails" if (change.high < 0).any() else "cannot be told"
+
+
+more_similar, closer = raised(imposed), raised(follows)
+ended = len(course) < 24 or len(course) == trunk_epochs < 24 + patience
+results_of_claims = [
+    claims.Claim("3.3", "The network has its highest validation accuracy at the 24th epoch",
+                 f"at epoch {best} of {len(course)}",
+                 "cannot be told" if ended else claims.verdict(best == 24)),
+    *claims.strongest_by_factor("3.3, fig. 4", results, benchmark.FACTORS,
+                                sensitivity.loc["only networks that have learned"]),
+    claims.significant("Fig. 4", results, benchmark.FACTORS),
+    claims.Claim("3.3", "Different strategies upset no measure as much as in networks trained from scratch",
+                 f"r for strategy, behind the trunk less on pixels: {closer[0]}", closer[1]),
+    claims.Claim("3.3", "The frozen trunk imposes a higher similarity, even under adversarial training",
+                 f"mean similarity for strategy, behind the trunk less on pixels: {more_similar[0]}",
+                 more_similar[1]),
+]
+claims.show(results_of_claims)
+
+# %% [markdown]
+# ## To take away
+#
+# - wCKA of fine-tuned heads compares features × outputs. It needs neither the trunk nor an image, and it is
+#   silent about both.
+# - Behind a good trunk all heads predict nearly the same. Then r says little about a measure: look at
+#   how much agreement varies before asking what follows it.
+# - The paper found wCKA ahead of the activation measures here; we do not. Differences between the measures are mostly
+#   smaller than their intervals.
+# - The trunk makes heads agree, whatever they were trained on. That it imposes *similarity* shows
+#   in those measures that tell strategies apart in the first place.

@@ -1,0 +1,40 @@
+"""What is refused before any work starts."""
+
+import pytest
+
+from wcka import benchmark
+from wcka.checks import distinct, within
+from wcka.probes import ATTACKS, PROBES, expand
+
+
+def test_lists():
+    distinct(seeds=(range(3), 3), heads=([[8], [8, 8]], 2))
+    with pytest.raises(ValueError, match=r"heads: wanted at least 1, all different; got \[\[8\], "):
+        distinct(heads=([[8], [8]], 1))
+    with pytest.raises(ValueError, match="seeds: wanted at least 3"):
+        distinct(classes=([0, 1], 2), seeds=(range(2), 3))
+
+
+def test_ranges():
+    within(eps=(0, 0, 1), steps=(3, 1, 1000))
+    for value in (-0.1, 1.5, float("nan")):
+        with pytest.raises(ValueError, match="eps: wanted 0 to 1, got"):
+            within(eps=(value, 0, 1))
+
+
+def test_probes():
+    assert expand(["clean", "corruptions", "attacks"]) == [*PROBES, *ATTACKS]
+    assert expand(["pgd", "clean"]) == ["pgd", "clean"]
+    for wrong in (["clean"], ["fog"], ["clean", "fogg"], ["clean", "fog", "corruptions"], []):
+        with pytest.raises(ValueError, match="wanted clean and some others, each once"):
+            expand(wrong)
+
+
+def test_grids():
+    benchmark.check(["standard", "pgd"], "logits", [1, 4], 4)
+    for wrong, message in (((["pdg"], "logits", [1], 4), "did you mean 'pgd'"),
+                           ((["pgd"], "last", [1], 4), "did you mean 'last hidden'"),
+                           ((["pgd"], "logits", [0, 1], 4), "wanted epochs from 1 to 4"),
+                           ((["pgd"], "logits", [5], 4), "wanted epochs from 1 to 4")):
+        with pytest.raises(ValueError, match=message):
+            benchmark.check(*wrong)

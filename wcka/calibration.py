@@ -1,0 +1,75 @@
+"""Ensembles of networks whose similarity is known beforehand (paper, section 3.1)."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from . import data
+from .cache import cached
+from .chain import chains
+from .population import Population, initialise
+from .probes import probe
+from .similarity import Confounder, compare
+from .training import trained
+
+
+@cached
+def calibration(ensembles: dict[str, dict], probe_name: str, samples: int | None, draw: int,
+                layer: int, measures: Sequence[str], dataset: str, classes: Sequence[int],
+                seed: int = 0) -> pd.DataFrame:
+    """Similarities within ensembles whose similarity is known beforehand (paper, section 3.1).
+
+    Parameters
+    ----------
+    ensembles : dict of str to dict
+        Under a name of your choice the arguments of ``initialise``, for all pairs of untrained
+        networks, or of ``trained`` and the epochs "compared", for one network's consecutive
+        checkpoints.
+    probe_name : str
+        One of ``PROBES``.
+    samples, draw
+        Number of probe images, drawn at random and differently for each `draw`; None for all.
+    layer : int
+        The layer whose activations are compared, 1 to the network's depth.
+    measures : sequence of str
+        Of ``MEASURES`` and ``NO_PSD``; wCKA does not look at the probes.
+    dataset, classes
+        As in ``data.load``.
+    seed : int
+        Seed of the corruption and of the draw of samples.
+
+    Returns
+    -------
+    DataFrame
+        Columns ensemble, probe, samples, draw, measure, a, b (positions in the ensemble),
+        similarity.
+    """
+    images = probe(dataset, tuple(classes), probe_name, seed)
+    if samples is not None:
+        images = images[np.random.default_rng([seed, draw]).permutation(len(images))[:samples]]
+    inputs = data.inputs(images)
+    confounder = Confounder(inputs)
+    tables = []
+    for ensemble, models in ensembles.items():
+        population, listed = _ensemble(**models)
+        activations = population.activations(inputs, layer)
+        a, b = np.triu_indices(len(population), 1) if listed is None else listed
+        for measure in measures:
+            features = chains(population) if measure.startswith("wcka") else activations
+            values = compare(measure, features, listed, confounder)
+            if listed is None:
+                values = values[a, b]
+            tables.append(pd.DataFrame({
+                "ensemble": ensemble, "probe": probe_name, "samples": len(images), "draw": draw,
+                "measure": measure, "a": a, "b": b, "similarity": values}))
+    return pd.concat(tables, ignore_index=True)
+
+
+def _ensemble(compared: Sequence[int] | None = None, **models) -> tuple[Population, tuple | None]:
+    """Population of an ensemble and the pairs to compare, None for all."""
+    if compared is None:
+        return initialise(**models), None
+    population = trained(**models)
+    population = population[population.members.epoch.isin(compared).to_numpy()]
+    return population, (np.arange(len(population) - 1), np.arange(1, len(population)))

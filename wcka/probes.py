@@ -1,0 +1,72 @@
+"""Images that networks are probed with, by name: clean, corrupted, attacked."""
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+import numpy as np
+from torch import Tensor
+
+from . import attacks, corruptions, data
+
+PROBES = ("clean", *corruptions.CORRUPTIONS)
+ATTACKS = ("fgsm", "ffgsm", "gaussian_noise", "pgd", "trades")  # in the order of the paper
+
+
+def expand(names: Sequence[str]) -> list[str]:
+    """Names of probes, with "corruptions" and "attacks" standing for all of these.
+
+    Raises
+    ------
+    ValueError
+        For unknown names, one that comes twice, and lists without "clean" or with nothing else.
+    """
+    every = {"corruptions": corruptions.CORRUPTIONS, "attacks": ATTACKS}
+    wanted = [name for entry in names for name in every.get(entry, [entry])]
+    known = {*PROBES, *ATTACKS}
+    if not {"clean"} < set(wanted) <= known or len(set(wanted)) < len(wanted):
+        raise ValueError(f"probes: wanted clean and some others, each once, of "
+                         f"{', '.join(sorted(known))}; got {list(names)}")
+    return wanted
+
+
+def kind(name: str) -> str:
+    """Whether a probe is clean, corrupted or attacked."""
+    if name == "clean":
+        return name
+    return "corrupted" if name in PROBES else "attacked"
+
+
+@lru_cache(maxsize=2)
+def labelled(dataset: str, classes: tuple[int, ...] | None,
+             split: str = "test") -> tuple[np.ndarray, np.ndarray]:
+    """``data.load``, verified and read once in each process; `classes` as a tuple."""
+    return data.load(dataset, split, classes)
+
+
+@lru_cache(maxsize=2)
+def probe(dataset: str, classes: tuple[int, ...], name: str, seed: int = 0) -> np.ndarray:
+    """Test images of a data set, clean or under one corruption: uint8 (n, 28, 28)."""
+    images, _ = labelled(dataset, classes)
+    return images if name == "clean" else corruptions.corrupt(images, name, seed)
+
+
+def inputs(name: str, dataset: str, classes: Sequence[int], seed: int = 0,
+           noise: float = 0.1) -> Tensor:
+    """Images of a probe that all networks share, as inputs (n, 784).
+
+    Parameters
+    ----------
+    name : str
+        "train" for the training images; else, of the test images, one of ``PROBES`` and
+        ``ATTACKS``. Attacks by gradients begin with the clean images.
+    dataset, classes
+        As in ``data.load``.
+    seed : int
+        Of the corruption or the noise.
+    noise : float
+        Standard deviation of Gaussian noise.
+    """
+    if name == "train":
+        return data.inputs(labelled(dataset, tuple(classes), name)[0])
+    x = data.inputs(probe(dataset, tuple(classes), name if name in PROBES else "clean", seed))
+    return attacks.gaussian_noise(x, noise, seed) if name == "gaussian_noise" else x
