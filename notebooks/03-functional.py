@@ -430,7 +430,7 @@ for name, change in changes.items():
 # - **Each kind of pair's mean taken away.** Pairs of the same architectures, strategies and epochs on
 #   the same probe are one kind. What is left is whether a measure knows *which seeds* behave alike:
 #   for pairs that differ in the seed Procrustes {glue:text}`kinds-procrustes`, wCKA
-#   {glue:text}`kinds-wcka`.
+#   {glue:text}`kinds-wcka`. The highest r belongs to: {glue:text}`kinds-best`.
 # - **The number of images** hardly matters: with `probe_images` clean ones no r moves by more than
 #   {glue:text}`few-move`. So what changes "on the probe" is the probe.
 # - **dCKA without the PSD step**: r changes by {glue:text}`psd-low` to {glue:text}`psd-high`.
@@ -536,9 +536,10 @@ for name, rows, without in (("all", live, without_all), ("like", like, without_l
 #
 # One network can matter that much: without the one that moves wCKA's r most ({glue:text}`all-odd`) the four
 # (wCKA, Procrustes, CKA, dCKA) are {glue:text}`all-wcka-without`, {glue:text}`all-procrustes-without`, {glue:text}`all-cka-without` and
-# {glue:text}`all-dcka-without`. Among pairs of one kind, without {glue:text}`like-odd`, they are
+# {glue:text}`all-dcka-without`. Among pairs of one kind they are, in the same order, {glue:text}`like-wcka`,
+# {glue:text}`like-procrustes`, {glue:text}`like-cka` and {glue:text}`like-dcka`; without {glue:text}`like-odd`,
 # {glue:text}`like-wcka-without`, {glue:text}`like-procrustes-without`, {glue:text}`like-cka-without` and
-# {glue:text}`like-dcka-without`, in the same order.
+# {glue:text}`like-dcka-without`.
 
 # %% [markdown]
 # ## Layer by layer
@@ -556,7 +557,7 @@ plt.show()
 # %% tags=["remove-cell"]
 for measure in ("cka", "wcka"):
     for name in ("seeds", "strategies"):
-        diagonal = maps[measure][f"between {name}"].diagonal()
+        diagonal = maps[measure][f"between {name}"].mean(0).diagonal()
         say(f"layers-{measure}-{name}-low", diagonal.min(), ".2f")
         say(f"layers-{measure}-{name}-high", diagonal.max(), ".2f")
 

@@ -112,11 +112,11 @@ def grid(models: Sequence[dict], probes: Sequence[str], layer: str, samples: int
     aimed = run(under_attack, [
         {**activations, "attack": p, "samples": samples}
         for p in reversed(probes) if p in BY_GRADIENT], jobs, "attacks")  # the longest first
-    members = _members(**common)
-    pairs = len(weights(models))
-    on_probes = pd.concat([agreed.merge(seen[pairs:], on=["a", "b", "probe"], validate="1:1"),
-                           aimed]).set_index("probe").loc[list(probes)].reset_index()
-    table = _collected(members, weights(models), seen[:pairs], on_probes)
+    members, of_weights = _members(**common), weights(models)
+    clean, rest = seen[:len(of_weights)], seen[len(of_weights):]
+    on_probes = pd.concat([agreed.merge(rest, on=["a", "b", "probe"], validate="1:1"), aimed])
+    table = _collected(members, of_weights, clean,
+                       on_probes.set_index("probe").loc[list(probes)].reset_index())
     table.attrs = {"seconds": {
         "training": fits.attrs["seconds"], "attacks": aimed.attrs["seconds"],
         "probes": agreed.attrs["seconds"] + seen.attrs["seconds"]}}
@@ -199,8 +199,10 @@ def _listed(members: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
 
 def _seen(models: Sequence[dict], probe_name: str, probing: dict) -> Tensor:
     """What the networks' own layers get of a shared probe: the images, or a trunk's features."""
-    of = {key: probing[key] for key in ("dataset", "classes", "seed", "noise")}
-    trunk = models[0].get("trunk")
+    # Only what the probe depends on, so that nothing is kept twice under different names.
+    of = ["dataset", "classes", *["seed"] * (probe_name != "clean"),
+          *["noise"] * (probe_name == "gaussian_noise")]
+    of, trunk = {key: probing[key] for key in of}, models[0].get("trunk")
     return features(trunk, probe_name, **of) if trunk else inputs(probe_name, **of)
 
 
@@ -449,9 +451,9 @@ def by_layer(models: Sequence[dict], hidden: Sequence[int], strategies: Sequence
     Returns
     -------
     dict of dict of ndarray
-        Under "cka" (activations on clean images) and "wcka" (chains up to each layer) means over
-        seeds or pairs of seeds, (layers, layers): within one network, between seeds (both of the
-        first population), and between strategies, where rows are layers of the first population.
+        Under "cka" (activations on clean images) and "wcka" (chains up to each layer) one table
+        (layers, layers) a seed or an ordered pair of seeds: within one network, between seeds (both
+        of the first population), and between strategies (rows are layers of the first population).
     """
     populations, _ = networks(models)
     pools = [p[(p.members.epoch == epoch).to_numpy()] for wanted in strategies
@@ -467,9 +469,9 @@ def by_layer(models: Sequence[dict], hidden: Sequence[int], strategies: Sequence
         flat = [layer[i] for layers in features for i in range(seeds) for layer in layers]
         s = compare(measure, flat).reshape(2, seeds, depth, 2, seeds, depth)
         maps[measure] = {
-            "within a network": s[0, :, :, 0].diagonal(axis1=0, axis2=2).mean(-1),
-            "between seeds": s[0, :, :, 0].swapaxes(1, 2)[off].mean(0),
-            "between strategies": s[0, :, :, 1].diagonal(axis1=0, axis2=2).mean(-1)}
+            "within a network": np.moveaxis(s[0, :, :, 0].diagonal(axis1=0, axis2=2), -1, 0),
+            "between seeds": s[0, :, :, 0].swapaxes(1, 2)[off],
+            "between strategies": np.moveaxis(s[0, :, :, 1].diagonal(axis1=0, axis2=2), -1, 0)}
     return maps
 
 

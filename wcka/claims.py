@@ -124,15 +124,33 @@ def strongest_by_factor(where: str, results: dict[str, pd.DataFrame], factors: S
 
 
 def significant(where: str, results: dict[str, pd.DataFrame], factors: Sequence[str]) -> Claim:
-    """Claim that wCKA's differences from the others are significant at 0.001."""
-    tests = pd.concat([result.loc[factor].drop("wcka") for result in results.values()
+    """Claim that wCKA's leads over the others are significant at 0.001."""
+    tests = pd.concat([rows.loc[factor].drop("wcka") for rows in results.values()
                        for factor in factors])
-    p = tests["p model"]
-    return Claim(where, "The differences between wCKA and the others are significant at 0.001",
-                 f"{', '.join(factors)}, Pearson and Spearman: {(tests['p Fisher'] < 0.001).sum()} "
-                 f"of {len(tests)} by the paper's test, {(p < 0.001).sum()} over starts "
-                 f"({(p < 0.05).sum()} at 0.05)",
-                 verdict((p < 0.001).all(), (p < 0.001).any()))
+    ahead = tests.difference > 0
+
+    def count(column: str, level: float) -> str:
+        sure = tests[column] < level
+        return f"{(sure & ahead).sum()} ahead and {(sure & ~ahead).sum()} behind"
+
+    leads = ahead & (tests["p model"] < 0.001)
+    return Claim(where, "wCKA's leads over the others are significant at 0.001",
+                 f"{', '.join(factors)}, Pearson and Spearman: of {len(tests)} comparisons "
+                 f"{count('p Fisher', 0.001)} by the paper's test, {count('p model', 0.001)} over "
+                 f"starts ({count('p model', 0.05)} at 0.05)", verdict(leads.all(), leads.any()))
+
+
+def raised(changes: pd.DataFrame) -> tuple[str, str]:
+    """Changes of measures as text, and the verdict of: all are above zero.
+
+    `changes`: value, low and high by measure. It holds if all surely are; partly if some are and
+    none is surely below; it fails if one surely is; else it cannot be told.
+    """
+    words = ", ".join(f"{NAMES[m]} {interval(*row, '+.2f')}" for m, row in changes.iterrows())
+    up, down = changes.low > 0, changes.high < 0
+    if down.any():
+        return words, "fails"
+    return words, verdict(up.all(), up.any()) if up.any() else "cannot be told"
 
 
 def show(claims: Sequence[Claim]) -> None:

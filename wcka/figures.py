@@ -193,15 +193,15 @@ def scatters(table: pd.DataFrame, measures: Sequence[str]) -> Figure:
 
 
 def layers(maps: dict[str, dict[str, np.ndarray]]) -> Figure:
-    """Heat maps of similarities of layers with layers: a row a measure, a column a comparison."""
+    """Heat maps of what ``benchmark.by_layer`` gives, means: a row a measure."""
     fig, panels = plt.subplots(len(maps), len(next(iter(maps.values()))), squeeze=False,
                                figsize=(WIDTH, 2.5 * len(maps)))
     for (measure, row), line in zip(maps.items(), panels):
         for axes, (title, values) in zip(line, row.items()):
-            numbers = range(1, len(values) + 1)
-            heat_map(axes, pd.DataFrame(values, numbers, numbers), cmap="cividis", vmin=0, vmax=1,
-                     cbar=False, xticklabels=line is panels[-1], yticklabels=axes is line[0],
-                     **({"annot": False} if len(values) > 6 else {}))
+            numbers = range(1, values.shape[1] + 1)
+            heat_map(axes, pd.DataFrame(values.mean(0), numbers, numbers), cmap="cividis", vmin=0,
+                     vmax=1, cbar=False, xticklabels=line is panels[-1],
+                     yticklabels=axes is line[0])
             if line is panels[0]:
                 axes.set_title(title)
         line[0].set_ylabel(f"layer ({NAMES[measure]})")

@@ -173,8 +173,8 @@ def pretrained(architecture: dict, seed: int, dataset: str, epochs: int, patienc
     """
     images, labels = data.load(dataset, "train", None)
     x, labels = data.inputs(images, resolve_device(device)), torch.from_numpy(labels)
-    held, rest = torch.from_numpy(np.random.default_rng([seed, 2]).permutation(len(x))).split(
-        [validation, len(x) - validation])
+    order = np.random.default_rng([seed, *b"validation"]).permutation(len(x))
+    held, rest = torch.from_numpy(order).split([validation, len(x) - validation])
     start, course, best = initialise(architecture, [seed], device), [], None
     steps = _course(start, x[rest], labels[rest], learning_rate, batch_size, seed)
     next(steps)  # untrained
@@ -189,16 +189,16 @@ def pretrained(architecture: dict, seed: int, dataset: str, epochs: int, patienc
     return best
 
 
-def frozen(trunk: dict) -> nn.Sequential:
+def frozen(trunk: dict, device: str = "cpu") -> nn.Sequential:
     """Convolutional part of the network that ``pretrained(**trunk)`` gives, frozen."""
-    return _frozen(json.dumps(trunk))
+    return _frozen(json.dumps(trunk), resolve_device(device))
 
 
-@lru_cache(maxsize=1)
-def _frozen(trunk: str) -> nn.Sequential:
+@lru_cache(maxsize=2)
+def _frozen(trunk: str, device: torch.device) -> nn.Sequential:
     network = pretrained(**json.loads(trunk)).member(0)
     last = max(i for i, module in enumerate(network) if isinstance(module, nn.Flatten))
-    return network[:last + 1].requires_grad_(False).to(memory_format=torch.channels_last)
+    return network[:last + 1].requires_grad_(False).to(device, memory_format=torch.channels_last)
 
 
 @cached
@@ -227,7 +227,8 @@ def trained(architecture: dict, seeds: Sequence[int], dataset: str, classes: Seq
         Train on so many of the images, drawn at random; all by default.
     """
     _, labels = probes.labelled(dataset, tuple(classes), "train")
-    chosen = np.sort(np.random.default_rng([seed, 3]).permutation(len(labels))[:images])
+    order = np.random.default_rng([seed, *b"images"]).permutation(len(labels))
+    chosen = np.sort(order[:images])
     standard = strategy == "standard"
     x = (features(trunk, "train", dataset, classes) if trunk and standard
          else probes.inputs("train", dataset, classes))
@@ -235,4 +236,4 @@ def trained(architecture: dict, seeds: Sequence[int], dataset: str, classes: Seq
                  labels[chosen], epochs, checkpoints, learning_rate=learning_rate,
                  batch_size=batch_size, seed=seed, private_order=private_order, strategy=strategy,
                  eps=eps, attack_steps=attack_steps, shared_attack=shared_attack,
-                 trunk=None if standard or not trunk else frozen(trunk).to(resolve_device(device)))
+                 trunk=None if standard or not trunk else frozen(trunk, device))

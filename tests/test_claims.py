@@ -1,0 +1,74 @@
+"""Verdicts and their words, from tables of comparisons made by hand."""
+
+import pandas as pd
+import pytest
+
+from wcka import claims
+
+
+def comparisons(**measures):
+    """Rows of one factor: measure=(lead of wCKA, p over starts); wCKA's own r is 0.6."""
+    rows = {m: {"r": 0.6 - lead, "model low": 0.5 - lead, "model high": 0.7 - lead,
+                "difference": lead, "model difference low": lead - 0.05,
+                "model difference high": lead + 0.05, "p model": p, "p Fisher": p / 10}
+            for m, (lead, p) in {**measures, "wcka": (0, float("nan"))}.items()}
+    return pd.DataFrame(rows).T.rename_axis("measure")
+
+
+AHEAD = comparisons(procrustes=(0.2, 0.0001), cka=(0.1, 0.01), dcka=(0.3, 0.002))
+BEHIND = comparisons(procrustes=(-0.2, 0.0001), cka=(0.1, 0.01), dcka=(0.3, 0.002))
+UNSURE = comparisons(procrustes=(0.01, 0.7), cka=(-0.01, 0.6), dcka=(0.02, 0.5))
+RESULTS = pd.concat({"epoch": UNSURE, "seed": AHEAD, "strategy": BEHIND}, names=["differs"])
+
+
+def test_strongest():
+    assert claims.strongest(AHEAD) == "holds"
+    assert claims.strongest(BEHIND) == "fails"
+    assert claims.strongest(UNSURE) == "cannot be told"
+    assert claims.strongest(comparisons(cka=(0.1, 0.2), dcka=(0.1, 0.01))) == "partly"
+
+
+def test_similar():
+    assert claims.similar(UNSURE) == "holds"
+    assert claims.similar(UNSURE, AHEAD) == "fails"
+    assert claims.similar(comparisons(cka=(0.08, 0.2))) == "cannot be told"
+
+
+def test_who_is_surely_ahead():
+    expected = "seed (than Procrustes, CKA, dCKA); strategy (than CKA, dCKA)"
+    assert claims.surely(RESULTS, 1) == expected
+    assert claims.surely(RESULTS, -1) == "strategy (than Procrustes)"
+    assert claims.surely(RESULTS.loc[["epoch"]], 1) == "no factor"
+    assert claims.ahead(RESULTS, "procrustes", sure=True) == "strategy"
+    assert claims.ahead(RESULTS, "cka", sure=False) == "epoch"
+    assert claims.ahead(RESULTS, "cka", sure=True) == "no factor"
+
+
+def test_only_leads_count_as_significant():
+    both = {"pearson": RESULTS, "spearman": RESULTS}
+    claim = claims.significant("Fig. 3", both, ["strategy"])
+    assert claim.verdict == "fails"  # one is significant, but it is another's lead
+    assert "0 ahead and 2 behind over starts (4 ahead and 2 behind at 0.05)" in claim.found
+    assert "of 6 comparisons 2 ahead and 2 behind by the paper's test" in claim.found
+    assert claims.significant("Fig. 3", both, ["seed"]).verdict == "partly"
+
+
+@pytest.mark.parametrize(("lows", "expected"), [
+    ((0.1, 0.2), "holds"), ((0.1, -0.1), "partly"), ((-0.1, -0.1), "cannot be told"),
+    ((0.1, -0.9), "fails")])
+def test_raised(lows, expected):
+    changes = pd.DataFrame([(low + 0.2, low, low + 0.4) for low in lows], ["cka", "wcka"],
+                           ["value", "low", "high"])
+    words, verdict = claims.raised(changes)
+    assert verdict == expected and words.startswith(f"CKA {lows[0] + 0.2:+.2f} ({lows[0]:+.2f} to")
+
+
+def test_words():
+    table = claims.leads({"pearson": RESULTS, "spearman": RESULTS})
+    assert table.loc[("seed", "dCKA"), ("Pearson's r", "correlation")] == "0.30 (0.20 to 0.40)"
+    assert table.loc[("seed", "dCKA"), ("Spearman's ρ", "wCKA's lead")] == "+0.30 (+0.25 to +0.35)"
+    assert table.loc[("seed", "wCKA"), ("Pearson's r", "wCKA's lead")] == ""
+    rows = claims.strongest_by_factor("3.2", {"pearson": RESULTS}, ["seed", "strategy"],
+                                      pd.DataFrame({"seed": [0.2], "strategy": [0.3]}, ["cka"]))
+    assert [row.verdict for row in rows] == ["holds", "fails"]
+    assert "wCKA 0.60 (0.50 to 0.70); only networks that have learned: CKA 0.20" in rows[0].found
