@@ -57,7 +57,7 @@ figures.style()
 
 # %% tags=["parameters"]
 dataset: str = "mnist"  # real images: "mnist" or "fashion"
-trunk_epochs: int = 4  # passes of the convolutional network through its training images, at most
+trunk_epochs: int = 3  # passes of the convolutional network through its training images, at most
 patience: int = 1  # it stops after so many epochs without a better validation accuracy
 validation_images: int = 10000  # training images held out to judge it by
 classes: list[int] = [0, 1, 2]  # the classes that the heads tell apart
