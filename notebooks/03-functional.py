@@ -46,6 +46,7 @@ from wcka.statistics import (
     compare_by_factor,
     compare_measures,
     correlation,
+    demeaned,
     mantel_test,
     over_models,
     r_by_factor,
@@ -497,7 +498,7 @@ number = pd.Series(np.arange(len(alive)), index=alive)
 live = square[square.a.isin(alive) & square.b.isin(alive)].dropna()
 kind_of = (last.architecture + ", " + last.strategy)[alive]
 like = live[live.a.map(kind_of) == live.b.map(kind_of)]
-like = like.assign(**like[columns] - like.groupby(like.a.map(kind_of))[columns].transform("mean"))
+like = demeaned(like, columns, like.a.map(kind_of))
 
 
 def association(rows, strata=None):

@@ -45,7 +45,7 @@ from wcka.claims import interval, say
 from wcka.population import Transfer, extract
 from wcka.probes import expand
 from wcka.similarity import ACTIVATION_MEASURES, MEASURES
-from wcka.statistics import ceilings, compare_by_factor, over_models, r_by_factor
+from wcka.statistics import ceilings, compare_by_factor, demeaned, over_models, r_by_factor
 from wcka.training import frozen, pretrained
 from wcka.variants import variants
 
@@ -368,8 +368,8 @@ def estimate(statistic, rows, *columns, scale=lambda r: r):
 def r_of(rows, measure):
     """Pearson's r with agreement, each probe's mean taken away; intervals by Fisher's z."""
     columns = [f"{column} {place}" for column in (measure, "agreement") for place in PLACES]
-    rows = rows.assign(**rows[columns] - rows.groupby("probe")[columns].transform("mean"))
-    found = estimate(lambda x, y: np.corrcoef(x, y)[0, 1], rows, measure, "agreement", scale=np.arctanh)
+    found = estimate(lambda x, y: np.corrcoef(x, y)[0, 1], demeaned(rows, columns, "probe"),
+                     measure, "agreement", scale=np.arctanh)
     found.loc[list(PLACES)] = np.tanh(found.loc[list(PLACES)])
     return found
 

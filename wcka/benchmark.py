@@ -96,7 +96,7 @@ def grid(models: Sequence[dict], probes: Sequence[str], layer: str, samples: int
         For models with different trunks.
     """
     models, compared = list(models), list(ACTIVATION_MEASURES)
-    trunk = models[0].get("trunk")
+    trunk = _trunk(models)
     if any(m.get("trunk") != trunk for m in models):
         raise ValueError("models: wanted one trunk for all, or none")
     if trunk:  # once, with all cores, before processes part
@@ -197,12 +197,17 @@ def _listed(members: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     return table.a.to_numpy(copy=True), table.b.to_numpy(copy=True)
 
 
-def _seen(models: Sequence[dict], probe_name: str, probing: dict) -> Tensor:
+def _trunk(models: Sequence[dict]) -> dict | None:
+    """What all of a grid's models stand on, as ``trained`` takes it."""
+    return models[0].get("trunk")
+
+
+def _seen(trunk: dict | None, probe_name: str, probing: dict) -> Tensor:
     """What the networks' own layers get of a shared probe: the images, or a trunk's features."""
     # Only what the probe depends on, so that nothing is kept twice under different names.
-    of = ["dataset", "classes", *["seed"] * (probe_name != "clean"),
-          *["noise"] * (probe_name == "gaussian_noise")]
-    of, trunk = {key: probing[key] for key in of}, models[0].get("trunk")
+    of = {key: probing[key] for key in (
+        "dataset", "classes", *["seed"] * (probe_name != "clean"),
+        *["noise"] * (probe_name == "gaussian_noise"))}
     return features(trunk, probe_name, **of) if trunk else inputs(probe_name, **of)
 
 
@@ -212,9 +217,9 @@ def _clean(probing: dict) -> tuple[Tensor, Tensor]:
     return inputs("clean", *about), torch.from_numpy(labelled(*about)[1])
 
 
-def _drawn(n: int, samples: int | None, probing: dict) -> Tensor:
-    """Positions of some of n images, drawn at random; fewer are the first of more."""
-    return torch.from_numpy(np.random.default_rng(probing["seed"]).permutation(n)[:samples])
+def _drawn(x: Tensor, samples: int | None, probing: dict) -> Tensor:
+    """Some rows, drawn at random, the same for all of one length; fewer are the first of more."""
+    return x[np.random.default_rng(probing["seed"]).permutation(len(x))[:samples]]
 
 
 def _same(x: Tensor, y: Tensor) -> np.ndarray:
@@ -225,7 +230,7 @@ def _same(x: Tensor, y: Tensor) -> np.ndarray:
 @cached
 def _members(models: Sequence[dict], probing: dict) -> pd.DataFrame:
     populations, members = networks(models)
-    x = _seen(models, "clean", probing)
+    x = _seen(_trunk(models), "clean", probing)
     predictions = torch.cat([p.predict(x) for p in populations])
     starts = [f"{m.architecture}, seed {m.seed}" for m in members.itertuples()]
     names = [f"{m.architecture}, {m.strategy}, seed {m.seed}, epoch {m.epoch}"
@@ -286,7 +291,7 @@ def agreement_on(models: Sequence[dict], probe_name: str, probing: dict) -> pd.D
     """
     populations, members = networks(models)
     a, b = _listed(members)
-    x = _seen(models, probe_name, probing)
+    x = _seen(_trunk(models), probe_name, probing)
     predictions = torch.cat([p.predict(x) for p in populations])
     return pd.DataFrame({"a": a, "b": b, "probe": probe_name,
                          "agreement": _same(predictions[a], predictions[b])})
@@ -317,12 +322,10 @@ def similarity_on(models: Sequence[dict], probe_name: str, layer: str, samples: 
     """
     populations, members = networks(models)
     a, b = _listed(members)
-    x = _seen(models, probe_name, probing)
-    x = x[_drawn(len(x), samples, probing)]
+    x = _drawn(_seen(_trunk(models), probe_name, probing), samples, probing)
     activations = [f for p in populations for f in p.activations(x, LAYERS[layer](p))]
     if deconfounded == "images":
-        x = _seen([{}], probe_name, probing)
-        x = x[_drawn(len(x), samples, probing)]
+        x = _drawn(_seen(None, probe_name, probing), samples, probing)
     confounder = Confounder(x)
     return pd.DataFrame({"a": a, "b": b, "probe": probe_name, "layer": layer,
                          **{m: compare(m, activations, (a, b), confounder) for m in measures}})
@@ -378,14 +381,13 @@ def under_attack(models: Sequence[dict], attack: str, layer: str, samples: int,
 
 def attacked_images(probing: dict) -> tuple[Tensor, Tensor]:
     """Those clean images that attacks begin with, as inputs, and their labels."""
-    x, labels = _clean(probing)
-    drawn = _drawn(len(x), probing["attacked"], probing)
-    return x[drawn], labels[drawn]
+    x, labels = (_drawn(part, probing["attacked"], probing) for part in _clean(probing))
+    return x, labels
 
 
 def _slices(models: Sequence[dict], populations: list[Population]) -> Iterator[Population]:
     """As many networks as are attacked at once, in the order of the members."""
-    size = _ATTACKED[bool(models[0].get("trunk"))][0]
+    size = _ATTACKED[bool(_trunk(models))][0]
     for population in populations:
         for start in range(0, len(population), size):
             yield population[start:start + size]
@@ -395,7 +397,7 @@ def _slices(models: Sequence[dict], populations: list[Population]) -> Iterator[P
 def _against(models: Sequence[dict], population: Population, attack: str, x: Tensor,
              labels: Tensor, probing: dict) -> Tensor:
     """What each member's own layers get of the images made against it, (N, n, units)."""
-    trunk = models[0].get("trunk")
+    trunk = _trunk(models)
     target = Transfer(frozen(trunk), population) if trunk else population
     size, made = _ATTACKED[bool(trunk)][1], []
     for i, part in enumerate(zip(x.split(size), labels.split(size))):
@@ -419,14 +421,13 @@ def all_pairs(models: Sequence[dict], epoch: int, probes: Sequence[str], layer: 
     """
     populations, members = networks(models)
     populations = [p[(p.members.epoch == epoch).to_numpy()] for p in populations]
-    x = _seen(models, "clean", probing)
-    drawn = _drawn(len(x), probing["images"], probing)
+    x = _drawn(_seen(_trunk(models), "clean", probing), probing["images"], probing)
     rows = np.flatnonzero(members.epoch == epoch)
     a, b = np.triu_indices(len(rows), 1)
-    activations = [f for p in populations for f in p.activations(x[drawn], LAYERS[layer](p))]
+    activations = [f for p in populations for f in p.activations(x, LAYERS[layer](p))]
     weights = [c for p in populations for c in chains(p)]
-    confounder = Confounder(_clean(probing)[0][drawn])
-    shared = [_seen(models, p, probing) for p in probes if p not in BY_GRADIENT]
+    confounder = Confounder(_drawn(_clean(probing)[0], probing["images"], probing))
+    shared = [_seen(_trunk(models), p, probing) for p in probes if p not in BY_GRADIENT]
     agreements = [pairwise_agreement(torch.cat([p.predict(x) for p in populations]))
                   for x in shared]
     return pd.DataFrame({
@@ -459,8 +460,7 @@ def by_layer(models: Sequence[dict], hidden: Sequence[int], strategies: Sequence
     pools = [p[(p.members.epoch == epoch).to_numpy()] for wanted in strategies
              for m, p in zip(models, populations)
              if m["strategy"] == wanted and m["architecture"]["widths"][1:-1] == list(hidden)]
-    x = _seen(models, "clean", probing)
-    x = x[_drawn(len(x), probing["images"], probing)]
+    x = _drawn(_seen(_trunk(models), "clean", probing), probing["images"], probing)
     seeds, depth = len(pools[0]), pools[0].depth
     off, maps = ~np.eye(seeds, dtype=bool), {}
     for measure in ("cka", "wcka"):

@@ -353,6 +353,12 @@ def r_by_factor(table: pd.DataFrame, columns: dict[str, str],
         for factor, part in table.groupby("differs", sort=False)}, index=list(columns))
 
 
+def demeaned(rows: pd.DataFrame, columns: Sequence[str], by) -> pd.DataFrame:
+    """The table with `columns` less their means over the rows that are alike in `by`."""
+    columns = list(columns)
+    return rows.assign(**rows[columns] - rows.groupby(by)[columns].transform("mean"))
+
+
 def ceilings(table: pd.DataFrame) -> pd.Series:
     """Highest r with agreement of whatever has one value a pair, the same on all probes."""
     def highest(part: pd.DataFrame) -> float:

@@ -7,7 +7,7 @@ import pandas as pd
 from .benchmark import LAYERS, similarity_on, weights
 from .cache import run
 from .similarity import ACTIVATION_MEASURES, MEASURES, NO_PSD, UNCENTRED
-from .statistics import r_by_factor
+from .statistics import demeaned, r_by_factor
 
 _SAME = {m: m for m in MEASURES}
 _SEEN = {m: f"{m}, on the probe" for m in ACTIVATION_MEASURES}
@@ -36,14 +36,15 @@ def variants(models: Sequence[dict], members: pd.DataFrame, table: pd.DataFrame,
     low, early = (sum(wide[side].map(test).astype(bool) for side in ("a", "b")) > 0 for test in (
         about.accuracy < learned, about.epoch < members.epoch.max()))
     alive, apart = ~wide.collapsed, ["differs", "probe"]
-    kept = wide[alive]
+    kept, columns = wide[alive], [*MEASURES, "agreement"]
     rows = {
         "as above": (kept, _SAME),
         "collapsed networks too": (wide, _SAME),
         "only networks that have learned": (wide[alive & ~low], _SAME),
         "last epoch only": (wide[alive & ~early], _SAME),
-        "each probe's mean taken away": (_demeaned(kept, apart), _SAME),
-        "each kind of pair's mean taken away": (_demeaned(kept, [*apart, "kind of pair"]), _SAME),
+        "each probe's mean taken away": (demeaned(kept, columns, apart), _SAME),
+        "each kind of pair's mean taken away": (
+            demeaned(kept, columns, [*apart, "kind of pair"]), _SAME),
         "each under its own attack": (kept, _SAME, "agreement, own attack"),
         f"on the probe, {few}": (kept, _SEEN),
         f"on the probe, {few}, each under its own attack": (kept, _SEEN, "agreement, own attack"),
@@ -82,9 +83,3 @@ def _wide(models, members, table, layer, samples, probing) -> pd.DataFrame:
     kinds = kinds.architecture + kinds.strategy + kinds.epoch.astype(str)
     return wide.join(clean, on=["a", "b"]).assign(
         **{"kind of pair": wide.a.map(kinds) + wide.b.map(kinds)})
-
-
-def _demeaned(rows: pd.DataFrame, by: list[str]) -> pd.DataFrame:
-    """Similarities and agreement less their means over the rows that are alike in `by`."""
-    columns = [*MEASURES, "agreement"]
-    return rows.assign(**rows[columns] - rows.groupby(by)[columns].transform("mean"))
