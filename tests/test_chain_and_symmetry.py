@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+import torchvision
 from torch import nn
 
 import wcka
@@ -179,8 +180,9 @@ def test_modules_that_stand_in_two_places():
     assert [type(a) for _, a in linear_layers(model)] == [nn.ReLU] * 3 + [type(None)]
     w = [model[i].weight.detach().T for i in (0, 2, 2, 6)]
     torch.testing.assert_close(wcka.chain(model), w[0] @ w[1] @ w[2] @ w[3])
-    with pytest.raises(TypeError, match="stands in two places"):
-        symmetry.permute(model)
+    for transform in (symmetry.permute, symmetry.intertwine):
+        with pytest.raises(TypeError, match="stands in two places"):
+            transform(model)
     shared = nn.Sequential(nn.Linear(3, 4), act, nn.Linear(4, 4), act, nn.Linear(4, 2)).double()
     x = torch.randn(9, 3, dtype=torch.float64)
     with torch.no_grad():
@@ -198,3 +200,65 @@ def test_mlp_refuses_bad_widths(widths):
         models.mlp(widths)
     with pytest.raises(ValueError, match="did you mean 'relu'"):
         models.mlp((2, 2), "rellu")
+
+
+def convolutional(name):
+    torch.manual_seed(0)
+    build = {"plain": lambda: models.convnet((4, 3), 3, (5,), 3, 12),
+             "batch norm": lambda: models.convnet((4, 3), 3, (5,), 3, 12, batch_norm=True),
+             "residual": lambda: models.resnet((4, 6), (5,), 3, 12),
+             "resnet18": lambda: torchvision.models.resnet18(num_classes=3),
+             "resnet50": lambda: torchvision.models.resnet50(num_classes=3)}
+    shape = (3, 32, 32) if "resnet" in name else (144,)
+    model = build[name]().double()
+    with torch.no_grad():  # nothing is at its neutral value
+        for key, values in model.state_dict().items():
+            if "running" in key or (values.ndim == 1 and "num" not in key):
+                values.copy_(0.5 + torch.rand_like(values))
+    return model.eval(), shape
+
+
+@pytest.mark.parametrize("transform", [symmetry.permute, symmetry.rescale])
+@pytest.mark.parametrize("name", ["plain", "batch norm", "residual", "resnet18", "resnet50"])
+def test_channels_move_through_convolutions_normalisation_and_residual_groups(name, transform):
+    model, shape = convolutional(name)
+    moved = transform(model, seed=3)
+    x = torch.randn(4, *shape, dtype=torch.float64)
+    with torch.no_grad():
+        torch.testing.assert_close(moved(x), model(x), rtol=1e-8, atol=1e-8)
+    torch.testing.assert_close(wcka.chain(moved, shape), wcka.chain(model, shape), rtol=1e-7,
+                               atol=1e-12)
+    written = [rows[0][0] for rows in symmetry.units(model).values()]
+    state, before = moved.state_dict(), model.state_dict()
+    gains = [name for name in before if name.endswith("weight") and before[name].ndim == 1]
+    changed = gains if transform is symmetry.rescale and gains else written
+    assert all(not torch.allclose(state[key], before[key]) for key in changed)
+
+
+def test_the_table_of_units_of_resnet18():
+    model, _ = convolutional("resnet18")
+    table = symmetry.units(model)
+    # The stem and every stage have one stream; each of the eight blocks has its own inside.
+    assert len(table) == 4 + 8
+    assert ("fc.weight", 1, -1) in table["layer4.0.downsample.0"]
+    assert ("layer1.1.bn2.bias", 0, 1) in table["conv1"]
+    assert ("layer2.0.downsample.0.weight", 1, -1) in table["conv1"]
+    hidden = {key for key, values in model.state_dict().items() if values.ndim} - {"fc.bias"}
+    assert {name for rows in table.values() for name, _, _ in rows} == hidden
+
+
+def test_units_that_are_not_known_are_refused():
+    for model, words in ((nn.Sequential(nn.Conv2d(4, 4, 1, groups=2)), "Conv2d"),
+                         (nn.Sequential(nn.Linear(2, 2), nn.PReLU(2)), "PReLU")):
+        with pytest.raises(TypeError, match=words):
+            symmetry.permute(model)
+
+
+def test_a_residual_connection_to_the_input_keeps_its_units_in_place():
+    torch.manual_seed(0)
+    model = nn.Sequential(models.Residual(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 4)), nn.ReLU(),
+                          nn.Linear(4, 2)).double()
+    moved, x = symmetry.permute(model, seed=1), torch.randn(5, 4, dtype=torch.float64)
+    with torch.no_grad():
+        torch.testing.assert_close(moved(x), model(x))
+    assert list(symmetry.units(model)) == ["0.0"]

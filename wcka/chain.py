@@ -1,11 +1,13 @@
 """The chain of a network: the product of its weight matrices (paper, equations 4 and 5)."""
 
+from collections.abc import Sequence
 from functools import reduce
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from . import skeleton
 from .models import ACTIVATIONS
 from .population import Population
 
@@ -54,23 +56,47 @@ def _leaves(model: nn.Module, prefix: str = "") -> list[tuple[str, nn.Module]]:
             for leaf in _leaves(child, f"{prefix}.{name}" if prefix else name)]
 
 
-def chain(model, input_shape=None, bias=False) -> Tensor:
+def chain(model, input_shape=None, bias=False, *, freeze: Sequence[str] = (),
+          reference: Tensor | None = None, layer: str | None = None, chunk: int = 32,
+          dtype: torch.dtype = torch.float64) -> Tensor:
     """Chain of a network: W1 W2 ... Wl, the paper's bold W (equation 5).
 
     Rows are input coordinates and columns are outputs. Layers act on row vectors, x W + b, so a
     weight matrix is (in, out): the transpose of what ``nn.Linear`` stores.
 
+    Of a network that is not fully connected, or not an ``nn.Sequential``, it is the Jacobian of the
+    linear skeleton, which for a fully connected one is that product. In the skeleton elementwise
+    activations, dropout and softmax do nothing, maxima over places are means, and batch
+    normalisation is as in eval mode. That what remains is linear is verified on every call.
+
     Parameters
     ----------
     model : nn.Module or sequence of (in, out) array-likes
-        A sequential fully connected network, or its weight matrices in order. A network cut
-        short (``model[:k]``) gives the chain up to that layer.
+        A network, or the weight matrices of a fully connected one in order. A sequential network
+        cut short (``model[:k]``) gives the chain up to that layer.
     input_shape : tuple of int, optional
-        Shape of one input. A fully connected network knows its own; if given, it must agree.
+        Shape of one input, as (3, 224, 224). A fully connected ``nn.Sequential`` knows its own
+        number of inputs, and an `input_shape` must agree; others need it.
     bias : bool
         Carry the biases along in homogeneous coordinates: each layer becomes
         ``[[W, 0], [b, 1]]``, and the chain gets one more row, the output of the linear network
         at the zero input. Only for modules; off in the paper.
+    freeze : sequence of str
+        Products that depend on the input in both factors, made linear by one factor's value in the
+        network itself, activations and all, at the reference input. "gate": sigmoids (squeeze and
+        excitation, GLU; all of the network's sigmoids are then constants). "norm": the scale of
+        layer, group, instance and RMS normalisation; their centring and gain stay. "attention": the
+        pattern of the attention. By default such networks are refused.
+    reference : Tensor, optional
+        Of `input_shape`, for `freeze`; one draw of N(0, 1), always the same, by default. Networks
+        are comparable at one reference only.
+    layer : str, optional
+        Name of a submodule: the chain up to its output, averaged over places where that has more
+        axes than (batch, units).
+    chunk : int
+        Outputs whose vector-Jacobian products run at once; memory grows with it.
+    dtype : torch.dtype
+        In which a skeleton is computed; float32 takes half the memory.
 
     Returns
     -------
@@ -80,10 +106,19 @@ def chain(model, input_shape=None, bias=False) -> Tensor:
     Raises
     ------
     TypeError
-        For a module whose chain is not known (anything but a fully connected ``nn.Sequential``).
+        For a network whose skeleton is not linear (the function and the module that called it are
+        named), that gives more than one tensor, or that needs an `input_shape`.
     ValueError
-        For matrices that are empty, do not fit together or hold NaN or infinity.
+        For matrices that are empty, do not fit together or hold NaN or infinity; for an
+        `input_shape` that the network does not take; for unknown names in `freeze` or `layer`.
     """
+    if isinstance(model, nn.Module) and (layer is not None or _others(model)):
+        if input_shape is None:
+            raise TypeError(f"no chain for {', '.join(_others(model)[:1]) or 'a layer'} without "
+                            f"the shape of one input, for example input_shape=(3, 224, 224): only "
+                            f"a fully connected nn.Sequential knows its own")
+        j, offset = skeleton.jacobian(model, input_shape, freeze, reference, layer, chunk, dtype)
+        return _finite(torch.cat([j, offset[None]]) if bias else j)
     if isinstance(model, nn.Module):
         layers = [layer for layer, _ in linear_layers(model)]
         matrices = [layer.weight.detach().T for layer in layers]
@@ -100,20 +135,33 @@ def chain(model, input_shape=None, bias=False) -> Tensor:
     if input_shape is not None and np.prod(input_shape) != matrices[0].shape[0]:
         raise ValueError(f"input_shape {tuple(input_shape)} has {np.prod(input_shape)} "
                          f"coordinates, the first layer takes {matrices[0].shape[0]}")
-    product = _product(matrices, biases if bias else None)
-    if not torch.isfinite(product).all():
+    return _finite(_product(matrices, biases if bias else None))
+
+
+def _others(model: nn.Module) -> list[str]:
+    """What in a network is no part of a fully connected ``nn.Sequential``."""
+    return [f"module {name!r} ({type(module).__name__})" for name, module in _leaves(model)
+            if not isinstance(module, (nn.Linear, *_PASSED))]
+
+
+def _finite(chain: Tensor) -> Tensor:
+    if not torch.isfinite(chain).all():
         raise ValueError("the chain holds NaN or infinity: a weight is not finite, or the product "
                          "overflows")
-    return product
+    return chain.double()
 
 
-def chains(population: Population, bias=False, layer: int | None = None) -> Tensor:
+def chains(population: Population, bias=False, layer: int | None = None,
+           input_shape: Sequence[int] = (28, 28)) -> Tensor:
     """Chains of all members of a population at once: (N, inputs, outputs), as ``chain``.
 
     With `layer`, from 1 to the population's depth, the chains of the networks cut short after
-    that linear layer.
+    that linear layer. `input_shape` matters to networks that are not fully connected.
     """
-    linear_layers(population.network)  # refuses what has no chain
+    if _others(population.network):
+        stop = population.position(layer)
+        return torch.stack([chain(population.member(i)[:stop], input_shape, bias)
+                            for i in range(len(population))])
     names = [name for name, module in population.network._modules.items()
              if isinstance(module, nn.Linear)][:layer]
     return _product([population.state[f"{name}.weight"].mT for name in names],

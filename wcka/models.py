@@ -51,6 +51,13 @@ class PatchConv2d(nn.Conv2d):
         return linear(patches, self.weight.flatten(1), self.bias).mT.unflatten(2, places)
 
 
+class Residual(nn.Sequential):
+    """x + f(x), with f the modules in order."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + super().forward(x)
+
+
 def mlp(widths, activation="relu", bias=True) -> nn.Sequential:
     """Fully connected network: flatten, then linear layers with an activation between them.
 
@@ -82,7 +89,8 @@ def mlp(widths, activation="relu", bias=True) -> nn.Sequential:
     return nn.Sequential(*modules[:-1])
 
 
-def convnet(channels=(64, 32), kernel=5, hidden=(1024,), classes=10, side=28) -> nn.Sequential:
+def convnet(channels=(64, 32), kernel=5, hidden=(1024,), classes=10, side=28,
+            batch_norm=False) -> nn.Sequential:
     """Convolutional network of the paper's section 3.3: convolutions, then linear layers, all ReLU.
 
     The paper gives the kernels and the hidden layer; it does not say whether there is pooling. Here
@@ -100,6 +108,8 @@ def convnet(channels=(64, 32), kernel=5, hidden=(1024,), classes=10, side=28) ->
         Outputs.
     side : int
         Side of an image of one channel.
+    batch_norm : bool
+        Batch normalisation after each convolution.
 
     Returns
     -------
@@ -124,9 +134,46 @@ def convnet(channels=(64, 32), kernel=5, hidden=(1024,), classes=10, side=28) ->
     for convolution, inputs, outputs in zip(
             [PatchConv2d, *[nn.Conv2d] * (len(channels) - 1)], (1, *channels), channels):
         # ReLU after the pooling: the same numbers, of a quarter of the values.
-        modules += [convolution(inputs, outputs, kernel), nn.MaxPool2d(2), nn.ReLU()]
+        modules += [convolution(inputs, outputs, kernel),
+                    *[nn.BatchNorm2d(outputs)] * batch_norm, nn.MaxPool2d(2), nn.ReLU()]
     rest = mlp((channels[-1] * left**2, *hidden, classes))  # begins with a Flatten
     return nn.Sequential(*modules, *rest)
+
+
+def resnet(channels=(8, 16), hidden=(32,), classes=10, side=28) -> nn.Sequential:
+    """Small residual network: strided convolutions, each followed by one residual block.
+
+    Kernels are 3 x 3, with batch normalisation after each; the mean over places goes into the
+    linear layers.
+
+    Parameters
+    ----------
+    channels : sequence of int
+        Kernels of each strided convolution and of the two in the block behind it.
+    hidden, classes, side
+        As in ``convnet``.
+
+    Returns
+    -------
+    nn.Sequential
+        Accepts images ``(n, side, side)`` or rows ``(n, side * side)``; returns logits.
+
+    Raises
+    ------
+    ValueError
+        For sizes below 1.
+    """
+    channels = _sizes("channels", channels, 1)
+    classes, side = _sizes("classes, side", (classes, side), 2)
+
+    def convolution(inputs: int, outputs: int, stride: int = 1) -> list[nn.Module]:
+        return [nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False), nn.BatchNorm2d(outputs)]
+
+    modules: list[nn.Module] = [nn.Flatten(), nn.Unflatten(1, (1, side, side))]
+    for inputs, outputs in pairwise((1, *channels)):
+        modules += [*convolution(inputs, outputs, 2), nn.ReLU(), Residual(
+            *convolution(outputs, outputs), nn.ReLU(), *convolution(outputs, outputs)), nn.ReLU()]
+    return nn.Sequential(*modules, nn.AdaptiveAvgPool2d(1), *mlp((channels[-1], *hidden, classes)))
 
 
 def _sizes(label: str, values, least: int) -> tuple[int, ...]:

@@ -34,7 +34,7 @@ class Population:
     architecture : dict
         Name of a factory in ``wcka.models`` under "factory", and its arguments.
     state : dict of str to Tensor
-        Parameters by their name in the module, each stacked to (N, ...).
+        Parameters and buffers by their name in the module, each stacked to (N, ...).
     members : DataFrame
         N rows: what is known of each model (seed, epoch, ...).
     """
@@ -54,9 +54,9 @@ class Population:
 
     @cached_property
     def network(self) -> nn.Sequential:
-        """The architecture as a module without storage (meta device)."""
+        """The architecture as a module without storage (meta device), in eval mode."""
         with torch.device("meta"):
-            return build(self.architecture)
+            return build(self.architecture).eval()
 
     @property
     def depth(self) -> int:
@@ -65,7 +65,7 @@ class Population:
 
     def member(self, i: int) -> nn.Sequential:
         """Model `i` as a module of its own, its weights copied."""
-        network = build(self.architecture)
+        network = build(self.architecture).eval()
         network.load_state_dict({name: values[i] for name, values in self.state.items()})
         return network
 
@@ -99,13 +99,10 @@ class Population:
         ValueError
             For a layer outside 1 to ``depth``.
         """
-        layer = self.depth if layer is None else layer
-        if not 1 <= layer <= self.depth:
-            raise ValueError(f"layer: wanted 1 to {self.depth}, got {layer}")
-        linear = [i for i, m in enumerate(self.network) if isinstance(m, nn.Linear)]
-        stop = [*linear, len(self.network)][layer]
+        stop = self.position(layer)
         modules = list(self.network._modules.items())[:stop]
-        if any(m._parameters and not isinstance(m, nn.Linear) for _, m in modules):
+        if any(next(m.parameters(), None) is not None and not isinstance(m, nn.Linear)
+               for _, m in modules):
             # Convolutions gain nothing from being stacked.
             return torch.stack([self._alone(i, stop, x[i] if own else x) for i in range(len(self))])
         for name, module in modules:
@@ -118,10 +115,18 @@ class Population:
                 x = module(x)
         return x
 
+    def position(self, layer: int | None) -> int:
+        """Number of modules up to a linear layer and its activation; all for None."""
+        layer = self.depth if layer is None else layer
+        if not 1 <= layer <= self.depth:
+            raise ValueError(f"layer: wanted 1 to {self.depth}, got {layer}")
+        linear = [i for i, m in enumerate(self.network) if isinstance(m, nn.Linear)]
+        return [*linear, len(self.network)][layer]
+
     def _alone(self, i: int, stop: int, x: Tensor) -> Tensor:
         """Output of the first `stop` modules of one model."""
         modules = self.network[:stop]
-        state = {key: _channels_last(self.state[key][i]) for key, _ in modules.named_parameters()}
+        state = {key: _channels_last(self.state[key][i]) for key in modules.state_dict()}
         return functional_call(modules, state, (x,))
 
     @torch.no_grad()
@@ -227,8 +232,8 @@ def initialise(architecture: dict, seeds: Sequence[int], device: str = "cpu") ->
         for seed in seeds:
             torch.manual_seed(seed)
             modules.append(build(architecture))
-    state, _ = stack_module_state(modules)
-    state = {name: values.detach() for name, values in state.items()}
+    parameters, buffers = stack_module_state(modules)
+    state = {name: values.detach() for name, values in {**parameters, **buffers}.items()}
     return Population(architecture, state, pd.DataFrame({"seed": list(seeds)})).to(device)
 
 

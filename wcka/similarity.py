@@ -134,7 +134,7 @@ def dcka(x, y, inputs, psd=True) -> float:
     return _pair("dcka", x, y, inputs=inputs, psd=psd)
 
 
-def wcka(a, b) -> float:
+def wcka(a, b, **kw) -> float:
     """Weights CKA: the CKA of two networks' chains of weights (paper, equation 5).
 
     Parameters
@@ -142,6 +142,9 @@ def wcka(a, b) -> float:
     a, b : nn.Module, sequence of (in, out) matrices, or chain (inputs, outputs)
         Two networks with the same input coordinates. Hidden widths, depths and numbers of outputs
         may differ. A matrix is (in, out): the transpose of ``nn.Linear.weight``.
+    **kw
+        Arguments of ``chain`` for networks: ``input_shape`` for those that are not a fully
+        connected ``nn.Sequential``.
 
     Returns
     -------
@@ -154,7 +157,7 @@ def wcka(a, b) -> float:
     ValueError, TypeError
         As ``cka`` and ``chain``.
     """
-    return _pair("wcka", a, b)
+    return _pair("wcka", a, b, **kw)
 
 
 def deconfound(x, inputs) -> Tensor:
@@ -284,7 +287,7 @@ def pairwise(measure: str | Callable, features, pairs=None, **kw) -> np.ndarray:
     pairs : pair of int arrays (P,), optional
         Positions of the models to compare: time then grows with P, not with N squared.
     **kw
-        Arguments of the measure: ``inputs`` and ``psd`` of dCKA.
+        Arguments of the measure: ``inputs`` and ``psd`` of dCKA, those of ``chain`` for wCKA.
 
     Returns
     -------
@@ -344,12 +347,12 @@ def _positions(pairs, n: int) -> tuple[np.ndarray, np.ndarray] | None:
 
 def _similarities(name: str, features: list, labels: list[str], pairs=None, **kw) -> np.ndarray:
     nearest(name, INVARIANCES, "measure")
+    if name == "wcka":
+        features, kw = [_as_chain(f, **kw) for f in features], {}
     if kw and name != "dcka":
         raise TypeError(f"{name} takes no {', '.join(kw)}")
     if name == "dcka" and "inputs" not in kw:
         raise TypeError("dcka needs the probes: inputs=(n, p) array")
-    if name == "wcka":
-        features = [_as_chain(f) for f in features]
     live = [_live(f) for f in _checked(features, labels)]
     # Models of like width side by side: a block is as wide as its widest.
     order = np.argsort([f.shape[1] for f in live], kind="stable")
@@ -470,9 +473,9 @@ def _warn_of(dead: np.ndarray) -> None:
 # ------------------------------------------------------------------------------- features
 
 
-def _as_chain(a):
+def _as_chain(a, **kw):
     if isinstance(a, nn.Module) or (isinstance(a, (list, tuple)) and a and np.ndim(a[0]) == 2):
-        return chain(a)
+        return chain(a, **kw)
     if np.ndim(a) != 2:
         raise TypeError(f"wanted an nn.Module, a list of (in, out) matrices or a chain (inputs, "
                         f"outputs), got {type(a).__name__}")

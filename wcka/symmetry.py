@@ -12,6 +12,7 @@ from copy import deepcopy
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torchvision.models import resnet
 
 from . import models
 from .chain import linear_layers
@@ -56,13 +57,92 @@ INTERTWINERS: dict[type[nn.Module], tuple[_Draw, Callable[[np.ndarray], np.ndarr
 }
 
 
-def permute(model: nn.Module, seed: int = 0) -> nn.Module:
-    """Shuffle the hidden units of every layer; the function stays the same.
+# Under the name of the layer that writes them, units that are permuted together: the axes of all
+# tensors of a state that run over them, and the power of a unit's scale that multiplies each there.
+Units = dict[str, list[tuple[str, int, int]]]
+
+
+def units(model: nn.Module) -> Units:
+    """Table of a network's hidden units: which axes of which weights share them.
 
     Parameters
     ----------
     model : nn.Module
-        A fully connected ``nn.Sequential``.
+        An ``nn.Sequential``, or a ResNet of torchvision, of linear layers, convolutions, batch
+        normalisation, residual connections, pooling and activations.
+
+    Returns
+    -------
+    dict of str to list of (str, int, int)
+        For every group of units (name in the state, axis, power of the scale). Where one entry of
+        a group stands for r entries of an axis, as where channels are flattened, these are
+        consecutive. A residual connection makes its two ends one group.
+
+    Raises
+    ------
+    TypeError
+        For another module, a grouped convolution, or a layer that stands in two places.
+    """
+    weights = [id(p) for _, p in model.named_parameters(remove_duplicate=False)]
+    if len(set(weights)) < len(weights):
+        raise TypeError("a layer stands in two places: its weights cannot change in one")
+    table: Units = {}
+    outputs = _walk(table, model, "", None)
+    table.pop(outputs, None)
+    return table
+
+
+_UNITWISE = (nn.Flatten, nn.Unflatten, nn.Dropout, nn.Dropout2d, nn.MaxPool2d, nn.AvgPool2d,
+             nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d, *models.ACTIVATIONS.values())
+_HOMOGENEOUS = (nn.Identity, nn.ReLU, nn.LeakyReLU)
+
+
+def _walk(table: Units, module: nn.Module, name: str, group: str | None) -> str | None:
+    """Enter a module's axes into the table; from the group of its input to that of its output."""
+    children = [(key, child, f"{name}.{key}".strip(".")) for key, child in module._modules.items()]
+    if type(module).forward is nn.Sequential.forward or isinstance(module, resnet.ResNet):
+        for _, child, place in children:
+            group = _walk(table, child, place, group)
+    elif isinstance(module, (models.Residual, resnet.BasicBlock, resnet.Bottleneck)):
+        inner = group
+        for key, child, place in children:
+            if key != "downsample":
+                inner = _walk(table, child, place, inner)
+            elif child is not None:
+                group = _walk(table, child, place, group)
+        group = _merged(table, group, inner)
+    elif isinstance(module, (nn.Linear, nn.Conv2d)) and getattr(module, "groups", 1) == 1:
+        if group is not None:
+            table[group].append((f"{name}.weight", 1, -1))
+        bias = [] if module.bias is None else [(f"{name}.bias", 0, 1)]
+        table[name] = [*table.get(name, []), (f"{name}.weight", 0, 1), *bias]
+        group = name
+    elif isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)) and group is not None:
+        # What it normalises need not be scaled; its gain and shift are.
+        table[group] = [(key, axis, 0) for key, axis, _ in table[group]] + [
+            (f"{name}.{key}", 0, int(key in ("weight", "bias")))
+            for key in module.state_dict() if key != "num_batches_tracked"]
+    elif not isinstance(module, _UNITWISE):
+        raise TypeError(f"units of module {name!r} ({type(module).__name__}) are not known")
+    return group
+
+
+def _merged(table: Units, group: str | None, inner: str | None) -> str | None:
+    """Make the units that a residual connection adds up one group; fixed where one end is."""
+    if group is None or inner is None or group == inner:
+        table.pop(inner, None)
+        return group and inner
+    table[group] += table.pop(inner)
+    return group
+
+
+def permute(model: nn.Module, seed: int = 0) -> nn.Module:
+    """Shuffle the hidden units (channels) of every layer; the function stays the same.
+
+    Parameters
+    ----------
+    model : nn.Module
+        A network whose ``units`` are known.
     seed : int
         Seed of the draw.
 
@@ -74,29 +154,40 @@ def permute(model: nn.Module, seed: int = 0) -> nn.Module:
     Raises
     ------
     TypeError
-        For a network whose layers cannot be read off (see ``chain``).
+        As ``units``.
     """
-    return _transform(model, seed, lambda activation: (_permutation, lambda a: a))
+    return _moved(model, lambda d, rng: (rng.permutation(d), np.ones(d)), seed)
 
 
 def rescale(model: nn.Module, seed: int = 0) -> nn.Module:
-    """Multiply every hidden unit by a positive number and divide it out in the next layer.
+    """Multiply every hidden unit (channel) by a positive number and divide it out where it is read.
 
-    Preserves the function for identity, ReLU and LeakyReLU, where sigma(c x) = c sigma(x).
-    Parameters and return value as in ``permute``.
+    Preserves the function for identity, ReLU and LeakyReLU, where sigma(c x) = c sigma(x). Batch
+    normalisation is rescaled behind its own scale. Parameters and return value as in ``permute``.
 
     Raises
     ------
     TypeError
         As ``permute``, and for another activation.
     """
-    def draw(activation):
-        if not isinstance(activation, (nn.Identity, nn.ReLU, nn.LeakyReLU)):
-            raise TypeError(f"rescaling units changes a network with {type(activation).__name__}; "
+    for module in model.modules():
+        if type(module) in models.ACTIVATIONS.values() and type(module) not in _HOMOGENEOUS:
+            raise TypeError(f"rescaling units changes a network with {type(module).__name__}; "
                             f"it preserves identity, ReLU and LeakyReLU networks only")
-        return _rescaling, lambda a: a
+    return _moved(model, lambda d, rng: (np.arange(d), np.exp(rng.normal(0, 1, d))), seed)
 
-    return _transform(model, seed, draw)
+
+def _moved(model: nn.Module, draw, seed: int) -> nn.Module:
+    model, rng = deepcopy(model), np.random.default_rng(seed)
+    state = model.state_dict()  # the model's own storage
+    for rows in units(model).values():
+        first, axis, _ = rows[0]
+        order, scale = map(torch.from_numpy, draw(state[first].shape[axis], rng))
+        for name, axis, power in rows:
+            values = state[name].double().movedim(axis, 0).unflatten(0, (len(order), -1))
+            moved = values[order] * scale.view(-1, *[1] * (values.ndim - 1)) ** power
+            state[name].copy_(moved.flatten(0, 1).movedim(0, axis))
+    return model
 
 
 def intertwine(model: nn.Module, seed: int = 0) -> nn.Module:

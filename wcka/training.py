@@ -98,14 +98,18 @@ def _course(population, x, labels, learning_rate, batch_size, seed, private_orde
     labels = torch.as_tensor(labels, device=x.device)
     if len(x) != len(labels):
         raise ValueError(f"{len(x)} inputs but {len(labels)} labels")
-    state = {name: values.clone().requires_grad_() for name, values in population.state.items()}
+    weights = {name for name, _ in population.network.named_parameters()}
+    state = {name: values.clone().requires_grad_(name in weights)
+             for name, values in population.state.items()}
     learner = Population(population.architecture, state, population.members)
+    learner.network.train()  # batch normalisation keeps its running statistics
     # The members as they stand: the same storage, no gradient of weights.
     standing = Population(population.architecture, {k: v.detach() for k, v in state.items()},
                           population.members)
     target = standing if trunk is None else Transfer(trunk, standing)
     # The fused kernel makes one pass over the weights where the others make a dozen.
-    optimizer = torch.optim.Adam(state.values(), lr=learning_rate, fused=True)
+    optimizer = torch.optim.Adam([state[name] for name in population.state if name in weights],
+                                 lr=learning_rate, fused=True)
     orders = [np.random.default_rng([seed, i]) for i in range(len(learner) if private_order else 1)]
     starts = np.random.default_rng([seed, 1])  # apart: all strategies see the images in one order
     yield standing

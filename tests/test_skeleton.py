@@ -1,0 +1,356 @@
+"""The chain of any architecture: the Jacobian of a network without its nonlinearities."""
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+from torch import nn
+from torch.nn import functional
+
+import wcka
+from wcka import models, skeleton
+from wcka.skeleton import NotLinear
+
+
+class Net(nn.Module):
+    """Anything as a network: what `forward` does with the modules given."""
+
+    def __init__(self, forward, **modules):
+        super().__init__()
+        self.steps = forward
+        for name, module in modules.items():
+            setattr(self, name, module)
+
+    def forward(self, x):
+        return self.steps(self, x)
+
+
+def draw(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def explicit(linear, input_shape):
+    """Matrix of a map that is linear as it stands, by the images of unit vectors."""
+    units = torch.eye(int(np.prod(input_shape)), dtype=torch.float64).reshape(-1, *input_shape)
+    with torch.no_grad():
+        return linear(units).flatten(1) - linear(torch.zeros_like(units[:1])).flatten(1)
+
+
+def test_a_fully_connected_network_has_the_chain_of_its_product():
+    torch.manual_seed(0)
+    model = models.mlp((20, 8, 6, 3))
+    wrapped = Net(lambda net, x: net.inner(x), inner=model)  # its layers cannot be read off
+    product = wcka.chain(model, bias=True)
+    torch.testing.assert_close(wcka.chain(wrapped, (20,), bias=True), product, rtol=1e-12, atol=0)
+    torch.testing.assert_close(wcka.chain(wrapped, (20,), layer="inner.3"), wcka.chain(model[:4]))
+    assert wcka.wcka(wrapped, model, input_shape=(20,)) == pytest.approx(1)
+    assert wcka.pairwise("wcka", [wrapped, product[:-1]], input_shape=(20,)).min() > 1 - 1e-12
+
+
+CONVOLUTIONS = {
+    "plain": nn.Conv2d(3, 4, 3), "strided": nn.Conv2d(3, 4, 3, stride=2, padding=1),
+    "dilated": nn.Conv2d(3, 4, 3, dilation=2), "grouped": nn.Conv2d(3, 6, 3, groups=3),
+    "depthwise": nn.Sequential(nn.Conv2d(3, 3, 3, groups=3), nn.Conv2d(3, 5, 1)),
+    "transposed": nn.ConvTranspose2d(3, 2, 3, stride=2),
+    "circular": nn.Conv2d(3, 4, 3, padding=1, padding_mode="circular"),
+    "patches": models.PatchConv2d(3, 4, 3), "adaptive": nn.AdaptiveAvgPool2d((3, 2)),
+    "upsampled": nn.Upsample(scale_factor=2, mode="bilinear"),
+}
+
+
+@pytest.mark.parametrize("kind", CONVOLUTIONS)
+def test_convolutions_of_every_kind_with_activations_of_every_kind(kind):
+    layer = CONVOLUTIONS[kind].double()
+    outputs = layer(torch.zeros(1, 3, 7, 7, dtype=torch.float64)).numel()
+    last = nn.Linear(outputs, 2).double()
+    for activation in (nn.ReLU(inplace=True), nn.Hardswish(), nn.PReLU(), nn.Sequential(
+            nn.SELU(), nn.Dropout2d())):
+        model = nn.Sequential(layer, activation, nn.Flatten(), last)
+        torch.testing.assert_close(wcka.chain(model, (3, 7, 7)), explicit(
+            nn.Sequential(layer, nn.Flatten(), last), (3, 7, 7)))
+
+
+@pytest.mark.parametrize("dim, pooled, mean", [
+    (1, nn.MaxPool1d(3, 2, 1), nn.AvgPool1d(3, 2, 1, count_include_pad=False)),
+    (2, nn.MaxPool2d(3, 2, 1), nn.AvgPool2d(3, 2, 1, count_include_pad=False)),
+    (2, nn.MaxPool2d(2, ceil_mode=True), nn.AvgPool2d(2, ceil_mode=True)),
+    (3, nn.MaxPool3d(2), nn.AvgPool3d(2)),
+    (2, nn.AdaptiveMaxPool2d(2), nn.AdaptiveAvgPool2d(2)),
+    (2, Net(lambda net, x: x.amax((2, 3))), Net(lambda net, x: x.mean((2, 3)))),
+    (2, Net(lambda net, x: torch.max_pool2d(x, 2)), nn.AvgPool2d(2)),
+])
+def test_maxima_become_means_over_the_same_places(dim, pooled, mean):
+    shape = (2, *[5] * dim)
+    torch.testing.assert_close(wcka.chain(pooled, shape), explicit(mean, shape))
+
+
+def test_modules_functions_and_methods_are_one_to_the_skeleton():
+    layer = nn.Linear(4, 4).double()
+    ways = [lambda n, x: nn.ReLU()(n.l(x)), lambda n, x: functional.relu(n.l(x)),
+            lambda n, x: torch.relu(n.l(x)), lambda n, x: n.l(x).relu(), lambda n, x: n.l(x).relu_(),
+            lambda n, x: functional.relu(input=n.l(x), inplace=True),
+            lambda n, x: torch.clamp(n.l(x), min=0), lambda n, x: n.l(x).clamp_(0)]
+    for way in ways:
+        torch.testing.assert_close(wcka.chain(Net(way, l=layer), (4,)), layer.weight.T.double())
+
+
+def test_what_is_changed_in_place_after_an_activation_is_changed_there_only():
+    def forward(net, x):
+        y = functional.relu(x)
+        y += net.l(x)  # must not reach x, as relu made a copy
+        return torch.cat([x, y], 1)
+
+    layer = nn.Linear(3, 3, bias=False).double()
+    eye = torch.eye(3, dtype=torch.float64)
+    torch.testing.assert_close(wcka.chain(Net(forward, l=layer), (3,)),
+                               torch.cat([eye, eye + layer.weight.detach().T], 1))
+
+
+def test_what_is_done_to_weights_alone_is_done():
+    model = Net(lambda net, x: functional.linear(x, net.l.weight.relu().softmax(1)),
+                l=nn.Linear(4, 3).double())
+    torch.testing.assert_close(wcka.chain(model, (4,)),
+                               model.l.weight.detach().relu().softmax(1).T)
+
+
+def test_batch_normalisation_is_its_affine_map_in_eval_mode():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(5, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.Linear(4, 2)).double()
+    model(draw(64, 5))  # running statistics of its own
+    norm = model[1]
+    gain = (norm.weight / (norm.running_var + norm.eps).sqrt()).detach()
+    wanted = model[0].weight.detach().T * gain @ model[3].weight.detach().T
+    torch.testing.assert_close(wcka.chain(model, (5,)), wanted)
+    assert model.training and all(p.requires_grad for p in model.parameters())  # left untouched
+
+
+def batch_means(net, x):
+    return net.l(x - x.mean(0))
+
+
+@pytest.mark.parametrize("forward, culprit", [
+    (lambda net, x: net.l(x.abs()), "abs"), (lambda net, x: net.l(x) * net.l(x), "mul"),
+    (lambda net, x: torch.where(x > 0, x, 0.1 * x), "gt"), (lambda net, x: x.max(1)[0][:, None],
+                                                            "max"),
+    (lambda net, x: x / x.norm(), "norm"), (lambda net, x: net.l(x) ** 3 * 1e-30, "pow"),
+    (lambda net, x: functional.max_pool1d(x[:, None], 2, dilation=2)[:, 0], "max_pool1d"),
+    (lambda net, x: net.deeper(x), "exp in module 'deeper' .Sequential|exp in module 'deeper.1'"),
+])
+def test_what_is_not_linear_is_named_with_its_module(forward, culprit):
+    deeper = nn.Sequential(nn.Linear(4, 4), Net(lambda net, x: x.exp()), nn.Linear(4, 2))
+    with pytest.raises(NotLinear, match=f"{culprit}.* is not linear"):
+        wcka.chain(Net(forward, l=nn.Linear(4, 2), deeper=deeper), (4,))
+
+
+@pytest.mark.parametrize("forward, words", [
+    (lambda net, x: net.l(x).detach(), "does not depend"),
+    (lambda net, x: net.l(x) + net.l(x.detach()), "detached"),
+    (lambda net, x: {"out": net.l(x)}, "got dict"), (lambda net, x: net.l(x).sum(), "shape"),
+])
+def test_no_wrong_chain_of_a_linear_map(forward, words):
+    with pytest.raises(TypeError, match=words):
+        wcka.chain(Net(forward, l=nn.Linear(4, 2)), (4,))
+
+
+def test_clear_errors_before_any_work():
+    conv = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(8, 2))
+    for arguments, error, words in (
+            ({}, TypeError, "input_shape"), ({"input_shape": (3, 4, 4)}, ValueError, "does not take"),
+            ({"input_shape": (1, 4, 4), "freeze": ["gates"]}, ValueError, "did you mean 'gate'"),
+            ({"input_shape": (1, 4, 4), "layer": "9"}, ValueError, "unknown layer"),
+            ({"input_shape": (1, 4, 4), "freeze": ["gate"], "reference": torch.zeros(3)},
+             ValueError, "reference")):
+        with pytest.raises(error, match=words):
+            wcka.chain(conv, **arguments)
+    conv[0].weight.data[0] = torch.nan
+    with pytest.raises(TypeError, match="NaN"):
+        wcka.chain(conv, (1, 4, 4))
+
+
+# One network of each of torchvision's families of classifiers, and what must be frozen in it.
+FAMILIES = {
+    "alexnet": (), "convnext_tiny": ("norm",), "densenet121": (), "efficientnet_b0": ("gate",),
+    "efficientnet_v2_s": ("gate",), "googlenet": (), "inception_v3": (),
+    "maxvit_t": ("gate", "norm", "attention"), "mnasnet0_5": (), "mobilenet_v2": (),
+    "mobilenet_v3_small": ("gate",), "regnet_x_400mf": (), "regnet_y_400mf": ("gate",),
+    "resnet18": (), "resnext50_32x4d": (), "wide_resnet50_2": (), "shufflenet_v2_x0_5": (),
+    "squeezenet1_0": (), "swin_t": ("norm", "attention"), "swin_v2_t": ("norm", "attention"),
+    "vgg11": (), "vgg11_bn": (), "vit_b_32": ("norm", "attention"),
+}
+SIDES = {"inception_v3": 96, "maxvit_t": 224, "vit_b_32": 224}
+
+
+def test_no_family_of_torchvision_is_forgotten():
+    files = {torchvision.models.get_model_builder(name).__module__
+             for name in torchvision.models.list_models(torchvision.models)}
+    tried = {torchvision.models.get_model_builder(name).__module__ for name in FAMILIES}
+    assert files == tried
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_family_of_torchvision_has_a_chain_or_a_named_error(name):
+    torch.manual_seed(0)
+    weights = {"init_weights": True} if name in ("googlenet", "inception_v3") else {}
+    model = torchvision.models.get_model(name, num_classes=3, **weights)
+    if name == "vit_b_32":  # its last layer begins as zero
+        nn.init.normal_(model.heads.head.weight)
+    shape = (3, *[SIDES.get(name, 64)] * 2)
+    if FAMILIES[name]:
+        with pytest.raises(NotLinear, match=rf"module '.*freeze=\('{'|'.join(FAMILIES[name])}'"):
+            wcka.chain(model, shape)
+    chain = wcka.chain(model, shape, freeze=FAMILIES[name])
+    assert chain.shape == (np.prod(shape), 3) and (chain.norm(dim=0) > 0).all()
+
+
+def test_single_precision_is_close():
+    torch.manual_seed(0)
+    model = torchvision.models.resnet18(num_classes=10)
+    double, single = (wcka.chain(model, (3, 32, 32), dtype=dtype, chunk=chunk)
+                      for dtype, chunk in ((torch.float64, 10), (torch.float32, 3)))
+    assert (single - double).norm() < 1e-4 * double.norm()
+
+
+# What is frozen keeps a factor's value in the network itself. So whatever leaves the network's
+# function alone leaves its chain alone, as of intertwiners; what it loses is that biases, and
+# the reference, no longer leave it alone.
+
+
+class Gated(nn.Module):
+    """Squeeze and excitation, written as most do."""
+
+    def __init__(self):
+        super().__init__()
+        self.before, self.after = nn.Conv2d(2, 6, 3), nn.Linear(6, 3)
+        self.squeeze, self.excite = nn.Linear(6, 4), nn.Linear(4, 6)
+
+    def forward(self, x):
+        x = self.before(x).relu()
+        gate = self.excite(self.squeeze(x.mean((2, 3))).relu()).sigmoid()
+        return self.after((x * gate[:, :, None, None].expand_as(x)).mean((2, 3)))
+
+
+def gated_moved(model, order, scale):
+    """Permute and rescale the channels and the gate's hidden units."""
+    scale, hidden = scale[:6], scale[:4]
+    model.before.weight.data = model.before.weight[order] * scale[:, None, None, None]
+    model.before.bias.data = model.before.bias[order] * scale
+    model.after.weight.data = model.after.weight[:, order] / scale
+    model.squeeze.weight.data = model.squeeze.weight[:, order] / scale * hidden[:, None]
+    model.squeeze.bias.data = model.squeeze.bias * hidden
+    model.excite.weight.data = (model.excite.weight / hidden)[order]
+    model.excite.bias.data = model.excite.bias[order]
+
+
+class Normed(nn.Module):
+    """Layer normalisation, or another, between two layers."""
+
+    def __init__(self, norm):
+        super().__init__()
+        self.before, self.norm, self.after = nn.Linear(5, 6), norm, nn.Linear(6, 3)
+        nn.init.normal_(norm.weight), nn.init.normal_(norm.bias) if norm.bias is not None else None
+
+    def forward(self, x):
+        return self.after(self.norm(self.before(x)).relu())
+
+
+class Attentive(nn.Module):
+    """Attention over five tokens of four coordinates."""
+
+    def __init__(self, own):
+        super().__init__()
+        self.attend = nn.MultiheadAttention(4, 2, batch_first=True)
+        self.after, self.own = nn.Linear(4, 3), own
+
+    def forward(self, x):
+        if not self.own:
+            return self.after(self.attend(x, x, x, need_weights=False)[0].mean(1))
+        q, k, v = functional.linear(x, self.attend.in_proj_weight, self.attend.in_proj_bias).chunk(3, 2)
+        q, k, v = (part.unflatten(2, (2, 2)).transpose(1, 2) for part in (q, k, v))
+        mixed = functional.scaled_dot_product_attention(q, k, v)
+        return self.after(self.attend.out_proj(mixed.transpose(1, 2).flatten(2)).mean(1))
+
+
+def attentive_moved(model, a):
+    """Change the basis of queries and keys, and of values, within each head."""
+    q, k, v = model.attend.in_proj_weight.data.chunk(3)
+    bq, bk, bv = model.attend.in_proj_bias.data.chunk(3)
+    for head in (slice(0, 2), slice(2, 4)):
+        inverse = torch.linalg.inv(a)
+        q[head], bq[head] = a @ q[head], a @ bq[head]
+        k[head], bk[head] = inverse.T @ k[head], inverse.T @ bk[head]
+        v[head], bv[head] = a @ v[head], a @ bv[head]
+        model.attend.out_proj.weight.data[:, head] = model.attend.out_proj.weight[:, head] @ inverse
+
+
+def same_function_and_chain(model, move, shape, freeze, bias_of, tolerance=1e-9):
+    """Test that `move` changes neither, and that a bias and the reference change the chain."""
+    model, x = model.double(), draw(7, *shape)
+    y, chain = model(x), wcka.chain(model, shape, freeze=[freeze])
+    move(model)
+    torch.testing.assert_close(model(x), y, rtol=tolerance, atol=tolerance)
+    torch.testing.assert_close(wcka.chain(model, shape, freeze=[freeze]), chain, rtol=tolerance,
+                               atol=tolerance)
+    other = wcka.chain(model, shape, freeze=[freeze], reference=draw(*shape, seed=5))
+    assert (other - chain).norm() > 1e-3 * chain.norm()
+    with torch.no_grad():
+        bias_of(model).copy_(draw(*bias_of(model).shape, seed=6))
+    changed = wcka.chain(model, shape, freeze=[freeze])
+    assert (changed - chain).norm() > 1e-3 * chain.norm()
+    with pytest.raises(NotLinear, match=f"freeze=.'{freeze}'"):
+        wcka.chain(model, shape)
+
+
+def test_a_frozen_gate_keeps_permutations_and_rescaling():
+    torch.manual_seed(0)
+    scale = draw(6).exp()
+    same_function_and_chain(
+        Gated(), lambda m: gated_moved(m, torch.tensor([3, 1, 5, 0, 2, 4]), scale), (2, 5, 5),
+        "gate", lambda m: m.excite.bias)
+
+
+@pytest.mark.parametrize("norm", [nn.LayerNorm(6, eps=0), nn.GroupNorm(2, 6, eps=0),
+                                  nn.RMSNorm(6, eps=0)], ids=lambda n: type(n).__name__)
+def test_a_frozen_norm_keeps_its_own_invariances(norm):
+    torch.manual_seed(0)
+    if isinstance(norm, nn.RMSNorm):
+        norm.bias = None
+    centred = not isinstance(norm, nn.RMSNorm)
+
+    def move(model):  # the scale of all units, and what is added to all of them
+        model.before.weight.data = 3 * model.before.weight + centred * draw(5)
+        model.before.bias.data = 3 * model.before.bias + centred * 2
+    same_function_and_chain(Normed(norm), move, (5,), "norm", lambda m: m.before.bias)
+
+
+@pytest.mark.parametrize("own", [False, True], ids=["module", "scaled dot product"])
+def test_a_frozen_attention_keeps_changes_of_basis_within_heads(own):
+    torch.manual_seed(0)
+    same_function_and_chain(Attentive(own), lambda m: attentive_moved(m, draw(2, 2)), (5, 4),
+                            "attention", lambda m: m.attend.in_proj_bias)
+
+
+@pytest.mark.parametrize("build, freeze, shape", [
+    (Gated, "gate", (2, 5, 5)), (lambda: Normed(nn.LayerNorm(6)), "norm", (5,)),
+    (lambda: Attentive(False), "attention", (5, 4)), (lambda: nn.Sequential(
+        nn.Linear(4, 6), nn.GLU(), nn.Linear(3, 2)), "gate", (4,)),
+    (lambda: nn.Sequential(nn.Conv1d(2, 4, 1), nn.InstanceNorm1d(4, affine=True), nn.Flatten()),
+     "norm", (2, 6))])
+def test_at_the_reference_the_frozen_skeleton_is_the_network(build, freeze, shape):
+    """Where nothing else is nonlinear: with ReLUs passed over in both, of course."""
+    torch.manual_seed(0)
+    model, x = build().double(), draw(*shape, seed=4)
+    relu = torch.Tensor.relu
+    torch.Tensor.relu = lambda self: self
+    try:
+        chain = wcka.chain(model, shape, bias=True, freeze=[freeze], reference=x)
+        with torch.no_grad():
+            y = model(x[None]).flatten()
+    finally:
+        torch.Tensor.relu = relu
+    torch.testing.assert_close(x.flatten() @ chain[:-1] + chain[-1], y)
+
+
+def test_every_replacement_is_a_function_of_torch():
+    names = skeleton.PASSED.union(skeleton.POOLED, *skeleton.FROZEN.values())
+    assert all(any(hasattr(place, name) for place in (torch, torch.Tensor, functional))
+               for name in names)
