@@ -87,7 +87,8 @@ def test_maxima_become_means_over_the_same_places(dim, pooled, mean):
 def test_modules_functions_and_methods_are_one_to_the_skeleton():
     layer = nn.Linear(4, 4).double()
     ways = [lambda n, x: nn.ReLU()(n.l(x)), lambda n, x: functional.relu(n.l(x)),
-            lambda n, x: torch.relu(n.l(x)), lambda n, x: n.l(x).relu(), lambda n, x: n.l(x).relu_(),
+            lambda n, x: torch.relu(n.l(x)), lambda n, x: n.l(x).relu(),
+            lambda n, x: n.l(x).relu_(),
             lambda n, x: functional.relu(input=n.l(x), inplace=True),
             lambda n, x: torch.clamp(n.l(x), min=0), lambda n, x: n.l(x).clamp_(0)]
     for way in ways:
@@ -124,10 +125,6 @@ def test_batch_normalisation_is_its_affine_map_in_eval_mode():
     assert model.training and all(p.requires_grad for p in model.parameters())  # left untouched
 
 
-def batch_means(net, x):
-    return net.l(x - x.mean(0))
-
-
 @pytest.mark.parametrize("forward, culprit", [
     (lambda net, x: net.l(x.abs()), "abs"), (lambda net, x: net.l(x) * net.l(x), "mul"),
     (lambda net, x: torch.where(x > 0, x, 0.1 * x), "gt"), (lambda net, x: x.max(1)[0][:, None],
@@ -155,7 +152,8 @@ def test_no_wrong_chain_of_a_linear_map(forward, words):
 def test_clear_errors_before_any_work():
     conv = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(8, 2))
     for arguments, error, words in (
-            ({}, TypeError, "input_shape"), ({"input_shape": (3, 4, 4)}, ValueError, "does not take"),
+            ({}, TypeError, "input_shape"),
+            ({"input_shape": (3, 4, 4)}, ValueError, "does not take"),
             ({"input_shape": (1, 4, 4), "freeze": ["gates"]}, ValueError, "did you mean 'gate'"),
             ({"input_shape": (1, 4, 4), "layer": "9"}, ValueError, "unknown layer"),
             ({"input_shape": (1, 4, 4), "freeze": ["gate"], "reference": torch.zeros(3)},
@@ -264,8 +262,8 @@ class Attentive(nn.Module):
     def forward(self, x):
         if not self.own:
             return self.after(self.attend(x, x, x, need_weights=False)[0].mean(1))
-        q, k, v = functional.linear(x, self.attend.in_proj_weight, self.attend.in_proj_bias).chunk(3, 2)
-        q, k, v = (part.unflatten(2, (2, 2)).transpose(1, 2) for part in (q, k, v))
+        all_three = functional.linear(x, self.attend.in_proj_weight, self.attend.in_proj_bias)
+        q, k, v = (part.unflatten(2, (2, 2)).transpose(1, 2) for part in all_three.chunk(3, 2))
         mixed = functional.scaled_dot_product_attention(q, k, v)
         return self.after(self.attend.out_proj(mixed.transpose(1, 2).flatten(2)).mean(1))
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .attacks import BY_GRADIENT
 from .cache import cached, run
-from .chain import chains
+from .chain import chain, chains
 from .checks import nearest
 from .functional import collapsed, pairwise_agreement
 from .population import Population, Transfer
@@ -176,7 +176,11 @@ def _networks(models: str) -> tuple[list[Population], pd.DataFrame]:
 
 
 def name(architecture: dict) -> str:
-    """Short name of a fully connected architecture: layers times width, or its widths."""
+    """Short name: hidden layers times width, or widths; kind and channels of convolutions."""
+    if architecture["factory"] != "mlp":
+        kind = {"convnet": "CNN", "resnet": "ResNet"}[architecture["factory"]]
+        norm = " + BN" * architecture.get("batch_norm", False)
+        return f"{kind}{norm} {'-'.join(map(str, architecture['channels']))}"
     hidden = architecture["widths"][1:-1]
     return f"{len(hidden)} × {hidden[0]}" if len(set(hidden)) == 1 else "-".join(map(str, hidden))
 
@@ -248,21 +252,25 @@ def weights(models: Sequence[dict]) -> pd.DataFrame:
     -------
     DataFrame
         Columns differs, a, b (rows of the table of ``networks``), wcka, and "wcka, VARIANT":
-        uncentred (equation 5 as printed); with biases; rows normalised (Wang et al. 2022); mean of
-        layers (of the chains up to each layer; NaN for networks of different depth).
+        uncentred (equation 5 as printed); with biases; of networks behind a trunk, through the
+        trunk (inputs x outputs); of fully connected ones, rows normalised (Wang et al. 2022) and
+        mean of layers (of the chains up to each; NaN for networks of different depth).
     """
     populations, members = networks(models)
-    listed = _listed(members)
+    listed, trunk = _listed(members), _trunk(models)
 
     def compared(chain_of: Callable[[Population], Tensor], measure: str = "wcka") -> np.ndarray:
         return compare(measure, [c for p in populations for c in chain_of(p)], listed)
 
-    return pairs(members).assign(**{
-        "wcka": compared(chains),
-        "wcka, uncentred": compared(chains, "wcka, uncentred"),
-        "wcka, with biases": compared(lambda p: chains(p, bias=True)),
-        "wcka, rows normalised": compared(lambda p: chains(_normalised(p))),
-        "wcka, mean of layers": _mean_of_layers(populations, members, *listed)})
+    columns = {"wcka": compared(chains), "wcka, uncentred": compared(chains, "wcka, uncentred"),
+               "wcka, with biases": compared(lambda p: chains(p, bias=True))}
+    if trunk:
+        through = chain(frozen(trunk), (28, 28))
+        columns["wcka, through the trunk"] = compared(lambda p: through @ chains(p))
+    if all(m["architecture"]["factory"] == "mlp" for m in models):
+        columns["wcka, rows normalised"] = compared(lambda p: chains(_normalised(p)))
+        columns["wcka, mean of layers"] = _mean_of_layers(populations, members, *listed)
+    return pairs(members).assign(**columns)
 
 
 def _normalised(population: Population) -> Population:

@@ -24,8 +24,8 @@ def calibration(ensembles: dict[str, dict], probe_name: str, samples: int | None
     ----------
     ensembles : dict of str to dict
         Under a name of your choice the arguments of ``initialise``, for all pairs of untrained
-        networks, or of ``trained`` and the epochs "compared", for one network's consecutive
-        checkpoints.
+        networks, or of ``trained`` and the epochs "compared": several for one network's
+        consecutive checkpoints, one for all pairs of networks at that epoch.
     probe_name : str
         One of ``PROBES``.
     samples, draw
@@ -72,4 +72,6 @@ def _ensemble(compared: Sequence[int] | None = None, **models) -> tuple[Populati
         return initialise(**models), None
     population = trained(**models)
     population = population[population.members.epoch.isin(compared).to_numpy()]
+    if len(compared) == 1:
+        return population, None
     return population, (np.arange(len(population) - 1), np.arange(1, len(population)))

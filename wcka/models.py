@@ -134,7 +134,7 @@ def convnet(channels=(64, 32), kernel=5, hidden=(1024,), classes=10, side=28,
     for convolution, inputs, outputs in zip(
             [PatchConv2d, *[nn.Conv2d] * (len(channels) - 1)], (1, *channels), channels):
         # ReLU after the pooling: the same numbers, of a quarter of the values.
-        modules += [convolution(inputs, outputs, kernel),
+        modules += [convolution(inputs, outputs, kernel, bias=not batch_norm),
                     *[nn.BatchNorm2d(outputs)] * batch_norm, nn.MaxPool2d(2), nn.ReLU()]
     rest = mlp((channels[-1] * left**2, *hidden, classes))  # begins with a Flatten
     return nn.Sequential(*modules, *rest)

@@ -22,12 +22,12 @@ from .models import Gaussian, Square
 # Functions by the name that they share in torch, torch.Tensor and torch.nn.functional, in place or
 # not. They are replaced where their argument depends on the network's input; what is done to
 # weights alone is done as it stands.
-PASSED = frozenset("""
-    relu relu6 leaky_relu prelu rrelu elu selu celu gelu silu mish sigmoid logsigmoid tanh
-    tanhshrink hardtanh hardswish hardsigmoid hardshrink softshrink softplus softsign softmin
-    softmax log_softmax threshold clamp clip clamp_min clamp_max
-    dropout dropout1d dropout2d dropout3d alpha_dropout feature_alpha_dropout feature_dropout
-    """.split())
+PASSED = frozenset({
+    "relu", "relu6", "leaky_relu", "prelu", "rrelu", "elu", "selu", "celu", "gelu", "silu", "mish",
+    "sigmoid", "logsigmoid", "tanh", "tanhshrink", "hardtanh", "hardswish", "hardsigmoid",
+    "hardshrink", "softshrink", "softplus", "softsign", "softmin", "softmax", "log_softmax",
+    "threshold", "clamp", "clip", "clamp_min", "clamp_max", "dropout", "dropout1d", "dropout2d",
+    "dropout3d", "alpha_dropout", "feature_alpha_dropout", "feature_dropout"})
 
 # Maxima over places become means over the same places; padding is no place.
 POOLED: dict[str, Callable[..., Tensor]] = {

@@ -55,7 +55,8 @@ def variants(models: Sequence[dict], members: pd.DataFrame, table: pd.DataFrame,
         f"uncentred, {few}": (kept, dict(zip(ACTIVATION_MEASURES, UNCENTRED[:2]))),
         f"trunk's features taken away, {few}": (kept, {"dcka": "dcka, features"}),
         **{name: (kept, {"wcka": f"wcka, {name}"})
-           for name in ("uncentred", "with biases", "rows normalised", "mean of layers")}}
+           for name in ("through the trunk", "uncentred", "with biases", "rows normalised",
+                        "mean of layers")}}
     return pd.concat({name: r_by_factor(*row) for name, row in rows.items()
                       if set(row[1].values()) <= set(wide)})
 
