@@ -83,6 +83,17 @@ def test_a_sequential_with_a_forward_of_its_own_is_refused():
             wcka.chain(model)
 
 
+def test_a_linear_layer_with_a_forward_of_its_own_is_run():
+    class Doubled(nn.Linear):
+        def forward(self, x):
+            return 2 * super().forward(x)
+
+    model = nn.Sequential(Doubled(4, 3), nn.ReLU())
+    with pytest.raises(TypeError, match="Doubled"):
+        wcka.chain(model)
+    torch.testing.assert_close(wcka.chain(model, (4,)), 2 * model[0].weight.detach().T.double())
+
+
 def test_elementwise_activations_are_passed_over():
     torch.manual_seed(0)
     a, b = nn.Linear(5, 4), nn.Linear(4, 2)

@@ -177,7 +177,7 @@ def _networks(models: str) -> tuple[list[Population], pd.DataFrame]:
 
 def name(architecture: dict) -> str:
     """Short name: hidden layers times width, or widths; kind and channels of convolutions."""
-    if architecture["factory"] != "mlp":
+    if "widths" not in architecture:
         kind = {"convnet": "CNN", "resnet": "ResNet"}[architecture["factory"]]
         norm = " + BN" * architecture.get("batch_norm", False)
         return f"{kind}{norm} {'-'.join(map(str, architecture['channels']))}"

@@ -28,7 +28,7 @@ def linear_layers(model: nn.Module) -> list[tuple[nn.Linear, nn.Module | None]]:
     """
     layers: list[tuple[nn.Linear, nn.Module | None]] = []
     for name, module in _leaves(model):
-        if isinstance(module, nn.Linear):
+        if _linear(module):
             if layers and layers[-1][0].out_features != module.in_features:
                 raise ValueError(f"layer {name!r} takes {module.in_features} inputs, but the layer "
                                  f"before it gives {layers[-1][0].out_features}")
@@ -141,7 +141,12 @@ def chain(model, input_shape=None, bias=False, *, freeze: Sequence[str] = (),
 def _others(model: nn.Module) -> list[str]:
     """What in a network is no part of a fully connected ``nn.Sequential``."""
     return [f"module {name!r} ({type(module).__name__})" for name, module in _leaves(model)
-            if not isinstance(module, (nn.Linear, *_PASSED))]
+            if not (_linear(module) or isinstance(module, _PASSED))]
+
+
+def _linear(module: nn.Module) -> bool:
+    # A subclass may do more than its base.
+    return isinstance(module, nn.Linear) and type(module).forward is nn.Linear.forward
 
 
 def _finite(chain: Tensor) -> Tensor:

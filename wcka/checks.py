@@ -9,7 +9,9 @@ def nearest(name, known, what):
         return name
     close = get_close_matches(str(name).lower(), [str(k) for k in known], n=1, cutoff=0.5)
     hint = f"; did you mean {close[0]!r}?" if close else ""
-    raise ValueError(f"unknown {what} {name!r}{hint} (known: {', '.join(map(str, known))})")
+    listed = [*map(str, known)]
+    more = f" and {len(listed) - 30} more" if len(listed) > 30 else ""
+    raise ValueError(f"unknown {what} {name!r}{hint} (known: {', '.join(listed[:30])}{more})")
 
 
 def distinct(**values) -> None:

@@ -1,4 +1,4 @@
-"""``python -m wcka``: run chapters with checked parameters, and build the book from them."""
+"""``python -m wcka``: compare checkpoints; run chapters and build the book from them."""
 
 import argparse
 import ast
@@ -51,6 +51,18 @@ def main(argv: list[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m wcka", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    pairs = commands.add_parser("compare", help="how alike networks in files are, by wCKA")
+    pairs.add_argument("files", nargs="+", metavar="FILE", help="state dicts: .safetensors or .pt")
+    pairs.add_argument("--arch", metavar="NAME", help="torchvision:resnet18, or module:function of "
+                       "yours that builds the network (default: fully connected)")
+    pairs.add_argument("--input-shape", nargs="+", type=int, metavar="N",
+                       help="shape of one input, as 3 224 224")
+    pairs.add_argument("--freeze", nargs="+", default=[], metavar="KIND",
+                       help="of gate, norm, attention: see wcka.chain")
+    pairs.add_argument("--layers", action="store_true", help="all layers, even if it takes long")
+    pairs.add_argument("--matrix", type=Path, metavar="OUT.png", help="draw all pairs")
+    pairs.add_argument("--json", action="store_true", help="print JSON")
+    pairs.set_defaults(command=_compare_command)
     run = commands.add_parser("run", help="run one chapter")
     run.add_argument("chapter", metavar="CHAPTER", help="its number or name: 02, 02-calibration")
     run.add_argument("--profile", default="quick", help="a file of notebooks/profiles")
@@ -71,6 +83,24 @@ def _parser() -> argparse.ArgumentParser:
     fetch.add_argument("dataset", nargs="?", default="mnist")
     fetch.set_defaults(command=lambda arguments: print(data.fetch(arguments.dataset)))
     return parser
+
+
+# ------------------------------------------------------------------------------- checkpoints
+
+
+def _compare_command(arguments) -> None:
+    from . import checkpoints  # torch takes seconds to load, and the other commands do without
+
+    if arguments.matrix and not arguments.matrix.absolute().parent.is_dir():
+        raise UsageError(f"--matrix {arguments.matrix}: no such folder")
+    try:
+        result = checkpoints.compared(arguments.files, arguments.arch, arguments.input_shape,
+                                      arguments.freeze, arguments.layers)
+    except TypeError as error:
+        raise UsageError(error) from None
+    print(checkpoints.as_json(result) if arguments.json else checkpoints.described(result))
+    if arguments.matrix:
+        checkpoints.draw(result, arguments.matrix)
 
 
 # ------------------------------------------------------------------------------- chapters

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
+from tqdm import tqdm
 
 from .checks import nearest
 from .models import Gaussian, Square
@@ -100,7 +101,7 @@ def jacobian(model: nn.Module, input_shape: Sequence[int], freeze: Sequence[str]
     outputs = torch.eye(y.shape[1], dtype=dtype, device=y.device)[:, None]
     # One graph for all outputs: nothing need be known about how a network treats a batch.
     rows = [_gradient(y, x, part, is_grads_batched=True, retain_graph=True).flatten(1)
-            for part in outputs.split(chunk)]
+            for part in tqdm(outputs.split(chunk), "chain", leave=False, delay=2, disable=None)]
     j = torch.cat(rows).T
     if not _close(probes.flatten(1) @ j, change, size):
         raise NotLinear(f"no chain for {skeleton.name}: its gradients are not those of the linear "

@@ -1,0 +1,181 @@
+"""Networks as they lie on disk: ``python -m wcka compare``."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+from PIL import Image
+from safetensors.torch import save_file
+from torch import nn
+
+import wcka
+from wcka import checkpoints, models
+from wcka.cli import main
+
+
+def saved(path, state):
+    (save_file if path.suffix == ".safetensors" else torch.save)(state, path)
+    return str(path)
+
+
+def network(seed, widths=(20, 12, 12, 12, 3)):
+    torch.manual_seed(seed)
+    return models.mlp(widths)
+
+
+@pytest.fixture
+def files(tmp_path):
+    return [saved(tmp_path / name, network(seed).state_dict())
+            for seed, name in enumerate(["a.pt", "b.safetensors", "c.pt"])]
+
+
+def test_the_values_are_those_of_the_networks(files, capsys, monkeypatch):
+    monkeypatch.setattr(checkpoints, "_BLOCK", 50)  # many blocks, the last one smaller
+    assert main(["compare", *files, "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    nets = [network(seed) for seed in range(3)]
+    np.testing.assert_allclose(result["all"]["wcka"], wcka.pairwise("wcka", nets), atol=1e-12)
+    stops = {"1.weight": 2, "3.weight": 4, "5.weight": 6, "7.weight": 8}
+    for name, stop in stops.items():
+        wanted = wcka.pairwise("wcka", [net[:stop] for net in nets])
+        np.testing.assert_allclose(result["layers"][name]["wcka"], wanted, atol=1e-12)
+    assert result["shape"] == [20, 3] and result["untrained"] == 8
+    assert result["peak memory"] >= result["memory before"] > 0
+
+
+def test_the_floor_is_that_of_untrained_networks(files):
+    floor = checkpoints.compared(files, networks=40)["all"]["floor"]
+    drawn = wcka.pairwise("wcka", [network(seed) for seed in range(100, 140)])
+    values = drawn[np.triu_indices(40, 1)]
+    error = values.std() / 40**0.5  # of either mean, generously: pairs share networks
+    assert floor["mean"] == pytest.approx(values.mean(), abs=5 * error)
+    assert floor["mean"] < floor["highest"] < 1
+
+
+def test_people_get_words_and_a_picture(files, capsys, tmp_path):
+    copy = saved(tmp_path / "copy.pt", {"epoch": 3, "state_dict": {
+        f"module.{name}": values.half() for name, values in network(0).state_dict().items()}})
+    assert main(["compare", files[0], copy, "--matrix", str(tmp_path / "out.png")]) == 0
+    out = capsys.readouterr().out
+    assert "copy.pt" in out and "neighbouring checkpoints" in out and "up to 7.weight" in out
+    assert "peak memory" in out and "floor" in out
+    assert Image.open(tmp_path / "out.png").size[0] > 400
+    assert main(["compare", *files]) == 0
+    assert capsys.readouterr().out.count("wCKA 0.") == 3
+    deeper = saved(tmp_path / "deeper.pt", network(5, (20, 8, 3)).state_dict())
+    assert main(["compare", files[0], deeper]) == 0
+    assert "different depths" in capsys.readouterr().out
+
+
+def test_the_order_of_layers_is_the_files_or_that_of_their_numbers(tmp_path):
+    weights = {f"layers.{i}.weight": torch.randn(6, 6) for i in (2, 10, 1)}
+    path = saved(tmp_path / "a.safetensors", weights)
+    assert list(checkpoints.layers(checkpoints.read(path))) == [
+        "layers.1.weight", "layers.2.weight", "layers.10.weight"]
+    path = saved(tmp_path / "a.pt", {"enter.weight": torch.ones(4, 3), "exit.weight":
+                                     torch.ones(5, 4), "enter.bias": torch.ones(4)})
+    assert list(checkpoints.layers(checkpoints.read(path))) == ["enter.weight", "exit.weight"]
+    with pytest.raises(ValueError, match=r"do not fit together in order: 1.weight \(5, 4\)"):
+        checkpoints.layers(checkpoints.read(saved(tmp_path / "b.safetensors", {
+            "2.weight": torch.ones(4, 3), "1.weight": torch.ones(5, 4)})))
+
+
+class Code:
+    """What a pickle may do: call a function when it is loaded."""
+
+    def __reduce__(self):
+        return os.mkdir, ("executed",)
+
+
+def broken(tmp_path, files):
+    """Files that cannot be compared with the first, and a word of what is said."""
+    for end, path in zip(("pt", "safetensors"), files):
+        content = Path(path).read_bytes()
+        (tmp_path / f"short.{end}").write_bytes(content[:len(content) // 2])
+    (tmp_path / "text.pt").write_text("weights")
+    (tmp_path / "empty.pt").write_bytes(b"")
+    state = network(0).state_dict()
+    bad = {name: values.clone() for name, values in state.items()}
+    bad["3.weight"][1, 2] = torch.nan
+    return {
+        str(tmp_path / "short.pt"): "truncated", str(tmp_path / "short.safetensors"): "truncated",
+        str(tmp_path / "text.pt"): "no state dict", str(tmp_path / "empty.pt"): "truncated",
+        str(tmp_path / "none.pt"): "no such file", str(tmp_path): "a folder",
+        saved(tmp_path / "code.pt", {"a": Code()}): "run code (posix.mkdir)",
+        saved(tmp_path / "list.pt", [torch.ones(2)]): "wanted a state dict",
+        saved(tmp_path / "words.pt", {"a": "b"}): "'a' is no tensor",
+        saved(tmp_path / "nan.pt", bad): "3.weight holds NaN",
+        saved(tmp_path / "misfit.pt", {"1.weight": torch.ones(4, 20), "2.weight":
+                                       torch.ones(3, 5)}): "do not fit together",
+        saved(tmp_path / "inputs.pt", network(0, (21, 4, 3)).state_dict()): "takes 21 inputs",
+        saved(tmp_path / "norm.pt", nn.Sequential(nn.Linear(20, 4), nn.LayerNorm(4)).state_dict()):
+            "no part of a fully connected network",
+        saved(tmp_path / "conv.pt", nn.Conv2d(1, 2, 3).state_dict()): "--arch",
+        saved(tmp_path / "biases.pt", {"a.bias": torch.ones(3)}): "no part",
+    }
+
+
+def test_bad_files_get_one_clear_line_and_nothing_runs(tmp_path, files, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for path, words in broken(tmp_path, files).items():
+        assert main(["compare", files[0], path]) == 2, path
+        said = capsys.readouterr().err
+        assert words in said and said.count("\n") == 1 and path in said, (path, said)
+    assert not (tmp_path / "executed").exists()
+    for call, words in ((files[:1], "at least two"),
+                        ([*files, "--matrix", "nowhere/out.png"], "no such folder"),
+                        ([*files, "--arch", "torchvision:resnet17"], "did you mean"),
+                        ([*files, "--arch", "nothing:here"], "--arch nothing:here"),
+                        ([*files, "--arch", "torchvision:resnet18"], "not of this architecture")):
+        assert main(["compare", *call]) == 2
+        said = capsys.readouterr().err
+        assert words in said and said.count("\n") == 1
+
+
+def test_networks_of_torchvision(tmp_path, capsys):
+    paths, nets = [], []
+    for seed, end in enumerate(("pt", "safetensors")):
+        torch.manual_seed(seed)
+        nets.append(torchvision.models.squeezenet1_1(num_classes=4))
+        paths.append(saved(tmp_path / f"{seed}.{end}", nets[-1].state_dict()))
+    call = ["compare", *paths, "--arch", "torchvision:squeezenet1_1", "--input-shape", "3", "33",
+            "33", "--layers", "--json"]
+    assert main(call) == 0
+    result = json.loads(capsys.readouterr().out)
+    wanted = wcka.wcka(*nets, input_shape=(3, 33, 33))
+    assert result["all"]["wcka"][0][1] == pytest.approx(wanted, abs=1e-4)
+    assert set(result["layers"]) == {"features", "classifier"}
+    assert main([*call[:4], "torchvision:resnet18"]) == 2
+    assert "not of this architecture" in capsys.readouterr().err
+
+
+def test_an_architecture_of_ones_own_from_the_shell(tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "from torch import nn\n"
+        "def build():\n"
+        "    return nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8, 3))\n"
+        "def gated():\n"
+        "    class Net(nn.Linear):\n"
+        "        def forward(self, x):\n"
+        "            return super().forward(x) * x.sigmoid()\n"
+        "    return Net(3, 3)\n")
+    build = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8, 3))
+    for name, model in (("a.pt", build), ("b.pt", build), ("g.pt", nn.Linear(3, 3))):
+        saved(tmp_path / name, model.state_dict())
+
+    def call(*arguments):
+        return subprocess.run([sys.executable, "-m", "wcka", "compare", *arguments], cwd=tmp_path,
+                              capture_output=True, text=True)
+
+    done = call("a.pt", "b.pt", "--arch", "mine:build", "--input-shape", "1", "4", "4")
+    assert done.returncode == 0 and "wCKA 1.0000" in done.stdout
+    done = call("g.pt", "g.pt", "--arch", "mine:gated", "--input-shape", "3")
+    assert done.returncode == 2 and "mul in Net is not linear" in done.stderr
+    done = call("a.pt", "b.pt", "--arch", "mine:build")
+    assert done.returncode == 2 and "--input-shape" in done.stderr
