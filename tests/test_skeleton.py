@@ -149,6 +149,14 @@ def test_no_wrong_chain_of_a_linear_map(forward, words):
         wcka.chain(Net(forward, l=nn.Linear(4, 2)), (4,))
 
 
+def test_chains_where_gradients_are_switched_off():
+    model = nn.Sequential(nn.Conv1d(1, 2, 1), nn.Flatten())
+    chain = wcka.chain(model, (1, 3))
+    for off in (torch.no_grad(), torch.inference_mode()):
+        with off:
+            torch.testing.assert_close(wcka.chain(model, (1, 3)), chain)
+
+
 def test_clear_errors_before_any_work():
     conv = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(8, 2))
     for arguments, error, words in (

@@ -273,8 +273,9 @@ def compared(paths: Sequence[str], arch: str | None = None, input_shape=None,
         "files"; under "all" the tables "wcka" (N, N) and "floor" (of pairs of untrained networks
         the "mean" and the "highest"); under "layers" the same for the chain up to each layer, by
         name (none where networks differ in depth, or where it would take long); "untrained", the
-        number of such networks; "shape" of the chains; "seconds"; "peak memory" and "memory before"
-        the files were opened, bytes of the process, with what is mapped of the files.
+        number of such networks; "shape" of the chains; "seconds"; in bytes the process's "peak
+        memory", of it "memory before" the files were opened, and the most that can be "mapped" of
+        them (which the system takes back where it is short of memory).
 
     Raises
     ------
@@ -291,7 +292,8 @@ def compared(paths: Sequence[str], arch: str | None = None, input_shape=None,
              else _fully_connected(files, by_layer, networks))
     return {"files": [file.name for file in files], **found,
             "seconds": time.perf_counter() - start,
-            "memory before": before, "peak memory": _peak_memory()}
+            "memory before": before, "peak memory": _peak_memory(),
+            "mapped": sum(Path(path).stat().st_size for path in set(paths))}
 
 
 def _peak_memory() -> int:
@@ -371,15 +373,15 @@ def described(result: dict) -> str:
             lines.append(f"    up to {name:20}  {_said(table, i, j)}")
     if not result["layers"]:
         lines.append("layer by layer: not compared (different depths, or long: --layers)")
-    floor, mebibyte = result["all"]["floor"], 2**20
-    rows, columns = result["shape"]
+    floor, (rows, columns) = result["all"]["floor"], result["shape"]
+    peak, before, mapped = (f"{result[key] / 2**20:,.0f} MiB" for key in (
+        "peak memory", "memory before", "mapped"))
     return "\n".join([
         *lines, f"floor: {result['untrained']} untrained networks of this shape are "
         f"{floor['mean']:.4f} alike on average, {floor['highest']:.4f} at the most",
         "wCKA sees no biases, activations or data: it speaks of weights, not of behaviour",
-        f"chains {rows:,} x {columns:,}; {result['seconds']:.1f} s; peak memory "
-        f"{result['peak memory'] / mebibyte:,.0f} MiB, {result['memory before'] / mebibyte:,.0f} "
-        f"before the files were opened"])
+        f"chains {rows:,} x {columns:,}; {result['seconds']:.1f} s; peak memory {peak}, of which "
+        f"{before} before the files were opened and up to {mapped} mapped from them"])
 
 
 def _said(table: dict, i: int, j: int) -> str:

@@ -198,11 +198,11 @@ def layers(maps: dict[str, dict[str, np.ndarray]]) -> Figure:
                                figsize=(WIDTH, 2.5 * len(maps)))
     for (measure, row), line in zip(maps.items(), panels):
         for axes, (title, values) in zip(line, row.items()):
-            numbers = range(1, values.shape[1] + 1)
+            place, numbers = axes.get_subplotspec(), range(1, values.shape[1] + 1)
             heat_map(axes, pd.DataFrame(values.mean(0), numbers, numbers), cmap="cividis", vmin=0,
-                     vmax=1, cbar=False, xticklabels=line is panels[-1],
-                     yticklabels=axes is line[0])
-            if line is panels[0]:
+                     vmax=1, cbar=False, xticklabels=place.is_last_row(),
+                     yticklabels=place.is_first_col())
+            if place.is_first_row():
                 axes.set_title(title)
         line[0].set_ylabel(f"layer ({NAMES[measure]})")
     for axes in panels[-1]:

@@ -56,6 +56,8 @@ class NotLinear(TypeError):
     """A network's skeleton is not linear; the message names the function and the module."""
 
 
+@torch.inference_mode(False)  # whatever the caller is in the middle of
+@torch.enable_grad()
 def jacobian(model: nn.Module, input_shape: Sequence[int], freeze: Sequence[str] = (),
              reference: Tensor | None = None, layer: str | None = None, chunk: int = 32,
              dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
