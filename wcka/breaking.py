@@ -1,0 +1,208 @@
+"""Ways to set similarity of weights and similarity of functions against each other.
+
+Each takes a fully connected ReLU network (``models.mlp``) and gives a new one. Either the function
+stays, for inputs in [0, 1], and the chain changes, or the other way round, or both stay.
+"""
+
+from collections.abc import Callable
+from copy import deepcopy
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import mse_loss
+
+from .chain import chain, linear_layers
+from .checks import nearest
+
+
+def _copied(model: nn.Sequential) -> tuple[nn.Sequential, list[nn.Linear]]:
+    copy = deepcopy(model).double().requires_grad_(False)
+    pairs = linear_layers(copy)
+    if any(not isinstance(activation, nn.ReLU) for _, activation in pairs[:-1]):
+        raise TypeError("wanted a fully connected ReLU network")
+    if len(pairs) < 2:
+        raise TypeError("wanted at least one hidden layer")
+    return copy, [layer for layer, _ in pairs]
+
+
+def _layer(weight: Tensor, bias: Tensor) -> nn.Linear:
+    """Linear layer x W + b of an (in, out) matrix and a bias."""
+    layer = nn.Linear(*weight.shape, dtype=torch.float64).requires_grad_(False)
+    layer.weight.copy_(weight.T)
+    layer.bias.copy_(bias)
+    return layer
+
+
+def _with_units(model: nn.Sequential, weight: Tensor, bias: Tensor, after: Tensor,
+                shift: Tensor | float = 0) -> nn.Sequential:
+    """Add units to the first hidden layer: their weights (in, m), biases, and weights (m, next)."""
+    copy, (first, second, *_) = _copied(model)
+    position = {id(module): i for i, module in enumerate(copy)}
+    copy[position[id(first)]] = _layer(torch.cat([first.weight.T, weight], 1),
+                                       torch.cat([first.bias, bias]))
+    copy[position[id(second)]] = _layer(torch.cat([second.weight.T, after]), second.bias + shift)
+    return copy
+
+
+def impersonate(model: nn.Sequential, target: Tensor) -> nn.Sequential:
+    """The same function on [0, 1], with the chain of your choice.
+
+    For any z, z = relu(z + c) - c where z + c > 0, and z = relu(z) - relu(-z). So
+    t (relu(z) - relu(-z) - relu(z + c) + c) is zero, but the three units' chains add up to that of
+    t z. Three such units for each output of the first hidden layer's successor that is needed turn
+    the chain into `target`.
+
+    Parameters
+    ----------
+    model : nn.Sequential
+        ReLU network with one hidden layer.
+    target : Tensor
+        Chain (inputs, outputs).
+
+    Raises
+    ------
+    TypeError
+        For another network.
+    """
+    _, layers = _copied(model)
+    if len(layers) != 2:
+        raise TypeError(f"wanted one hidden layer, got {len(layers) - 1}")
+    missing = target.double() - chain(model)
+    outputs = missing.shape[1]
+    reach = missing.abs().sum(0) + 1  # more than |z| can be for inputs in [0, 1]
+    eye, nothing = torch.eye(outputs, dtype=torch.float64), torch.zeros(outputs).double()
+    return _with_units(model, torch.cat([missing, -missing, missing], 1),
+                       torch.cat([nothing, nothing, reach]), torch.cat([eye, -eye, -eye]), reach)
+
+
+def deaden(model: nn.Sequential, units: int = 8, size: float = 1.0, seed: int = 0) -> nn.Sequential:
+    """The same function on [0, 1], with units that are never active but count in the chain.
+
+    `size`: standard deviation of their weights.
+    """
+    _, (first, second, *_) = _copied(model)
+    generator = torch.Generator().manual_seed(seed)
+    before = size * torch.randn(first.in_features, units, generator=generator).double()
+    after = size * torch.randn(units, second.out_features, generator=generator).double()
+    return _with_units(model, before, -before.abs().sum(0) - 1, after)
+
+
+def flip(model: nn.Sequential, seed: int = 0) -> nn.Sequential:
+    """The same chain, another function: half of the first hidden units change sign, both sides."""
+    copy, (first, second, *_) = _copied(model)
+    order = torch.randperm(first.out_features, generator=torch.Generator().manual_seed(seed))
+    half = order[:len(order) // 2]
+    first.weight[half] *= -1
+    first.bias[half] *= -1
+    second.weight[:, half] *= -1
+    return copy
+
+
+def drown(model: nn.Sequential, size: float = 1.0, seed: int = 0) -> nn.Sequential:
+    """The same chain, another function: random biases in the first hidden layer.
+
+    `size`: their standard deviation, in that of the layer's weights times the root of its inputs.
+    """
+    copy, (first, *_) = _copied(model)
+    generator = torch.Generator().manual_seed(seed)
+    scale = first.weight.std() * first.in_features**0.5
+    first.bias += size * scale * torch.randn(len(first.bias), generator=generator)
+    return copy
+
+
+def lift(model: nn.Sequential, size: float = 1.0, seed: int = 0) -> nn.Sequential:
+    """The same predictions and probabilities: one linear function is added to all logits.
+
+    `size`: its standard deviation, in that of the last layer's weights.
+    """
+    copy, layers = _copied(model)
+    last = layers[-1]
+    drawn = torch.randn(last.in_features, generator=torch.Generator().manual_seed(seed))
+    last.weight += size * last.weight.std() * drawn
+    return copy
+
+
+def scale_logit(model: nn.Sequential, factor: float, output: int = 0) -> nn.Sequential:
+    """Another function: one logit is multiplied by a factor."""
+    copy, layers = _copied(model)
+    layers[-1].weight[output] *= factor
+    layers[-1].bias[output] *= factor
+    return copy
+
+
+def widen(model: nn.Sequential, copies: int = 2) -> nn.Sequential:
+    """The same function and chain: each first hidden unit is there several times, with a share."""
+    copy, (first, second, *_) = _copied(model)
+    position = {id(module): i for i, module in enumerate(copy)}
+    copy[position[id(first)]] = _layer(first.weight.T.repeat(1, copies), first.bias.repeat(copies))
+    copy[position[id(second)]] = _layer(second.weight.T.repeat(copies, 1) / copies, second.bias)
+    return copy
+
+
+def deepen(model: nn.Sequential) -> nn.Sequential:
+    """The same function and chain: an identity layer, and its ReLU, after the first hidden layer.
+    """
+    copy, (first, *_) = _copied(model)
+    after = next(i for i, module in enumerate(copy) if module is first) + 2
+    eye = torch.eye(first.out_features, dtype=torch.float64)
+    return nn.Sequential(*copy[:after], _layer(eye, torch.zeros(len(eye))), nn.ReLU(),
+                         *copy[after:])
+
+
+# ---------------------------------------------------------------------------- by gradients
+
+
+def move(model: nn.Sequential, x: Tensor, measure: str, target: nn.Sequential | None = None,
+         steps: int = 300, learning_rate: float = 3e-3, keep: float = 1.0) -> nn.Sequential:
+    """Change weights by gradients so that a measure moves while the logits stay.
+
+    Minimises the similarity to the network itself, or with `target` one minus the similarity to
+    that network, plus `keep` times the mean squared change of the logits, relative to their
+    variance. After Davari et al. (2023), who move CKA by moving activations.
+
+    Parameters
+    ----------
+    model : nn.Sequential
+        Fully connected.
+    x : Tensor
+        Inputs (n, p) where the logits should stay, and CKA sees activations of the last hidden
+        layer.
+    measure : {"wcka", "cka"}
+        What to move.
+    target : nn.Sequential, optional
+        Network to become similar to.
+    steps, learning_rate
+        Of Adam.
+    keep : float
+        Weight of the change of the logits.
+
+    Returns
+    -------
+    nn.Sequential
+        A new network.
+    """
+    of: Callable[[nn.Sequential], Tensor] = {
+        "wcka": _weights, "cka": lambda network: network[:-1](x)}[
+            nearest(measure, ("wcka", "cka"), "measure")]
+    moved = deepcopy(model).requires_grad_()
+    with torch.no_grad():
+        logits, goal = model(x), of(target or model)
+    optimizer = torch.optim.Adam(moved.parameters(), lr=learning_rate)
+    for _ in range(steps):
+        similarity = _cka(of(moved), goal)
+        change = mse_loss(moved(x), logits) / logits.var()
+        loss = (1 - similarity if target else similarity) + keep * change
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return moved.requires_grad_(False)
+
+
+def _weights(network: nn.Sequential) -> Tensor:
+    return torch.linalg.multi_dot([layer.weight.T for layer, _ in linear_layers(network)])
+
+
+def _cka(x: Tensor, y: Tensor) -> Tensor:
+    """``similarity.cka``, with gradients."""
+    x, y = x - x.mean(0), y - y.mean(0)
+    return (y.T @ x).square().sum() / ((x.T @ x).norm() * (y.T @ y).norm())
