@@ -318,7 +318,7 @@ pd.concat({d: benchmark.overview(members) for d, (members, _) in grids.items()})
 # %% tags=["remove-cell"]
 every = pd.concat([members for members, _ in grids.values()])
 for name, value in (("n-networks", len(every)), ("n-collapsed", every.collapsed.sum()),
-                    ("n-weak", (every.accuracy < learned).sum()), ("n-rows", sum(map(len, tables.values())))):
+                    ("n-weak", (every.accuracy < learned).sum())):
     say(name, value, ",")
 
 # %% [markdown]
@@ -455,10 +455,6 @@ with figures.many_marks():
 pd.concat({d: claims.leads(r) for d, r in results.items()}).style
 
 # %% tags=["remove-cell"]
-for d in datasets:
-    for name, method in (("r", "pearson"), ("rho", "spearman")):
-        for sign, way in ((1, "ahead"), (-1, "behind")):
-            glue(f"conv-{d}-{way}-{name}", claims.surely(results[d][method], sign), display=False)
 glue("conv-summary", "; ".join(
     f"on {d} r is surely higher for {claims.surely(results[d]['pearson'], 1)}, lower for "
     f"{claims.surely(results[d]['pearson'], -1)}" for d in datasets), display=False)

@@ -332,9 +332,8 @@ plt.show()
 # %% tags=["remove-cell"]
 wide, deep = by_shape.iloc[:len(widths)], by_shape.iloc[[widths.index(width), *range(len(widths), len(shapes))]]
 for name, rows in (("wide", wide), ("deep", deep)):
-    for column in ("wCKA", "agreement"):
-        say(f"{name}-{column.lower()}-low", rows[column].min(), ".2f")
-        say(f"{name}-{column.lower()}-high", rows[column].max(), ".2f")
+    say(f"{name}-agreement-low", rows.agreement.min(), ".2f")
+    say(f"{name}-agreement-high", rows.agreement.max(), ".2f")
 say("width-first", wide.wCKA.iloc[np.argmin(widths)], ".2f")
 say("width-last", wide.wCKA.iloc[np.argmax(widths)], ".2f")
 say("depth-first", deep.wCKA.iloc[0], ".2f")
