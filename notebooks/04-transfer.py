@@ -476,11 +476,35 @@ for measure in ("cka", "wcka"):
 # %% [markdown]
 # ## The chain through the trunk
 #
-# Here wCKA compared heads alone: features × outputs. For heads on one trunk that is all there is to compare.
-# For heads on different trunks it gives a number that means nothing, as feature 7 of one trunk is not feature 7 of another; and
-# it cannot compare a head with a network that has no trunk. The chain through the trunk as well, inputs ×
-# outputs, could do both. It needs a chain of convolutions and poolings, which the paper leaves to future work; this is
-# its place.
+# So far wCKA compared heads alone: features × outputs. For heads on different trunks that number means nothing, as
+# feature 7 of one trunk is not feature 7 of another. The chain *through* the trunk, inputs × outputs, has no such trouble: it is the
+# chain of the trunk's linear skeleton ([chapter 5](05-architectures)) times that of the head. Here all heads have one
+# trunk, so the two only differ in what they weigh: the trunk's chain weighs a feature by what it lets through of the image, and
+# a dead feature has no weight.
+
+# %%
+names = members.model.to_numpy()
+of_weights = benchmark.weights(models)
+through = of_weights.assign(a=names[of_weights.a], b=names[of_weights.b]).drop(columns=["differs", "wcka"])
+through = table.astype({"a": str, "b": str}).merge(through, on=["a", "b"], validate="m:1")
+both = compare_by_factor(through, ["wcka", "wcka, through the trunk"])
+rows = both.xs("wcka, through the trunk", level="measure")
+pd.DataFrame({"heads alone": [interval(r.r, r["model low"], r["model high"]) for _, r in both.xs("wcka", level="measure").iterrows()],
+              "through the trunk": [interval(r.r, r["model low"], r["model high"]) for _, r in rows.iterrows()],
+              "heads alone, less through": [interval(r.difference, r["model difference low"], r["model difference high"], "+.2f")
+                                            for _, r in rows.iterrows()],
+              "mean wCKA, heads alone": [f"{v:.2f}" for v in through.groupby("differs", sort=False).wcka.mean()],
+              "mean wCKA, through": [f"{v:.2f}" for v in through.groupby("differs", sort=False)["wcka, through the trunk"].mean()]},
+             rows.index.rename(None))
+
+# %% tags=["remove-cell"]
+sure = rows[rows["p model"] < 0.05]
+for name, part in (("better", sure[sure.difference < 0]), ("worse", sure[sure.difference > 0])):
+    glue(f"through-{name}", ", ".join(part.index) or "no factor", display=False)
+
+# %% [markdown]
+# Through the trunk, Pearson's r with agreement (intervals over starts) is surely higher for {glue:text}`through-better` and surely lower for
+# {glue:text}`through-worse`. Chapter 5 compares networks whose trunks differ, where heads alone are no use.
 #
 # ## Where the time goes
 #
