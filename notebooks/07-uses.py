@@ -144,8 +144,9 @@ copies = {**{name: [p.member(i) for i in range(trusted)] for name, p in populati
           **{name: [change(m, i) for i, m in enumerate(originals)] for name, change in changes.items()}}
 
 # %% [markdown]
-# Four ways to score a suspect against a trusted network: wCKA; the **cosine of all weights**, the obvious thing to try; and with data,
-# CKA of the last hidden layer and agreement, on test images. First as the suspects are; then after an **adversary** has
+# Five ways to score a suspect against a trusted network. Without data: wCKA; the **cosine of all weights**, the obvious thing to try; the
+# **cosine after matching**, where units are first normalised and assigned to each other, layer by layer (mean of the layers' cosines). With
+# data: CKA of the last hidden layer and agreement, on test images. First as the suspects are; then after an **adversary** has
 # shuffled the hidden units of every suspect and rescaled each by a random factor, which changes nothing that it does.
 
 # %%
@@ -170,18 +171,20 @@ def scores(suspects, ancestors, kinds):
     return pd.DataFrame({
         "trusted": a, "kind": np.array(kinds)[b - trusted], "descends": np.array(ancestors)[b - trusted] == a,
         "wCKA": compare("wcka", [wcka.chain(m) for m in both], (a, b)), "cosine of weights": (flat @ flat.T)[a, b],
+        "cosine, matched": [uses.matched_cosine(both[i], both[j]) for i, j in zip(a, b)],
         "CKA": compare("cka", [h for h, _ in seen], (a, b)), "agreement": agreement[a, b]})
 
 
 suspects = [m for some in copies.values() for m in some]
 ancestors = [i for some in copies.values() for i in range(len(some))]
 kinds = [kind for kind, some in copies.items() for _ in some]
-METHODS = ("wCKA", "cosine of weights", "CKA", "agreement")
+METHODS = ("wCKA", "cosine of weights", "cosine, matched", "CKA", "agreement")
 judged = {"as they are": scores(suspects, ancestors, kinds),
           "shuffled and rescaled": scores([hide(m, i) for i, m in enumerate(suspects)], ancestors, kinds)}
 
-# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-roc", "caption": "Telling descendants of a trusted network from strangers, ROC curves: share of descendants found against share of strangers wrongly called descendants, by each score. Left: suspects as they are. Right: after an adversary shuffled and rescaled their hidden units. The false alarms' axis is logarithmic."}, "image": {"alt": "Two panels of ROC curves for wCKA, the cosine of weights, CKA and agreement; in the right panel the cosine of weights drops."}}
+# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-roc", "caption": "Telling descendants of a trusted network from strangers, ROC curves: share of descendants found against share of strangers wrongly called descendants, by each score. Left: suspects as they are. Right: after an adversary shuffled and rescaled their hidden units. The false alarms' axis is logarithmic."}, "image": {"alt": "Two panels of ROC curves for wCKA, the cosine of weights, the same after matching, CKA and agreement; in the right panel the raw cosine and CKA drop."}}
 COLOURS = {"wCKA": figures.MEASURES["wcka"], "cosine of weights": figures.MEASURES["procrustes"],
+           "cosine, matched": figures.ENSEMBLES["random"], "cosine, by layers": figures.ENSEMBLES["random"],
            "CKA": figures.MEASURES["cka"], "agreement": figures.PROBES["clean"]}
 
 
@@ -200,14 +203,14 @@ for axes, (title, rows) in zip(panels, judged.items()):
                   lw=2.2 if method == "wCKA" else 1.5)
     axes.set(xscale="log", title=title, xlabel="strangers called descendants", xlim=(least, 1), ylim=(-0.02, 1.03))
 panels[0].set_ylabel("descendants found")
-fig.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
+fig.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=5, columnspacing=1)
 plt.show()
 
 # %% [markdown]
 # The same by kind of descendant: the area under the curve, which is the chance that a descendant of that kind scores above a
 # stranger. One half is guessing.
 
-# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-kinship", "caption": "Area under the ROC curve of telling each kind of descendant from all strangers, by four scores. Left: as they are. Right: hidden units shuffled and rescaled."}, "image": {"alt": "Two heat maps with a row for each kind of descendant and a column for each score; the cells hold the area under the ROC curve."}}
+# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-kinship", "caption": "Area under the ROC curve of telling each kind of descendant from all strangers, by five scores. Left: as they are. Right: hidden units shuffled and rescaled."}, "image": {"alt": "Two heat maps with a row for each kind of descendant and a column for each score; the cells hold the area under the ROC curve."}}
 def areas(rows):
     """Area under the ROC curve of each kind of descendant against all strangers."""
     strangers, own = rows[~rows.descends], rows[rows.descends]
@@ -229,8 +232,9 @@ say("n-trusted", trusted, "d")
 whole = {title: {method: overlap(rows[rows.descends][method], rows[~rows.descends][method]) for method in METHODS}
          for title, rows in judged.items()}
 for short, title in (("plain", "as they are"), ("hidden", "shuffled and rescaled")):
-    for method in METHODS if short == "plain" else METHODS[:2]:
-        say(f"auc-{short}-{method.split()[0].lower()}", whole[title][method], ".3f")
+    for method, name in zip(METHODS, ("wcka", "cosine", "matched", "cka", "agreement")):
+        if (short, name) not in (("hidden", "agreement"), ("plain", "matched")):
+            say(f"auc-{short}-{name}", whole[title][method], ".3f")
 seen = judged["as they are"]
 hardest = table["shuffled and rescaled"].wCKA.idxmin()
 glue("hardest", hardest, display=False)
@@ -256,18 +260,20 @@ say("auc-backdoor", backdoor_noticed, ".2f")
 # %% [markdown]
 # As they are, descendants are told from strangers with an area of {glue:text}`auc-plain-wcka` by wCKA, {glue:text}`auc-plain-cosine` by the cosine
 # of weights, {glue:text}`auc-plain-cka` by CKA and {glue:text}`auc-plain-agreement` by agreement. Once the units are shuffled and rescaled,
-# the cosine is at {glue:text}`auc-hidden-cosine`; wCKA stays at {glue:text}`auc-hidden-wcka`. It is the only score here
-# that needs neither data nor a search for the matching of units. CKA and agreement see the task more than
-# the descent: strangers learned the same. What wCKA loses are copies that were damaged: hardest is
-# *{glue:text}`hardest`* ({glue:text}`hardest-auc`). Such a copy keeps its largest weights where they were, which the cosine sees, but their
-# product through all layers is soon another one.
+# the cosine is at {glue:text}`auc-hidden-cosine`, and CKA, which minds the scale of units, at {glue:text}`auc-hidden-cka`; wCKA stays at
+# {glue:text}`auc-hidden-wcka`. But this adversary moves within wCKA's own symmetries, and a cosine that first matches the
+# units has {glue:text}`auc-hidden-matched`. What wCKA loses are copies that were damaged: hardest is
+# *{glue:text}`hardest`* ({glue:text}`hardest-auc`). Such a copy keeps its largest weights where they were, which a cosine sees; their
+# product through all layers is soon another one. Where shapes are equal, match and compare weights; wCKA needs no
+# matching, and compares different shapes as well. CKA and agreement see the task more than the descent: strangers learned the same.
 #
 # **What this does not do.** Descent is not innocence. A backdoored copy gives the label 0 to {glue:text}`fooled-poisoned` % of the test images
 # of other classes that wear the square (a benign fine-tuned one: {glue:text}`fooled-benign` %), at a clean accuracy of {glue:text}`right-poisoned` %
 # ({glue:text}`right-benign` %). Its wCKA with the trusted network is {glue:text}`wcka-poisoned` (median and range over seeds). Copies tuned on the same
 # images without the square have {glue:text}`wcka-benign`, for thrice as long {glue:text}`wcka-longer`; those tuned on fog
 # {glue:text}`wcka-fog`. A benign copy of these three kinds scores above a backdoored one with a chance of
-# {glue:text}`auc-backdoor`. The number says how far a copy went, not where to. And
+# {glue:text}`auc-backdoor`. If you know how long a copy was tuned, a difference may show; in general longer tuning moves it more than a
+# backdoor does. The number says how far a copy went, not where to. And
 # [chapter 6](06-failures) gives any network any chain: a high wCKA is evidence among honest people.
 #
 # ## Diverse ensembles
@@ -301,7 +307,10 @@ def judge(probabilities):
             "calibration error": uses.calibration_error(probabilities, y)}
 
 
-def ensembles(populations):
+choices: list[dict] = []
+
+
+def ensembles(pool_name, populations):
     """What every way of choosing gives, on each probe; random draws numbered."""
     nets = [p.member(i) for p in populations for i in range(len(p))]
     similarity = compare("wcka", [wcka.chain(m) for m in nets])
@@ -316,11 +325,19 @@ def ensembles(populations):
               **{f"random {i}": rng.permutation(len(nets))[:members] for i in range(draws)}}
     rows = [{"chosen by": name, "probe": probe, **judge(of[some].mean(0))}
             for name, some in chosen.items() for probe, of in outputs.items()]
+    for name, some in list(chosen.items())[:3]:
+        pair = np.triu_indices(members, 1)
+        agreed = pairwise_agreement(outputs["clean"].argmax(-1))[np.ix_(some, some)][pair]
+        choices.append({"pool": pool_name, "chosen by": name, "mean wCKA": similarity[np.ix_(some, some)][pair].mean(),
+                        "mean agreement": agreed.mean(),
+                        "mean accuracy": float((outputs["clean"].argmax(-1)[some] == y).double().mean()),
+                        "hidden widths": ", ".join("-".join(str(layer.out_features) for layer in nets[i][1:-1:2]) for i in some)})
     return pd.DataFrame(rows).assign(alike=lambda t: t["chosen by"].map(
         {name: similarity[np.ix_(some, some)][np.triu_indices(members, 1)].mean() for name, some in chosen.items()}))
 
 
-found = pd.concat({name: ensembles(populations) for name, populations in pools.items()}, names=["pool"]).reset_index("pool")
+found = pd.concat({name: ensembles(name, populations) for name, populations in pools.items()}, names=["pool"]).reset_index("pool")
+picked = pd.DataFrame(choices).set_index(["pool", "chosen by"]).rename_axis([None, None])
 
 # %% tags=["hide-input"] mystnb={"figure": {"name": "fig-ensembles-chosen", "caption": "Ensembles chosen in three ways (dots) among ensembles drawn at random (grey, enhanced box plots): accuracy, log-likelihood and calibration error, on clean and on corrupted test images (mean over corruptions). Up is better in the first two, down in the last. Left column of each panel: a pool of one shape; right: of several shapes."}, "image": {"alt": "Six panels in two rows, clean and corrupted; in each, grey enhanced box plots of random ensembles for two pools, with three dots for the ensembles chosen by low wCKA, low agreement and high accuracy."}}
 CHOSEN = {"low wCKA": figures.MEASURES["wcka"], "low agreement": figures.PROBES["clean"], "high accuracy": figures.MEASURES["dcka"]}
@@ -376,14 +393,20 @@ for name, part in randoms.groupby("pool"):
 # clean images {glue:text}`rank-one-clean` % and {glue:text}`rank-several-clean` %); the ensemble of low agreement
 # {glue:text}`rank-agreement-one` % and {glue:text}`rank-agreement-several` %. Over the random ensembles, mean pairwise wCKA and accuracy
 # on corrupted images are correlated by {glue:text}`r-alike-one` (one shape) and {glue:text}`r-alike-several` (several): below zero means that
-# low wCKA is worth something, above zero that it picks the wrong ones. In a mixed pool, what is unlike the others is
-# often just the deepest or the worst.
+# low wCKA is worth something, above zero that it picks the wrong ones. Two pools are two examples: a rank that is not near 0 or 100 %
+# cannot be told from chance. How much the chosen ones differ, and which shapes they have:
+
+# %% tags=["hide-input"]
+picked.style.format({"mean wCKA": "{:.2f}", "mean agreement": "{:.3f}", "mean accuracy": "{:.3f}"})
+
+# %% [markdown]
 #
 # ## Pruning
 #
 # Prune the smallest weights step by step (`shares`). Accuracy holds for long and then falls. Does wCKA between the pruned
 # network and the whole one fall *before*, so that one could stop in time without data? The obvious rivals need no data either: the
-# cosine of weights (that is, the square root of the share of the weights' squared norm that is left), and simply the share pruned.
+# cosine of weights (nearly the square root of the share of the weights' squared norm that is left), the product of the layers' cosines, which
+# knows of depth, and simply the share that is left.
 
 # %%
 rows = []
@@ -400,14 +423,17 @@ for shape in pruned_shapes:
                     "lost": before - float((less(x).argmax(1) == y).double().mean()),
                     "wCKA": compare("wcka", [wcka.chain(less), wcka.chain(network)])[0, 1],
                     "cosine of weights": float(torch.cosine_similarity(uses.flat(less), uses.flat(network), 0)),
+                    "cosine, by layers": float(torch.stack([
+                        torch.cosine_similarity(p.flatten(), q.flatten(), 0) for p, q in zip(less.parameters(), network.parameters())
+                        if p.ndim > 1]).prod()),
                     "share left": 1 - share, "CKA": compare("cka", [less[:-1](x), base])[0, 1]})
 steps = pd.DataFrame(rows)
 
-# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-pruning", "caption": "Magnitude pruning of networks of several shapes (panels: hidden widths). Against the share of weights pruned: one minus the accuracy lost (black), wCKA with the whole network (orange), cosine of weights (grey), and CKA of the last hidden layer with data (blue). Medians over seeds; the dotted line is where the tolerated loss is passed."}, "image": {"alt": "Panels of lines, one for each shape: wCKA, cosine of weights, CKA and accuracy left against the share of weights pruned; all fall as the share nears one."}}
+# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-pruning", "caption": "Magnitude pruning of networks of several shapes (panels: hidden widths). Against the share of weights pruned: one minus the accuracy lost (black), wCKA with the whole network (orange), the product of the layers' cosines (green), and CKA of the last hidden layer with data (blue). Medians over seeds; the dotted line is where the tolerated loss is passed."}, "image": {"alt": "Panels of lines, one for each shape: wCKA, the product of layers' cosines, CKA and accuracy left against the share of weights pruned; all fall as the share nears one."}}
 fig, panels = plt.subplots(1, len(pruned_shapes), figsize=(figures.WIDTH, 3), sharey=True)
 for axes, (shape, part) in zip(np.atleast_1d(panels), steps.groupby("shape", sort=False)):
     middle = part.groupby("share").median(numeric_only=True)
-    for column in ("wCKA", "cosine of weights", "CKA"):
+    for column in ("wCKA", "cosine, by layers", "CKA"):
         axes.plot(middle[column], color=COLOURS[column], label=column, lw=2.2 if column == "wCKA" else 1.5)
     axes.plot(1 - middle.lost, color=COLOURS["agreement"], label="1 − accuracy lost")
     harmed = middle.index[middle.lost > tolerated]
@@ -439,13 +465,12 @@ def warning(score):
             "false alarms": np.nanmean(alarms), "highest, by shape": np.nanmax(alarms)}
 
 
-SIGNS = ("wCKA", "cosine of weights", "share left", "CKA")
+SIGNS = ("wCKA", "cosine of weights", "cosine, by layers", "share left", "CKA")
 warned = pd.DataFrame({score: warning(score) for score in SIGNS}).T
 warned.style.format("{:.2f}")
 
 # %% tags=["remove-cell"]
-for score in SIGNS:
-    short = score.split()[0].lower()
+for score, short in zip(SIGNS, ("wcka", "cosine", "layers", "share", "cka")):
     say(f"warn-{short}", warned.loc[score, "area under the curve"], ".3f")
     say(f"alarms-{short}", 100 * warned.loc[score, "false alarms"], ".0f")
     say(f"caught-{short}", 100 * warned.loc[score, "harmed steps caught"], ".0f")
@@ -454,31 +479,34 @@ say("edge-low", edge.min(), ".2f")
 say("edge-high", edge.max(), ".2f")
 
 # %% [markdown]
-# wCKA tells harmed steps with an area of {glue:text}`warn-wcka`, the cosine of weights with {glue:text}`warn-cosine`, the share left with {glue:text}`warn-share`, and
+# wCKA tells harmed steps with an area of {glue:text}`warn-wcka`, the cosine of weights with {glue:text}`warn-cosine`, the product of the layers' cosines with
+# {glue:text}`warn-layers`, the share left with {glue:text}`warn-share`, and
 # CKA, which sees data, with {glue:text}`warn-cka`. With a threshold set on other shapes wCKA catches {glue:text}`caught-wcka` % of the harmed steps at
-# {glue:text}`alarms-wcka` % false alarms (cosine: {glue:text}`caught-cosine` % at {glue:text}`alarms-cosine` %; share left:
+# {glue:text}`alarms-wcka` % false alarms (cosine: {glue:text}`caught-cosine` % at {glue:text}`alarms-cosine` %; product:
+# {glue:text}`caught-layers` % at {glue:text}`alarms-layers` %; share left:
 # {glue:text}`caught-share` % at {glue:text}`alarms-share` %; CKA: {glue:text}`caught-cka` % at {glue:text}`alarms-cka` %). At the last harmless step wCKA is anything from
-# {glue:text}`edge-low` to {glue:text}`edge-high`, by shape and seed: that spread is what a single threshold has to live with.
+# {glue:text}`edge-low` to {glue:text}`edge-high`, by shape and seed. So it does not fall well before accuracy does, but with it: a gauge more than a
+# warning.
 #
 # ## The paper's claims in this chapter
 #
 # The paper says "could be used to". We say that it holds where wCKA does better than the best rival that needs no more than it does;
 # partly where it does as well (within a hundredth), or only in some cases; and that it fails where a rival is better. A backdoor is
-# noticed where every benign copy scores above every backdoored one, partly where most do.
+# noticed if every benign copy scores above every backdoored one; partly if the chance is above three in four; else not (one half is guessing). For
+# ensembles the rule is: better than 95 % of the random ones on all images and in both pools (holds) or in some (partly); worse than most
+# everywhere (fails); with one pool of each kind, anything between cannot be told from chance.
 
 # %% tags=["hide-input"]
 def beats(ours, rival, margin=0.01):
     return "holds" if ours > rival + margin else "partly" if ours >= rival - margin else "fails"
 
 
-hidden_rows, plain_rows = whole["shuffled and rescaled"], whole["as they are"]
+hidden_rows = whole["shuffled and rescaled"]
 high = (of_wcka.accuracy > 0.95).tolist()
 claims.show([
     claims.Claim("4", "wCKA can tell whether a network is like a trusted one (descent, by weights alone)",
-                 f"area under the curve, as they are: wCKA {plain_rows['wCKA']:.3f}, cosine {plain_rows['cosine of weights']:.3f}; shuffled and "
-                 f"rescaled: {hidden_rows['wCKA']:.3f}, {hidden_rows['cosine of weights']:.3f}",
-                 claims.verdict(plain_rows["wCKA"] > plain_rows["cosine of weights"] - 0.01,
-                                hidden_rows["wCKA"] > hidden_rows["cosine of weights"] + 0.01)),
+                 "area under the curve, shuffled and rescaled: " + ", ".join(f"{m} {hidden_rows[m]:.3f}" for m in METHODS),
+                 beats(hidden_rows["wCKA"], max(hidden_rows["cosine of weights"], hidden_rows["cosine, matched"]))),
     claims.Claim("4", "wCKA can ensure likeness to a trusted model (backdoored copies are noticed)",
                  f"median wCKA with the trusted one: backdoored {backdoored.median():.3f}, tuned on clean images "
                  f"{by_kind['fine-tuned'].median():.3f}, for longer {by_kind['fine-tuned, longer'].median():.3f}, on fog {by_kind['fine-tuned, fog'].median():.3f}; chance that a benign one "
@@ -486,21 +514,20 @@ claims.show([
                  "holds" if backdoor_noticed == 1 else "partly" if backdoor_noticed > 0.75 else "fails"),
     claims.Claim("4", "wCKA can build truly diverse ensembles (more accurate than 95 % of random ones)",
                  "; ".join(f"{name}, {seen_on}: better than {value:.0%}" for (name, seen_on), value in of_wcka.accuracy.items()),
-                 claims.verdict(*high)),
+                 claims.verdict(*high) if any(high) else "fails" if (of_wcka.accuracy < 0.5).all() else "cannot be told"),
     claims.Claim("4", "wCKA can guide pruning (tells harmed networks, without data)",
                  "area under the curve: " + ", ".join(f"{score} {warned.loc[score, 'area under the curve']:.3f}" for score in SIGNS),
                  beats(warned.loc["wCKA", "area under the curve"],
-                       warned.loc[["cosine of weights", "share left"], "area under the curve"].max())),
+                       warned.loc[["cosine of weights", "cosine, by layers", "share left"], "area under the curve"].max())),
 ])
 
 # %% [markdown]
 # ## To take away
 #
 # - **Descent:** wCKA knows fine-tuned, quantised and moderately pruned or noisy copies from strangers without data, and does not mind shuffled
-#   and rescaled units, where a comparison of raw weights breaks down. If nobody hides anything, raw weights do better: they also know
+#   and rescaled units. For networks of one shape, matching the units and comparing their weights does at least as well, and also knows
 #   copies that were damaged.
 # - **Safety:** a backdoored copy is a descendant like any other. Look at what it does.
-# - **Ensembles:** in a pool of one shape low wCKA is a weak hint at useful diversity; in a mixed pool it can be the wrong one. The
-#   disagreement on a few unlabelled images is at hand as soon as there are images.
-# - **Pruning:** wCKA falls with accuracy and needs no data, and of the scores without data its threshold carries over best from one shape
-#   to another, if the table above says so in your run too.
+# - **Ensembles:** nothing here says that low wCKA picks better ensembles than chance. If there are images, count disagreement.
+# - **Pruning:** wCKA falls with accuracy, without data, in networks of all shapes tried here. It gauges the harm; it does not come
+#   early.

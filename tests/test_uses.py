@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from wcka import models, uses
+from wcka import models, symmetry, uses
 
 
 def network():
@@ -62,6 +62,16 @@ def test_a_backdoor_marks_a_share_of_the_images():
     assert marked.sum() == 20 and (moved.sum(1)[marked] == 9).all()
     assert (targets[marked] == 3).all() and (targets[~marked] == 5).all()
     assert not x.any() and (labels == 5).all()
+
+
+def test_matching_undoes_permutation_and_rescaling():
+    torch.manual_seed(0)
+    a, b = models.mlp((20, 12, 9, 3)), models.mlp((20, 12, 9, 3))
+    hidden = symmetry.rescale(symmetry.permute(a, 1), 2)
+    assert uses.matched_cosine(a, a) == pytest.approx(1)
+    assert uses.matched_cosine(a, hidden) == pytest.approx(1, abs=1e-6)
+    assert uses.matched_cosine(hidden, b) == pytest.approx(uses.matched_cosine(a, b), abs=1e-6)
+    assert uses.matched_cosine(a, b) < 0.6
 
 
 def test_the_least_alike_are_found():
