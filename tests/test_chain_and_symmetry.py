@@ -5,6 +5,7 @@ import pytest
 import torch
 import torchvision
 from torch import nn
+from torch.nn.utils import prune
 
 import wcka
 from wcka import models, symmetry
@@ -92,6 +93,37 @@ def test_a_linear_layer_with_a_forward_of_its_own_is_run():
     with pytest.raises(TypeError, match="Doubled"):
         wcka.chain(model)
     torch.testing.assert_close(wcka.chain(model, (4,)), 2 * model[0].weight.detach().T.double())
+
+
+class Reversed(nn.Identity):
+    """An activation by name only."""
+
+    def forward(self, x):
+        return x.flip(-1)
+
+
+def doubled():
+    layer = nn.Linear(4, 4)
+    layer.register_forward_hook(lambda module, inputs, output: 2 * output)
+    return layer
+
+
+@pytest.mark.parametrize("build", [
+    Reversed, doubled, lambda: torch.nn.utils.weight_norm(nn.Linear(4, 4)),
+    lambda: prune.random_unstructured(nn.Linear(4, 4), "weight", 0.5)])
+def test_what_a_class_does_not_tell_is_run_not_read(build):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 4), build(), nn.ReLU(), nn.Linear(4, 2))
+    with pytest.raises(TypeError, match="'1'"):
+        wcka.chain(model)
+    for transform in (symmetry.permute, symmetry.intertwine):
+        with pytest.raises(TypeError):
+            transform(model)
+    if build in (Reversed, doubled):  # the others cannot be copied, or compute their weights anew
+        linear, eye = model.double()[:2].append(model[3]), torch.eye(3, dtype=torch.float64)
+        with torch.no_grad():
+            wanted = linear(eye) - linear(0 * eye[:1])
+        torch.testing.assert_close(wcka.chain(model, (3,)), wanted)
 
 
 def test_elementwise_activations_are_passed_over():
@@ -258,9 +290,33 @@ def test_the_table_of_units_of_resnet18():
     assert {name for rows in table.values() for name, _, _ in rows} == hidden
 
 
+class Backwards(torchvision.models.ResNet):
+    """A ResNet by name only."""
+
+    def forward(self, x):
+        return super().forward(x.flip(-1)) * x.mean()
+
+
+def weighted(layer):
+    return torch.nn.utils.parametrizations.weight_norm(layer)
+
+
 def test_units_that_are_not_known_are_refused():
-    for model, words in ((nn.Sequential(nn.Conv2d(4, 4, 1, groups=2)), "Conv2d"),
-                         (nn.Sequential(nn.Linear(2, 2), nn.PReLU(2)), "PReLU")):
+    norm, block = nn.BatchNorm1d(4, affine=False), torchvision.models.resnet.BasicBlock
+    for model, words in (
+            (nn.Sequential(nn.Linear(3, 4), models.Residual(nn.BatchNorm1d(4), nn.Linear(4, 4)),
+                           nn.Linear(4, 2)), "BatchNorm1d"),
+            (nn.Sequential(nn.Linear(3, 4), norm, nn.Linear(4, 2)), "BatchNorm1d"),
+            (nn.Sequential(nn.Linear(3, 4), norm, nn.Linear(4, 4), norm), "two places"),
+            (nn.Sequential(weighted(nn.Linear(3, 4)), nn.ReLU(), nn.Linear(4, 2)), "Linear"),
+            (Backwards(block, [1, 1, 1, 1]), "Backwards"),
+            (nn.Sequential(nn.Conv2d(1, 4, 1), nn.ReLU(), nn.Linear(4, 2)), "Linear"),
+            (nn.Sequential(nn.Conv2d(1, 4, 1), nn.Flatten(2), nn.Linear(4, 2)), "Flatten"),
+            (nn.Sequential(nn.Linear(9, 9), nn.AvgPool2d(3, 1, 1), nn.Linear(9, 2)), "AvgPool2d"),
+            (nn.Sequential(nn.Linear(3, 4), nn.Unflatten(1, (1, 2, 2)), nn.Conv2d(1, 1, 1)),
+             "Unflatten"),
+            (nn.Sequential(nn.Conv2d(4, 4, 1, groups=2)), "Conv2d"),
+            (nn.Sequential(nn.Linear(2, 2), nn.PReLU(2)), "PReLU")):
         with pytest.raises(TypeError, match=words):
             symmetry.permute(model)
 

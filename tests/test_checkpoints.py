@@ -78,12 +78,16 @@ def test_the_order_of_layers_is_the_files_or_that_of_their_numbers(tmp_path):
     path = saved(tmp_path / "a.safetensors", weights)
     assert list(checkpoints.layers(checkpoints.read(path))) == [
         "layers.1.weight", "layers.2.weight", "layers.10.weight"]
-    path = saved(tmp_path / "a.pt", {"enter.weight": torch.ones(4, 3), "exit.weight":
-                                     torch.ones(5, 4), "enter.bias": torch.ones(4)})
+    named = {"enter.weight": torch.ones(4, 3), "exit.weight": torch.ones(5, 4),
+             "enter.bias": torch.ones(4)}
+    path = saved(tmp_path / "a.pt", named)
     assert list(checkpoints.layers(checkpoints.read(path))) == ["enter.weight", "exit.weight"]
-    with pytest.raises(ValueError, match=r"do not fit together in order: 1.weight \(5, 4\)"):
-        checkpoints.layers(checkpoints.read(saved(tmp_path / "b.safetensors", {
-            "2.weight": torch.ones(4, 3), "1.weight": torch.ones(5, 4)})))
+    for state, words in (
+            (named, "order of its layers is not known"),
+            ({"2.weight": torch.ones(4, 3), "1.weight": torch.ones(5, 4)},
+             r"do not fit together in order: 1.weight \(5, 4\)")):
+        with pytest.raises(ValueError, match=words):
+            checkpoints.layers(checkpoints.read(saved(tmp_path / "b.safetensors", state)))
 
 
 class Code:
@@ -109,7 +113,7 @@ def broken(tmp_path, files):
         str(tmp_path / "none.pt"): "no such file", str(tmp_path): "a folder",
         saved(tmp_path / "code.pt", {"a": Code()}): "run code (posix.mkdir)",
         saved(tmp_path / "list.pt", [torch.ones(2)]): "wanted a state dict",
-        saved(tmp_path / "words.pt", {"a": "b"}): "'a' is no tensor",
+        saved(tmp_path / "words.pt", {"a": "b"}): "'a' is no tensor with a name",
         saved(tmp_path / "nan.pt", bad): "3.weight holds NaN",
         saved(tmp_path / "misfit.pt", {"1.weight": torch.ones(4, 20), "2.weight":
                                        torch.ones(3, 5)}): "do not fit together",
@@ -118,6 +122,14 @@ def broken(tmp_path, files):
             "no part of a fully connected network",
         saved(tmp_path / "conv.pt", nn.Conv2d(1, 2, 3).state_dict()): "--arch",
         saved(tmp_path / "biases.pt", {"a.bias": torch.ones(3)}): "no part",
+        saved(tmp_path / "zero.pt", {"a.weight": torch.ones(0, 20)}): "a.weight is empty",
+        saved(tmp_path / "complex.pt", {"a.weight": torch.ones(3, 20, dtype=torch.cfloat)}):
+            "is complex",
+        saved(tmp_path / "sparse.pt", {"a.weight": torch.eye(20).to_sparse()}): "is sparse",
+        saved(tmp_path / "numbers.pt", {0: torch.ones(3, 20)}): "no tensor with a name",
+        saved(tmp_path / "twice.pt", {"a.weight": torch.ones(3, 20), "module.a.weight":
+                                      torch.ones(3, 20)}): "twice",
+        saved(tmp_path / "rnn.pt", nn.RNN(20, 20, bias=False).state_dict()): "not called weight",
     }
 
 
@@ -130,6 +142,9 @@ def test_bad_files_get_one_clear_line_and_nothing_runs(tmp_path, files, capsys, 
     assert not (tmp_path / "executed").exists()
     for call, words in ((files[:1], "at least two"),
                         ([*files, "--matrix", "nowhere/out.png"], "no such folder"),
+                        ([*files, "--matrix", "out.foo"], "kind of image"),
+                        ([*files, "--freeze", "gate"], "for --arch"),
+                        ([*files, "--input-shape", "20"], "for --arch"),
                         ([*files, "--arch", "torchvision:resnet17"], "did you mean"),
                         ([*files, "--arch", "nothing:here"], "--arch nothing:here"),
                         ([*files, "--arch", "torchvision:resnet18"], "not of this architecture")):
@@ -155,7 +170,7 @@ def test_networks_of_torchvision(tmp_path, capsys):
     assert "not of this architecture" in capsys.readouterr().err
 
 
-def test_an_architecture_of_ones_own_from_the_shell(tmp_path):
+def test_an_architecture_of_ones_own_from_the_shell(tmp_path, monkeypatch, capsys):
     (tmp_path / "mine.py").write_text(
         "from torch import nn\n"
         "def build():\n"
@@ -164,7 +179,11 @@ def test_an_architecture_of_ones_own_from_the_shell(tmp_path):
         "    class Net(nn.Linear):\n"
         "        def forward(self, x):\n"
         "            return super().forward(x) * x.sigmoid()\n"
-        "    return Net(3, 3)\n")
+        "    return Net(3, 3)\n"
+        "def nothing():\n"
+        "    return None\n"
+        "def broken():\n"
+        "    return {}['key']\n")
     build = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8, 3))
     for name, model in (("a.pt", build), ("b.pt", build), ("g.pt", nn.Linear(3, 3))):
         saved(tmp_path / name, model.state_dict())
@@ -177,5 +196,13 @@ def test_an_architecture_of_ones_own_from_the_shell(tmp_path):
     assert done.returncode == 0 and "wCKA 1.0000" in done.stdout
     done = call("g.pt", "g.pt", "--arch", "mine:gated", "--input-shape", "3")
     assert done.returncode == 2 and "mul in Net is not linear" in done.stderr
-    done = call("a.pt", "b.pt", "--arch", "mine:build")
-    assert done.returncode == 2 and "--input-shape" in done.stderr
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    for given, words in ((["mine:build"], "--input-shape"), (["mine:nothing"], "got NoneType"),
+                         (["mine:broken"], "KeyError"), (["mine:build", "-8"], "from 1 up"),
+                         (["mine:build", "2", "4", "4"], "does not take inputs")):
+        shape = given[1:] or ["1", "4", "4"]
+        shape = ["--input-shape", *shape] if words != "--input-shape" else []
+        assert main(["compare", "a.pt", "b.pt", "--arch", given[0], *shape]) == 2
+        said = capsys.readouterr().err
+        assert words in said and said.count("\n") == 1

@@ -157,6 +157,74 @@ def test_chains_where_gradients_are_switched_off():
             torch.testing.assert_close(wcka.chain(model, (1, 3)), chain)
 
 
+def test_activations_of_two_things_are_not_passed_over():
+    for forward in (lambda n, x: torch.clamp(n.l(x), min=n.m(x)),
+                    lambda n, x: n.l(x) + torch.clamp(torch.zeros(2), max=n.m(x))):
+        with pytest.raises(NotLinear, match="clamp"):
+            wcka.chain(Net(forward, l=nn.Linear(4, 2), m=nn.Linear(4, 2)), (4,))
+
+
+def test_the_chain_up_to_a_layer_is_not_changed_by_what_comes_next():
+    torch.manual_seed(0)
+    model = Net(lambda n, x: n.b(n.a(x).mul_(3)), a=nn.Linear(4, 3), b=nn.Linear(3, 2))
+    torch.testing.assert_close(wcka.chain(model, (4,), layer="a"), model.a.weight.T.double())
+    tokens = Net(lambda n, x: n.a(x).sum((1, 2))[:, None], a=nn.Linear(4, 3))
+    chain = wcka.chain(tokens, (5, 4), layer="a").reshape(5, 4, 3)  # mean over tokens
+    torch.testing.assert_close(chain, (tokens.a.weight.T.double() / 5).expand(5, 4, 3))
+
+
+def test_changes_of_precision_are_nothing():
+    model = Net(lambda n, x: n.l(x.float().half()).type_as(x), l=nn.Linear(4, 2))
+    torch.testing.assert_close(wcka.chain(model, (4,)), model.l.weight.T.double())
+
+
+def test_an_activation_that_stands_in_two_places():
+    act = models.Gaussian()
+    model = Net(lambda n, x: n.b(n.net(x)), net=nn.Sequential(nn.Linear(4, 3), act, nn.Linear(3, 3),
+                                                              act), b=nn.Linear(3, 2))
+    product = [model.net[0], model.net[2], model.b]
+    torch.testing.assert_close(wcka.chain(model, (4,)), wcka.chain(
+        [layer.weight.T for layer in product]))
+
+
+def test_complex_weights_are_refused():
+    model = Net(lambda n, x: n.l(x), l=nn.Linear(4, 2))
+    model.phase = nn.Parameter(torch.ones(2, dtype=torch.cfloat))
+    with pytest.raises(TypeError, match="complex"):
+        wcka.chain(model, (4,))
+
+
+@pytest.mark.parametrize("gate, wanted", [
+    (lambda h: h.sigmoid_(), torch.sigmoid), (lambda h: h.sigmoid().mul_(2) / 2, torch.sigmoid),
+    (lambda h: functional.hardsigmoid(h, inplace=True), functional.hardsigmoid)])
+def test_a_gate_in_place_is_the_gate(gate, wanted):
+    torch.manual_seed(0)
+    layer = nn.Linear(4, 4).double()
+    ours, usual = (wcka.chain(Net(lambda n, x, g=g: x * g(n.l(x)), l=layer), (4,), freeze=["gate"])
+                   for g in (gate, wanted))
+    torch.testing.assert_close(ours, usual)
+    x = torch.randn(4, generator=torch.Generator().manual_seed(0)).double()
+    torch.testing.assert_close(usual.diagonal(), wanted(layer(x)).detach())
+
+
+def test_what_a_gate_in_place_leaves_behind_is_a_constant():
+    def forward(net, x):
+        h = net.l(x)
+        h.sigmoid_()
+        return x + h
+
+    layer = nn.Linear(4, 4).double()
+    chain = wcka.chain(Net(forward, l=layer), (4,), freeze=["gate"], bias=True)
+    torch.testing.assert_close(chain[:-1], torch.eye(4, dtype=torch.float64))
+
+
+def test_running_statistics_are_not_frozen():
+    norm = nn.InstanceNorm2d(4, affine=True, track_running_stats=True).double()
+    norm.running_var.uniform_(0.5, 2)
+    torch.testing.assert_close(wcka.chain(norm, (4, 3, 3), freeze=["norm"]),
+                               wcka.chain(norm, (4, 3, 3)))
+
+
 def test_clear_errors_before_any_work():
     conv = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(8, 2))
     for arguments, error, words in (

@@ -33,7 +33,7 @@ def linear_layers(model: nn.Module) -> list[tuple[nn.Linear, nn.Module | None]]:
                 raise ValueError(f"layer {name!r} takes {module.in_features} inputs, but the layer "
                                  f"before it gives {layers[-1][0].out_features}")
             layers.append((module, None))
-        elif not isinstance(module, _PASSED):
+        elif not _passed(module):
             raise TypeError(
                 f"no chain for module {name!r} ({type(module).__name__}): chain() reads nn.Linear, "
                 f"elementwise activations, Dropout and Flatten in an nn.Sequential; for other "
@@ -49,7 +49,7 @@ def linear_layers(model: nn.Module) -> list[tuple[nn.Linear, nn.Module | None]]:
 
 def _leaves(model: nn.Module, prefix: str = "") -> list[tuple[str, nn.Module]]:
     # A subclass may wire its modules in its own way; only Sequential's own order is known.
-    if not isinstance(model, nn.Sequential) or type(model).forward is not nn.Sequential.forward:
+    if type(model).forward is not nn.Sequential.forward or hooked(model):
         return [(prefix or type(model).__name__, model)]
     # Not named_children(): it lists a module that stands in two places only once.
     return [leaf for name, child in model._modules.items()
@@ -91,8 +91,8 @@ def chain(model, input_shape=None, bias=False, *, freeze: Sequence[str] = (),
         Of `input_shape`, for `freeze`; one draw of N(0, 1), always the same, by default. Networks
         are comparable at one reference only.
     layer : str, optional
-        Name of a submodule: the chain up to its output, averaged over places where that has more
-        axes than (batch, units).
+        Name of a submodule: the chain up to its output, averaged over tokens (batch, tokens, units)
+        or places (batch, channels, height, width).
     chunk : int
         Outputs whose vector-Jacobian products run at once; memory grows with it.
     dtype : torch.dtype
@@ -141,12 +141,21 @@ def chain(model, input_shape=None, bias=False, *, freeze: Sequence[str] = (),
 def _others(model: nn.Module) -> list[str]:
     """What in a network is no part of a fully connected ``nn.Sequential``."""
     return [f"module {name!r} ({type(module).__name__})" for name, module in _leaves(model)
-            if not (_linear(module) or isinstance(module, _PASSED))]
+            if not (_linear(module) or _passed(module))]
 
 
 def _linear(module: nn.Module) -> bool:
-    # A subclass may do more than its base.
-    return isinstance(module, nn.Linear) and type(module).forward is nn.Linear.forward
+    # A subclass, or a hook, may do more than its base.
+    return type(module).forward is nn.Linear.forward and not hooked(module)
+
+
+def _passed(module: nn.Module) -> bool:
+    return any(type(module).forward is known.forward for known in _PASSED) and not hooked(module)
+
+
+def hooked(module: nn.Module) -> bool:
+    """Whether something runs with a module that its class does not tell."""
+    return bool(module._forward_hooks or module._forward_pre_hooks)
 
 
 def _finite(chain: Tensor) -> Tensor:

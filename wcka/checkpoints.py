@@ -4,6 +4,7 @@ Files are opened, and what is wrong with them is said, before any work starts. W
 into memory and multiplied block by block, so that a network need not fit into memory.
 """
 
+import contextlib
 import importlib
 import json
 import os
@@ -98,11 +99,27 @@ def read(path: str | Path) -> Checkpoint:
         weights = inner[0] if inner else weights
     if not isinstance(weights, dict) or not weights:
         raise ValueError(f"{path}: wanted a state dict, got {type(weights).__name__}")
-    others = [str(name) for name, values in weights.items()
-              if not (isinstance(values, Tensor) or hasattr(values, "get_shape"))]
-    if others:
-        raise ValueError(f"{path}: wanted a state dict, but {others[0]!r} is no tensor")
-    return Checkpoint(str(path), {re.sub(r"^module\.", "", n): v for n, v in weights.items()})
+    for name, values in weights.items():
+        _check(path, name, values)
+    found = {re.sub(r"^module\.", "", name): values for name, values in weights.items()}
+    if len(found) < len(weights):
+        raise ValueError(f"{path}: some names stand there twice, with and without module.")
+    return Checkpoint(str(path), found)
+
+
+def _check(path: Path, name: object, values: object) -> None:
+    """Refuse what is no plain tensor of real numbers."""
+    tensor = isinstance(values, Tensor) or hasattr(values, "get_shape")
+    if not (tensor and isinstance(name, str)):
+        raise ValueError(f"{path}: wanted a state dict, but {name!r} is no tensor with a name")
+    if isinstance(values, Tensor):
+        odd = [word for word, holds in {
+            "complex": values.is_complex(), "quantised": values.is_quantized,
+            "meta": values.is_meta, "sparse": values.layout != torch.strided}.items() if holds]
+    else:
+        odd = ["complex"] * values.get_dtype().startswith("C")
+    if odd or 0 in shape_of(values):
+        raise ValueError(f"{path}: {name} is {odd[0] if odd else 'empty'}; wanted real numbers")
 
 
 def _first_line(error: Exception) -> str:
@@ -115,8 +132,7 @@ def _first_line(error: Exception) -> str:
 def layers(checkpoint: Checkpoint) -> dict[str, object]:
     """Weight matrices (out, in) of a fully connected network, in order, by name.
 
-    The order is that of the file where the matrices fit together so, else that of the numbers in
-    their names.
+    The order is that of a .pt file, and that of the numbers in the names of a .safetensors file.
 
     Raises
     ------
@@ -133,19 +149,27 @@ def layers(checkpoint: Checkpoint) -> dict[str, object]:
     if not matrices:
         raise ValueError(f"{checkpoint.name}: no weight matrix in it")
 
-    def numbers(name: str) -> list:
-        return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
+    if any(not name.endswith("weight") for name in matrices):
+        raise ValueError(f"{checkpoint.name}: matrices that are not called weight: no fully "
+                         f"connected network; say --arch torchvision:NAME or module:factory")
+    order = _in_order(checkpoint.name, matrices)
+    if any(shapes[a][0] != shapes[b][1] for a, b in zip(order, order[1:])):
+        listed = ", ".join(f"{name} {shapes[name]}" for name in order)
+        raise ValueError(f"{checkpoint.name}: its matrices (out, in) do not fit together in order: "
+                         f"{listed}")
+    return {name: checkpoint.weights[name] for name in order}
 
-    sorted_by_name = sorted(matrices, key=numbers)
-    # A safetensors file is in no order of its own.
-    orders = [sorted_by_name, matrices] if checkpoint.name.endswith(".safetensors") else [
-        matrices, sorted_by_name]
-    for order in orders:
-        if all(shapes[a][0] == shapes[b][1] for a, b in zip(order, order[1:])):
-            return {name: checkpoint.weights[name] for name in order}
-    listed = ", ".join(f"{name} {shapes[name]}" for name in orders[0])
-    raise ValueError(f"{checkpoint.name}: its matrices (out, in) do not fit together in order: "
-                     f"{listed}")
+
+def _in_order(file: str, matrices: list[str]) -> list[str]:
+    """Names of a file's matrices in the order of the layers."""
+    if not file.endswith(".safetensors") or len(matrices) < 2:
+        return matrices  # as they were saved
+    # Such files are sorted by name: only numbers tell an order.
+    if len({re.sub(r"\d+", "", name) for name in matrices}) > 1:
+        raise ValueError(f"{file}: the order of its layers is not known, as .safetensors files are "
+                         f"sorted by name ({', '.join(matrices)}): number them, use .pt, or say "
+                         f"--arch")
+    return sorted(matrices, key=lambda name: [int(n) for n in re.findall(r"\d+", name)])
 
 
 def chain_of(matrices: dict[str, object]) -> Tensor:
@@ -224,14 +248,25 @@ def factory(name: str, checkpoint: Checkpoint) -> Callable[[], nn.Module]:
         sys.path.insert(0, "")  # a module in the folder where the user stands
     try:
         return getattr(importlib.import_module(place), function)
-    except (ImportError, AttributeError, ValueError) as error:
+    except Exception as error:  # whatever is wrong with the user's module
         raise ValueError(f"--arch {name}: wanted torchvision:NAME or module:function "
                          f"({_first_line(error)})") from None
 
 
+def _built(build: Callable[[], nn.Module]) -> nn.Module:
+    try:
+        model = build()
+    except Exception as error:  # whatever is wrong with the user's function
+        raise ValueError(f"--arch: cannot be built ({type(error).__name__}: {_first_line(error)})"
+                         ) from None
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"--arch: wanted an nn.Module, got {type(model).__name__}")
+    return model
+
+
 def loaded(build: Callable[[], nn.Module], checkpoint: Checkpoint) -> nn.Module:
     """Network of that architecture with a checkpoint's weights, in eval mode."""
-    model = build()
+    model = _built(build)
     try:
         model.load_state_dict(checkpoint.tensors())
     except RuntimeError as error:
@@ -287,6 +322,9 @@ def compared(paths: Sequence[str], arch: str | None = None, input_shape=None,
     start, before = time.perf_counter(), _peak_memory()
     if len(paths) < 2:
         raise ValueError("wanted at least two files")
+    if not arch and (freeze or input_shape):
+        raise ValueError("--freeze and --input-shape are for --arch: fully connected networks need "
+                         "neither")
     files = [read(path) for path in paths]
     found = (_any(files, arch, input_shape, freeze, by_layer, networks) if arch
              else _fully_connected(files, by_layer, networks))
@@ -340,13 +378,15 @@ def _any(files: list[Checkpoint], arch: str, input_shape, freeze: Sequence[str],
     if input_shape is None and not arch.startswith("torchvision:"):
         raise ValueError(f"--arch {arch} needs --input-shape, for example 1 28 28")
     shape = tuple(input_shape or (3, 224, 224))
+    if min(shape) < 1:
+        raise ValueError(f"--input-shape: wanted numbers from 1 up, got {list(shape)}")
     trained = [loaded(build, file) for file in files]
     size = sum(p.numel() for p in trained[0].parameters())
     with torch.random.fork_rng(devices=[]):
         untrained = []
         for seed in range(max(3, min(networks, int(1e8 // size)))):
             torch.manual_seed(seed)
-            untrained.append(build())
+            untrained.append(_built(build))
 
     def compared(layer: str | None) -> dict:
         trained_chains, untrained_chains = (
@@ -359,7 +399,8 @@ def _any(files: list[Checkpoint], arch: str, input_shape, freeze: Sequence[str],
     result = {**compared(None), "untrained": len(untrained), "layers": {}}
     for name, child in trained[0].named_children():
         if by_layer and any(p.ndim > 1 for p in child.parameters()):
-            result["layers"] |= compared(name)
+            with contextlib.suppress(TypeError):  # it puts out no units
+                result["layers"] |= compared(name)
     return {**result, "shape": sizes[0]}
 
 
@@ -405,6 +446,15 @@ def _short(paths: Sequence[str]) -> list[str]:
 def as_json(result: dict) -> str:
     """The same for programs; what is not a number is null."""
     return re.sub(r"\bNaN\b", "null", json.dumps(result, indent=1))
+
+
+def check_image(path: Path) -> None:
+    """Refuse a file that no image can be written to."""
+    known = plt.gcf().canvas.get_supported_filetypes()
+    plt.close()
+    nearest(path.suffix.lower().lstrip("."), known, f"kind of image for {path}")
+    if not os.access(path.absolute().parent, os.W_OK):
+        raise ValueError(f"--matrix {path}: no such folder, or not to be written to")
 
 
 def draw(result: dict, path: Path) -> None:

@@ -91,13 +91,14 @@ def _parser() -> argparse.ArgumentParser:
 def _compare_command(arguments) -> None:
     from . import checkpoints  # torch takes seconds to load, and the other commands do without
 
-    if arguments.matrix and not arguments.matrix.absolute().parent.is_dir():
-        raise UsageError(f"--matrix {arguments.matrix}: no such folder")
+    if arguments.matrix:
+        checkpoints.check_image(arguments.matrix)
     try:
         result = checkpoints.compared(arguments.files, arguments.arch, arguments.input_shape,
                                       arguments.freeze, arguments.layers)
-    except TypeError as error:
-        raise UsageError(error) from None
+    except Exception as error:  # a network of the user's may raise anything when it runs
+        raise UsageError(str(error).strip().splitlines()[0] if str(error).strip()
+                         else type(error).__name__) from None
     print(checkpoints.as_json(result) if arguments.json else checkpoints.described(result))
     if arguments.matrix:
         checkpoints.draw(result, arguments.matrix)

@@ -30,6 +30,9 @@ PASSED = frozenset({
     "threshold", "clamp", "clip", "clamp_min", "clamp_max", "dropout", "dropout1d", "dropout2d",
     "dropout3d", "alpha_dropout", "feature_alpha_dropout", "feature_dropout"})
 
+# Changes of precision, of which the skeleton has one throughout.
+_CASTS = frozenset({"float", "double", "half", "bfloat16", "type_as"})
+
 # Maxima over places become means over the same places; padding is no place.
 POOLED: dict[str, Callable[..., Tensor]] = {
     **{f"max_pool{d}d": getattr(functional, f"avg_pool{d}d") for d in (1, 2, 3)},
@@ -72,8 +75,8 @@ def jacobian(model: nn.Module, input_shape: Sequence[int], freeze: Sequence[str]
     freeze, reference
         As in ``chain.chain``.
     layer : str, optional
-        Name of a submodule: the Jacobian of its output instead, averaged over places where it has
-        more axes than (batch, units).
+        Name of a submodule: the Jacobian of its output instead, averaged over tokens (batch,
+        tokens, units) or places (batch, channels, height, width).
     chunk : int
         Outputs whose products run at once; memory grows with it.
     dtype : torch.dtype
@@ -117,13 +120,18 @@ class _Skeleton:
     def __init__(self, model: nn.Module, freeze: Sequence[str], layer: str | None,
                  dtype: torch.dtype):
         self.name = type(model).__name__
-        self.model = deepcopy(model).to(dtype).eval().requires_grad_(False)
+        if any(values.is_complex() for values in (*model.parameters(), *model.buffers())):
+            raise TypeError(f"no chain for {self.name}: it has complex weights")
+        try:
+            self.model = deepcopy(model).to(dtype).eval().requires_grad_(False)
+        except RuntimeError as error:
+            raise TypeError(f"no chain for {self.name}: it cannot be copied ({error})") from error
         self.device = next(self.model.parameters(), torch.empty(0)).device
         self.dtype, self.freeze, self.values = dtype, frozenset(freeze), []
         submodules = dict(self.model.named_modules())
         self.layer = layer and submodules[nearest(layer, submodules, "layer")]
         for parent in self.model.modules():  # elementwise, but made of several functions
-            for name, child in parent.named_children():
+            for name, child in parent._modules.items():  # a module may stand in two places
                 if isinstance(child, (Gaussian, Square)):
                     setattr(parent, name, nn.Identity())
 
@@ -141,7 +149,7 @@ class _Skeleton:
         seen: list = []
         with ExitStack() as stack:
             if self.layer is not None:
-                hook = self.layer.register_forward_hook(lambda *args: seen.append(args[2]))
+                hook = self.layer.register_forward_hook(lambda *args: seen.append(_kept(args[2])))
                 stack.callback(hook.remove)
             stack.enter_context(mode)
             y = self.forward(x)
@@ -152,7 +160,9 @@ class _Skeleton:
                             f"tensor (1, outputs), got {came}")
         if not y.requires_grad:
             raise NotLinear(f"no chain for {self.name}: its output does not depend on its input")
-        return y.flatten(2).mean(2) if seen and y.ndim > 2 else y.flatten(1)
+        if seen and y.ndim > 2:
+            return y.mean(1) if y.ndim == 3 else y.flatten(2).mean(2)
+        return y.flatten(1)
 
     def forward(self, x: Tensor):
         try:
@@ -160,6 +170,11 @@ class _Skeleton:
         except (RuntimeError, ValueError, AssertionError, IndexError) as error:
             raise ValueError(f"{self.name} does not take inputs of shape {tuple(x.shape[1:])}: "
                              f"{error}") from error
+
+
+def _kept(output):
+    """A module's output as it is now: what comes next may change it in place."""
+    return output.clone() if isinstance(output, Tensor) else output
 
 
 def _gradient(y: Tensor, x: Tensor, weights: Tensor, **kw) -> Tensor:
@@ -243,7 +258,7 @@ class _Linear(TorchFunctionMode):
         kwargs, name = kwargs or {}, _name(func)
         if not _depends(args, kwargs):
             return func(*args, **kwargs)
-        if name in self.frozen:
+        if name in self.frozen and _given(func, args, kwargs).get("use_input_stats", True):
             return self.freeze(name, func, args, kwargs)
         return self.replace(name, func, args, kwargs)
 
@@ -251,13 +266,17 @@ class _Linear(TorchFunctionMode):
         value = next(self.values, None)
         if value is None:
             raise NotLinear(f"{name}: the network takes another path without its activations")
+        if name in _CONSTANTS:
+            return _constant(func, args, kwargs, value)
         return _frozen(name, func, args, kwargs, value)
 
     def replace(self, name: str, func, args, kwargs):
-        if name in PASSED:
-            x = args[0] if args else kwargs["input"]
-            in_place = func.__name__.endswith("_") or _given(func, args, kwargs).get("inplace")
-            return x if in_place else x.clone()  # the caller may go on to change either
+        x, *others = *args, *kwargs.values()
+        if name in _CASTS:
+            return x
+        if name in PASSED and not _depends(others, {}):  # else a function of two things
+            # The caller may go on to change either.
+            return x if _in_place(func, args, kwargs) else x.clone()
         return _mean(name, func, args, kwargs) if name in POOLED else func(*args, **kwargs)
 
 
@@ -269,10 +288,10 @@ class _Recording(_Linear):
         self.kept: list[Tensor] = []
 
     def freeze(self, name: str, func, args, kwargs):
-        self.kept.append(_factor(name, func, args, kwargs).detach())
-        result = func(*args, **kwargs)
+        self.kept.append(_factor(name, func, args, kwargs).detach().clone())
         # What becomes a constant must be one here too: what follows it alone is not frozen again.
-        return self.kept[-1] if name in _CONSTANTS else result
+        return (_constant(func, args, kwargs, self.kept[-1]) if name in _CONSTANTS
+                else func(*args, **kwargs))
 
     def replace(self, name: str, func, args, kwargs):
         return func(*args, **kwargs)
@@ -327,6 +346,15 @@ def _given(func, args, kwargs) -> dict:
     return bound.arguments
 
 
+def _in_place(func, args, kwargs) -> bool:
+    return func.__name__.endswith("_") or bool(_given(func, args, kwargs).get("inplace"))
+
+
+def _constant(func, args, kwargs, value: Tensor) -> Tensor:
+    """What a function gives if that is `value`, in place if it works so."""
+    return args[0].copy_(value) if _in_place(func, args, kwargs) else value.clone()
+
+
 def _mean(name: str, func, args, kwargs) -> Tensor:
     if name == "amax":
         return torch.mean(*args, **kwargs)
@@ -354,10 +382,10 @@ def _factor(name: str, func, args, kwargs) -> Tensor:
         key, value = given["key"], given["value"]
         # Of unit vectors as values attention makes its own pattern.
         units = torch.eye(key.shape[-2], dtype=key.dtype, device=key.device)
-        return func(**{**given, "value": units.expand(*value.shape[:-2], -1, -1)})
+        return func(**{**given, "dropout_p": 0.0, "value": units.expand(*value.shape[:-2], -1, -1)})
     given = _given(func, args, kwargs)
     if name == "multi_head_attention_forward":
-        given.update(need_weights=True, average_attn_weights=False)
+        given.update(need_weights=True, average_attn_weights=False, training=False)
         return func(**given)[1]
     if name == "glu":
         return given["input"].chunk(2, given["dim"])[1].sigmoid()

@@ -12,10 +12,11 @@ from copy import deepcopy
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized
 from torchvision.models import resnet
 
 from . import models
-from .chain import linear_layers
+from .chain import hooked, linear_layers
 from .checks import nearest
 
 
@@ -81,59 +82,88 @@ def units(model: nn.Module) -> Units:
     Raises
     ------
     TypeError
-        For another module, a grouped convolution, or a layer that stands in two places.
+        For another module, a grouped convolution, normalisation without a gain or at the start of a
+        residual branch, weights that are computed, hooks, or a layer that stands in two places.
     """
-    weights = [id(p) for _, p in model.named_parameters(remove_duplicate=False)]
-    if len(set(weights)) < len(weights):
+    owners = [id(m) for _, m in model.named_modules(remove_duplicate=False)
+              if m._parameters or m._buffers]
+    if len(set(owners)) < len(owners):
         raise TypeError("a layer stands in two places: its weights cannot change in one")
-    table: Units = {}
-    outputs = _walk(table, model, "", None)
-    table.pop(outputs, None)
-    return table
+    walk = _Walk()
+    walk.table.pop(walk.into(model, "", None, None), None)
+    return walk.table
 
 
-_UNITWISE = (nn.Flatten, nn.Unflatten, nn.Dropout, nn.Dropout2d, nn.MaxPool2d, nn.AvgPool2d,
-             nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d, *models.ACTIVATIONS.values())
+# What acts on every unit alone; what acts on places, where there are some; what adds a way around.
+_UNITWISE = (nn.Dropout, nn.Dropout2d, *models.ACTIVATIONS.values())
+_SPATIAL = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
+_AROUND = (models.Residual, resnet.BasicBlock, resnet.Bottleneck)
 _HOMOGENEOUS = (nn.Identity, nn.ReLU, nn.LeakyReLU)
 
 
-def _walk(table: Units, module: nn.Module, name: str, group: str | None) -> str | None:
-    """Enter a module's axes into the table; from the group of its input to that of its output."""
-    children = [(key, child, f"{name}.{key}".strip(".")) for key, child in module._modules.items()]
-    if type(module).forward is nn.Sequential.forward or isinstance(module, resnet.ResNet):
-        for _, child, place in children:
-            group = _walk(table, child, place, group)
-    elif isinstance(module, (models.Residual, resnet.BasicBlock, resnet.Bottleneck)):
-        inner = group
-        for key, child, place in children:
-            if key != "downsample":
-                inner = _walk(table, child, place, inner)
-            elif child is not None:
-                group = _walk(table, child, place, group)
-        group = _merged(table, group, inner)
-    elif isinstance(module, (nn.Linear, nn.Conv2d)) and getattr(module, "groups", 1) == 1:
-        if group is not None:
-            table[group].append((f"{name}.weight", 1, -1))
+def _is(module: nn.Module, known: tuple[type[nn.Module], ...]) -> bool:
+    """Whether a module is of a class, and does no more than it."""
+    return (any(isinstance(module, c) and type(module).forward is c.forward for c in known)
+            and not hooked(module) and not is_parametrized(module))
+
+
+class _Walk:
+    """Enters a network's axes into a table of units, from the inputs on."""
+
+    def __init__(self):
+        self.table: Units = {}
+        self.places: set[str] = set()  # groups of channels that have places
+
+    def into(self, module: nn.Module, name: str, group: str | None, around: str | None):
+        """From the group of a module's input to that of its output; `around`: of a way around."""
+        children = [(k, c, f"{name}.{k}".strip(".")) for k, c in module._modules.items()]
+        if _is(module, (nn.Sequential, resnet.ResNet)):
+            for key, child, place in children:
+                if _is(module, (resnet.ResNet,)) and key == "fc":
+                    self.places.discard(group)  # it flattens before
+                group = self.into(child, place, group, around)
+            return group
+        if _is(module, _AROUND):
+            inner = group
+            for key, child, place in children:
+                if key != "downsample":
+                    inner = self.into(child, place, inner, group)
+                elif child is not None:
+                    group = self.into(child, place, group, None)
+            return self.merged(group, inner)
+        if _is(module, (nn.Linear, nn.Conv2d, models.PatchConv2d)):
+            return self.layer(module, name, group)
+        if _is(module, (nn.BatchNorm1d, nn.BatchNorm2d)) and module.affine and group != around:
+            # What it normalises need not be scaled; its gain and shift are.
+            self.table[group] = [(key, axis, 0) for key, axis, _ in self.table[group]] + [
+                (f"{name}.{key}", 0, int(key in ("weight", "bias")))
+                for key in module.state_dict() if key != "num_batches_tracked"]
+        elif _is(module, (nn.Flatten,)) and (module.start_dim, module.end_dim) == (1, -1):
+            self.places.discard(group)
+        elif not (_is(module, _UNITWISE) or (group in self.places and _is(module, _SPATIAL))
+                  or (group is None and _is(module, (*_SPATIAL, nn.Flatten, nn.Unflatten)))):
+            raise TypeError(f"units of module {name!r} ({type(module).__name__}) are not known")
+        return group
+
+    def layer(self, module: nn.Module, name: str, group: str | None) -> str:
+        linear = isinstance(module, nn.Linear)
+        if getattr(module, "groups", 1) > 1 or (group and linear == (group in self.places)):
+            raise TypeError(f"units of module {name!r} ({type(module).__name__}) are not known")
+        if group:
+            self.table[group].append((f"{name}.weight", 1, -1))
         bias = [] if module.bias is None else [(f"{name}.bias", 0, 1)]
-        table[name] = [*table.get(name, []), (f"{name}.weight", 0, 1), *bias]
-        group = name
-    elif isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)) and group is not None:
-        # What it normalises need not be scaled; its gain and shift are.
-        table[group] = [(key, axis, 0) for key, axis, _ in table[group]] + [
-            (f"{name}.{key}", 0, int(key in ("weight", "bias")))
-            for key in module.state_dict() if key != "num_batches_tracked"]
-    elif not isinstance(module, _UNITWISE):
-        raise TypeError(f"units of module {name!r} ({type(module).__name__}) are not known")
-    return group
+        self.table[name] = [(f"{name}.weight", 0, 1), *bias]
+        if not linear:
+            self.places.add(name)
+        return name
 
-
-def _merged(table: Units, group: str | None, inner: str | None) -> str | None:
-    """Make the units that a residual connection adds up one group; fixed where one end is."""
-    if group is None or inner is None or group == inner:
-        table.pop(inner, None)
-        return group and inner
-    table[group] += table.pop(inner)
-    return group
+    def merged(self, group: str | None, inner: str | None) -> str | None:
+        """Make the units that a way around adds up one group; fixed where one end is."""
+        if group is None or inner is None or group == inner:
+            self.table.pop(inner, None)
+            return group and inner
+        self.table[group] += self.table.pop(inner)
+        return group
 
 
 def permute(model: nn.Module, seed: int = 0) -> nn.Module:
@@ -171,16 +201,18 @@ def rescale(model: nn.Module, seed: int = 0) -> nn.Module:
         As ``permute``, and for another activation.
     """
     for module in model.modules():
-        if type(module) in models.ACTIVATIONS.values() and type(module) not in _HOMOGENEOUS:
+        if isinstance(module, _UNITWISE) and not isinstance(module, (*_HOMOGENEOUS, nn.Dropout,
+                                                                     nn.Dropout2d)):
             raise TypeError(f"rescaling units changes a network with {type(module).__name__}; "
                             f"it preserves identity, ReLU and LeakyReLU networks only")
     return _moved(model, lambda d, rng: (np.arange(d), np.exp(rng.normal(0, 1, d))), seed)
 
 
 def _moved(model: nn.Module, draw, seed: int) -> nn.Module:
-    model, rng = deepcopy(model), np.random.default_rng(seed)
+    table, rng = units(model), np.random.default_rng(seed)
+    model = deepcopy(model)
     state = model.state_dict()  # the model's own storage
-    for rows in units(model).values():
+    for rows in table.values():
         first, axis, _ = rows[0]
         order, scale = map(torch.from_numpy, draw(state[first].shape[axis], rng))
         for name, axis, power in rows:
@@ -214,8 +246,11 @@ def intertwine(model: nn.Module, seed: int = 0) -> nn.Module:
 
 
 def _transform(model: nn.Module, seed: int, group) -> nn.Module:
+    linear_layers(model)  # refuses what cannot be read, before it is copied
     model, rng = deepcopy(model), np.random.default_rng(seed)
     layers = linear_layers(model)
+    if any(is_parametrized(layer) for layer, _ in layers):
+        raise TypeError("weights that are computed from others cannot be changed in place")
     if len({id(layer) for layer, _ in layers}) < len(layers):
         raise TypeError("a linear layer stands in two places: its weights cannot change in one")
     with torch.no_grad():
