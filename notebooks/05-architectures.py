@@ -143,7 +143,8 @@ float((product - jacobian).abs().max() / product.abs().max())
 # %% [markdown]
 # **Every chain is verified.** On every call the skeleton is run at random inputs, near and far, and
 # compared with the affine map that the chain says it is. If it is not that map, no chain is returned: the first function that breaks it is named, with
-# the module that called it. So it is with gates (a product of two things that both depend on the input), layer
+# the module that called it. (What a network does only where its input is larger than any of these, a check at random inputs cannot see.)
+# So it is with gates (a product of two things that both depend on the input), layer
 # normalisation and attention:
 
 # %%
@@ -206,7 +207,8 @@ say("slowest", found.seconds.max(), ".1f")
 # {glue:text}`n-plain` of {glue:text}`n-families` networks have a chain as they are, the others once frozen. Each took
 # {glue:text}`slowest` s at the most for a chain to ten outputs, verified, in double precision ("forward passes": how
 # many passes of one image in single precision take as long). Two networks of random weights are at most
-# {glue:text}`highest-random` alike.
+# {glue:text}`highest-random` alike. Before you compare trained ones: most of these networks end in a mean over places, and what
+# that does to a chain is shown below.
 #
 # ## Channels are units
 #

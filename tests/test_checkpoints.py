@@ -153,6 +153,13 @@ def test_bad_files_get_one_clear_line_and_nothing_runs(tmp_path, files, capsys, 
         assert words in said and said.count("\n") == 1
 
 
+@pytest.mark.parametrize("end", ["pt", "safetensors"])
+def test_all_tensors_of_a_file_are_read(tmp_path, end):
+    state = nn.Sequential(nn.Conv2d(1, 3, 2), nn.BatchNorm2d(3)).state_dict()  # with a scalar
+    found = checkpoints.read(saved(tmp_path / f"a.{end}", state)).tensors()
+    assert set(found) == set(state) and all(torch.equal(found[k], state[k]) for k in state)
+
+
 def test_networks_of_torchvision(tmp_path, capsys):
     paths, nets = [], []
     for seed, end in enumerate(("pt", "safetensors")):

@@ -83,7 +83,9 @@ def read(path: str | Path) -> Checkpoint:
     try:
         if path.suffix == ".safetensors":
             file = safe_open(path, "pt")
-            weights = {name: file.get_slice(name) for name in file.keys()}
+            slices = {name: file.get_slice(name) for name in file.keys()}
+            weights = {name: values if values.get_shape() else file.get_tensor(name)
+                       for name, values in slices.items()}  # a scalar has no rows
         else:
             # Only the zip format of torch.save can be mapped.
             weights = torch.load(path, "cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
