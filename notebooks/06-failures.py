@@ -420,7 +420,7 @@ for name, rows in (("better", better), ("worse", worse)):
     glue(f"remedies-{name}", "; ".join(f"{named[m]} ({factor})" for factor, m in rows.index) or "none", display=False)
 
 # %% [markdown]
-# Marks: + where it is ahead of plain wCKA, − where it is behind, * p < 0.05 over starts, n.s. otherwise. Surely ahead:
+# Marks: + where it is ahead of plain wCKA, − where it is behind, * significant at the 5 % level over starts, n.s. otherwise. Surely ahead:
 # {glue:text}`remedies-better`. Surely behind: {glue:text}`remedies-worse`.
 #
 # ## What to conclude from a value
