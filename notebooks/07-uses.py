@@ -149,7 +149,7 @@ copies = {**{name: [p.member(i) for i in range(trusted)] for name, p in populati
 # data: CKA of the last hidden layer and agreement, on test images. First as the suspects are; then after an **adversary** has
 # shuffled the hidden units of every suspect and rescaled each by a random factor, which changes nothing that it does.
 
-# %%
+# %% tags=["hide-input"]
 images, labels = data.load(dataset, "test", ten)
 x, y = data.inputs(images[:test_images]), torch.from_numpy(labels[:test_images])
 
@@ -224,7 +224,7 @@ for axes, (title, values) in zip(panels, table.items()):
     figures.heat_map(axes, values, cmap="cividis", vmin=0.5, vmax=1, cbar=False,
                      yticklabels=axes is panels[0])
     axes.set_title(title)
-    axes.tick_params(axis="x", rotation=35)
+    axes.set_xticklabels(axes.get_xticklabels(), rotation=40, ha="right", rotation_mode="anchor")
 plt.show()
 
 # %% tags=["remove-cell"]
@@ -289,7 +289,7 @@ say("auc-backdoor", backdoor_noticed, ".2f")
 # probabilities. They are tested on clean and on corrupted test images (`shown_corruptions`): accuracy; negative log-likelihood; and
 # calibration error, the mean gap between confidence and accuracy.
 
-# %%
+# %% tags=["hide-input"]
 shapes = {"one shape": [hidden], "several shapes": pool_shapes}
 pools: dict[str, list[Population]] = {
     name: [trained(**model(shape, range(seed + 100, seed + 100 + number)))
@@ -408,7 +408,7 @@ picked.style.format({"mean wCKA": "{:.2f}", "mean agreement": "{:.3f}", "mean ac
 # cosine of weights (nearly the square root of the share of the weights' squared norm that is left), the product of the layers' cosines, which
 # knows of depth, and simply the share that is left.
 
-# %%
+# %% tags=["hide-input"]
 rows = []
 for shape in pruned_shapes:
     population = trained(**model(shape, range(seed, seed + trusted)))
