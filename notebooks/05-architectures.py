@@ -40,7 +40,7 @@ from myst_nb import glue
 from torch import nn
 
 import wcka
-from wcka import benchmark, claims, data, figures, symmetry
+from wcka import benchmark, claims, data, figures, symmetry, uses
 from wcka.cache import cached, run
 from wcka.calibration import calibration
 from wcka.chain import chains
@@ -225,14 +225,10 @@ moved = {"permuted": symmetry.permute(resnet, seed), "rescaled": symmetry.rescal
          "both": symmetry.rescale(symmetry.permute(resnet, seed), seed)}
 
 
-def flat(model):
-    return torch.cat([p.detach().flatten() for p in model.parameters()])
-
-
 with torch.no_grad():
     rows = {name: {
         "largest change of a logit": float((model(x) - resnet(x)).abs().max() / resnet(x).abs().max()),
-        "cosine of weights": float(torch.cosine_similarity(flat(model), flat(resnet), 0)),
+        "cosine of weights": float(torch.cosine_similarity(uses.flat(model), uses.flat(resnet), 0)),
         "wCKA": wcka.wcka(model, resnet, input_shape=(3, side, side))} for name, model in moved.items()}
 symmetries = pd.DataFrame(rows).T
 symmetries.style.format({"largest change of a logit": "{:.0e}", "cosine of weights": "{:.3f}", "wCKA": "{:.6f}"})

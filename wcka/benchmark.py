@@ -259,16 +259,19 @@ def weights(models: Sequence[dict]) -> pd.DataFrame:
     populations, members = networks(models)
     listed, trunk = _listed(members), _trunk(models)
 
-    def compared(chain_of: Callable[[Population], Tensor], measure: str = "wcka") -> np.ndarray:
-        return compare(measure, [c for p in populations for c in chain_of(p)], listed)
+    def compared(features: Sequence[Tensor], measure: str = "wcka") -> np.ndarray:
+        return compare(measure, features, listed)
 
-    columns = {"wcka": compared(chains), "wcka, uncentred": compared(chains, "wcka, uncentred"),
-               "wcka, with biases": compared(lambda p: chains(p, bias=True))}
+    own = [c for p in populations for c in chains(p)]
+    biased = [c for p in populations for c in chains(p, bias=True)]
+    columns = {"wcka": compared(own), "wcka, uncentred": compared(own, "wcka, uncentred"),
+               "wcka, with biases": compared(biased)}
     if trunk:
         through = chain(frozen(trunk), (28, 28))
-        columns["wcka, through the trunk"] = compared(lambda p: through @ chains(p))
+        columns["wcka, through the trunk"] = compared([through @ c for c in own])
     if all(m["architecture"]["factory"] == "mlp" for m in models):
-        columns["wcka, rows normalised"] = compared(lambda p: chains(_normalised(p)))
+        columns["wcka, rows normalised"] = compared(
+            [c for p in populations for c in chains(_normalised(p))])
         columns["wcka, mean of layers"] = _mean_of_layers(populations, members, *listed)
     return pairs(members).assign(**columns)
 

@@ -33,15 +33,17 @@ def _layer(weight: Tensor, bias: Tensor) -> nn.Linear:
     return layer
 
 
+def _replaced(model: nn.Sequential, layers: dict[nn.Module, nn.Linear]) -> nn.Sequential:
+    return nn.Sequential(*[layers.get(module, module) for module in model])
+
+
 def _with_units(model: nn.Sequential, weight: Tensor, bias: Tensor, after: Tensor,
                 shift: Tensor | float = 0) -> nn.Sequential:
     """Add units to the first hidden layer: their weights (in, m), biases, and weights (m, next)."""
     copy, (first, second, *_) = _copied(model)
-    position = {id(module): i for i, module in enumerate(copy)}
-    copy[position[id(first)]] = _layer(torch.cat([first.weight.T, weight], 1),
-                                       torch.cat([first.bias, bias]))
-    copy[position[id(second)]] = _layer(torch.cat([second.weight.T, after]), second.bias + shift)
-    return copy
+    return _replaced(copy, {
+        first: _layer(torch.cat([first.weight.T, weight], 1), torch.cat([first.bias, bias])),
+        second: _layer(torch.cat([second.weight.T, after]), second.bias + shift)})
 
 
 def impersonate(model: nn.Sequential, target: Tensor) -> nn.Sequential:
@@ -133,17 +135,16 @@ def scale_logit(model: nn.Sequential, factor: float, output: int = 0) -> nn.Sequ
 def widen(model: nn.Sequential, copies: int = 2) -> nn.Sequential:
     """The same function and chain: each first hidden unit is there several times, with a share."""
     copy, (first, second, *_) = _copied(model)
-    position = {id(module): i for i, module in enumerate(copy)}
-    copy[position[id(first)]] = _layer(first.weight.T.repeat(1, copies), first.bias.repeat(copies))
-    copy[position[id(second)]] = _layer(second.weight.T.repeat(copies, 1) / copies, second.bias)
-    return copy
+    return _replaced(copy, {
+        first: _layer(first.weight.T.repeat(1, copies), first.bias.repeat(copies)),
+        second: _layer(second.weight.T.repeat(copies, 1) / copies, second.bias)})
 
 
 def deepen(model: nn.Sequential) -> nn.Sequential:
     """The same function and chain: an identity layer, and its ReLU, after the first hidden layer.
     """
     copy, (first, *_) = _copied(model)
-    after = next(i for i, module in enumerate(copy) if module is first) + 2
+    after = list(copy).index(first) + 2
     eye = torch.eye(first.out_features, dtype=torch.float64)
     return nn.Sequential(*copy[:after], _layer(eye, torch.zeros(len(eye))), nn.ReLU(),
                          *copy[after:])

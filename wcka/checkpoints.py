@@ -150,7 +150,6 @@ def layers(checkpoint: Checkpoint) -> dict[str, object]:
                              f"connected network; say --arch torchvision:NAME or module:factory")
     if not matrices:
         raise ValueError(f"{checkpoint.name}: no weight matrix in it")
-
     if any(not name.endswith("weight") for name in matrices):
         raise ValueError(f"{checkpoint.name}: matrices that are not called weight: no fully "
                          f"connected network; say --arch torchvision:NAME or module:factory")

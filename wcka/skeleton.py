@@ -395,8 +395,6 @@ def _factor(name: str, func, args, kwargs) -> Tensor:
 
 def _frozen(name: str, func, args, kwargs, factor: Tensor):
     """What a function gives with that factor as a constant."""
-    if name in _CONSTANTS:
-        return factor
     if name == "scaled_dot_product_attention":
         return factor @ {**dict(zip(_ATTENTION, args)), **kwargs}["value"]
     given = _given(func, args, kwargs)

@@ -201,8 +201,8 @@ def rescale(model: nn.Module, seed: int = 0) -> nn.Module:
         As ``permute``, and for another activation.
     """
     for module in model.modules():
-        if isinstance(module, _UNITWISE) and not isinstance(module, (*_HOMOGENEOUS, nn.Dropout,
-                                                                     nn.Dropout2d)):
+        if (isinstance(module, tuple(models.ACTIVATIONS.values()))
+                and not isinstance(module, _HOMOGENEOUS)):
             raise TypeError(f"rescaling units changes a network with {type(module).__name__}; "
                             f"it preserves identity, ReLU and LeakyReLU networks only")
     return _moved(model, lambda d, rng: (np.arange(d), np.exp(rng.normal(0, 1, d))), seed)
