@@ -460,9 +460,9 @@ moved_by["probes"] = (pd.Series(compare(a, b, foggy)) - pd.Series(before)).abs()
 silent = float((~every_image.any(0)).double().mean())
 if not silent:  # every pixel is lit in some image: there is nothing to redraw
     moved_by = moved_by.drop(columns="silent weights")
-for measure, declared in similarity.INVARIANCES.items():
+for measure in moved_by.index:
     for change in moved_by:
-        assert (moved_by.loc[measure, change] < 1e-6) == (change in declared)
+        assert (moved_by.loc[measure, change] < 1e-6) == (change in similarity.INVARIANCES[measure])
 
 text = moved_by.map(lambda d: "0" if d < 1e-6 else f"{d:.3f}" if d < 0.01 else f"{d:.2f}")
 fig, axes = plt.subplots(figsize=(figures.WIDTH, 3.0))

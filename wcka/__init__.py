@@ -5,7 +5,22 @@ from .chain import chain
 from .corruptions import CORRUPTIONS, corrupt
 from .data import load
 from .functional import agreement
-from .similarity import cka, dcka, pairwise, procrustes, wcka
+from .similarity import (
+    cka,
+    dcka,
+    mean_cca,
+    minibatch_cka,
+    pairwise,
+    procrustes,
+    pwcca,
+    rbf_cka,
+    relu_cka,
+    relu_procrustes,
+    svcca,
+    unbiased_cka,
+    wcka,
+)
 
 __all__ = ["CORRUPTIONS", "agreement", "attacks", "chain", "cka", "corrupt", "dcka", "load",
-           "pairwise", "procrustes", "wcka"]
+           "mean_cca", "minibatch_cka", "pairwise", "procrustes", "pwcca", "rbf_cka", "relu_cka",
+           "relu_procrustes", "svcca", "unbiased_cka", "wcka"]

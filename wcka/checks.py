@@ -1,6 +1,11 @@
 """Clear errors for bad input, shared by all modules."""
 
+import warnings
 from difflib import get_close_matches
+
+import numpy as np
+import torch
+from torch import Tensor
 
 
 def nearest(name, known, what):
@@ -38,3 +43,39 @@ def within(**values) -> None:
     for name, (given, low, high) in values.items():
         if not low <= given <= high:
             raise ValueError(f"{name}: wanted {low} to {high}, got {given}")
+
+
+def matrix(values, label: str) -> Tensor:
+    """Check one representation (n, d); keep its dtype where that is a float.
+
+    Raises
+    ------
+    ValueError
+        For another rank than 2, fewer than 2 rows, NaN, infinity, or numbers beyond 1e150.
+    TypeError
+        For values that are not real numbers.
+    """
+    if not isinstance(values, Tensor):
+        values = np.asarray(values)
+        if values.dtype.kind not in "fiub":
+            raise TypeError(f"{label}: wanted real numbers, got dtype {values.dtype}")
+        if values.dtype.kind != "f":  # torch lacks some integers
+            values = values.astype(np.float64)
+        with warnings.catch_warnings():  # of arrays that must not be written to: they are not
+            warnings.filterwarnings("ignore", ".*not writable", UserWarning)
+            values = torch.from_numpy(np.ascontiguousarray(values))
+    if values.is_complex():
+        raise TypeError(f"{label}: wanted real numbers, got dtype {values.dtype}")
+    if values.ndim != 2:
+        raise ValueError(f"{label}: wanted two axes (rows, columns), got shape "
+                         f"{tuple(values.shape)}; flatten the others into columns")
+    if len(values) < 2 or not values.shape[1]:
+        raise ValueError(f"{label}: wanted at least 2 rows and 1 column, got shape "
+                         f"{tuple(values.shape)}")
+    values = values.detach() if values.is_floating_point() else values.double()
+    largest = float(torch.maximum(values.amax(), -values.amin()))  # of NaN and infinity, those
+    if not np.isfinite(largest):
+        raise ValueError(f"{label} holds NaN or infinity")
+    if largest > 1e150:
+        raise ValueError(f"{label}: values beyond 1e150 overflow when squared; divide them first")
+    return values

@@ -1,53 +1,79 @@
 """The measures: features whose rows are shared, then one alignment.
 
-========== ============================================== ==========================
-measure    features (rows x columns)                      alignment
-========== ============================================== ==========================
-CKA        activations (probes x units)                   ||Y'X||_F^2, Gram norms 1
-dCKA       deconfounded activations (probes x units)      as CKA
-wCKA       the chain W1 W2 ... Wl (inputs x outputs)      as CKA
-Procrustes activations (probes x units)                   ||Y'X||_*, Frobenius norms 1
-========== ============================================== ==========================
+================ ============================================= =================================
+measure          features (rows x columns)                     alignment
+================ ============================================= =================================
+cka              activations (probes x units)                  ||Y'X||_F^2, Gram norms 1
+unbiased_cka     activations                                   as cka, U-centred kernels
+minibatch_cka    activations, batch by batch                   as unbiased_cka, summed first
+rbf_cka          the features behind a Gaussian kernel         as cka
+relu_cka         the features behind the max kernel            as unbiased_cka
+dcka             activations without the inputs' part          as cka
+wcka             the chain W1 W2 ... Wl (inputs x outputs)     as cka
+procrustes       activations                                   ||Y'X||_*, Frobenius norms 1
+relu_procrustes  activations, columns of norm 1                best assignment of units
+mean_cca         orthonormal basis of the activations          ||Y'X||_*, mean
+svcca            the same, of their leading components         ||Y'X||_*, mean
+pwcca            orthonormal basis of the activations          ||Y'X||_*, weighted mean
+================ ============================================= =================================
 
 A pair is a population of two: ``cka(x, y)`` and ``pairwise("cka", [...])`` run the same code.
 """
 
+import inspect
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
-import scipy.linalg
 import torch
-from threadpoolctl import ThreadpoolController
+from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
+from . import checks, kernels
+from .alignment import (
+    Given,
+    Pairs,
+    Representation,
+    in_threads,
+    kernel_products,
+    nuclear_norms,
+    pieces,
+    products,
+    represented,
+    squared_norms,
+    tolerance,
+)
 from .chain import chain
-from .checks import nearest
+from .deconfounding import Confounder
 from .symmetry import CHANGES
 
-MEASURES = ("procrustes", "cka", "dcka", "wcka")  # in the order of the paper's figures
+MEASURES = ("procrustes", "cka", "dcka", "wcka")  # the paper's, in the order of its figures
 ACTIVATION_MEASURES = MEASURES[:3]
 NO_PSD = "dcka, no PSD step"  # the variant that keeps negative eigenvalues
 UNCENTRED = ("procrustes, uncentred", "cka, uncentred", "wcka, uncentred")
-
-# Columns of stacked features in one block of models: wide enough for matrix products at full
-# speed, narrow enough that a block of products stays within 8 MB.
-_BLOCK_COLUMNS = 1024
-
-# SciPy's threads and PyTorch's wait for each other busily; one eigenproblem of this size is
-# solved about twice as fast by one thread.
-_THREADS = ThreadpoolController()
+_ROUNDING = 16 * np.finfo(float).eps
 
 # The transformations of a network (symmetry.TRANSFORMATIONS, and "probes": the same network seen
-# through other samples) that each measure is declared invariant to. Tests assert both the
-# invariances and the variances, and the book measures them, from this one table.
-_OF_ACTIVATIONS = frozenset({"permutation", "rotation", "isotropic scale", "translation",
-                             "output map", "silent weights"})
+# through other samples) that each measure is declared invariant to, whichever of the two networks
+# is changed. Tests assert both the invariances and the variances, and the book measures them, from
+# this one table.
+_FUNCTION = frozenset({"output map", "silent weights"})  # what no activation on the probes shows
+_OF_UNITS = _FUNCTION | {"permutation", "isotropic scale"}
+_OF_ACTIVATIONS = _OF_UNITS | {"rotation", "translation"}
+_OF_SPANS = _OF_ACTIVATIONS | {"unit rescaling", "invertible map", "intertwiner"}
 INVARIANCES: dict[str, frozenset[str]] = {
     "procrustes": _OF_ACTIVATIONS,
     "cka": _OF_ACTIVATIONS,
     "dcka": _OF_ACTIVATIONS,
     "wcka": frozenset({*CHANGES, "intertwiner", "probes"}),
+    "unbiased_cka": _OF_ACTIVATIONS,
+    "minibatch_cka": _OF_ACTIVATIONS,
+    "rbf_cka": _OF_ACTIVATIONS,
+    "mean_cca": _OF_SPANS,
+    "svcca": _OF_ACTIVATIONS,
+    "pwcca": _OF_UNITS | {"translation"},
+    "relu_procrustes": _OF_UNITS | {"unit rescaling", "intertwiner"},
+    "relu_cka": _OF_UNITS | {"translation", "unit rescaling", "intertwiner"},
 }
 
 
@@ -160,12 +186,205 @@ def wcka(a, b, **kw) -> float:
     return _pair("wcka", a, b, **kw)
 
 
+def unbiased_cka(x, y) -> float:
+    """Linear CKA with the unbiased estimator (Song et al. 2012; Szekely and Rizzo 2014).
+
+    The estimator leaves the kernels' diagonals out, whose terms favour wide representations of
+    few samples. In features it costs no more than ``cka``: with centred X, Y and squared lengths
+    k, l of their rows, it is ||X'Y||_F^2 - n / (n - 2) k'l + sum(k) sum(l) / ((n - 1) (n - 2)).
+
+    Parameters
+    ----------
+    x, y : array-like
+        (n, d) and (n, e), at least 4 rows, shared.
+
+    Returns
+    -------
+    float
+        In [-1, 1]; about 0 for independent representations. NaN, with a warning, where one has no
+        variance.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As ``cka``; for fewer than 4 rows.
+    """
+    return _pair("unbiased_cka", x, y)
+
+
+def minibatch_cka(x, y, batch_size=256) -> float:
+    """Linear CKA from sums of unbiased criteria over batches (Nguyen et al. 2020, equation 3).
+
+    Parameters
+    ----------
+    x, y : array-like
+        (n, d) and (n, e), rows shared. Batches are consecutive rows: shuffle rows that are sorted.
+    batch_size : int
+        Rows of a batch; the last has what is left. Batches count alike, whatever their size.
+
+    Returns
+    -------
+    float
+        In [-1, 1]; ``unbiased_cka`` for one batch. NaN, with a warning, where one has no variance.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As ``cka``; where a batch, the last included, has fewer than 4 rows.
+    """
+    return _pair("minibatch_cka", x, y, batch_size=batch_size)
+
+
+def rbf_cka(x, y, sigma=1.0) -> float:
+    """CKA with a Gaussian kernel (Kornblith et al. 2019, section 3).
+
+    Parameters
+    ----------
+    x, y : array-like
+        (n, d) and (n, e), rows shared. Time and memory grow with n squared.
+    sigma : float
+        Bandwidth, as a share of the median distance between two different rows.
+
+    Returns
+    -------
+    float
+        In [0, 1]; near ``cka`` for large `sigma`. NaN, with a warning, where one has no variance,
+        or where most of its rows are the same: their median distance is zero.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As ``cka``; for a `sigma` that is not positive.
+    """
+    return _pair("rbf_cka", x, y, sigma=sigma)
+
+
+def relu_cka(x, y) -> float:
+    """CKA with the max kernel, for the symmetries of ReLU (Godfrey et al. 2022, section 5).
+
+    Columns are centred and of unit norm; k(x, y) = max_c x_c y_c; the estimator is the unbiased
+    one, as in the authors' code. A permutation of units changes nothing, nor does rescaling each;
+    a rotation does.
+
+    Parameters
+    ----------
+    x, y : array-like
+        (n, d) and (n, e), at least 4 rows, shared. Time grows with n squared times d.
+
+    Returns
+    -------
+    float
+        In [-1, 1]. NaN, with a warning, where one has no variance.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As ``unbiased_cka``.
+    """
+    return _pair("relu_cka", x, y)
+
+
+def relu_procrustes(x, y) -> float:
+    """Procrustes over the symmetries of ReLU (Godfrey et al. 2022, section 5).
+
+    Columns of unit norm, not centred, then the one-to-one assignment of units with the largest sum
+    of cosines, over sqrt(d e); units that are zero throughout do not count.
+
+    Parameters
+    ----------
+    x, y : array-like
+        (n, d) and (n, e), rows shared.
+
+    Returns
+    -------
+    float
+        In [-1, 1], and in [0, 1] after ReLU; 1 for units that are the same up to order and positive
+        scale. The squared distance of the aligned matrices, of unit norm, is 2 - 2 * similarity.
+        NaN, with a warning, where one is zero.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As ``cka``.
+    """
+    return _pair("relu_procrustes", x, y)
+
+
+def mean_cca(x, y) -> float:
+    """Mean of the canonical correlations of two representations (Morcos et al. 2018).
+
+    Parameters
+    ----------
+    x, y : array-like
+        (n, d) and (n, e), rows shared. Where n is not larger than d + e, some correlations are 1
+        whatever the data (Kornblith et al. 2019, theorem 1).
+
+    Returns
+    -------
+    float
+        In [0, 1], over the smaller of the two ranks; 1 where the span of one holds that of the
+        other. NaN, with a warning, where one has no variance.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As ``cka``.
+    """
+    return _pair("mean_cca", x, y)
+
+
+def svcca(x, y, variance=0.99) -> float:
+    """Mean canonical correlation of the leading principal components (Raghu et al. 2017).
+
+    Parameters
+    ----------
+    x, y : array-like
+        (n, d) and (n, e), rows shared.
+    variance : float
+        Share of the variance, in (0, 1], that the fewest components are to hold.
+
+    Returns
+    -------
+    float
+        In [0, 1]; ``mean_cca`` for a share of 1. NaN, with a warning, where one has no variance.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As ``cka``; for a `variance` outside (0, 1].
+    """
+    return _pair("svcca", x, y, variance=variance)
+
+
+def pwcca(x, y) -> float:
+    """Canonical correlations weighted by how much of `x` they describe (Morcos et al. 2018).
+
+    The weight of a canonical variate h of `x` is sum_j |<h, x_j>| over the units of `x`; with
+    `y`'s weights the value is another: ``pwcca(y, x)``.
+
+    Parameters
+    ----------
+    x, y : array-like
+        (n, d) and (n, e), rows shared.
+
+    Returns
+    -------
+    float
+        In [0, 1]. NaN, with a warning, where one has no variance.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As ``cka``.
+    """
+    return _pair("pwcca", x, y)
+
+
 def deconfound(x, inputs) -> Tensor:
     """Low-rank factor F of the positive part of K - alpha K0: FF' is the deconfounded Gram matrix.
 
     K0 is positive semidefinite and alpha is not negative, so K - alpha K0 has no more positive
-    eigenvalues than K, and F no more columns than `x`. No n x n matrix is formed where n is
-    larger than p + d.
+    eigenvalues than K, and F no more columns than `x`. No n x n matrix is formed.
 
     Parameters
     ----------
@@ -177,7 +396,7 @@ def deconfound(x, inputs) -> Tensor:
     Returns
     -------
     Tensor
-        (n, min(n, d)); its columns are centred.
+        (n, at most d); its columns are centred.
 
     Raises
     ------
@@ -185,93 +404,8 @@ def deconfound(x, inputs) -> Tensor:
         As ``cka``.
     """
     confounder = inputs if isinstance(inputs, Confounder) else Confounder(inputs)
-    x = _array(x, "x")
-    return confounder.deconfound(_centre(_narrow(x), _tolerance(x))[:, None], _tolerance(x))[:, 0]
-
-
-class Confounder:
-    """The inputs' part of dCKA, factorised once for all representations of the same probes.
-
-    Parameters
-    ----------
-    inputs : array-like
-        (n, p), or with more axes, which are flattened. Activations must come from these very
-        probes; only their number can be checked.
-    """
-
-    def __init__(self, inputs):
-        inputs = inputs if isinstance(inputs, Tensor) else np.asarray(inputs)
-        if inputs.ndim > 2:
-            inputs = inputs.reshape(len(inputs), -1)
-        inputs = _array(inputs, "inputs")
-        probes = _centre(_float(inputs), _tolerance(inputs))
-        probes = probes[:, probes.any(0)]  # a constant pixel confounds nothing
-        if not probes.numel():
-            raise ValueError("inputs: all rows are the same, there is nothing to deconfound")
-        probes = _unit(probes[:, None])[:, 0]
-        self.basis, r = torch.linalg.qr(probes)
-        self.gram = r @ r.T  # K0 in that basis
-        self.norm = torch.linalg.norm(self.gram)
-
-    def project(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Coordinates in the inputs' basis and <K, K0> / ||K0|| of centred (n, N, d) features."""
-        if len(x) != len(self.basis):
-            raise ValueError(f"different numbers of rows: {len(x)} activations, "
-                             f"{len(self.basis)} inputs")
-        inside = _side_by_side(self.basis.T, x)
-        return inside, (inside * _side_by_side(self.gram, inside)).sum((0, 2)) / self.norm
-
-    def deconfound(self, x: Tensor, tolerance: float) -> Tensor:
-        """Factors F (n, N, d) of centred representations (n, N, d), as in ``deconfound``.
-
-        Where no more than `tolerance` of a representation is left, it is rounding, and F is zero.
-        """
-        inside, share = self.project(x)
-        alpha, ours = share / self.norm, x.transpose(0, 1)
-        m, (_, n, d) = len(self.gram), ours.shape
-        if m + d >= n:  # the n x n matrices themselves are no larger than what follows
-            k0 = self.basis @ self.gram @ self.basis.T
-            return torch.stack([_left(*each, k0, tolerance) for each in zip(ours, alpha)], 1)
-        outside = x - _side_by_side(self.basis, inside)
-        # outside = Q T with orthonormal Q, from the small Gram matrix; a direction without length
-        # has T = 0, and nothing of it reaches F.
-        ours = outside.transpose(0, 1)
-        squares, turn = torch.linalg.eigh(ours.mT @ ours)
-        length = squares.clamp(min=0).sqrt()
-        inverse = torch.where(length > 0, 1 / length, 0)
-        # In the basis of inputs and x together, K = RR' and K0 are small matrices.
-        r = torch.cat([inside.transpose(0, 1), length[:, :, None] * turn.mT], 1)
-        factors = torch.stack([_left(*each, self.gram, tolerance) for each in zip(r, alpha)])
-        rest = ours @ (turn * inverse[:, None] @ factors[:, m:])
-        return _side_by_side(self.basis, factors[:, :m].transpose(0, 1)) + rest.transpose(0, 1)
-
-
-def _left(r: Tensor, alpha: Tensor, k0: Tensor, tolerance: float) -> Tensor:
-    """F with FF' the positive part of RR' - alpha K0, where K0 fills the upper left corner."""
-    k = r @ r.T
-    k[:len(k0), :len(k0)] -= alpha * k0
-    factor = _positive_factor(k, r.shape[1])
-    residue = (factor**2).sum() <= tolerance * (r**2).sum()  # of traces of K
-    return torch.zeros_like(factor) if residue else factor
-
-
-def _side_by_side(matrix: Tensor, x: Tensor) -> Tensor:
-    """One product of a matrix with all models' columns: (m, n) @ (n, N, d) -> (m, N, d)."""
-    return (matrix @ x.flatten(1)).unflatten(1, x.shape[1:])
-
-
-def _positive_factor(k: Tensor, rank: int) -> Tensor:
-    """F (m, rank) with FF' the positive part of the symmetric k (m, m), if it has that rank."""
-    m = len(k)
-    if k.device.type != "cpu":
-        values, vectors = torch.linalg.eigh(k)
-        values, vectors = values[m - rank:], vectors[:, m - rank:]
-    else:  # only the few top eigenpairs: several times faster than all of them
-        with _THREADS.limit(limits=1, user_api="blas"):
-            values, vectors = map(torch.from_numpy, scipy.linalg.eigh(
-                k.T.numpy(), subset_by_index=[m - rank, m - 1], check_finite=False,
-                overwrite_a=True))
-    return vectors * values.clamp(min=0).sqrt()
+    model = Representation(checks.matrix(x, "x"))
+    return confounder.deconfound(model).rows() * model.scale
 
 
 def pairwise(measure: str | Callable, features, pairs=None, **kw) -> np.ndarray:
@@ -280,21 +414,26 @@ def pairwise(measure: str | Callable, features, pairs=None, **kw) -> np.ndarray:
     Parameters
     ----------
     measure : str or function
-        "cka", "procrustes", "dcka", "wcka", or the function of that name.
+        A name in ``INVARIANCES``, or the function of that name.
     features : sequence of N
         What the measure compares: (n, d_i) representations, a stack (N, n, d), or for wCKA
-        networks or chains.
+        networks or chains. Arrays may be memory-mapped: they are read in pieces of rows.
     pairs : pair of int arrays (P,), optional
         Positions of the models to compare: time then grows with P, not with N squared.
     **kw
-        Arguments of the measure: ``inputs`` and ``psd`` of dCKA, those of ``chain`` for wCKA.
+        Arguments of the measure: ``inputs`` and ``psd`` of dCKA, those of ``chain`` for wCKA,
+        ``batch_size``, ``sigma``, ``variance``. For cka, unbiased_cka and minibatch_cka also
+        ``dtype=torch.float32``: twice as fast; sums of more than 1,024 products are added up in
+        float64, so the value errs by less than 2e-4 in the worst case, and by about 1e-7 in
+        practice.
 
     Returns
     -------
     ndarray
-        (N, N), symmetric, ones on the diagonal; (P,) for `pairs`. Models without variance are
-        NaN; one warning counts them. Beyond the features (one more copy of them, for `pairs`) and
-        the result, memory does not grow with N.
+        (N, N), ones on the diagonal, symmetric but for pwcca, whose rows give the weights; (P,) for
+        `pairs`. Models without variance are NaN; one warning counts them. Working memory stays
+        within about 1 GB, but for features of measures with decompositions (dcka, the CCAs,
+        relu_procrustes: one more copy) and kernels (rbf_cka, relu_cka: some n x n matrices).
 
     Raises
     ------
@@ -345,122 +484,195 @@ def _positions(pairs, n: int) -> tuple[np.ndarray, np.ndarray] | None:
     return a, b
 
 
-def _similarities(name: str, features: list, labels: list[str], pairs=None, **kw) -> np.ndarray:
-    nearest(name, INVARIANCES, "measure")
+def _similarities(name: str, features: list, labels: list[str], pairs: Pairs = None,
+                  **kw) -> np.ndarray:
+    checks.nearest(name, INVARIANCES, "measure")
+    of_all = _OF_ALL[name]
     if name == "wcka":
         features, kw = [_as_chain(f, **kw) for f in features], {}
-    if kw and name != "dcka":
-        raise TypeError(f"{name} takes no {', '.join(kw)}")
+    known = inspect.signature(of_all).parameters
+    if unknown := [k for k in kw if k not in known]:
+        raise TypeError(f"{name} takes no {', '.join(unknown)}")
     if name == "dcka" and "inputs" not in kw:
         raise TypeError("dcka needs the probes: inputs=(n, p) array")
-    live = [_live(f) for f in _checked(features, labels)]
-    # Models of like width side by side: a block is as wide as its widest.
-    order = np.argsort([f.shape[1] for f in live], kind="stable")
-    live, back = [live[i] for i in order], np.argsort(order)
-    pairs = pairs and (back[pairs[0]], back[pairs[1]])
-    if name == "dcka":
-        result = _deconfounded(live, pairs, **kw)
-    else:
-        result = _aligned(live, _nuclear_norms if name == "procrustes" else _squared_norms, pairs)
-    return result if pairs else result[np.ix_(back, back)]
+    return of_all(_checked(features, labels), pairs, **kw)
 
 
-def _deconfounded(features: list[Tensor], pairs, inputs, psd: bool = True) -> np.ndarray:
+# ------------------------------------------------------------------------------- of all pairs
+
+
+def _cka(features: list[Tensor], pairs: Pairs, dtype: torch.dtype = torch.float64) -> np.ndarray:
+    return _normalised(*squared_norms(represented(features, dtype=dtype), pairs), pairs)
+
+
+def _unbiased_cka(features: list[Tensor], pairs: Pairs,
+                  dtype: torch.dtype = torch.float64) -> np.ndarray:
+    return _minibatch_cka(features, pairs, len(features[0]), dtype)
+
+
+def _minibatch_cka(features: list[Tensor], pairs: Pairs, batch_size: int = 256,
+                   dtype: torch.dtype = torch.float64) -> np.ndarray:
+    n = len(features[0])
+    if not batch_size >= 1:
+        raise ValueError(f"batch_size: wanted at least 4, got {batch_size}")
+    batches = pieces(n, int(batch_size))
+    if (least := min(b.stop - b.start for b in batches)) < 4:
+        raise ValueError(f"the unbiased criterion wants at least 4 rows; of {n} rows in batches of "
+                         f"{batch_size} one has {least}")
+    values, selves = 0.0, 0.0
+    scales = [float(torch.maximum(f.amax(), -f.amin())) or 1.0 for f in features]
+    for batch in batches:  # all in one scale: the criteria are added up
+        models = represented([f[batch] for f in features], dtype=dtype, scales=scales)
+        of_pairs, own = _unbiased_criteria(models, pairs)
+        values, selves = values + of_pairs, selves + own
+    return _normalised(values, selves, pairs, lowest=-1)
+
+
+def _unbiased_criteria(models: Sequence[Representation], pairs: Pairs) -> tuple:
+    """Unbiased criterion of the pairs, and of each with itself, from centred features."""
+    n, lengths, dots = models[0].n, 0.0, 0.0
+    values, selves = squared_norms(models, pairs)
+    for part in pieces(n):  # squared lengths of rows: the kernels' diagonals
+        some = torch.stack([m.rows(part).double().square().sum(1) for m in models])
+        lengths, dots = lengths + some.sum(1).cpu().numpy(), dots + (some @ some.T).cpu().numpy()
+    dots, (a, b) = (dots + dots.T) / 2, _pairs(pairs, len(models))
+
+    def corrected(squares, dots, product):
+        return (squares - n / (n - 2) * dots + product / ((n - 1) * (n - 2))) / (n * (n - 3))
+
+    own = corrected(selves, np.diag(dots), lengths**2)
+    own[own * n * (n - 3) <= _ROUNDING * selves] = 0
+    return corrected(values, dots[a, b], lengths[a] * lengths[b]), own
+
+
+def _rbf_cka(features: list[Tensor], pairs: Pairs, sigma: float = 1.0) -> np.ndarray:
+    if not sigma > 0:
+        raise ValueError(f"sigma: wanted a positive share of the median distance, got {sigma}")
+    return _by_kernels(kernels.gaussian(represented(features), sigma), pairs)
+
+
+def _relu_cka(features: list[Tensor], pairs: Pairs) -> np.ndarray:
+    if len(features[0]) < 4:
+        raise ValueError(f"the unbiased criterion wants at least 4 rows, got {len(features[0])}")
+    models = [_of_unit_columns(m) for m in represented(features)]
+    return _by_kernels(kernels.maximum(models), pairs, lowest=-1)
+
+
+def _by_kernels(of_models: list, pairs: Pairs, lowest: float = 0) -> np.ndarray:
+    result = kernel_products(of_models)
+    return _normalised(result if pairs is None else result[pairs], np.diag(result), pairs, lowest)
+
+
+def _dcka(features: list[Tensor], pairs: Pairs, inputs, psd: bool = True) -> np.ndarray:
     confounder = inputs if isinstance(inputs, Confounder) else Confounder(inputs)
-    blocks = (_stack(features[rows]) for rows in _blocks(features))
-    tolerance = max(map(_tolerance, features))
+    models = represented(features)
     if psd:
-        factors = [_live(f) for block in blocks
-                   for f in confounder.deconfound(block, tolerance).unbind(1)]
-        return _aligned(factors, _squared_norms, pairs)
+        models = [confounder.deconfound(m) for m in models]
+        for m in models:
+            m.keep()
+        return _normalised(*squared_norms(models, pairs), pairs)
     # <K - alpha K0, L - beta K0> needs no eigenvalues: it is the partial correlation of CKAs.
-    c = _aligned(features, _squared_norms, pairs)
-    with np.errstate(invalid="ignore"):  # dead models are NaN, and were warned of
-        share = np.concatenate([confounder.project(x)[1].cpu().numpy()
-                                / np.sqrt(np.diag(_squared_norms(x, x))) for x in blocks])
+    values, selves = squared_norms(models, pairs)
+    c = _normalised(values, selves, pairs)
+    with np.errstate(invalid="ignore", divide="ignore"):  # dead models are NaN, and were warned of
+        share = np.array([float(confounder.project(m)[1]) for m in models]) / np.sqrt(selves)
     rest = np.sqrt(np.clip(1 - share**2, 0, None))
-    _warn_of(rest**2 < tolerance)
-    rest[rest**2 < tolerance] = np.nan  # nothing left but rounding
-    a, b = pairs or np.ogrid[:len(share), :len(share)]
+    least = max(map(tolerance, features))
+    _warn_of(rest**2 < least)
+    rest[rest**2 < least] = np.nan  # nothing left but rounding
+    a, b = _pairs(pairs, len(models))
     return np.clip((c - share[a] * share[b]) / (rest[a] * rest[b]), -1, 1)
 
 
-# ------------------------------------------------------------------------------- all pairs
+def _procrustes(features: list[Tensor], pairs: Pairs) -> np.ndarray:
+    return _normalised(*nuclear_norms(represented(features), pairs), pairs)
 
 
-def _aligned(features: Sequence[Tensor], align: Callable, pairs=None) -> np.ndarray:
-    """Align all pairs (N, N), or those listed (P,), and normalise."""
-    if pairs is None:
-        result = _all_pairs(features, align)
-        squares, (a, b) = np.diag(result), np.ogrid[:len(features), :len(features)]
-    else:
-        result, squares = _listed_pairs(features, align, *pairs)
-        a, b = pairs
-    _warn_of(squares == 0)
-    scale = np.sqrt(np.where(squares == 0, np.nan, squares))
-    return np.clip(result / (scale[a] * scale[b]), 0, 1)
+def _relu_procrustes(features: list[Tensor], pairs: Pairs) -> np.ndarray:
+    models = [_of_unit_columns(m) for m in represented(features, centred=False)]
+
+    def best(i: int, j: int) -> float:
+        cosines = products([models[i]], [models[j]])[0, :, 0].cpu().numpy()
+        return cosines[linear_sum_assignment(cosines, maximize=True)].sum()
+
+    units = np.array([float(m.d) for m in models])
+    return _normalised(_one_by_one(best, units, pairs), units, pairs, lowest=-1)
 
 
-def _listed_pairs(features: Sequence[Tensor], align: Callable, a, b) -> tuple:
-    """Align each model with all its partners at once; and each with itself."""
-    ready = [_stack([f]) for f in features]
-    squares = np.array([align(x, x)[0, 0] for x in ready])
-    result, order = np.empty(len(a)), np.argsort(a, kind="stable")
-    for rows in np.split(order, np.flatnonzero(np.diff(a[order])) + 1):
-        result[rows] = align(ready[a[rows[0]]], _beside([ready[i][:, 0] for i in b[rows]]))[0]
-    return result, squares
+def _of_unit_columns(model: Representation) -> Representation:
+    x = model.rows()
+    x = x / x.abs().amax(0) if model.d else x  # first, so that no square underflows
+    return Given(x / torch.linalg.norm(x, dim=0))
 
 
-def _all_pairs(features: Sequence[Tensor], align: Callable) -> np.ndarray:
-    """Align all pairs, block of models by block, each pair of blocks once."""
-    result = np.empty((len(features), len(features)))
-    blocks = _blocks(features)
-    for i, rows in enumerate(blocks):
-        left = _stack(features[rows])
-        for columns in blocks[i:]:
-            right = left if columns == rows else _stack(features[columns])
-            result[rows, columns] = align(left, right)
-            result[columns, rows] = result[rows, columns].T
+def _mean_cca(features: list[Tensor], pairs: Pairs, variance: float | None = None) -> np.ndarray:
+    bases = [Given(u) for u, _ in _bases(features, variance)]
+    ranks = np.array([float(b.d) for b in bases])
+    values, _ = nuclear_norms(bases, pairs)
+    return _normalised(values, ranks, pairs, together=np.minimum)
+
+
+def _svcca(features: list[Tensor], pairs: Pairs, variance: float = 0.99) -> np.ndarray:
+    if not 0 < variance <= 1:
+        raise ValueError(f"variance: wanted a share in (0, 1], got {variance}")
+    return _mean_cca(features, pairs, variance)
+
+
+def _pwcca(features: list[Tensor], pairs: Pairs) -> np.ndarray:
+    bases = _bases(features, None)
+
+    def both(i: int, j: int) -> tuple[float, float]:
+        (u, loads), (v, others) = bases[i], bases[j]
+        left, correlations, right = torch.linalg.svd(u.T @ v, full_matrices=False)
+        weights = (left.T @ loads).abs().sum(1), (right @ others).abs().sum(1)
+        return tuple(float(w @ correlations.clamp(max=1) / w.sum()) for w in weights)
+
+    live = np.array([float(u.shape[1] > 0) for u, _ in bases])
+    return _normalised(_one_by_one(both, live, pairs), live, pairs)
+
+
+def _bases(features: list[Tensor], variance: float | None) -> list[tuple[Tensor, Tensor]]:
+    """Orthonormal basis U (n, rank) of each, and what of the units lies in it, U'X (rank, d).
+
+    With `variance`, of the leading principal components that hold this share.
+    """
+    result = []
+    for model in represented(features):
+        q, r = torch.linalg.qr(model.rows())
+        u, s, v = torch.linalg.svd(r, full_matrices=False)
+        least = max(model.n, model.d) * torch.finfo(model.values.dtype).eps
+        rank = int((s > least * s.amax()).sum()) if model.d else 0
+        if variance is not None and rank:
+            held = s.square().cumsum(0) / s.square().sum()
+            rank = min(rank, int((held < variance * (1 - _ROUNDING)).sum()) + 1)
+        result.append((q @ u[:, :rank], s[:rank, None] * v[:rank]))
     return result
 
 
-def _blocks(features: Sequence[Tensor]) -> list[slice]:
-    size = max(1, _BLOCK_COLUMNS // max(min(f.shape) for f in features))
-    return [slice(i, min(i + size, len(features))) for i in range(0, len(features), size)]
+def _one_by_one(of_pair: Callable, selves: np.ndarray, pairs: Pairs) -> np.ndarray:
+    """Values of a function of two positions; it gives one number, or one for each direction."""
+    count = len(selves)
+    a, b = np.triu_indices(count, 1) if pairs is None else pairs
+    found = np.array(in_threads(lambda pair: np.broadcast_to(of_pair(*pair), 2), zip(a, b)))
+    if pairs is not None:
+        return found[:, 0]
+    result = np.diag(selves)
+    result[a, b], result[b, a] = found.T
+    return result
 
 
-def _stack(features: Sequence[Tensor]) -> Tensor:
-    """Features of a block of models, centred, of unit norm, side by side: (n, models, columns)."""
-    beside = _beside([_narrow(f) for f in features])
-    return _unit(_centre(beside, max(map(_tolerance, features))))
+def _pairs(pairs: Pairs, count: int) -> tuple:
+    """Indices of rows and columns of what has a value for every pair."""
+    return np.ogrid[:count, :count] if pairs is None else pairs
 
 
-def _beside(features: Sequence[Tensor]) -> Tensor:
-    """Features of several models side by side, as wide as the widest: (n, models, columns)."""
-    columns = max(f.shape[1] for f in features)
-    return torch.stack([nn.functional.pad(f, (0, columns - f.shape[1])) for f in features], dim=1)
-
-
-def _products(left: Tensor, right: Tensor) -> Tensor:
-    """All X'Y of two blocks by one matrix product: (models, columns, models, columns)."""
-    return _side_by_side(left.flatten(1).T, right).unflatten(0, left.shape[1:])
-
-
-def _squared_norms(left: Tensor, right: Tensor) -> np.ndarray:
-    """||X'Y||_F^2 for all pairs of two blocks."""
-    return _products(left, right).square_().sum((1, 3)).cpu().numpy()
-
-
-def _nuclear_norms(left: Tensor, right: Tensor) -> np.ndarray:
-    """||X'Y||_* for all pairs of two blocks, where blocks are of unit norm."""
-    products = _products(left, right).transpose(1, 2)
-    if left is not right:
-        return torch.linalg.svdvals(products).sum(-1).cpu().numpy()
-    # Within a block each pair once; of a model with itself ||X'X||_* = ||X||_F^2.
-    result = torch.diag(left.square().sum((0, 2)))
-    i, j = torch.triu_indices(*result.shape, offset=1)
-    result[i, j] = result[j, i] = torch.linalg.svdvals(products[i, j]).sum(-1)
-    return result.cpu().numpy()
+def _normalised(values: np.ndarray, selves: np.ndarray, pairs: Pairs, lowest: float = 0,
+                together: Callable = lambda a, b: np.sqrt(a) * np.sqrt(b)) -> np.ndarray:
+    """Divide by what both models have with themselves; NaN where that is nothing."""
+    _warn_of(selves <= 0)
+    scale = np.where(selves <= 0, np.nan, selves)
+    a, b = _pairs(pairs, len(selves))
+    return np.clip(values / together(scale[a], scale[b]), lowest, 1)
 
 
 def _warn_of(dead: np.ndarray) -> None:
@@ -485,7 +697,7 @@ def _as_chain(a, **kw):
 def _checked(features: list, labels: list[str]) -> list[Tensor]:
     if len(features) < 2:
         raise ValueError(f"wanted at least two representations, got {len(features)}")
-    arrays = [_array(f, label) for f, label in zip(features, labels)]
+    arrays = [checks.matrix(f, label) for f, label in zip(features, labels)]
     for array, label in zip(arrays, labels):
         if len(array) != len(arrays[0]):
             raise ValueError(f"different numbers of rows: {labels[0]} has {len(arrays[0])}, "
@@ -493,66 +705,10 @@ def _checked(features: list, labels: list[str]) -> list[Tensor]:
     return arrays
 
 
-def _array(values, label: str) -> Tensor:
-    """Check one representation; keep its dtype (conversion happens block by block)."""
-    if not isinstance(values, Tensor):
-        values = np.asarray(values)
-        if values.dtype.kind not in "fiub":
-            raise TypeError(f"{label}: wanted real numbers, got dtype {values.dtype}")
-        if values.dtype.kind != "f":  # torch lacks some integers
-            values = values.astype(np.float64)
-        values = torch.from_numpy(np.ascontiguousarray(values))
-    if values.is_complex():
-        raise TypeError(f"{label}: wanted real numbers, got dtype {values.dtype}")
-    if values.ndim != 2:
-        raise ValueError(f"{label}: wanted two axes (rows, columns), got shape "
-                         f"{tuple(values.shape)}; flatten the others into columns")
-    if len(values) < 2 or not values.shape[1]:
-        raise ValueError(f"{label}: wanted at least 2 rows and 1 column, got shape "
-                         f"{tuple(values.shape)}")
-    if not torch.isfinite(values).all():
-        raise ValueError(f"{label} holds NaN or infinity")
-    if values.is_floating_point() and values.dtype.itemsize > 4 and values.abs().max() > 1e150:
-        raise ValueError(f"{label}: values beyond 1e150 overflow when squared; divide them first")
-    return values.detach()
-
-
-def _live(x: Tensor) -> Tensor:
-    """Without the columns that never vary (dead units): they add nothing, and many networks have
-    a third of them. One stays where there is no other."""
-    live = x.amax(0) != x.amin(0)
-    live[0] |= ~live.any()
-    return x if live.all() else x[:, live]
-
-
-def _tolerance(x: Tensor) -> float:
-    """Relative size of what is rounding in numbers of this type."""
-    return 16 * torch.finfo(x.dtype if x.is_floating_point() else torch.float64).eps
-
-
-def _float(x: Tensor) -> Tensor:
-    return x if x.is_cuda and x.dtype == torch.float32 else x.double()
-
-
-def _narrow(x: Tensor) -> Tensor:
-    """In float64 (float32 stays on CUDA), with no more columns than rows."""
-    if x.shape[1] <= x.shape[0]:
-        return _float(x)
-    # Centred, then a rotation of the columns, which no alignment here notices.
-    return torch.linalg.qr(_centre(_float(x), _tolerance(x)).T).R.T
-
-
-def _centre(x: Tensor, tolerance: float) -> Tensor:
-    """Centred columns of (n, ...) features."""
-    centred = x - x.mean(0)
-    # The mean of equal numbers is not always that number, and what varies in the last bits only
-    # is rounding: such a column counts as constant.
-    return centred * (centred.abs().amax(0) > tolerance * x.abs().amax(0))
-
-
-def _unit(x: Tensor) -> Tensor:
-    """Each model of (n, N, d) scaled to unit Frobenius norm; zero stays zero."""
-    largest = x.abs().amax((0, 2), keepdim=True)
-    x = x / torch.where(largest > 0, largest, 1)  # first, so that no square overflows
-    norm = torch.linalg.norm(x, dim=(0, 2), keepdim=True)
-    return x / torch.where(norm > 0, norm, 1)
+# How each measure is computed, of N checked features and the pairs wanted.
+_OF_ALL: dict[str, Callable] = {
+    "procrustes": _procrustes, "cka": _cka, "dcka": _dcka, "wcka": _cka,
+    "unbiased_cka": _unbiased_cka, "minibatch_cka": _minibatch_cka, "rbf_cka": _rbf_cka,
+    "mean_cca": _mean_cca, "svcca": _svcca, "pwcca": _pwcca,
+    "relu_procrustes": _relu_procrustes, "relu_cka": _relu_cka,
+}

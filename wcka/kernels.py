@@ -1,0 +1,102 @@
+"""Kernels other than the linear one, centred, in strips of rows."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .alignment import KEPT, Kernel, Representation, pieces
+
+_STRIP = 256  # rows of one kernel at a time
+
+
+class Centred(Kernel):
+    """A kernel whose rows and columns are centred, as are then the features behind it.
+
+    Parameters
+    ----------
+    model : Representation
+        Features.
+    uncentred : function
+        Rows of the kernel from the diagonal on, by a slice of rows.
+    unbiased : bool
+        Centre for the unbiased criterion (Szekely and Rizzo 2014): the diagonal does not count.
+    keep : bool
+        Hold the whole kernel, (n, n); otherwise its rows are computed a second time when needed.
+    """
+
+    def __init__(self, model: Representation, uncentred: Callable[[slice], Tensor], unbiased: bool,
+                 keep: bool):
+        super().__init__(model)
+        self.uncentred, self.unbiased, self.kept, n = uncentred, unbiased, None, self.n
+        parts, one = pieces(n, _STRIP), model.rows(slice(0, 1))
+        sums = one.new_zeros(n)
+        whole = one.new_zeros((n, n)) if keep else None
+        for part in parts:
+            strip, below = self._strip(part), part.stop - part.start
+            sums[part] += strip.sum(1)
+            sums[part.stop:] += strip[:, below:].sum(0)
+            if keep:
+                whole[part, part.start:] = strip
+                whole[part.stop:, part] = strip[:, below:].T
+        least = n - 2 if unbiased else n
+        self.means = sums / least - sums.sum() / (2 * least * (n - 1 if unbiased else n))
+        self.kept = whole
+
+    def _strip(self, part: slice) -> Tensor:
+        strip = self.uncentred(part) if self.kept is None else self.kept[part, part.start:].clone()
+        if self.unbiased:
+            strip.diagonal().zero_()
+        return strip
+
+    def rows(self, part: slice) -> Tensor:
+        """As of ``Kernel``."""
+        strip = self._strip(part).sub_(self.means[part, None]).sub_(self.means[part.start:])
+        if self.unbiased:
+            strip.diagonal().zero_()
+        return strip
+
+
+def gaussian(models: Sequence[Representation], sigma: float) -> list[Kernel]:
+    """exp(-|x - y|^2 / (2 (sigma m)^2)), m the median distance between two different samples."""
+
+    def kernel(model: Representation) -> Kernel:
+        def squares(part: slice) -> Tensor:
+            x, below = model.rows(slice(part.start, None)), part.stop - part.start
+            norms = x.square().sum(1)
+            return (norms[:below, None] + norms).addmm_(x[:below], x.T, alpha=-2).clamp_(min=0)
+
+        above = [s[np.triu_indices(len(s), 1, s.shape[1])] for s in (
+            squares(part).cpu().numpy() for part in pieces(model.n, _STRIP))]
+        width = 2 * sigma**2 * float(np.median(np.concatenate(above)))
+        if not width:  # most samples are the same: no bandwidth, no kernel
+            return Centred(model, lambda part: torch.zeros_like(squares(part)), False, keep)
+        return Centred(model, lambda part: squares(part).div_(-width).exp_(), False, keep)
+
+    keep = _fits(models)
+    return [kernel(m) for m in models]
+
+
+def maximum(models: Sequence[Representation]) -> list[Kernel]:
+    """max_c x_c y_c of features of unit columns (Godfrey et al. 2022), for the unbiased criterion.
+
+    Permuting the units does not change it, nor does rescaling each.
+    """
+
+    def kernel(model: Representation) -> Kernel:
+        def largest(part: slice) -> Tensor:
+            x = model.rows(slice(part.start, None)).T.contiguous()  # a unit's values side by side
+            result = x.new_full((part.stop - part.start, x.shape[1]), -np.inf if model.d else 0)
+            for unit in x:
+                torch.maximum(result, torch.outer(unit[:len(result)], unit), out=result)
+            return result
+
+        return Centred(model, largest, True, keep)
+
+    keep = _fits(models)
+    return [kernel(m) for m in models]
+
+
+def _fits(models: Sequence[Representation]) -> bool:
+    return len(models) * models[0].n**2 * 8 <= KEPT
