@@ -3,6 +3,9 @@
 import pytest
 
 import wcka
+from wcka import peers
+
+FOUND, MISSING = peers.available()
 
 
 @pytest.fixture(scope="module")
@@ -12,68 +15,33 @@ def real(trained, digits):
     return [a[:, a.amax(0) > 0] for a in activations]
 
 
-def test_ckatorch(real):
+@pytest.mark.parametrize("peer", FOUND, ids=lambda p: f"{p.package} {p.measure}")
+def test_values_are_those_of_the_peer(peer, real, digits):
+    kw = {"dcka": {"inputs": digits[0][:256].double()}, "minibatch_cka": {"batch_size": 64}}
+    kw = kw.get(peer.measure, {})
+    assert getattr(wcka, peer.measure)(*real, **kw) == pytest.approx(
+        peer.of_pair(*real, **kw), abs=peer.tolerance)
+    if peer.of_all:
+        table = peer.of_all([*real, real[0][:, :7]])
+        assert table[0, 1] == pytest.approx(peer.of_pair(*real), abs=1e-5)
+        assert wcka.pairwise(peer.measure, [*real, real[0][:, :7]])[0, 2] == pytest.approx(
+            table[0, 2], abs=peer.tolerance)
+    assert (peer.tolerance > 1e-6) == bool(peer.why)  # a difference has a reason
+
+
+def test_pwcca_is_the_peers_in_its_mean_of_both_directions(real):
+    repsim = pytest.importorskip("repsim")
+    both = wcka.pairwise("pwcca", real)
+    found = repsim.pwcca([z.numpy() for z in real])[0, 1]
+    assert (both + both.T)[0, 1] / 2 == pytest.approx(found, abs=1e-9)
+
+
+def test_the_criterion_by_definition_is_the_peers_other_way(real):
     core = pytest.importorskip("ckatorch.core")
-    x, y = real
-    for method in ("fro_norm", "hsic"):
-        assert wcka.cka(x, y) == pytest.approx(float(core.cka_base(x, y, method=method)), abs=1e-12)
-    assert wcka.unbiased_cka(x, y) == pytest.approx(
-        float(core.cka_base(x, y, unbiased=True)), abs=1e-12)
-    batches = [z.reshape(4, 64, -1) for z in (x, y)]
-    assert wcka.minibatch_cka(x, y, 64) == pytest.approx(float(core.cka_batch(*batches)), abs=1e-12)
-    # It takes the median over all entries of the squared distances, the diagonal's zeros too.
-    assert wcka.rbf_cka(x, y) == pytest.approx(float(core.cka_base(x, y, "rbf")), abs=1e-3)
+    assert wcka.cka(*real) == pytest.approx(float(core.cka_base(*real, method="hsic")), abs=1e-12)
 
 
-def test_pytorch_cka(real):
-    peer = pytest.importorskip("cka")
-    x, y = real
-    assert wcka.unbiased_cka(x, y) == pytest.approx(float(peer.cka_from_features(x, y)), abs=1e-12)
-
-
-def test_torch_cka(real):
-    peer = pytest.importorskip("torch_cka").CKA
-    hsic = peer._HSIC
-    x, y = (z.float() for z in real)
-    kernels = [(z @ z.T).fill_diagonal_(0) for z in (x, y)]
-    own = type("Peer", (), {"device": "cpu"})
-    xy, xx, yy = (hsic(own, *each) for each in (kernels, kernels[:1] * 2, kernels[1:] * 2))
-    assert wcka.unbiased_cka(x, y) == pytest.approx(xy / (xx * yy)**0.5, abs=1e-5)
-
-
-def test_rsatoolbox(real):
-    """Its whitened unbiased cosine of squared distances is linear CKA."""
-    rsa = pytest.importorskip("rsatoolbox")
-    rdms = [rsa.rdm.calc_rdm(rsa.data.Dataset(z.numpy()), method="euclidean") for z in real]
-    found = rsa.rdm.compare(*rdms, method="cosine_cov")
-    assert wcka.cka(*real) == pytest.approx(float(found.item()), abs=1e-9)
-
-
-def test_simtorch(real, digits):
-    similarity = pytest.importorskip("simtorch.similarity")
-    x, y = (z.float() for z in real)
-    inputs = digits[0][:256]
-
-    def peer(kind, **kw):
-        own = kind.__new__(kind)  # its constructor wants networks
-        own.device = "cpu"
-        vars(own).update(kw)
-        return own, [(u := own._normalize(z)) @ u.T for z in (x, y)]
-
-    own, kernels = peer(similarity.CKA)
-    assert wcka.cka(x, y) == pytest.approx(float(own.linear_CKA(*kernels)), abs=1e-5)
-    for psd in (False, True):
-        own, kernels = peer(similarity.DeltaCKA, remove_negative_eig=psd)
-        found = float(own.linear_CKA(*kernels, inputs)[0])
-        assert wcka.dcka(x, y, inputs, psd=psd) == pytest.approx(found, abs=2e-3)
-
-
-def test_repsim(real):
-    peer = pytest.importorskip("repsim")
-    x, y = (z.numpy() for z in real)
-    assert wcka.cka(x, y) == pytest.approx(peer.cka([x, y], "linear", "gretton")[0, 1], abs=1e-12)
-    both = (wcka.pwcca(x, y) + wcka.pwcca(y, x)) / 2
-    assert both == pytest.approx(peer.pwcca([x, y])[0, 1], abs=1e-9)
-    # It takes a basis of the uncentred columns first: a third representation, centred, agrees.
-    x, y = x - x.mean(0), y - y.mean(0)
-    assert wcka.mean_cca(x, y) == pytest.approx(peer.cca([x, y], "pillai")[0, 1], abs=1e-9)
+def test_what_is_not_installed_is_named(monkeypatch):
+    monkeypatch.setitem(peers._PACKAGES, "not-there", ("not_there", lambda module: []))
+    found, missing = peers.available()
+    assert missing == [*MISSING, "not-there"] and len(found) == len(FOUND)

@@ -29,28 +29,41 @@ class Representation:
     Parameters
     ----------
     values : Tensor
-        (n, d), real and finite.
+        (n, d), real numbers.
+    label : str
+        What error messages call them.
     centred : bool
         Take the mean of each column away.
     dtype : torch.dtype
         Of what ``rows`` gives.
     scale : float, optional
         Size to divide by: the largest number, unless given.
+
+    Raises
+    ------
+    ValueError
+        For NaN, infinity, or numbers beyond 1e150.
     """
 
-    def __init__(self, values: Tensor, centred: bool = True, dtype: torch.dtype = torch.float64,
-                 scale: float | None = None):
+    def __init__(self, values: Tensor, label: str = "x", centred: bool = True,
+                 dtype: torch.dtype = torch.float64, scale: float | None = None):
         self.values, self.dtype, wide = values, dtype, _accumulated(values)
-        low, high = values.amin(0).to(wide), values.amax(0).to(wide)
-        largest = torch.maximum(low.abs(), high.abs())
-        self.mean = values.mean(0, dtype=wide) if centred else torch.zeros_like(low)
-        size = torch.maximum(high - self.mean, self.mean - low)
+        mean = values.mean(0, dtype=wide) if centred else values.new_zeros(values.shape[1])
+        ends = torch.stack([values.amin(0).to(wide), values.amax(0).to(wide), mean.to(wide)])
+        low, high, mean = ends.cpu().numpy()  # small vectors: NumPy's overhead is the least
+        if not (np.isfinite(low).all() and np.isfinite(high).all()):
+            raise ValueError(f"{label} holds NaN or infinity")
+        largest = np.maximum(np.abs(low), np.abs(high))
+        if largest.max() > 1e150:
+            raise ValueError(f"{label}: values beyond 1e150 overflow when squared; divide them "
+                             f"first")
+        size = np.maximum(high - mean, mean - low)
         # The mean of equal numbers is not always that number, and what varies in the last bits
         # only is rounding: such a column counts as constant, a dead unit. It adds nothing, and many
         # networks have a third of them.
         live = size > tolerance(values) * largest
-        self.columns = None if live.all() else live.nonzero().squeeze(1)
-        self.mean = self.mean if self.columns is None else self.mean[live]
+        self.columns = None if live.all() else torch.from_numpy(live.nonzero()[0]).to(values.device)
+        self.mean = ends[2] if self.columns is None else ends[2, self.columns]
         self.scale = scale or float(size.max()) or 1.0  # no square overflows
         self.n, self.d = len(values), len(self.mean)
         self.kept: Tensor | None = None
@@ -79,13 +92,14 @@ class Given(Representation):
         self.dtype, (self.n, self.d) = values.dtype, values.shape
 
 
-def represented(features: Sequence[Tensor], centred: bool = True,
+def represented(features: dict[str, Tensor], centred: bool = True,
                 dtype: torch.dtype = torch.float64,
                 scales: Sequence[float | None] | None = None) -> list[Representation]:
-    """Read features of several models; converted once where that fits into memory easily."""
+    """Read features of models by their labels; converted once where that fits easily."""
     # Single precision stays as it is on CUDA, where double costs up to 64 times as much.
-    result = [Representation(f, centred, min(dtype, _accumulated(f), key=lambda t: t.itemsize), s)
-              for f, s in zip(features, scales or [None] * len(features))]
+    result = [
+        Representation(f, label, centred, min(dtype, _accumulated(f), key=lambda t: t.itemsize), s)
+        for (label, f), s in zip(features.items(), scales or [None] * len(features))]
     if sum(r.n * r.d for r in result) * dtype.itemsize <= KEPT:
         for r in result:
             r.keep()
@@ -136,8 +150,8 @@ def nuclear_norms(models: Sequence[Representation], pairs: Pairs = None) -> tupl
         return result
 
     values, _ = _aligned(models, align, pairs, itself=False)
-    selves = np.array([sum(float(m.rows(part).double().square().sum()) for part in pieces(m.n))
-                       for m in models])
+    selves = np.array([sum(float(torch.linalg.vector_norm(m.rows(part), dtype=torch.float64))**2
+                           for part in pieces(m.n)) for m in models])
     if pairs is None:
         np.fill_diagonal(values, selves)
     return values, selves
@@ -206,7 +220,7 @@ def _aligned(models: Sequence[Representation], align: Callable, pairs: Pairs,
     count = len(models)
     result = np.zeros((count, count))
     for rows in _blocks(models, _LEFT):
-        for columns in _blocks(models, _RIGHT, rows.start):
+        for columns in _blocks(models, _RIGHT, rows.start + (not itself)):
             wanted = np.arange(count)[rows, None] + (not itself) <= np.arange(count)[columns]
             values = align(models[rows], models[columns], wanted).cpu().numpy()
             result[rows, columns] = np.where(wanted, values, result[rows, columns])
@@ -229,6 +243,8 @@ def _listed(models: Sequence[Representation], align: Callable, a, b, itself: boo
 
 def _blocks(models: Sequence[Representation], columns: int, start: int = 0) -> list[slice]:
     """Slices of at least one model that have at most so many columns when padded."""
+    if start >= len(models):
+        return []
     edges, width = [start], 0
     for i in range(start, len(models)):
         width = max(width, models[i].d)

@@ -33,7 +33,7 @@ class Confounder:
         inputs = inputs if isinstance(inputs, Tensor) else np.asarray(inputs)
         if inputs.ndim > 2:
             inputs = inputs.reshape(len(inputs), -1)
-        self.inputs = narrow(*represented([checks.matrix(inputs, "inputs")]))
+        self.inputs = narrow(*represented({"inputs": checks.matrix(inputs, "inputs")}))
         if not self.inputs.d:
             raise ValueError("inputs: all rows are the same, there is nothing to deconfound")
         gram = products([self.inputs], [self.inputs])[0, :, 0]

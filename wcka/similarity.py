@@ -51,6 +51,7 @@ MEASURES = ("procrustes", "cka", "dcka", "wcka")  # the paper's, in the order of
 ACTIVATION_MEASURES = MEASURES[:3]
 NO_PSD = "dcka, no PSD step"  # the variant that keeps negative eigenvalues
 UNCENTRED = ("procrustes, uncentred", "cka, uncentred", "wcka, uncentred")
+Features = dict[str, Tensor]  # by the labels that error messages use
 _ROUNDING = 16 * np.finfo(float).eps
 
 # The transformations of a network (symmetry.TRANSFORMATIONS, and "probes": the same network seen
@@ -404,7 +405,7 @@ def deconfound(x, inputs) -> Tensor:
         As ``cka``.
     """
     confounder = inputs if isinstance(inputs, Confounder) else Confounder(inputs)
-    model = Representation(checks.matrix(x, "x"))
+    model = Representation(checks.matrix(x, "x"), "x")
     return confounder.deconfound(model).rows() * model.scale
 
 
@@ -490,8 +491,7 @@ def _similarities(name: str, features: list, labels: list[str], pairs: Pairs = N
     of_all = _OF_ALL[name]
     if name == "wcka":
         features, kw = [_as_chain(f, **kw) for f in features], {}
-    known = inspect.signature(of_all).parameters
-    if unknown := [k for k in kw if k not in known]:
+    if unknown := [k for k in kw if k not in _OPTIONS[name]]:
         raise TypeError(f"{name} takes no {', '.join(unknown)}")
     if name == "dcka" and "inputs" not in kw:
         raise TypeError("dcka needs the probes: inputs=(n, p) array")
@@ -501,18 +501,18 @@ def _similarities(name: str, features: list, labels: list[str], pairs: Pairs = N
 # ------------------------------------------------------------------------------- of all pairs
 
 
-def _cka(features: list[Tensor], pairs: Pairs, dtype: torch.dtype = torch.float64) -> np.ndarray:
+def _cka(features: Features, pairs: Pairs, dtype: torch.dtype = torch.float64) -> np.ndarray:
     return _normalised(*squared_norms(represented(features, dtype=dtype), pairs), pairs)
 
 
-def _unbiased_cka(features: list[Tensor], pairs: Pairs,
+def _unbiased_cka(features: Features, pairs: Pairs,
                   dtype: torch.dtype = torch.float64) -> np.ndarray:
-    return _minibatch_cka(features, pairs, len(features[0]), dtype)
+    return _minibatch_cka(features, pairs, _rows(features), dtype)
 
 
-def _minibatch_cka(features: list[Tensor], pairs: Pairs, batch_size: int = 256,
+def _minibatch_cka(features: Features, pairs: Pairs, batch_size: int = 256,
                    dtype: torch.dtype = torch.float64) -> np.ndarray:
-    n = len(features[0])
+    n = _rows(features)
     if not batch_size >= 1:
         raise ValueError(f"batch_size: wanted at least 4, got {batch_size}")
     batches = pieces(n, int(batch_size))
@@ -520,9 +520,10 @@ def _minibatch_cka(features: list[Tensor], pairs: Pairs, batch_size: int = 256,
         raise ValueError(f"the unbiased criterion wants at least 4 rows; of {n} rows in batches of "
                          f"{batch_size} one has {least}")
     values, selves = 0.0, 0.0
-    scales = [float(torch.maximum(f.amax(), -f.amin())) or 1.0 for f in features]
+    scales = [float(torch.maximum(f.amax(), -f.amin())) or 1.0 for f in features.values()]
     for batch in batches:  # all in one scale: the criteria are added up
-        models = represented([f[batch] for f in features], dtype=dtype, scales=scales)
+        models = represented({label: f[batch] for label, f in features.items()}, dtype=dtype,
+                             scales=scales)
         of_pairs, own = _unbiased_criteria(models, pairs)
         values, selves = values + of_pairs, selves + own
     return _normalised(values, selves, pairs, lowest=-1)
@@ -545,15 +546,15 @@ def _unbiased_criteria(models: Sequence[Representation], pairs: Pairs) -> tuple:
     return corrected(values, dots[a, b], lengths[a] * lengths[b]), own
 
 
-def _rbf_cka(features: list[Tensor], pairs: Pairs, sigma: float = 1.0) -> np.ndarray:
+def _rbf_cka(features: Features, pairs: Pairs, sigma: float = 1.0) -> np.ndarray:
     if not sigma > 0:
         raise ValueError(f"sigma: wanted a positive share of the median distance, got {sigma}")
     return _by_kernels(kernels.gaussian(represented(features), sigma), pairs)
 
 
-def _relu_cka(features: list[Tensor], pairs: Pairs) -> np.ndarray:
-    if len(features[0]) < 4:
-        raise ValueError(f"the unbiased criterion wants at least 4 rows, got {len(features[0])}")
+def _relu_cka(features: Features, pairs: Pairs) -> np.ndarray:
+    if _rows(features) < 4:
+        raise ValueError(f"the unbiased criterion wants at least 4 rows, got {_rows(features)}")
     models = [_of_unit_columns(m) for m in represented(features)]
     return _by_kernels(kernels.maximum(models), pairs, lowest=-1)
 
@@ -563,7 +564,7 @@ def _by_kernels(of_models: list, pairs: Pairs, lowest: float = 0) -> np.ndarray:
     return _normalised(result if pairs is None else result[pairs], np.diag(result), pairs, lowest)
 
 
-def _dcka(features: list[Tensor], pairs: Pairs, inputs, psd: bool = True) -> np.ndarray:
+def _dcka(features: Features, pairs: Pairs, inputs, psd: bool = True) -> np.ndarray:
     confounder = inputs if isinstance(inputs, Confounder) else Confounder(inputs)
     models = represented(features)
     if psd:
@@ -577,18 +578,18 @@ def _dcka(features: list[Tensor], pairs: Pairs, inputs, psd: bool = True) -> np.
     with np.errstate(invalid="ignore", divide="ignore"):  # dead models are NaN, and were warned of
         share = np.array([float(confounder.project(m)[1]) for m in models]) / np.sqrt(selves)
     rest = np.sqrt(np.clip(1 - share**2, 0, None))
-    least = max(map(tolerance, features))
+    least = max(map(tolerance, features.values()))
     _warn_of(rest**2 < least)
     rest[rest**2 < least] = np.nan  # nothing left but rounding
     a, b = _pairs(pairs, len(models))
     return np.clip((c - share[a] * share[b]) / (rest[a] * rest[b]), -1, 1)
 
 
-def _procrustes(features: list[Tensor], pairs: Pairs) -> np.ndarray:
+def _procrustes(features: Features, pairs: Pairs) -> np.ndarray:
     return _normalised(*nuclear_norms(represented(features), pairs), pairs)
 
 
-def _relu_procrustes(features: list[Tensor], pairs: Pairs) -> np.ndarray:
+def _relu_procrustes(features: Features, pairs: Pairs) -> np.ndarray:
     models = [_of_unit_columns(m) for m in represented(features, centred=False)]
 
     def best(i: int, j: int) -> float:
@@ -605,20 +606,20 @@ def _of_unit_columns(model: Representation) -> Representation:
     return Given(x / torch.linalg.norm(x, dim=0))
 
 
-def _mean_cca(features: list[Tensor], pairs: Pairs, variance: float | None = None) -> np.ndarray:
+def _mean_cca(features: Features, pairs: Pairs, variance: float | None = None) -> np.ndarray:
     bases = [Given(u) for u, _ in _bases(features, variance)]
     ranks = np.array([float(b.d) for b in bases])
     values, _ = nuclear_norms(bases, pairs)
     return _normalised(values, ranks, pairs, together=np.minimum)
 
 
-def _svcca(features: list[Tensor], pairs: Pairs, variance: float = 0.99) -> np.ndarray:
+def _svcca(features: Features, pairs: Pairs, variance: float = 0.99) -> np.ndarray:
     if not 0 < variance <= 1:
         raise ValueError(f"variance: wanted a share in (0, 1], got {variance}")
     return _mean_cca(features, pairs, variance)
 
 
-def _pwcca(features: list[Tensor], pairs: Pairs) -> np.ndarray:
+def _pwcca(features: Features, pairs: Pairs) -> np.ndarray:
     bases = _bases(features, None)
 
     def both(i: int, j: int) -> tuple[float, float]:
@@ -631,7 +632,7 @@ def _pwcca(features: list[Tensor], pairs: Pairs) -> np.ndarray:
     return _normalised(_one_by_one(both, live, pairs), live, pairs)
 
 
-def _bases(features: list[Tensor], variance: float | None) -> list[tuple[Tensor, Tensor]]:
+def _bases(features: Features, variance: float | None) -> list[tuple[Tensor, Tensor]]:
     """Orthonormal basis U (n, rank) of each, and what of the units lies in it, U'X (rank, d).
 
     With `variance`, of the leading principal components that hold this share.
@@ -694,15 +695,19 @@ def _as_chain(a, **kw):
     return a
 
 
-def _checked(features: list, labels: list[str]) -> list[Tensor]:
+def _checked(features: list, labels: list[str]) -> Features:
     if len(features) < 2:
         raise ValueError(f"wanted at least two representations, got {len(features)}")
-    arrays = [checks.matrix(f, label) for f, label in zip(features, labels)]
-    for array, label in zip(arrays, labels):
-        if len(array) != len(arrays[0]):
-            raise ValueError(f"different numbers of rows: {labels[0]} has {len(arrays[0])}, "
+    arrays = {label: checks.matrix(f, label) for label, f in zip(labels, features)}
+    for label, array in arrays.items():
+        if len(array) != _rows(arrays):
+            raise ValueError(f"different numbers of rows: {labels[0]} has {_rows(arrays)}, "
                              f"{label} has {len(array)}; rows are shared samples (or inputs)")
     return arrays
+
+
+def _rows(features: Features) -> int:
+    return len(next(iter(features.values())))
 
 
 # How each measure is computed, of N checked features and the pairs wanted.
@@ -712,3 +717,4 @@ _OF_ALL: dict[str, Callable] = {
     "mean_cca": _mean_cca, "svcca": _svcca, "pwcca": _pwcca,
     "relu_procrustes": _relu_procrustes, "relu_cka": _relu_cka,
 }
+_OPTIONS = {name: [*inspect.signature(of_all).parameters][2:] for name, of_all in _OF_ALL.items()}

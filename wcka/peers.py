@@ -1,0 +1,166 @@
+"""Other libraries for the same measures, called on the same arrays; none is needed to use this one.
+
+They come with ``pip install wcka[peers]``; what is not installed is left out. Where a library's
+public class wants networks and data loaders, its arithmetic is called directly.
+"""
+
+import warnings
+from collections.abc import Callable
+from importlib import import_module, metadata
+from typing import NamedTuple
+
+import numpy as np
+from torch import Tensor
+
+
+class Peer(NamedTuple):
+    """One function of another library.
+
+    Attributes
+    ----------
+    package : str
+        Its name on PyPI.
+    measure : str
+        The name in ``similarity.INVARIANCES`` of what it computes.
+    of_pair : function
+        (x, y) float64 Tensors (n, d), and keywords of the measure, to a float.
+    of_all : function, optional
+        A list of Tensors to an array (N, N), where the library has a way for many at once.
+    tolerance : float
+        What its values may differ by from this project's.
+    why : str
+        Why they differ.
+    """
+
+    package: str
+    measure: str
+    of_pair: Callable[..., float]
+    of_all: Callable[[list[Tensor]], np.ndarray] | None = None
+    tolerance: float = 1e-9
+    why: str = ""
+
+    @property
+    def version(self) -> str:
+        """Of the package that is installed."""
+        return metadata.version(self.package)
+
+
+_SINGLE = "computes in float32"
+
+
+def available() -> tuple[list[Peer], list[str]]:
+    """All functions of the libraries that are installed, and the names of those that are not."""
+    found, missing = [], []
+    for package, (module, functions) in _PACKAGES.items():
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                found += functions(import_module(module))
+        except ImportError:
+            missing.append(package)
+    return found, missing
+
+
+def _ckatorch(core) -> list[Peer]:
+    def batches(x, y, batch_size):
+        return float(core.cka_batch(*(z.unflatten(0, (-1, batch_size)) for z in (x, y))))
+
+    return [
+        Peer("ckatorch", "cka", lambda x, y: float(core.cka_base(x, y))),
+        Peer("ckatorch", "unbiased_cka", lambda x, y: float(core.cka_base(x, y, unbiased=True))),
+        Peer("ckatorch", "minibatch_cka", batches),
+        Peer("ckatorch", "rbf_cka", lambda x, y: float(core.cka_base(x, y, "rbf")), None, 1e-3,
+             "takes the median over the zeros of the diagonal, too"),
+    ]
+
+
+def _pytorch_cka(cka) -> list[Peer]:
+    def of_all(features):
+        features = [f.float() for f in features]
+        return cka.cka_from_features(features, features).numpy()
+
+    return [Peer("pytorch-cka", "unbiased_cka",
+                 lambda x, y: float(cka.cka_from_features(x.float(), y.float())), of_all, 1e-4,
+                 _SINGLE)]
+
+
+def _torch_cka(torch_cka) -> list[Peer]:
+    self = _without_networks(torch_cka.CKA)
+
+    def of_pair(x, y):
+        k, m = (z @ z.T for z in (x.float(), y.float()))
+        k.fill_diagonal_(0)
+        m.fill_diagonal_(0)
+        return self._HSIC(k, m) / (self._HSIC(k, k) * self._HSIC(m, m))**0.5
+
+    return [Peer("torch_cka", "unbiased_cka", of_pair, None, 1e-4, _SINGLE)]
+
+
+def _simtorch(simtorch) -> list[Peer]:
+    from simtorch.similarity.procrustes import Procrustes
+
+    cka, rotation = (_without_networks(c) for c in (simtorch.CKA, Procrustes))
+
+    def kernels(x, y):
+        return [(u := cka._normalize(z.float())) @ u.T for z in (x, y)]
+
+    def dcka(x, y, inputs, psd=True):
+        self = _without_networks(simtorch.DeltaCKA, remove_negative_eig=psd)
+        return float(self.linear_CKA(*kernels(x, y), inputs.float())[0])
+
+    return [
+        Peer("simtorch", "cka", lambda x, y: float(cka.linear_CKA(*kernels(x, y))), None, 1e-4,
+             _SINGLE),
+        Peer("simtorch", "dcka", dcka, None, 5e-3,
+             "computes in float32, with an intercept and uncentred inputs; its own default leaves "
+             "out the PSD step, here it is on"),
+        Peer("simtorch", "procrustes",
+             lambda x, y: 1 - float(rotation.procrustes_dist(x.float(), y.float())), None, 1e-4,
+             "computes in float32; gives 1 minus this"),
+    ]
+
+
+def _repsim(repsim) -> list[Peer]:
+    def all_with(function, *options):
+        return lambda features: function([f.numpy() for f in features], *options)
+
+    def peer(measure, function, *options, **kw):
+        of_all = all_with(function, *options)
+        return Peer("repsim", measure, lambda x, y: float(of_all([x, y])[0, 1]), of_all, **kw)
+
+    return [
+        peer("cka", repsim.cka, "linear", "gretton"),
+        peer("rbf_cka", repsim.cka, "rbf", "gretton"),
+        peer("mean_cca", repsim.cca, "pillai", tolerance=5e-2,
+             why="takes a basis of the columns before it centres them"),
+        peer("svcca", repsim.svcca, "pillai", tolerance=2e-1,
+             why="takes a basis of the columns before it looks for their leading components"),
+        peer("pwcca", repsim.pwcca, tolerance=1.0,
+             why="gives the mean of both directions"),
+    ]
+
+
+def _rsatoolbox(rsa) -> list[Peer]:
+    def of_all(features):
+        datasets = [rsa.data.Dataset(f.numpy()) for f in features]
+        rdms = rsa.rdm.calc_rdm(datasets, method="euclidean")
+        return np.asarray(rsa.rdm.compare(rdms, rdms, method="cosine_cov"))
+
+    return [Peer("rsatoolbox", "cka", lambda x, y: float(of_all([x, y])[0, 1]), of_all, 1e-8)]
+
+
+_PACKAGES: dict[str, tuple[str, Callable]] = {
+    "ckatorch": ("ckatorch.core", _ckatorch),
+    "pytorch-cka": ("cka", _pytorch_cka),
+    "torch_cka": ("torch_cka", _torch_cka),
+    "simtorch": ("simtorch.similarity", _simtorch),
+    "repsim": ("repsim", _repsim),
+    "rsatoolbox": ("rsatoolbox", _rsatoolbox),
+}
+
+
+def _without_networks(kind: type, **attributes):
+    """An object of a class whose constructor wants networks."""
+    self = kind.__new__(kind)
+    vars(self).update(device="cpu", **attributes)
+    return self
