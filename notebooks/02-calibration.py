@@ -77,6 +77,8 @@ task_epochs: int = 10  # epochs of their training
 timing_runs: int = 100  # runs of each measure and size
 margin: float = 0.05  # how far from 0 and 1 still counts as calibrated
 seed: int = 0  # of the first network, of the corruptions and of the draws of probes
+scheduler: str = ""  # address of a Dask scheduler whose workers do the work, like "tcp://10.0.0.1:8786"; empty for this machine
+device: str = "cpu"  # where networks are trained: "cpu", "cuda", or "auto" for CUDA where there is one
 
 # %% [markdown]
 # ## What calibration means
@@ -130,7 +132,7 @@ converged = list(range(epochs_before, epochs_before + epochs_after + 1))
 early = list(range(min(early_epochs, epochs_before) + 1))
 trajectory = {"architecture": architecture, "seeds": [seed], "dataset": dataset, "classes": classes,
               "epochs": converged[-1], "checkpoints": sorted({*early, *converged}),
-              "learning_rate": learning_rate, "batch_size": batch_size}
+              "learning_rate": learning_rate, "batch_size": batch_size, "device": device}
 population = trained(**trajectory)
 
 images, labels = data.load(dataset, "test", classes)
@@ -153,7 +155,7 @@ table = run(calibration, [
     {"ensembles": {"random": untrained, "adjacent": {**trajectory, "compared": converged}},
      "probe_name": name, "samples": None, "draw": 0,
      "measures": [*MEASURES, NO_PSD], **common}
-    for name in probe_names], description="probes")
+    for name in probe_names], description="probes", scheduler=scheduler)
 dead = table[table.similarity.isna()]
 table = table.dropna(subset="similarity")
 glue("n-images", f"{len(images):,}", display=False)
@@ -349,7 +351,7 @@ few = run(calibration, [
     {"ensembles": {"random": untrained}, "probe_name": "clean", "samples": n, "draw": draw,
      "measures": list(MEASURES[:3]), **common}
     for n in sizes for draw in range(sample_draws if n < len(images) else 1)],
-    description="numbers of probes")
+    description="numbers of probes", scheduler=scheduler)
 few = few.dropna(subset="similarity")
 
 # %% tags=["hide-input"] mystnb={"figure": {"name": "fig-samples", "caption": "Similarity of untrained networks against the number of clean probes; the paper's figure 1b. wCKA uses no probes: its level is dashed."}, "image": {"alt": "Three panels of enhanced box plots of similarity over numbers of probes, one for Procrustes, CKA and dCKA each, and a dashed line at the level of wCKA."}}
@@ -538,7 +540,7 @@ for name, column in (("rank", "expected"), ("size", "by size")):
 
 # %%
 task = {"architecture": architecture, "dataset": dataset, "epochs": task_epochs,
-        "batch_size": batch_size, "learning_rate": learning_rate}
+        "batch_size": batch_size, "learning_rate": learning_rate, "device": device}
 taught = [trained(seeds=list(range(first, first + task_networks)), classes=those, **task)
           for first, those in ((1000, classes), (2000, other_classes))]
 untaught = initialise(architecture, range(2 * task_networks))

@@ -79,6 +79,8 @@ layer: str = "last hidden"  # whose activations are compared: "first hidden", "l
 probe_images: int = 500  # images for activation measures where they are probed with more than clean images
 learned: float = 0.95  # clean accuracy from which a network counts as having learned, in one of the variants
 seed: int = 0  # of the first network, of the corruptions and of the attacks' random starts
+scheduler: str = ""  # address of a Dask scheduler whose workers do the work, like "tcp://10.0.0.1:8786"; empty for this machine
+device: str = "cpu"  # where networks are trained: "cpu", "cuda", or "auto" for CUDA where there is one
 
 # %% tags=["hide-input"]
 probe_names = expand(probes)
@@ -145,13 +147,13 @@ plt.show()
 # %%
 settings = {"seeds": list(range(seed, seed + seeds)), "dataset": dataset, "classes": classes,
             "epochs": epochs, "checkpoints": sorted(checkpoints), "batch_size": batch_size,
-            "eps": train_eps, "attack_steps": train_steps, "seed": seed}
+            "eps": train_eps, "attack_steps": train_steps, "seed": seed, "device": device}
 models = [{"architecture": {"factory": "mlp", "widths": [784, *hidden, len(classes)],
                             "activation": "relu"}, "strategy": strategy, **settings}
           for hidden in architectures for strategy in strategies]
 probing = {"dataset": dataset, "classes": classes, "seed": seed, "eps": eps,
            "steps": attack_steps, "noise": noise, "images": None, "attacked": None}
-members, table = benchmark.grid(models, probe_names, layer, probe_images, probing)
+members, table = benchmark.grid(models, probe_names, layer, probe_images, probing, scheduler=scheduler)
 
 benchmark.overview(members).style.format(precision=3)
 

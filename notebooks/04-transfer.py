@@ -82,6 +82,8 @@ probe_images: int = 128  # images for activation measures where they are probed 
 layer: str = "last hidden"  # whose activations are compared: "first hidden", "last hidden" or "logits"
 learned: float = 0.95  # clean accuracy from which a head counts as having learned, in one of the variants
 seed: int = 0  # of the trunk, of the first head, of the draws of images, the corruptions and the attacks
+scheduler: str = ""  # address of a Dask scheduler whose workers do the work, like "tcp://10.0.0.1:8786"; empty for this machine
+device: str = "cpu"  # where networks are trained: "cpu", "cuda", or "auto" for CUDA where there is one
 
 # %% tags=["hide-input"]
 probe_names = expand(probes)
@@ -111,7 +113,7 @@ within(trunk_epochs=(trunk_epochs, 1, 1000), patience=(patience, 1, 1000),
 trunk = {"architecture": {"factory": "convnet", "channels": [64, 32], "kernel": 5, "hidden": [1024],
                           "classes": 10},
          "seed": seed, "dataset": dataset, "epochs": trunk_epochs, "patience": patience,
-         "validation": validation_images}
+         "validation": validation_images, "device": device}
 network = pretrained(**trunk)
 
 # %% tags=["hide-input"] mystnb={"figure": {"name": "fig-trunk", "caption": "Validation accuracy of the convolutional network after each epoch; the ring marks the epoch that is kept."}, "image": {"alt": "Line of validation accuracy against epochs, with a ring at the highest point."}}
@@ -162,7 +164,7 @@ for name, value, form in (("best-epoch", best, "d"), ("n-epochs", len(course), "
 settings = {"seeds": list(range(seed, seed + seeds)), "dataset": dataset, "classes": classes,
             "images": head_images, "epochs": epochs, "checkpoints": sorted(checkpoints),
             "batch_size": batch_size, "eps": train_eps, "attack_steps": train_steps, "seed": seed,
-            "shared_attack": shared_attack}
+            "shared_attack": shared_attack, "device": device}
 probing = {"dataset": dataset, "classes": classes, "seed": seed, "eps": eps, "steps": attack_steps,
            "noise": noise, "images": clean_images, "attacked": attacked_images}
 
@@ -172,7 +174,7 @@ def grid(inputs, heads, **behind):
     models = [{"architecture": {"factory": "mlp", "widths": [inputs, *hidden, len(classes)],
                                 "activation": "relu"}, "strategy": strategy, **settings, **behind}
               for hidden in heads for strategy in strategies]
-    return models, *benchmark.grid(models, probe_names, layer, probe_images, probing)
+    return models, *benchmark.grid(models, probe_names, layer, probe_images, probing, scheduler=scheduler)
 
 
 features = extract(frozen(trunk), torch.zeros(1, 28 * 28)).shape[1]

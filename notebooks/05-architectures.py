@@ -86,6 +86,8 @@ clean_images: int = 500  # clean test images that the activation measures see
 layer: str = "last hidden"  # whose activations are compared: "last hidden" or "logits"
 learned: float = 0.9  # clean accuracy from which a network counts as having learned
 seed: int = 0  # of the first network, the draws of images, the corruptions and the attacks
+scheduler: str = ""  # address of a Dask scheduler whose workers do the work, like "tcp://10.0.0.1:8786"; empty for this machine
+device: str = "cpu"  # where networks are trained: "cpu", "cuda", or "auto" for CUDA where there is one
 
 # %% tags=["hide-input"]
 probe_names = expand(probes)
@@ -251,7 +253,7 @@ symmetries.style.format({"largest change of a logit": "{:.0e}", "cosine of weigh
 def settings(dataset):
     return {"dataset": dataset, "classes": classes, "images": train_images, "batch_size": batch_size,
             "seeds": list(range(seed, seed + seeds)), "epochs": epochs, "checkpoints": sorted(checkpoints),
-            "eps": train_eps, "attack_steps": 1, "seed": seed}
+            "eps": train_eps, "attack_steps": 1, "seed": seed, "device": device}
 
 
 def replaced(network, old, new):
@@ -307,7 +309,7 @@ probing = {"classes": classes, "seed": seed, "eps": eps, "steps": attack_steps, 
            "images": clean_images, "attacked": attacked_images}
 models = {d: [{"architecture": architectures[kind], "strategy": strategy, **settings(d)}
               for kind in kinds for strategy in strategies] for d in datasets}
-grids = {d: benchmark.grid(models[d], probe_names, layer, attacked_images, {**probing, "dataset": d})
+grids = {d: benchmark.grid(models[d], probe_names, layer, attacked_images, {**probing, "dataset": d}, scheduler=scheduler)
          for d in datasets}
 tables = {d: table[~table.collapsed] for d, (_, table) in grids.items()}
 pd.concat({d: benchmark.overview(members) for d, (members, _) in grids.items()}).rename_axis(
@@ -341,7 +343,7 @@ units = [(d, kind) for d in datasets for kind in kinds]
 found = run(calibration, [
     {"ensembles": ensembles(d, kind), "probe_name": "clean", "samples": clean_images, "draw": 0,
      "layer": {"last hidden": 1, "logits": 2}[layer], "measures": list(MEASURES), "dataset": d,
-     "classes": classes, "seed": seed} for d, kind in units], description="ensembles")
+     "classes": classes, "seed": seed} for d, kind in units], description="ensembles", scheduler=scheduler)
 rows = len(found) // len(units)
 calibrated = found.assign(dataset=np.repeat([d for d, _ in units], rows),
                           kind=np.repeat([kind for _, kind in units], rows)).dropna(subset="similarity")

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import numpy as np
 import pandas as pd
@@ -49,7 +49,7 @@ def check(strategies: Sequence[str], layer: str, checkpoints: Sequence[int], epo
 
 
 def grid(models: Sequence[dict], probes: Sequence[str], layer: str, samples: int, probing: dict,
-         jobs: int = -1) -> tuple[pd.DataFrame, pd.DataFrame]:
+         jobs: int = -1, scheduler: str = "") -> tuple[pd.DataFrame, pd.DataFrame]:
     """Train a grid of networks; compare all pairs that differ in one factor, on each probe.
 
     An attacked probe belongs to a pair: the clean images moved by the gradients of the one network,
@@ -72,7 +72,7 @@ def grid(models: Sequence[dict], probes: Sequence[str], layer: str, samples: int
         "noise", the standard deviation of Gaussian noise; "images", how many clean images the
         activation measures see, and "attacked", how many are attacked, drawn at random (None for
         all of them).
-    jobs : int
+    jobs, scheduler
         As in ``cache.run``.
 
     Returns
@@ -101,17 +101,20 @@ def grid(models: Sequence[dict], probes: Sequence[str], layer: str, samples: int
         raise ValueError("models: wanted one trunk for all, or none")
     if trunk:  # once, with all cores, before processes part
         features(trunk, "train", models[0]["dataset"], models[0]["classes"])
-    fits = run(_fit, [{"model": m} for m in sorted(models, key=_cost)], jobs, "training")
+    spread = partial(run, jobs=jobs, scheduler=scheduler)
+    fits = spread(_fit, [{"model": m} for m in sorted(models, key=_cost)], description="training")
     common = {"models": models, "probing": probing}
     shared = [p for p in probes if p not in BY_GRADIENT]
-    agreed = run(agreement_on, [{**common, "probe_name": p} for p in shared], jobs, "agreement")
+    agreed = spread(agreement_on, [{**common, "probe_name": p} for p in shared],
+                    description="agreement")
     activations = {**common, "layer": layer, "measures": compared}
-    seen = run(similarity_on, [
+    seen = spread(similarity_on, [
         {**activations, "probe_name": "clean", "samples": probing["images"]},
-        *({**activations, "probe_name": p, "samples": samples} for p in shared)], jobs, "probes")
-    aimed = run(under_attack, [
+        *({**activations, "probe_name": p, "samples": samples} for p in shared)],
+        description="probes")
+    aimed = spread(under_attack, [
         {**activations, "attack": p, "samples": samples}
-        for p in reversed(probes) if p in BY_GRADIENT], jobs, "attacks")  # the longest first
+        for p in reversed(probes) if p in BY_GRADIENT], description="attacks")  # the longest first
     members, of_weights = _members(**common), weights(models)
     clean, rest = seen[:len(of_weights)], seen[len(of_weights):]
     on_probes = pd.concat([agreed.merge(rest, on=["a", "b", "probe"], validate="1:1"), aimed])

@@ -1,6 +1,7 @@
 """Results on disk: computed once for each set of arguments and each state of the code."""
 
 import ast
+import contextlib
 import functools
 import hashlib
 import inspect
@@ -18,6 +19,7 @@ import safetensors.torch
 from torch import Tensor
 from tqdm import tqdm
 
+from .cluster import alone, workers
 from .population import Population
 
 _PACKAGE = Path(__file__).parent
@@ -74,7 +76,7 @@ def cached(function: Callable) -> Callable:
 
 
 def run(unit: Callable[..., pd.DataFrame], arguments: Iterable[dict], jobs: int = -1,
-        description: str = "units") -> pd.DataFrame:
+        description: str = "units", scheduler: str = "") -> pd.DataFrame:
     """Compute units of work on several processes and stack their tables in the order given.
 
     Each unit is a function cached on disk, so a run that was killed goes on where it was.
@@ -89,6 +91,8 @@ def run(unit: Callable[..., pd.DataFrame], arguments: Iterable[dict], jobs: int 
         Number of processes; -1 for one a core, 1 to stay in this one.
     description : str
         What the progress bar says.
+    scheduler : str
+        Address of a Dask scheduler whose workers take the place of processes, see ``cluster``.
 
     Returns
     -------
@@ -97,11 +101,13 @@ def run(unit: Callable[..., pd.DataFrame], arguments: Iterable[dict], jobs: int 
     """
     arguments = list(arguments)
     if all(unit.kept(**each) for each in arguments):
-        jobs = 1  # reading needs no other processes
-    tables = joblib.Parallel(n_jobs=jobs, return_as="generator", batch_size=1)(
-        joblib.delayed(unit)(**each) for each in arguments)
-    with warnings.catch_warnings():  # memory that a worker keeps for its next unit is no leak
+        jobs, scheduler = 1, ""  # reading needs no other processes
+    place = workers(scheduler, root()) if scheduler else contextlib.nullcontext()
+    with place, warnings.catch_warnings():  # memory that a worker keeps for its next unit: no leak
         warnings.filterwarnings("ignore", "A worker stopped", UserWarning)
+        units = (joblib.delayed(alone)(unit, **each) if scheduler else joblib.delayed(unit)(**each)
+                 for each in arguments)
+        tables = joblib.Parallel(n_jobs=jobs, return_as="generator", batch_size=1)(units)
         shown = list(tqdm(tables, total=len(arguments), desc=description, leave=False))
     seconds = sum(table.attrs["seconds"] for table in shown)
     for table in shown:

@@ -167,7 +167,7 @@ def pretrained(architecture: dict, seed: int, dataset: str, epochs: int, patienc
     learning_rate, batch_size
         As in ``train``.
     device : str
-        Where to train.
+        Where to train; what is returned is on the CPU.
 
     Returns
     -------
@@ -190,7 +190,7 @@ def pretrained(architecture: dict, seed: int, dataset: str, epochs: int, patienc
         elif epoch - best.members.epoch[0] >= patience:
             break
     best.members.attrs["validation"] = course
-    return best
+    return best.to("cpu")
 
 
 def frozen(trunk: dict, device: str = "cpu") -> nn.Sequential:
@@ -229,6 +229,9 @@ def trained(architecture: dict, seeds: Sequence[int], dataset: str, classes: Seq
         Arguments of ``pretrained``: the population are heads on the features of that network.
     images : int, optional
         Train on so many of the images, drawn at random; all by default.
+    device : str
+        Where it is trained; "auto" picks CUDA where there is one. What is returned, and kept, is
+        on the CPU.
     """
     _, labels = probes.labelled(dataset, tuple(classes), "train")
     order = np.random.default_rng([seed, *b"images"]).permutation(len(labels))
@@ -240,4 +243,4 @@ def trained(architecture: dict, seeds: Sequence[int], dataset: str, classes: Seq
                  labels[chosen], epochs, checkpoints, learning_rate=learning_rate,
                  batch_size=batch_size, seed=seed, private_order=private_order, strategy=strategy,
                  eps=eps, attack_steps=attack_steps, shared_attack=shared_attack,
-                 trunk=None if standard or not trunk else frozen(trunk, device))
+                 trunk=None if standard or not trunk else frozen(trunk, device)).to("cpu")

@@ -1,0 +1,94 @@
+"""The same table from the workers of a Dask scheduler, also when one of them dies."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from test_grid import ARGUMENTS
+
+from wcka import benchmark, cluster
+from wcka.cache import run
+
+distributed = pytest.importorskip("distributed")
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """Where this process and workers that start after it keep results."""
+    monkeypatch.setenv("WCKA_CACHE", str(tmp_path))
+    return tmp_path
+
+
+@pytest.fixture
+def two_workers(folder):
+    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, processes=True,
+                                  dashboard_address=None) as started:
+        yield started
+
+
+def kill_one(started, folder, died):
+    """Kill the first worker once there is a first result: others are then on their way."""
+    while not list(folder.glob("trained-*.safetensors")):
+        time.sleep(0.005)
+    pid = started.workers[0].pid
+    died.append((pid, len(list(folder.iterdir()))))
+    os.kill(pid, signal.SIGKILL)
+
+
+def test_a_worker_is_killed_and_the_table_is_the_same_to_the_last_bit(
+        two_workers, folder, tmp_path_factory, monkeypatch):
+    died = []
+    killer = threading.Thread(target=kill_one, args=(two_workers, folder, died), daemon=True)
+    killer.start()
+    members, table = benchmark.grid(*ARGUMENTS, scheduler=two_workers.scheduler_address)
+    killer.join(10)
+    files = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
+    (pid, finished), = died
+    assert finished < len(files) / 2 and pid not in [w.pid for w in two_workers.workers.values()]
+    monkeypatch.setenv("WCKA_CACHE", str(tmp_path_factory.mktemp("local")))
+    ours, local = benchmark.grid(*ARGUMENTS)
+    pd.testing.assert_frame_equal(members, ours, check_exact=True)
+    table.attrs, local.attrs = {}, {}  # how long it took
+    pd.testing.assert_frame_equal(table, local, check_exact=True)
+    assert files == {path.name for path in Path(os.environ["WCKA_CACHE"]).iterdir()}
+
+
+def test_workers_must_see_the_same_folder_and_the_same_code(two_workers, tmp_path_factory,
+                                                            monkeypatch):
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    for seen, words in (
+            (lambda token: (False, "", ""), r"does not see the folder .*elsewhere.*WCKA_CACHE"),
+            (lambda token: (True, str(os.getpid()), "0.0"), "another version of wcka")):
+        monkeypatch.setattr(cluster, "_seen", seen)
+        with (pytest.raises(RuntimeError, match=words),
+              cluster.workers(two_workers.scheduler_address, elsewhere)):
+            pass
+    assert not list(elsewhere.iterdir())
+
+
+def test_a_chapter_on_a_scheduler_gives_the_same_files(two_workers, folder, tmp_path_factory):
+    local = tmp_path_factory.mktemp("local")
+    small = {"networks": "3", "sample_sizes": "[10]"}
+    for place, address in ((folder, two_workers.scheduler_address), (local, "")):
+        given = [word for pair in {**small, "scheduler": address}.items() for word in ("-p", *pair)]
+        subprocess.run([sys.executable, "-m", "wcka", "run", "02", "--profile", "smoke", *given,
+                        "-o", place / "02.ipynb"], check=True, capture_output=True,
+                       env={**os.environ, "WCKA_CACHE": str(place)})
+    tables = sorted(path.name for path in local.glob("calibration-*.parquet"))
+    assert len(tables) > 2
+    for name in tables:
+        pd.testing.assert_frame_equal(pd.read_parquet(folder / name), pd.read_parquet(local / name),
+                                      check_exact=True)
+
+
+def test_no_scheduler_is_said_before_any_work(monkeypatch, folder):
+    monkeypatch.setattr(cluster, "_PATIENCE", 1)
+    with pytest.raises(RuntimeError, match=r"no Dask scheduler with workers at tcp:"):
+        run(benchmark._fit, [{"model": ARGUMENTS[0][0]}], scheduler="tcp://127.0.0.1:9")
+    assert not list(folder.iterdir())
