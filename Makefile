@@ -51,5 +51,6 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@test $$(df -Pk . | awk 'NR == 2 {print $$4}') -gt 8000000 || test -d $(VENV) || { echo 'The environment takes up to 6 GB, and less than 8 GB are free here: make room, then try again.'; exit 1; }
 	@echo "Installing the environment into $(VENV) ($(PYTHON)); a few minutes the first time ..."
 	@"$(PYTHON)" -m venv $(VENV) || { echo 'Python has no venv: install it (Debian: apt-get install python3-venv), then try again.'; exit 1; }
-	@$(RUN) -m pip install --quiet -c constraints.txt -e '.[book,tests]' 2> $(VENV)/pip.log || { grep -v WARNING $(VENV)/pip.log | tail -n 5; echo 'The packages could not be installed (see above): check the network and the room on the disk, then try again.'; exit 1; }
+	@$(RUN) -m pip install --quiet -c constraints.txt -e '.[book,tests,cluster]' 2> $(VENV)/pip.log || { grep -v WARNING $(VENV)/pip.log | tail -n 5; echo 'The packages could not be installed (see above): check the network and the room on the disk, then try again.'; exit 1; }
+	@$(RUN) -m pip install --quiet -c constraints.txt -e '.[peers]' 2> $(VENV)/peers.log || echo 'Some libraries that chapter 8 compares with could not be installed (see $(VENV)/peers.log): it leaves out what is missing.'
 	@touch $@

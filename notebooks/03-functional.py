@@ -36,7 +36,8 @@ import pandas as pd
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 from myst_nb import glue
 
-from wcka import benchmark, claims, figures
+from wcka import benchmark, claims, cli, figures
+from wcka.attacks import BY_GRADIENT
 from wcka.checks import distinct, within
 from wcka.claims import interval, say
 from wcka.probes import expand, kind
@@ -584,6 +585,43 @@ pd.Series({"training": seconds["training"], "activations on probes, and dCKA": s
           name="seconds, added over processes").to_frame().style.format("{:.1f}")
 
 # %% [markdown]
+# What the paper's scale would take follows from this by counting: training in passes through a network (one a
+# step, one more for each step of an attack), probes and attacks in networks, images and steps. A unit of work is what one
+# worker of a [cluster](../book/cluster) gets at a time.
+
+# %%
+def work(of):
+    """Units of work of a run with these parameters, and how much of each kind they hold in all."""
+    members = len(of["architectures"]) * len(of["strategies"]) * of["seeds"] * len(of["checkpoints"])
+    passes = {"standard": 1, "pgd": 1 + of["train_steps"]}
+    steps = {"pgd": of["attack_steps"], "trades": of["attack_steps"]}
+    names = expand(of["probes"])
+    attacks = [name for name in names if name in BY_GRADIENT]
+    shared = len(names) - len(attacks)
+    return pd.DataFrame({
+        "training": (len(of["architectures"]) * len(of["strategies"]), len(of["architectures"]) * of["seeds"] * of["epochs"]
+                     * sum(passes.get(strategy, 2) for strategy in of["strategies"])),
+        "activations on probes, and dCKA": (2 * shared + 1, members * shared),
+        "attacks, and predictions on them": (len(attacks), members * sum(steps.get(name, 1) for name in attacks)),
+    }, index=["units", "work"]).T
+
+
+this_run = {name: globals()[name] for name in ("architectures", "strategies", "seeds", "epochs", "checkpoints", "train_steps", "attack_steps", "probes")}
+here, there = work(this_run), work({**this_run, **cli.choose(cli.find_chapter("03"), "paper", [])})
+extrapolated = pd.DataFrame({
+    "units here": here.units, "seconds a unit": [seconds["training"], seconds["probes"], seconds["attacks"]] / here.units,
+    "units at the paper's scale": there.units, "times the work": there.work / here.work})
+extrapolated["hours of one core, extrapolated"] = (
+    extrapolated["seconds a unit"] * here.units * extrapolated["times the work"] / 3600)
+extrapolated.style.format({"units here": "{:.0f}", "units at the paper's scale": "{:.0f}", "seconds a unit": "{:.1f}", "times the work": "{:.1f}", "hours of one core, extrapolated": "{:.2f}"})
+
+# %% tags=["remove-cell"]
+say("paper-hours", extrapolated["hours of one core, extrapolated"].sum(), ".1f")
+
+# %% [markdown]
+# In all {glue:text}`paper-hours` hours of one core. The estimate is rough: batches are smaller there and networks of a population more, which pull in opposite
+# directions. With a worker for each unit the longest unit of each kind decides; the longest is the training by PGD of the widest network.
+#
 # ## The paper's claims in this chapter
 #
 # "Strongest" holds if wCKA's correlation is the highest of the four and all differences are significant at

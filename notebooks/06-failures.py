@@ -69,6 +69,7 @@ steps: int = 400  # of gradient descent
 keep: float = 0.3  # weight of the change of the logits there
 kept_images: int = 2000  # training images on which the logits should not change
 seed: int = 0  # of the first network and of all draws
+scheduler: str = ""  # address of a Dask scheduler whose workers do the work, like "tcp://10.0.0.1:8786"; empty for this machine
 
 # %% tags=["hide-input"]
 probe_names = expand(probes)
@@ -97,7 +98,7 @@ models = [{"architecture": {"factory": "mlp", "widths": [784, *hidden, len(class
            "batch_size": batch_size, "seed": seed} for hidden in shapes]
 probing = {"dataset": dataset, "classes": classes, "seed": seed, "eps": 0.1, "steps": 1, "noise": 0.1,
            "images": clean_images, "attacked": None}
-members, table = benchmark.grid(models, probe_names, "last hidden", 100, probing)
+members, table = benchmark.grid(models, probe_names, "last hidden", 100, probing, scheduler=scheduler)
 table = table[~table.collapsed]
 
 test, labels = data.load(dataset, "test", classes)

@@ -192,7 +192,9 @@ def dependencies():
 def test_environment_and_pyproject_name_the_same_packages():
     ours, python = dependencies()
     conda = yaml.safe_load((cli.ROOT / "environment.yml").read_text())
-    theirs = dict(requirement(d) for d in conda["dependencies"] if isinstance(d, str))
+    *packages, of_pip = conda["dependencies"]
+    assert of_pip["pip"][0] == "-e ."
+    theirs = dict(map(requirement, [*packages, *of_pip["pip"][1:]]))
     assert theirs.pop("python") == requirement("python" + python)[1]
     theirs.pop("pip")
     theirs["torch"] = theirs.pop("pytorch-cpu")

@@ -76,12 +76,13 @@ def test_workers_must_see_the_same_folder_and_the_same_code(two_workers, tmp_pat
 
 def test_every_chapter_with_units_of_work_hands_them_to_the_scheduler():
     chapters = 0
-    for path in Path("notebooks").glob("*.py"):
-        calls = [ast.unparse(node) for node in ast.walk(ast.parse(path.read_text()))
-                 if isinstance(node, ast.Call) and ast.unparse(node.func) in ("run", "benchmark.grid")]
+    for path in (Path(__file__).parents[1] / "notebooks").glob("*.py"):
+        nodes = ast.walk(ast.parse(path.read_text()))
+        calls = [ast.unparse(node) for node in nodes if isinstance(node, ast.Call)
+                 and ast.unparse(node.func) in ("run", "benchmark.grid")]
         assert all("scheduler=scheduler" in call for call in calls), path
         chapters += bool(calls)
-    assert chapters == 4
+    assert chapters == 5
 
 
 def test_no_scheduler_is_said_before_any_work(monkeypatch, folder):
@@ -89,3 +90,17 @@ def test_no_scheduler_is_said_before_any_work(monkeypatch, folder):
     with pytest.raises(RuntimeError, match=r"no Dask scheduler with workers at tcp:"):
         run(benchmark._fit, [{"model": ARGUMENTS[0][0]}], scheduler="tcp://127.0.0.1:9")
     assert not list(folder.iterdir())
+
+
+def test_the_job_of_the_page_on_clusters_starts_workers_of_one_thread(monkeypatch):
+    """The page's own lines, up to the job that they would submit."""
+    jobqueue = pytest.importorskip("dask_jobqueue")
+    page = (Path(__file__).parents[1] / "book" / "cluster.md").read_text()
+    lines = page.split("```python\n")[1].split("cluster.adapt")[0]
+    names = {}
+    with dask.config.set({}):
+        exec(lines, names)
+    job = names["cluster"].job_script()
+    names["cluster"].close()
+    assert isinstance(names["cluster"], jobqueue.SLURMCluster)
+    assert "--nthreads 1 " in job and "--nworkers 16 " in job and "export WCKA_CACHE=" in job

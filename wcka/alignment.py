@@ -219,7 +219,8 @@ def _aligned(models: Sequence[Representation], align: Callable, pairs: Pairs,
         return values, selves if selves is None else selves[back]
     count = len(models)
     result = np.zeros((count, count))
-    for rows in _blocks(models, _LEFT):
+    # Where nothing is kept, what is on the right is converted anew for each block on the left.
+    for rows in _blocks(models, _LEFT if models[0].kept is not None else _RIGHT):
         for columns in _blocks(models, _RIGHT, rows.start + (not itself)):
             wanted = np.arange(count)[rows, None] + (not itself) <= np.arange(count)[columns]
             values = align(models[rows], models[columns], wanted).cpu().numpy()
@@ -307,13 +308,16 @@ def _strip_products(fill: Callable[[slice, Tensor], None], count: int,
     n, total = like.n, 0.0
     height = max(1, min(_STRIP // (n * count), -(-n // 8)))
     space = torch.empty(count * height * n, dtype=like.dtype, device=like.values.device)
-    single = like.dtype == torch.float32 and not like.values.is_cuda
     for part in pieces(n, height):
         shape = count, part.stop - part.start, n - part.start
         strip = space[:np.prod(shape)].view(shape)
         fill(part, strip)
         strip[:, :, shape[1]:] *= 2**0.5  # what lies below the diagonal, too
         numbers = strip.flatten(1)
-        for some in numbers.split(_SINGLE if single else numbers.shape[1], dim=1):
-            total = (some @ some.T).double() + total
+        if like.dtype == torch.float32 and not like.values.is_cuda:
+            most = numbers.shape[1] // _SINGLE * _SINGLE
+            short = numbers[:, :most].unflatten(1, (-1, _SINGLE)).transpose(0, 1)
+            total = torch.bmm(short, short.mT).double().sum(0) + total
+            numbers = numbers[:, most:]
+        total = (numbers @ numbers.T).double() + total
     return ((total + total.T) / 2).cpu().numpy()  # the same on both sides, to the last bit

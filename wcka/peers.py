@@ -4,13 +4,22 @@ They come with ``pip install wcka[peers]``; what is not installed is left out. W
 public class wants networks and data loaders, its arithmetic is called directly.
 """
 
+import re
+import resource
+import subprocess
+import sys
 import warnings
 from collections.abc import Callable
+from functools import partial
 from importlib import import_module, metadata
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from torch import Tensor
+
+from .similarity import pairwise
 
 
 class Peer(NamedTuple):
@@ -164,3 +173,54 @@ def _without_networks(kind: type, **attributes):
     self = kind.__new__(kind)
     vars(self).update(device="cpu", **attributes)
     return self
+
+
+def peak_memory(package: str, measure: str, count: int, n: int, d: int) -> float:
+    """Memory that one call takes beyond its features, in GB, measured in a process of its own.
+
+    Parameters
+    ----------
+    package : str
+        Name on PyPI of a peer, or "wcka".
+    measure : str
+        Of ``similarity.INVARIANCES``.
+    count : int
+        Number of representations: 2 for a pair, more for all pairs.
+    n, d : int
+        Samples and columns of each.
+
+    Returns
+    -------
+    float
+        NaN where the process did not come to an end, as for want of memory.
+    """
+    call = f"peers._peak({package!r}, {measure!r}, {count}, {n}, {d})"
+    code = f"from wcka import peers; print({call})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    return float(done.stdout.split()[-1]) if done.returncode == 0 else float("nan")
+
+
+def _peak(package: str, measure: str, count: int, n: int, d: int) -> float:
+    generator = torch.manual_seed(0)
+    features = [torch.randn(n, d, generator=generator) for _ in range(count)]
+    kw = {"inputs": torch.randn(n, 784, generator=generator)} if measure == "dcka" else {}
+    if package == "wcka":
+        call = partial(pairwise, measure, features, **kw)
+    else:
+        peer, = (p for p in available()[0] if (p.package, p.measure) == (package, measure))
+        single = "float32" in peer.why
+        features = [f if single else f.double() for f in features]
+        call = (partial(peer.of_pair, *features, **kw) if count == 2
+                else partial(peer.of_all, features))
+    before = _most()
+    call()
+    return _most() - before
+
+
+def _most() -> float:
+    """GB that this process has taken at the most so far."""
+    try:  # on Linux rusage begins with what the process that started this one had taken
+        status = Path("/proc/self/status").read_text()
+        return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) * 1024 / 1e9
+    except OSError:  # macOS counts bytes
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e9
