@@ -76,7 +76,7 @@ distinct(pair_probes=(pair_probes, 3), pair_widths=(pair_widths, 1), models=(mod
 within(width=(width, 2, 10000), epochs=(epochs, 1, 1000), probes=(probes, 10, 3000), repeats=(repeats, 1, 1000), fewest=(min(pair_probes), 10, 60000),
        most=(max(pair_probes + dcka_probes + [many_probes]), 10, 60000), narrowest=(min(pair_widths), 2, 10000), patience=(patience, 0, 1e6),
        trained_networks=(trained_networks, 2, 1000), batch_size=(batch_size, 1, 10000), fewest_models=(min(models), 2, 10000))
-for name, wanted, listed in (("goal_models", goal_models, models), ("width", width, pair_widths)):
+for name, wanted, listed in (("goal_models", goal_models, models), ("width", width, pair_widths), ("probes", probes, pair_probes)):
     if wanted not in listed:
         raise ValueError(f"{name}: wanted one of {listed}, got {wanted}")
 
@@ -172,7 +172,7 @@ say("single-largest", worst.max() if len(worst) else np.nan, ".0e")
 def seconds(function, *arguments, runs=repeats, **kw):
     """Median time of some runs, after one that warms up; of fewer if these take long."""
     taken = []
-    while len(taken) <= runs and sum(taken) < 5:
+    while len(taken) <= runs and sum(taken) < 2:
         start = time.perf_counter()
         function(*arguments, **kw)
         taken.append(time.perf_counter() - start)
@@ -282,7 +282,7 @@ def formula(u, v):
 
 
 u, v = features_of(2, probes, width)
-of_pair = {name: seconds(peer.of_pair, *((u.float(), v.float()) if "float32" in peer.why else (u, v))) for name, peer in linear_peers.items()}
+of_pair = times[probes, width].reindex(list(linear_peers)).to_dict()
 of_pair["plain loop"] = seconds(formula, u.numpy(), v.numpy())
 batched, rows = {"pytorch-cka", "rsatoolbox"}, []
 for n_models in models:
@@ -292,14 +292,15 @@ for n_models in models:
              (n_models, "wcka, single", seconds(wcka.pairwise, "cka", single, dtype=torch.float32), False),
              (n_models, "floor", seconds(floor, some), False)]
     for name, pair_seconds in of_pair.items():
-        if name in batched and (name != "rsatoolbox" or n_models <= goal_models):
+        if name in batched:
             peer = linear_peers[name]
-            rows.append((n_models, name, seconds(peer.of_all, single if "float32" in peer.why else some, runs=1), False))
+            if name != "rsatoolbox" or n_models <= goal_models:  # n x n weights for each pair of distances: it takes minutes
+                rows.append((n_models, name, seconds(peer.of_all, single if "float32" in peer.why else some, runs=1), False))
         else:
             rows.append((n_models, name, pair_seconds * n_models * (n_models - 1) / 2, True))
 everyone = pd.DataFrame(rows, columns=["models", "library", "seconds", "loop"])
 shown_times = everyone.assign(text=[f"{s:.3g}{'*' * loop}" for s, loop in zip(everyone.seconds, everyone.loop)])
-shown_times.pivot(index="library", columns="models", values="text").loc[everyone.library.unique()].style.set_caption("Seconds for all pairs, linear CKA")
+shown_times.pivot(index="library", columns="models", values="text").loc[everyone.library.unique()].fillna("–").style.set_caption("Seconds for all pairs, linear CKA")
 
 # %% tags=["hide-input"] mystnb={"figure": {"name": "fig-all", "caption": "Time of linear CKA of all pairs against the number of networks, on logarithmic axes. The floor is the bare matrix products of the way that is taken."}, "image": {"alt": "Lines on logarithmic axes: seconds for all pairs against number of networks, one line a library. wcka is lowest, close to the floor; the others are above it by factors from about two to thousands."}}
 COLOURS["plain loop"] = "#555555"
