@@ -607,7 +607,9 @@ def work(of):
 
 
 this_run = {name: globals()[name] for name in ("architectures", "strategies", "seeds", "epochs", "checkpoints", "train_steps", "attack_steps", "probes")}
-here, there = work(this_run), work({**this_run, **cli.choose(cli.find_chapter("03"), "paper", [])})
+chapter = cli.find_chapter("03")
+paper = {name: each.default for name, each in cli.parameters(chapter).items()} | cli.choose(chapter, "paper", [])
+here, there = work(this_run), work(paper)
 extrapolated = pd.DataFrame({
     "units here": here.units, "seconds a unit": [seconds["training"], seconds["probes"], seconds["attacks"]] / here.units,
     "units at the paper's scale": there.units, "times the work": there.work / here.work})

@@ -232,3 +232,22 @@ def test_population_is_copyable_between_devices(trained):
     meta = trained.to("meta")
     assert meta.state["1.weight"].device.type == "meta" and len(meta) == len(trained)
     assert copy.copy(trained).to("auto").state["1.weight"].device.type in ("cpu", "cuda")
+
+
+def test_training_on_the_device_there_is_ends_on_the_cpu():
+    arguments = {"architecture": {"factory": "mlp", "widths": [784, 8, 3], "activation": "relu"},
+                 "seeds": [0, 1], "dataset": "mnist", "classes": [0, 1, 2], "epochs": 1,
+                 "batch_size": 512}
+    auto, cpu = (train_by_name(**arguments, device=device) for device in ("auto", "cpu"))
+    for name, values in auto.state.items():
+        assert values.device.type == "cpu"
+        torch.testing.assert_close(values, cpu.state[name], atol=1e-4, rtol=1e-3)
+
+
+def test_nothing_is_made_on_another_device_than_the_populations():
+    """Tensors without storage stand for a device that is not there."""
+    population = initialise({"factory": "mlp", "widths": [784, 8, 3], "activation": "relu"},
+                            [0, 1], device="meta")
+    inputs = torch.zeros(5, 784, device="meta")
+    assert population.activations(inputs, 1).device.type == "meta"
+    assert {c.device.type for c in chains(population)} == {"meta"}
