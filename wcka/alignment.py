@@ -8,6 +8,7 @@ pieces, so that beyond the features themselves memory does not grow with n.
 
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from threading import Lock
 
 import numpy as np
 import torch
@@ -15,12 +16,14 @@ from torch import Tensor, nn
 
 Pairs = tuple[np.ndarray, np.ndarray] | None  # positions of the models to compare; None: all
 
-KEPT = 2**29     # bytes of converted features, or of kernels, that are kept and not made anew
-_SAMPLES = 4096   # samples in one piece
-_LEFT = 128       # columns of features in one block of models, at the least ...
-_RIGHT = 1024     # ... and of the models it is multiplied with: products at full speed, in 8 MB
-_STRIP = 2**24    # numbers in one strip of rows of all models' kernels
-_SINGLE = 1024    # terms that are added up in float32 before float64 takes their sum
+KEPT = 2**29  # bytes of converted features, or of kernels, that are kept and not made anew
+_SAMPLES = 4096  # samples in one piece
+_LEFT = 128  # columns of features in one block of models ...
+_RIGHT = 1024  # ... and of the models it is multiplied with: products at full speed, within 8 MB
+_STRIP = 2**24  # numbers in one strip of rows of all models' kernels
+_SINGLE = 1024  # terms that are added up in float32 before float64 takes their sum
+
+_one_thread = Lock()  # the number of PyTorch's threads belongs to the whole process
 
 
 class Representation:
@@ -77,7 +80,7 @@ class Representation:
             values = values[:, self.columns]
         # In place and in one type: twice as fast as a difference of two types.
         wide = values.to(self.mean.dtype, copy=True).sub_(self.mean)
-        return wide.mul_(1 / self.scale).to(self.dtype)
+        return wide.div_(self.scale).to(self.dtype)
 
     def keep(self) -> None:
         """Hold all rows, converted."""
@@ -159,15 +162,16 @@ def nuclear_norms(models: Sequence[Representation], pairs: Pairs = None) -> tupl
 
 def in_threads(function: Callable, tasks: Iterable) -> list:
     """Decompose many small matrices, each on one thread: LAPACK's own are of no use there."""
-    threads, tasks = torch.get_num_threads(), list(tasks)
-    if len(tasks) < 2:
+    if len(tasks := list(tasks)) < 2:
         return [function(task) for task in tasks]
-    torch.set_num_threads(1)
-    try:
-        with ThreadPoolExecutor(threads) as pool:
-            return list(pool.map(function, tasks))
-    finally:
-        torch.set_num_threads(threads)
+    with _one_thread:
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            with ThreadPoolExecutor(threads) as pool:
+                return list(pool.map(function, tasks))
+        finally:
+            torch.set_num_threads(threads)
 
 
 def narrow(model: Representation) -> Representation:
@@ -200,7 +204,8 @@ def products(left: Sequence[Representation], right: Sequence[Representation]) ->
 
 
 def beside(models: Sequence[Representation], part: slice, dim: int = 1) -> Tensor:
-    """Rows of several models side by side, as wide as the widest: (rows, models, columns)."""
+    """Rows of several models stacked, (rows, models, columns), as wide as the widest; models may
+    be another `dim`."""
     width = max(m.d for m in models)
     rows = [m.rows(part) for m in models]
     rows = [r if r.shape[1] == width else nn.functional.pad(r, (0, width - r.shape[1]))
@@ -258,36 +263,8 @@ def _blocks(models: Sequence[Representation], columns: int, start: int = 0) -> l
 # ------------------------------------------------------------------------------- by kernels
 
 
-class Kernel:
-    """Kernel of one model, read from the diagonal on; by itself the linear one, XX'.
-
-    Parameters
-    ----------
-    model : Representation
-        Features, centred.
-    """
-
-    def __init__(self, model: Representation):
-        self.model, self.n = model, model.n
-
-    def rows(self, part: slice) -> Tensor:
-        """Rows of the kernel, without what lies left of the first one's diagonal."""
-        x = self.model.rows(slice(part.start, None))
-        return x[:part.stop - part.start] @ x.T
-
-
-def kernel_products(kernels: Sequence[Kernel]) -> np.ndarray:
-    """<K, L> of all pairs of N symmetric kernels (N, N), each read once, in strips of rows."""
-
-    def fill(part: slice, out: Tensor) -> None:
-        for kernel, rows in zip(kernels, out):
-            rows.copy_(kernel.rows(part))
-
-    return _strip_products(fill, len(kernels), kernels[0].model)
-
-
 def _linear_kernel_products(models: Sequence[Representation]) -> np.ndarray:
-    """``kernel_products`` of linear kernels: those of some models by one batched product."""
+    """<K, L> of all pairs of linear kernels (N, N); those of some models by one batched product."""
     order = np.argsort([m.d for m in models], kind="stable")
     models, back = [models[i] for i in order], np.argsort(order)
     blocks = _blocks(models, _RIGHT)
@@ -299,12 +276,23 @@ def _linear_kernel_products(models: Sequence[Representation]) -> np.ndarray:
                  else beside(models[block], slice(part.start, None), 0))
             torch.bmm(x[:, :part.stop - part.start], x.mT, out=out[block])
 
-    return _strip_products(fill, len(models), models[0])[np.ix_(back, back)]
+    return strip_products(fill, len(models), models[0])[np.ix_(back, back)]
 
 
-def _strip_products(fill: Callable[[slice, Tensor], None], count: int,
-                    like: Representation) -> np.ndarray:
-    """Sum of the products of strips that `fill` writes, (count, rows, columns)."""
+def strip_products(fill: Callable[[slice, Tensor], None], count: int,
+                   like: Representation) -> np.ndarray:
+    """<K, L> of all pairs of symmetric kernels (N, N), each computed once, in strips of rows.
+
+    Parameters
+    ----------
+    fill : function
+        (part, out) writes into `out`, (N, rows, columns), those rows of all kernels, without what
+        lies left of the first one's diagonal.
+    count : int
+        Number N of kernels.
+    like : Representation
+        One of them, for its number of samples, type and device.
+    """
     n, total = like.n, 0.0
     height = max(1, min(_STRIP // (n * count), -(-n // 8)))
     space = torch.empty(count * height * n, dtype=like.dtype, device=like.values.device)

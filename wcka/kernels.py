@@ -6,12 +6,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .alignment import KEPT, Kernel, Representation, pieces
+from .alignment import KEPT, Representation, pieces, strip_products
 
 _STRIP = 256  # rows of one kernel at a time
 
 
-class Centred(Kernel):
+class Kernel:
     """A kernel whose rows and columns are centred, as are then the features behind it.
 
     Parameters
@@ -28,8 +28,8 @@ class Centred(Kernel):
 
     def __init__(self, model: Representation, uncentred: Callable[[slice], Tensor], unbiased: bool,
                  keep: bool):
-        super().__init__(model)
-        self.uncentred, self.unbiased, self.kept, n = uncentred, unbiased, None, self.n
+        self.model, self.uncentred, self.unbiased, n = model, uncentred, unbiased, model.n
+        self.kept: Tensor | None = None
         parts, one = pieces(n, _STRIP), model.rows(slice(0, 1))
         sums = one.new_zeros(n)
         whole = one.new_zeros((n, n)) if keep else None
@@ -51,11 +51,21 @@ class Centred(Kernel):
         return strip
 
     def rows(self, part: slice) -> Tensor:
-        """As of ``Kernel``."""
+        """Rows of the kernel, without what lies left of the first one's diagonal."""
         strip = self._strip(part).sub_(self.means[part, None]).sub_(self.means[part.start:])
         if self.unbiased:
             strip.diagonal().zero_()
         return strip
+
+
+def kernel_products(kernels: Sequence[Kernel]) -> np.ndarray:
+    """<K, L> of all pairs of N kernels, (N, N)."""
+
+    def fill(part: slice, out: Tensor) -> None:
+        for kernel, rows in zip(kernels, out):
+            rows.copy_(kernel.rows(part))
+
+    return strip_products(fill, len(kernels), kernels[0].model)
 
 
 def gaussian(models: Sequence[Representation], sigma: float) -> list[Kernel]:
@@ -71,8 +81,8 @@ def gaussian(models: Sequence[Representation], sigma: float) -> list[Kernel]:
             squares(part).cpu().numpy() for part in pieces(model.n, _STRIP))]
         width = 2 * sigma**2 * float(np.median(np.concatenate(above)))
         if not width:  # most samples are the same: no bandwidth, no kernel
-            return Centred(model, lambda part: torch.zeros_like(squares(part)), False, keep)
-        return Centred(model, lambda part: squares(part).div_(-width).exp_(), False, keep)
+            return Kernel(model, lambda part: torch.zeros_like(squares(part)), False, keep)
+        return Kernel(model, lambda part: squares(part).div_(-width).exp_(), False, keep)
 
     keep = _fits(models)
     return [kernel(m) for m in models]
@@ -92,7 +102,7 @@ def maximum(models: Sequence[Representation]) -> list[Kernel]:
                 torch.maximum(result, torch.outer(unit[:len(result)], unit), out=result)
             return result
 
-        return Centred(model, largest, True, keep)
+        return Kernel(model, largest, True, keep)
 
     keep = _fits(models)
     return [kernel(m) for m in models]

@@ -35,7 +35,6 @@ from .alignment import (
     Pairs,
     Representation,
     in_threads,
-    kernel_products,
     nuclear_norms,
     pieces,
     products,
@@ -560,7 +559,7 @@ def _relu_cka(features: Features, pairs: Pairs) -> np.ndarray:
 
 
 def _by_kernels(of_models: list, pairs: Pairs, lowest: float = 0) -> np.ndarray:
-    result = kernel_products(of_models)
+    result = kernels.kernel_products(of_models)
     return _normalised(result if pairs is None else result[pairs], np.diag(result), pairs, lowest)
 
 
