@@ -284,13 +284,17 @@ def test_listed_pairs_equal_those_of_all(measure, kw):
     assert np.isnan(table[5]).all() and np.isfinite(table[:5, :5]).all()
 
 
-@pytest.mark.parametrize("measure", ["cka", "unbiased_cka", "minibatch_cka"])
 @pytest.mark.parametrize("shape", [(3, 3000, 20), (20, 100, 60)])  # by features, by kernels
-def test_single_precision_errs_by_less_than_its_bound(measure, shape):
+def test_single_precision_errs_by_less_than_its_bound(shape):
     features = np.random.default_rng(0).standard_normal(shape) + 100  # far from centred
-    exact = wcka.pairwise(measure, features)
-    single = wcka.pairwise(measure, features, dtype=torch.float32)
-    assert 0 < np.abs(single - exact).max() < 2e-6  # the bound is 2e-4
+    exact = wcka.pairwise("cka", features)
+    single = wcka.pairwise("cka", features, dtype=torch.float32)
+    assert 0 < np.abs(single - exact).max() < 2e-6  # the bound is 5e-4
+    for bad in (torch.float16, torch.int32, "float32"):
+        with pytest.raises(ValueError, match=r"dtype: wanted torch\.float32"):
+            wcka.pairwise("cka", features, dtype=bad)
+    with pytest.raises(TypeError, match="unbiased_cka takes no dtype"):
+        wcka.pairwise("unbiased_cka", features, dtype=torch.float32)
 
 
 def test_features_and_kernels_give_the_same(real, monkeypatch):
@@ -465,12 +469,83 @@ def test_bad_input(bad, error, words):
             call()
 
 
+def test_half_precision_is_what_it_says():
+    """As of the same numbers in float64: of what was computed in it, nothing is rounding."""
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((1500, 8)) * np.linspace(1, 0.3, 8) + 20
+    y = x @ rng.standard_normal((8, 6)) + rng.standard_normal((1500, 6))
+    for kind in (torch.float16, torch.bfloat16):
+        half = [torch.from_numpy(z).to(kind) for z in (x, y)]
+        for measure in sorted(set(MEASURES) - {"wcka", "dcka"}):
+            assert getattr(wcka, measure)(*half) == pytest.approx(
+                getattr(wcka, measure)(*(h.double() for h in half)), abs=1e-9)
+
+
+def test_what_is_rounding_of_one_model_says_nothing_of_others():
+    rng = np.random.default_rng(0)
+    p = rng.standard_normal((20, 3))
+    x, y = (p + 0.001 * rng.standard_normal(p.shape) for _ in range(2))
+    third = torch.from_numpy(rng.standard_normal((20, 3))).half()
+    both = wcka.pairwise("dcka", [x, y], inputs=p, psd=False)[0, 1]
+    assert wcka.pairwise("dcka", [x, y, third], inputs=p, psd=False)[0, 1] == both
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_samples_that_are_mostly_the_same_have_no_bandwidth(seed):
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal((20, 64))
+    x[3:] = x[3]
+    with pytest.warns(RuntimeWarning, match="1 of 2"):
+        assert np.isnan(wcka.rbf_cka(x, rng.standard_normal((20, 5))))
+
+
+@pytest.mark.parametrize("n", range(4, 14))
+def test_equidistant_samples_have_no_unbiased_similarity(n):
+    scaled = np.eye(n)[::-1] * np.random.default_rng(0).uniform(0.1, 3, n)
+    for measure, x, y in (("relu_cka", np.eye(n), scaled), ("unbiased_cka", np.eye(n), np.eye(n))):
+        with pytest.warns(RuntimeWarning, match="2 of 2"):
+            assert np.isnan(getattr(wcka, measure)(x, y))
+
+
+def test_columns_of_very_different_size():
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((2, 30, 4))
+    assert wcka.svcca(x * [1, 1e-8, 1, 1e-7], y, 1) == pytest.approx(wcka.mean_cca(x, y), abs=1e-6)
+    for measure in (wcka.relu_procrustes, wcka.relu_cka):
+        assert measure(x * [1e140, 1, 1e-100, 1e-150], y) == pytest.approx(measure(x, y), abs=1e-9)
+    beside = np.column_stack([x, np.full(30, 1e90)])
+    for measure in (wcka.unbiased_cka, wcka.cka):
+        assert measure(beside, y) == pytest.approx(measure(x, y), abs=1e-9)
+
+
+def test_the_warning_is_of_the_callers_line():
+    x = np.random.default_rng(0).standard_normal((9, 3))
+    for call in (lambda: wcka.cka(x, x * 0), lambda: wcka.pairwise("procrustes", [x, x * 0]),
+                 lambda: wcka.dcka(x[:, :2], x[:, :2] ** 2, x, psd=False)):
+        with pytest.warns(RuntimeWarning, match="1 of 2") as caught:
+            call()
+        assert [w.filename for w in caught] == [__file__]
+
+
+def test_unusual_arrays():
+    x = np.random.default_rng(0).standard_normal((9, 3))
+    for kind in (">f4", ">f8", "longdouble", ">i4"):
+        assert wcka.cka(x.astype(kind), x[:, ::-1]) == pytest.approx(wcka.cka(
+            x.astype(kind).astype(float), x[:, ::-1]), abs=1e-6)
+    with pytest.raises(TypeError, match="masked"):
+        wcka.cka(np.ma.masked_less(x, 0), x)
+    with pytest.raises(TypeError, match="wcka takes no nonsense"):
+        wcka.pairwise("wcka", [x, x], nonsense=3)
+    with pytest.raises(TypeError, match="a function of this module"):
+        wcka.pairwise(np.linalg.norm, [x, x])
+
+
 @pytest.mark.parametrize("call, words", [
     (lambda x: wcka.unbiased_cka(x[:3], x[:3]), "at least 4 rows"),
     (lambda x: wcka.relu_cka(x[:3], x[:3]), "at least 4 rows"),
-    (lambda x: wcka.minibatch_cka(x, x, 4), "in batches of 4 one has 1"),
-    (lambda x: wcka.minibatch_cka(x, x, 3), "in batches of 3 one has 2"),
-    (lambda x: wcka.minibatch_cka(x, x, 0), "batch_size: wanted"),
+    (lambda x: wcka.minibatch_cka(x, x, 4), "at least 4 rows, got 1 in the last batch"),
+    (lambda x: wcka.minibatch_cka(x, x, 3), "batch_size: wanted"),
+    (lambda x: wcka.minibatch_cka(x, x, 4.5), "batch_size: wanted"),
     (lambda x: wcka.rbf_cka(x, x, 0), "sigma: wanted"),
     (lambda x: wcka.rbf_cka(x, x, float("nan")), "sigma: wanted"),
     (lambda x: wcka.svcca(x, x, 99), "variance: wanted"),

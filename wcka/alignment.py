@@ -51,8 +51,10 @@ class Representation:
     def __init__(self, values: Tensor, label: str = "x", centred: bool = True,
                  dtype: torch.dtype = torch.float64, scale: float | None = None):
         self.values, self.dtype, wide = values, dtype, _accumulated(values)
-        mean = values.mean(0, dtype=wide) if centred else values.new_zeros(values.shape[1])
-        ends = torch.stack([values.amin(0).to(wide), values.amax(0).to(wide), mean.to(wide)])
+        mean = values.new_zeros(values.shape[1], dtype=wide)
+        for part in pieces(len(values)) if centred else ():  # whole, it would be copied into `wide`
+            mean += values[part].sum(0, dtype=wide) / len(values)
+        ends = torch.stack([values.amin(0).to(wide), values.amax(0).to(wide), mean])
         low, high, mean = ends.cpu().numpy()  # small vectors: NumPy's overhead is the least
         if not (np.isfinite(low).all() and np.isfinite(high).all()):
             raise ValueError(f"{label} holds NaN or infinity")
@@ -65,6 +67,7 @@ class Representation:
         # only is rounding: such a column counts as constant, a dead unit. It adds nothing, and many
         # networks have a third of them.
         live = size > tolerance(values) * largest
+        self.sizes = torch.from_numpy(size[live]).to(values.device)
         self.columns = None if live.all() else torch.from_numpy(live.nonzero()[0]).to(values.device)
         self.mean = ends[2] if self.columns is None else ends[2, self.columns]
         self.scale = scale or float(size.max()) or 1.0  # no square overflows
@@ -114,8 +117,8 @@ def _accumulated(values: Tensor) -> torch.dtype:
 
 
 def tolerance(x: Tensor) -> float:
-    """Relative size of what is rounding in numbers of this type."""
-    return 16 * torch.finfo(x.dtype).eps
+    """Relative size of what is rounding: of numbers in half precision, in what came before it."""
+    return 16 * torch.finfo(torch.promote_types(x.dtype, torch.float32)).eps
 
 
 # ------------------------------------------------------------------------------- the alignments
@@ -125,7 +128,7 @@ def squared_norms(models: Sequence[Representation], pairs: Pairs = None) -> tupl
     """||X'Y||_F^2 of all pairs (N, N), or of those listed (P,); and of each with itself (N,)."""
     if cheaper_by_kernels(np.array([m.d for m in models], dtype=float), models[0].n, pairs):
         result = _linear_kernel_products(models)
-        return (result if pairs is None else result[pairs]), np.diag(result)
+        return (result if pairs is None else result[pairs]), np.diag(result).copy()
 
     def align(left, right, _):
         return products(left, right).square_().sum((1, 3))
@@ -231,7 +234,7 @@ def _aligned(models: Sequence[Representation], align: Callable, pairs: Pairs,
             values = align(models[rows], models[columns], wanted).cpu().numpy()
             result[rows, columns] = np.where(wanted, values, result[rows, columns])
     result = np.triu(result) + np.triu(result, 1).T
-    return result[np.ix_(back, back)], np.diag(result)[back]
+    return result[np.ix_(back, back)], np.diag(result)[back].copy()
 
 
 def _listed(models: Sequence[Representation], align: Callable, a, b, itself: bool) -> tuple:

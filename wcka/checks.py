@@ -56,11 +56,14 @@ def matrix(values, label: str) -> Tensor:
         For values that are not real numbers.
     """
     if not isinstance(values, Tensor):
+        if np.ma.isMaskedArray(values):
+            raise TypeError(f"{label}: wanted real numbers, got a masked array; fill it first")
         values = np.asarray(values)
         if values.dtype.kind not in "fiub":
             raise TypeError(f"{label}: wanted real numbers, got dtype {values.dtype}")
-        if values.dtype.kind != "f":  # torch lacks some integers
+        if values.dtype.kind != "f" or values.dtype.itemsize > 8:  # torch lacks some of these
             values = values.astype(np.float64)
+        values = values.astype(values.dtype.newbyteorder("="), copy=False)
         with warnings.catch_warnings():  # of arrays that must not be written to: they are not
             warnings.filterwarnings("ignore", ".*not writable", UserWarning)
             values = torch.from_numpy(np.ascontiguousarray(values))

@@ -41,9 +41,8 @@ def workers(scheduler: str, shared: Path) -> Iterator[None]:
         raise ImportError("a scheduler needs Dask: pip install 'wcka[cluster]'") from error
     try:
         client = Client(scheduler, timeout=_PATIENCE)
-        client.wait_for_workers(1, timeout=_PATIENCE)
     except (OSError, TimeoutError, ValueError) as error:
-        raise RuntimeError(f"no Dask scheduler with workers at {scheduler}: {error}") from error
+        raise RuntimeError(f"no Dask scheduler at {scheduler}: {error}") from error
     with client:
         _check(client, shared)
         with joblib.parallel_config(backend="dask", wait_for_workers_timeout=_PATIENCE):
@@ -66,18 +65,26 @@ def _check(client, shared: Path) -> None:
     token = shared / f".seen-{uuid4().hex}"
     token.touch()
     try:
-        found = client.run(_seen, str(token))
+        client.wait_for_workers(1, timeout=_PATIENCE)
+        found = client.run(_seen, token.name)
+    except TimeoutError as error:
+        raise RuntimeError(f"no worker at {client.scheduler.addr}") from error
+    except ImportError as error:
+        raise RuntimeError(f"a worker has no wcka: {error}") from error
     finally:
         token.unlink()
     for worker, (seen, code, versions) in found.items():
         if not seen:
             raise RuntimeError(f"worker {worker} does not see the folder {shared}: set WCKA_CACHE, "
                                f"there and here, to one that both share")
-        if (code, versions) != _seen(str(token))[1:]:
+        if (code, versions) != _seen(token.name)[1:]:
             raise RuntimeError(f"worker {worker} has another version of wcka or of PyTorch "
                                f"({versions}, here {torch.__version__}): install the same there")
 
 
 def _seen(token: str) -> tuple[bool, str, str]:
+    """Whether a file is in this process's folder of results; the code; PyTorch's version."""
+    from .cache import root  # which imports this module
+
     code = b"".join(path.read_bytes() for path in sorted(_PACKAGE.glob("*.py")))
-    return Path(token).exists(), hashlib.sha256(code).hexdigest(), torch.__version__
+    return (root() / token).exists(), hashlib.sha256(code).hexdigest(), torch.__version__

@@ -6,9 +6,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .alignment import KEPT, Representation, pieces, strip_products
+from . import alignment
+from .alignment import Representation, pieces, strip_products
 
-_STRIP = 256  # rows of one kernel at a time
+_ROWS = 256  # of one kernel at a time
+# Of the sum of a kernel's squares: what centring leaves of a constant one, by rounding.
+_NOTHING = 1e-26
+_SAME = 1e-14  # of the sum of two squared lengths: a squared distance that is rounding
 
 
 class Kernel:
@@ -30,13 +34,14 @@ class Kernel:
                  keep: bool):
         self.model, self.uncentred, self.unbiased, n = model, uncentred, unbiased, model.n
         self.kept: Tensor | None = None
-        parts, one = pieces(n, _STRIP), model.rows(slice(0, 1))
-        sums = one.new_zeros(n)
+        one = model.rows(slice(0, 1))
+        sums, self.squares = one.new_zeros(n), 0.0
         whole = one.new_zeros((n, n)) if keep else None
-        for part in parts:
+        for part in pieces(n, _ROWS):
             strip, below = self._strip(part), part.stop - part.start
             sums[part] += strip.sum(1)
             sums[part.stop:] += strip[:, below:].sum(0)
+            self.squares += 2 * float(strip.square().sum())
             if keep:
                 whole[part, part.start:] = strip
                 whole[part.stop:, part] = strip[:, below:].T
@@ -58,14 +63,16 @@ class Kernel:
         return strip
 
 
-def kernel_products(kernels: Sequence[Kernel]) -> np.ndarray:
-    """<K, L> of all pairs of N kernels, (N, N)."""
+def kernel_products(kernels: Sequence[Kernel]) -> tuple[np.ndarray, np.ndarray]:
+    """<K, L> of all pairs of N kernels (N, N), and of each with itself: 0 if that is rounding."""
 
     def fill(part: slice, out: Tensor) -> None:
         for kernel, rows in zip(kernels, out):
             rows.copy_(kernel.rows(part))
 
-    return strip_products(fill, len(kernels), kernels[0].model)
+    result = strip_products(fill, len(kernels), kernels[0].model)
+    selves, squares = np.diag(result), np.array([k.squares for k in kernels])
+    return result, np.where(selves <= _NOTHING * squares, 0, selves)
 
 
 def gaussian(models: Sequence[Representation], sigma: float) -> list[Kernel]:
@@ -75,10 +82,12 @@ def gaussian(models: Sequence[Representation], sigma: float) -> list[Kernel]:
         def squares(part: slice) -> Tensor:
             x, below = model.rows(slice(part.start, None)), part.stop - part.start
             norms = x.square().sum(1)
-            return (norms[:below, None] + norms).addmm_(x[:below], x.T, alpha=-2).clamp_(min=0)
+            both = norms[:below, None] + norms
+            result = both.clone().addmm_(x[:below], x.T, alpha=-2)
+            return torch.where(result > _SAME * both, result, 0)  # equal samples, but for rounding
 
         above = [s[np.triu_indices(len(s), 1, s.shape[1])] for s in (
-            squares(part).cpu().numpy() for part in pieces(model.n, _STRIP))]
+            squares(part).cpu().numpy() for part in pieces(model.n, _ROWS))]
         width = 2 * sigma**2 * float(np.median(np.concatenate(above)))
         if not width:  # most samples are the same: no bandwidth, no kernel
             return Kernel(model, lambda part: torch.zeros_like(squares(part)), False, keep)
@@ -109,4 +118,4 @@ def maximum(models: Sequence[Representation]) -> list[Kernel]:
 
 
 def _fits(models: Sequence[Representation]) -> bool:
-    return len(models) * models[0].n**2 * 8 <= KEPT
+    return len(models) * models[0].n**2 * 8 <= alignment.KEPT

@@ -21,6 +21,7 @@ A pair is a population of two: ``cka(x, y)`` and ``pairwise("cka", [...])`` run 
 """
 
 import inspect
+import sys
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 
@@ -202,7 +203,7 @@ def unbiased_cka(x, y) -> float:
     -------
     float
         In [-1, 1]; about 0 for independent representations. NaN, with a warning, where one has no
-        variance.
+        variance, or all its rows are equally far from each other.
 
     Raises
     ------
@@ -248,7 +249,8 @@ def rbf_cka(x, y, sigma=1.0) -> float:
     Returns
     -------
     float
-        In [0, 1]; near ``cka`` for large `sigma`. NaN, with a warning, where one has no variance,
+        In [0, 1]; near ``cka`` for a `sigma` of 10 to 10,000; far beyond, the kernel is constant
+        but for rounding. NaN, with a warning, where one has no variance,
         or where most of its rows are the same: their median distance is zero.
 
     Raises
@@ -422,18 +424,18 @@ def pairwise(measure: str | Callable, features, pairs=None, **kw) -> np.ndarray:
         Positions of the models to compare: time then grows with P, not with N squared.
     **kw
         Arguments of the measure: ``inputs`` and ``psd`` of dCKA, those of ``chain`` for wCKA,
-        ``batch_size``, ``sigma``, ``variance``. For cka, unbiased_cka and minibatch_cka also
-        ``dtype=torch.float32``: twice as fast; sums of more than 1,024 products are added up in
-        float64, so the value errs by less than 2e-4 in the worst case, and by about 1e-7 in
-        practice.
+        ``batch_size``, ``sigma``, ``variance``. For cka also ``dtype=torch.float32``: up to
+        twice as fast; sums of more than 1,024 products are added up in float64, so the value errs
+        by less than 5e-4 in the worst case, and by about 1e-7 in practice.
 
     Returns
     -------
     ndarray
         (N, N), ones on the diagonal, symmetric but for pwcca, whose rows give the weights; (P,) for
         `pairs`. Models without variance are NaN; one warning counts them. Working memory stays
-        within about 1 GB, but for features of measures with decompositions (dcka, the CCAs,
-        relu_procrustes: one more copy) and kernels (rbf_cka, relu_cka: some n x n matrices).
+        within about 1 GB and a copy of one model's features in float64; measures with
+        decompositions (dcka, the CCAs, relu_procrustes, relu_cka) take a copy of all, and those
+        with kernels (rbf_cka, relu_cka) some n x n matrices.
 
     Raises
     ------
@@ -443,6 +445,8 @@ def pairwise(measure: str | Callable, features, pairs=None, **kw) -> np.ndarray:
         For positions that no model has.
     """
     name = measure if isinstance(measure, str) else getattr(measure, "__name__", repr(measure))
+    if not isinstance(measure, str) and globals().get(name) is not measure:
+        raise TypeError(f"measure: wanted a name or a function of this module, got {measure!r}")
     if isinstance(features, (Tensor, np.ndarray)) and features.ndim != 3:
         raise ValueError(f"features: wanted N representations or a stack (N, n, d), got one array "
                          f"of shape {tuple(features.shape)}")
@@ -474,8 +478,11 @@ def _pair(name: str, x, y, **kw) -> float:
 def _positions(pairs, n: int) -> tuple[np.ndarray, np.ndarray] | None:
     if pairs is None:
         return None
+    if len(pairs) != 2:
+        raise ValueError(f"pairs: wanted two rows of ints, got {len(pairs)}")
     a, b = (np.asarray(each) for each in pairs)
-    if a.ndim != 1 or a.shape != b.shape or not a.size or a.dtype.kind + b.dtype.kind != "ii":
+    kinds = {a.dtype.kind, b.dtype.kind}
+    if a.ndim != 1 or a.shape != b.shape or not a.size or not kinds <= {"i", "u"}:
         raise ValueError(f"pairs: wanted two rows of ints of the same length, got shapes {a.shape} "
                          f"and {b.shape}, {a.dtype} and {b.dtype}")
     if min(a.min(), b.min()) < 0 or max(a.max(), b.max()) >= n:
@@ -487,42 +494,43 @@ def _positions(pairs, n: int) -> tuple[np.ndarray, np.ndarray] | None:
 def _similarities(name: str, features: list, labels: list[str], pairs: Pairs = None,
                   **kw) -> np.ndarray:
     checks.nearest(name, INVARIANCES, "measure")
-    of_all = _OF_ALL[name]
-    if name == "wcka":
-        features, kw = [_as_chain(f, **kw) for f in features], {}
     if unknown := [k for k in kw if k not in _OPTIONS[name]]:
         raise TypeError(f"{name} takes no {', '.join(unknown)}")
+    if name == "wcka":
+        features, kw = [_as_chain(f, **kw) for f in features], {}
     if name == "dcka" and "inputs" not in kw:
         raise TypeError("dcka needs the probes: inputs=(n, p) array")
-    return of_all(_checked(features, labels), pairs, **kw)
+    return _OF_ALL[name](_checked(features, labels), pairs, **kw)
 
 
 # ------------------------------------------------------------------------------- of all pairs
 
 
 def _cka(features: Features, pairs: Pairs, dtype: torch.dtype = torch.float64) -> np.ndarray:
+    if dtype not in (torch.float32, torch.float64):
+        raise ValueError(f"dtype: wanted torch.float32 or torch.float64, got {dtype}")
     return _normalised(*squared_norms(represented(features, dtype=dtype), pairs), pairs)
 
 
-def _unbiased_cka(features: Features, pairs: Pairs,
-                  dtype: torch.dtype = torch.float64) -> np.ndarray:
-    return _minibatch_cka(features, pairs, _rows(features), dtype)
+def _unbiased_cka(features: Features, pairs: Pairs) -> np.ndarray:
+    return _minibatch_cka(features, pairs, _at_least_4(_rows(features)))
 
 
-def _minibatch_cka(features: Features, pairs: Pairs, batch_size: int = 256,
-                   dtype: torch.dtype = torch.float64) -> np.ndarray:
-    n = _rows(features)
-    if not batch_size >= 1:
-        raise ValueError(f"batch_size: wanted at least 4, got {batch_size}")
-    batches = pieces(n, int(batch_size))
-    if (least := min(b.stop - b.start for b in batches)) < 4:
-        raise ValueError(f"the unbiased criterion wants at least 4 rows; of {n} rows in batches of "
-                         f"{batch_size} one has {least}")
+def _at_least_4(rows: int, where: str = "") -> int:
+    if rows < 4:
+        raise ValueError(f"the unbiased criterion wants at least 4 rows, got {rows}{where}")
+    return rows
+
+
+def _minibatch_cka(features: Features, pairs: Pairs, batch_size: int = 256) -> np.ndarray:
+    if batch_size != int(batch_size) or batch_size < 4:
+        raise ValueError(f"batch_size: wanted a whole number from 4 on, got {batch_size}")
+    batches = pieces(_rows(features), int(batch_size))
+    _at_least_4(batches[-1].stop - batches[-1].start, " in the last batch")
     values, selves = 0.0, 0.0
-    scales = [float(torch.maximum(f.amax(), -f.amin())) or 1.0 for f in features.values()]
+    scales = [Representation(f, label).scale for label, f in features.items()]
     for batch in batches:  # all in one scale: the criteria are added up
-        models = represented({label: f[batch] for label, f in features.items()}, dtype=dtype,
-                             scales=scales)
+        models = represented({label: f[batch] for label, f in features.items()}, scales=scales)
         of_pairs, own = _unbiased_criteria(models, pairs)
         values, selves = values + of_pairs, selves + own
     return _normalised(values, selves, pairs, lowest=-1)
@@ -552,15 +560,14 @@ def _rbf_cka(features: Features, pairs: Pairs, sigma: float = 1.0) -> np.ndarray
 
 
 def _relu_cka(features: Features, pairs: Pairs) -> np.ndarray:
-    if _rows(features) < 4:
-        raise ValueError(f"the unbiased criterion wants at least 4 rows, got {_rows(features)}")
-    models = [_of_unit_columns(m) for m in represented(features)]
+    _at_least_4(_rows(features))
+    models = [_of_unit_columns(Representation(f, label)) for label, f in features.items()]
     return _by_kernels(kernels.maximum(models), pairs, lowest=-1)
 
 
 def _by_kernels(of_models: list, pairs: Pairs, lowest: float = 0) -> np.ndarray:
-    result = kernels.kernel_products(of_models)
-    return _normalised(result if pairs is None else result[pairs], np.diag(result), pairs, lowest)
+    result, selves = kernels.kernel_products(of_models)
+    return _normalised(result if pairs is None else result[pairs], selves, pairs, lowest)
 
 
 def _dcka(features: Features, pairs: Pairs, inputs, psd: bool = True) -> np.ndarray:
@@ -573,14 +580,12 @@ def _dcka(features: Features, pairs: Pairs, inputs, psd: bool = True) -> np.ndar
         return _normalised(*squared_norms(models, pairs), pairs)
     # <K - alpha K0, L - beta K0> needs no eigenvalues: it is the partial correlation of CKAs.
     values, selves = squared_norms(models, pairs)
-    c = _normalised(values, selves, pairs)
-    with np.errstate(invalid="ignore", divide="ignore"):  # dead models are NaN, and were warned of
-        share = np.array([float(confounder.project(m)[1]) for m in models]) / np.sqrt(selves)
+    inside = np.array([float(confounder.project(m)[1]) for m in models])
+    share = inside / np.sqrt(np.where(selves > 0, selves, 1))
     rest = np.sqrt(np.clip(1 - share**2, 0, None))
-    least = max(map(tolerance, features.values()))
-    _warn_of(rest**2 < least)
-    rest[rest**2 < least] = np.nan  # nothing left but rounding
-    a, b = _pairs(pairs, len(models))
+    selves[rest**2 < list(map(tolerance, features.values()))] = 0  # nothing left but rounding
+    c, (a, b) = _normalised(values, selves, pairs), _pairs(pairs, len(models))
+    rest[selves <= 0] = np.nan
     return np.clip((c - share[a] * share[b]) / (rest[a] * rest[b]), -1, 1)
 
 
@@ -589,7 +594,8 @@ def _procrustes(features: Features, pairs: Pairs) -> np.ndarray:
 
 
 def _relu_procrustes(features: Features, pairs: Pairs) -> np.ndarray:
-    models = [_of_unit_columns(m) for m in represented(features, centred=False)]
+    models = [_of_unit_columns(Representation(f, label, centred=False))
+              for label, f in features.items()]
 
     def best(i: int, j: int) -> float:
         cosines = products([models[i]], [models[j]])[0, :, 0].cpu().numpy()
@@ -600,26 +606,30 @@ def _relu_procrustes(features: Features, pairs: Pairs) -> np.ndarray:
 
 
 def _of_unit_columns(model: Representation) -> Representation:
+    model.scale = model.sizes  # of each column by itself: no square overflows or underflows
     x = model.rows()
-    x = x / x.abs().amax(0) if model.d else x  # first, so that no square underflows
     return Given(x / torch.linalg.norm(x, dim=0))
 
 
-def _mean_cca(features: Features, pairs: Pairs, variance: float | None = None) -> np.ndarray:
-    bases = [Given(u) for u, _ in _bases(features, variance)]
-    ranks = np.array([float(b.d) for b in bases])
-    values, _ = nuclear_norms(bases, pairs)
-    return _normalised(values, ranks, pairs, together=np.minimum)
+def _mean_cca(features: Features, pairs: Pairs) -> np.ndarray:
+    return _mean_correlations(_bases(features), pairs)
 
 
 def _svcca(features: Features, pairs: Pairs, variance: float = 0.99) -> np.ndarray:
     if not 0 < variance <= 1:
         raise ValueError(f"variance: wanted a share in (0, 1], got {variance}")
-    return _mean_cca(features, pairs, variance)
+    return _mean_correlations(_bases(features, variance), pairs)
+
+
+def _mean_correlations(bases: list[tuple[Tensor, Tensor]], pairs: Pairs) -> np.ndarray:
+    models = [Given(u) for u, _ in bases]
+    values, _ = nuclear_norms(models, pairs)
+    ranks = np.array([float(m.d) for m in models])
+    return _normalised(values, ranks, pairs, together=np.minimum)
 
 
 def _pwcca(features: Features, pairs: Pairs) -> np.ndarray:
-    bases = _bases(features, None)
+    bases = _bases(features)
 
     def both(i: int, j: int) -> tuple[float, float]:
         (u, loads), (v, others) = bases[i], bases[j]
@@ -631,18 +641,18 @@ def _pwcca(features: Features, pairs: Pairs) -> np.ndarray:
     return _normalised(_one_by_one(both, live, pairs), live, pairs)
 
 
-def _bases(features: Features, variance: float | None) -> list[tuple[Tensor, Tensor]]:
+def _bases(features: Features, variance: float = 1) -> list[tuple[Tensor, Tensor]]:
     """Orthonormal basis U (n, rank) of each, and what of the units lies in it, U'X (rank, d).
 
-    With `variance`, of the leading principal components that hold this share.
+    Of the leading principal components that hold this share of the variance.
     """
     result = []
     for model in represented(features):
         q, r = torch.linalg.qr(model.rows())
         u, s, v = torch.linalg.svd(r, full_matrices=False)
-        least = max(model.n, model.d) * torch.finfo(model.values.dtype).eps
+        least = max(tolerance(model.values), max(model.n, model.d) * torch.finfo(r.dtype).eps)
         rank = int((s > least * s.amax()).sum()) if model.d else 0
-        if variance is not None and rank:
+        if variance < 1 and rank:
             held = s.square().cumsum(0) / s.square().sum()
             rank = min(rank, int((held < variance * (1 - _ROUNDING)).sum()) + 1)
         result.append((q @ u[:, :rank], s[:rank, None] * v[:rank]))
@@ -677,9 +687,12 @@ def _normalised(values: np.ndarray, selves: np.ndarray, pairs: Pairs, lowest: fl
 
 def _warn_of(dead: np.ndarray) -> None:
     if dead.any():
+        frame, level = sys._getframe(1), 2
+        while frame.f_globals.get("__package__") == __package__ and frame.f_back:
+            frame, level = frame.f_back, level + 1  # who called this package
         warnings.warn(f"{dead.sum()} of {dead.size} representations have no variance left (a dead "
                       f"layer, or nothing but the inputs): they have no similarity, NaN",
-                      RuntimeWarning, stacklevel=5)
+                      RuntimeWarning, stacklevel=level)
 
 
 # ------------------------------------------------------------------------------- features
@@ -717,3 +730,4 @@ _OF_ALL: dict[str, Callable] = {
     "relu_procrustes": _relu_procrustes, "relu_cka": _relu_cka,
 }
 _OPTIONS = {name: [*inspect.signature(of_all).parameters][2:] for name, of_all in _OF_ALL.items()}
+_OPTIONS["wcka"] = [*inspect.signature(chain).parameters][1:]
