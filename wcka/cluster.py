@@ -38,7 +38,7 @@ def workers(scheduler: str, shared: Path) -> Iterator[None]:
     try:
         from distributed import Client
     except ImportError as error:
-        raise ImportError("a scheduler needs Dask: pip install 'wcka[cluster]'") from error
+        raise ImportError("a scheduler needs Dask: pip install dask distributed") from error
     try:
         client = Client(scheduler, timeout=_PATIENCE)
     except (OSError, TimeoutError, ValueError) as error:

@@ -1,6 +1,6 @@
 """Other libraries for the same measures, called on the same arrays; none is needed to use this one.
 
-They come with ``pip install wcka[peers]``; what is not installed is left out. Where a library's
+They come with the extra ``peers``; what is not installed is left out. Where a library's
 public class wants networks and data loaders, its arithmetic is called directly.
 """
 
