@@ -39,7 +39,7 @@ from myst_nb import glue
 
 import wcka
 from wcka import claims, data, figures
-from wcka.cache import cached, run
+from wcka.cache import cached
 from wcka.calibration import calibration
 from wcka.chain import chains
 from wcka.claims import say
@@ -48,6 +48,7 @@ from wcka.probes import PROBES, probe
 from wcka.similarity import MEASURES, NO_PSD
 from wcka.statistics import mean_over_pairs, overlap
 from wcka.training import trained
+from wcka.units import run
 
 figures.style()
 

@@ -41,7 +41,7 @@ from torch import nn
 
 import wcka
 from wcka import benchmark, claims, data, figures, symmetry, uses
-from wcka.cache import cached, run
+from wcka.cache import cached
 from wcka.calibration import calibration
 from wcka.chain import chains
 from wcka.checks import distinct, nearest, within
@@ -53,6 +53,7 @@ from wcka.similarity import MEASURES, compare
 from wcka.skeleton import NotLinear
 from wcka.statistics import ceilings, compare_by_factor, overlap, r_by_factor
 from wcka.training import trained
+from wcka.units import run
 
 figures.style()
 

@@ -14,11 +14,11 @@ from conftest import ARCHITECTURE
 
 import wcka
 from wcka import corruptions, data
-from wcka.cache import run
 from wcka.calibration import calibration
 from wcka.population import initialise
 from wcka.similarity import MEASURES, NO_PSD
 from wcka.training import trained
+from wcka.units import run
 
 RANDOM = {"architecture": ARCHITECTURE, "seeds": [0, 1, 2]}
 TRAJECTORY = {"architecture": {**ARCHITECTURE, "widths": [784, 8, 3]}, "seeds": [4],
@@ -58,22 +58,28 @@ def test_consecutive_pairs_are_those_of_the_checkpoints_compared():
     assert rows.a.tolist() == list(range(12)) and rows.b.tolist() == list(range(1, 13))
 
 
-def test_run_stacks_units_in_order_and_in_other_processes():
-    table = run(calibration, [
+def test_run_stacks_units_in_order_from_other_processes_into_the_folder_of_this_one(
+        tmp_path, monkeypatch):
+    stripe, clean = (
         {"ensembles": {"random": RANDOM}, "probe_name": name, "samples": 20, "draw": 0, "layer": 4,
          "measures": ["cka"], "dataset": "mnist", "classes": [0, 1, 2]}
-        for name in ("stripe", "clean")], jobs=2)
-    assert table["probe"].tolist() == ["stripe"] * 3 + ["clean"] * 3
-    alone = run(calibration, [
-        {"ensembles": {"random": RANDOM}, "probe_name": "clean", "samples": 20, "draw": 0,
-         "layer": 4, "measures": ["cka"], "dataset": "mnist", "classes": [0, 1, 2]}], jobs=1)
-    np.testing.assert_allclose(table.similarity[3:], alone.similarity, atol=1e-12)
+        for name in ("stripe", "clean"))
+    tables = []
+    for name in ("one", "other"):  # the processes of the first run do the second, too
+        monkeypatch.setenv("WCKA_CACHE", str(tmp_path / name))
+        tables.append(run(calibration, [stripe, clean], jobs=2))
+        assert len(list((tmp_path / name).glob("calibration-*"))) == 2
+    pd.testing.assert_frame_equal(*tables, check_exact=True)
+    assert tables[0]["probe"].tolist() == ["stripe"] * 3 + ["clean"] * 3
+    monkeypatch.setenv("WCKA_CACHE", str(tmp_path / "alone"))
+    alone = run(calibration, [clean], jobs=1)
+    np.testing.assert_allclose(tables[0].similarity[3:], alone.similarity, atol=1e-12)
 
 
 SCRIPT = """
 import time
 import pandas as pd
-from wcka import cache
+from wcka import cache, units
 
 @cache.cached
 def slow(i):
@@ -81,7 +87,7 @@ def slow(i):
     open(f"{i}.computed", "a").write("x")
     return pd.DataFrame({"i": [i], "square": [i * i]})
 
-cache.run(slow, [{"i": i} for i in range(8)], jobs=1).to_csv("table.csv", index=False)
+units.run(slow, [{"i": i} for i in range(8)], jobs=1).to_csv("table.csv", index=False)
 """
 
 

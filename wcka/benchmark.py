@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .attacks import BY_GRADIENT
-from .cache import cached, run
+from .cache import cached
 from .chain import chain, chains
 from .checks import nearest
 from .functional import collapsed, pairwise_agreement
@@ -18,6 +18,7 @@ from .population import Population, Transfer
 from .probes import inputs, kind, labelled
 from .similarity import ACTIVATION_MEASURES, MEASURES, Confounder, compare
 from .training import features, frozen, trained
+from .units import run
 
 FACTORS = ("epoch", "seed", "architecture", "strategy")  # in the order of the paper's figures
 
@@ -73,7 +74,7 @@ def grid(models: Sequence[dict], probes: Sequence[str], layer: str, samples: int
         activation measures see, and "attacked", how many are attacked, drawn at random (None for
         all of them).
     jobs, scheduler
-        As in ``cache.run``.
+        As in ``units.run``.
 
     Returns
     -------

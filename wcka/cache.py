@@ -1,7 +1,6 @@
 """Results on disk: computed once for each set of arguments and each state of the code."""
 
 import ast
-import contextlib
 import functools
 import hashlib
 import inspect
@@ -9,17 +8,14 @@ import json
 import os
 import time
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 
-import joblib
 import pandas as pd
 import platformdirs
 import safetensors.torch
 from torch import Tensor
-from tqdm import tqdm
 
-from .cluster import alone, workers
 from .population import Population
 
 _PACKAGE = Path(__file__).parent
@@ -29,7 +25,8 @@ _READERS = {".safetensors": Population.load, ".parquet": pd.read_parquet,
 
 def root() -> Path:
     """Folder of cached results: ``WCKA_CACHE``, else ``results`` in the user's cache directory."""
-    return Path(os.environ.get("WCKA_CACHE") or platformdirs.user_cache_path("wcka") / "results")
+    root = os.environ.get("WCKA_CACHE") or platformdirs.user_cache_path("wcka") / "results"
+    return Path(root).expanduser().absolute()
 
 
 def cached(function: Callable) -> Callable:
@@ -73,48 +70,6 @@ def cached(function: Callable) -> Callable:
 
     wrapper.kept = kept
     return wrapper
-
-
-def run(unit: Callable[..., pd.DataFrame], arguments: Iterable[dict], jobs: int = -1,
-        description: str = "units", scheduler: str = "") -> pd.DataFrame:
-    """Compute units of work on several processes and stack their tables in the order given.
-
-    Each unit is a function cached on disk, so a run that was killed goes on where it was.
-
-    Parameters
-    ----------
-    unit : function
-        A ``cached`` function that returns a table.
-    arguments : iterable of dict
-        Keyword arguments of each unit.
-    jobs : int
-        Number of processes; -1 for one a core, 1 to stay in this one.
-    description : str
-        What the progress bar says.
-    scheduler : str
-        Address of a Dask scheduler whose workers take the place of processes, see ``cluster``.
-
-    Returns
-    -------
-    DataFrame
-        Its ``attrs["seconds"]`` is what all units took together when they were computed.
-    """
-    arguments = list(arguments)
-    if all(unit.kept(**each) for each in arguments):
-        jobs, scheduler = 1, ""  # reading needs no other processes
-    place = workers(scheduler, root()) if scheduler else contextlib.nullcontext()
-    with place, warnings.catch_warnings():  # memory that a worker keeps for its next unit: no leak
-        warnings.filterwarnings("ignore", "A worker stopped", UserWarning)
-        units = (joblib.delayed(alone)(unit, **each) if scheduler else joblib.delayed(unit)(**each)
-                 for each in arguments)
-        tables = joblib.Parallel(n_jobs=jobs, return_as="generator", batch_size=1)(units)
-        shown = list(tqdm(tables, total=len(arguments), desc=description, leave=False))
-    seconds = sum(table.attrs["seconds"] for table in shown)
-    for table in shown:
-        table.attrs.clear()  # pandas keeps them only where all are the same
-    together = pd.concat(shown, ignore_index=True) if shown else pd.DataFrame()
-    together.attrs["seconds"] = seconds
-    return together
 
 
 def _write(stem: Path, result) -> None:

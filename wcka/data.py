@@ -147,12 +147,17 @@ def inputs(images: np.ndarray, device: str | torch.device = "cpu") -> torch.Tens
     return torch.tensor(images.reshape(-1, 784), device=device).float() / 255
 
 
-def fetch(dataset: str = "mnist") -> Path:
-    """Make sure that the raw files of a data set are in the cache, and return their folder.
+def root() -> Path:
+    """Folder of the data sets: ``WCKA_DATA``, else ``data`` in the user's cache directory."""
+    root = os.environ.get("WCKA_DATA") or platformdirs.user_cache_path("wcka") / "data"
+    return Path(root).expanduser().absolute()
 
-    The cache is the folder ``WCKA_DATA``, else ``data`` in the user's cache directory. Each file
-    is checked against its md5; one that is missing, or refused with a warning, is fetched from the
-    first source that delivers it intact. Several processes may do this at once.
+
+def fetch(dataset: str = "mnist") -> Path:
+    """Make sure that the raw files of a data set are in ``root()``, and return their folder.
+
+    Each file is checked against its md5; one that is missing, or refused with a warning, is
+    fetched from the first source that delivers it intact. Several processes may do this at once.
 
     Raises
     ------
@@ -230,8 +235,7 @@ def _listed(faults: dict[str, str]) -> str:
 
 
 def _folder(dataset: str) -> Path:
-    root = os.environ.get("WCKA_DATA") or platformdirs.user_cache_path("wcka") / "data"
-    return Path(root).expanduser().absolute() / DATASETS[dataset].name / "raw"
+    return root() / DATASETS[dataset].name / "raw"
 
 
 @lru_cache(maxsize=4)  # both splits of both data sets, 110 MB

@@ -86,7 +86,7 @@ class _Deconfounded(Representation):
     def __init__(self, model: Representation, a: Tensor, confounder: Confounder, b: Tensor):
         self.model, self.a, self.confounder, self.b = model, a, confounder, b
         self.values, self.dtype, self.kept = model.values, model.dtype, None
-        self.n, self.d, self.scale = model.n, a.shape[1], 1.0
+        self.n, self.d = model.n, a.shape[1]
 
     def rows(self, part: slice = slice(None)) -> Tensor:
         if self.kept is not None:

@@ -9,7 +9,7 @@ import resource
 import subprocess
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from importlib import import_module, metadata
 from pathlib import Path
@@ -32,13 +32,15 @@ class Peer(NamedTuple):
     measure : str
         The name in ``similarity.INVARIANCES`` of what it computes.
     of_pair : function
-        (x, y) float64 Tensors (n, d), and keywords of the measure, to a float.
+        (x, y) Tensors (n, d), and keywords of the measure, to a float.
     of_all : function, optional
         A list of Tensors to an array (N, N), where the library has a way for many at once.
     tolerance : float
         What its values may differ by from this project's.
     why : str
         Why they differ.
+    single : bool
+        It computes in float32; otherwise in float64.
     """
 
     package: str
@@ -47,6 +49,11 @@ class Peer(NamedTuple):
     of_all: Callable[[list[Tensor]], np.ndarray] | None = None
     tolerance: float = 1e-9
     why: str = ""
+    single: bool = False
+
+    def given(self, features: Iterable[Tensor]) -> list[Tensor]:
+        """Features in the precision that it computes in."""
+        return [f.float() if self.single else f.double() for f in features]
 
     @property
     def version(self) -> str:
@@ -54,7 +61,7 @@ class Peer(NamedTuple):
         return metadata.version(self.package)
 
 
-_SINGLE = "computes in float32"
+_IN_SINGLE = {"tolerance": 1e-4, "why": "computes in float32", "single": True}
 
 
 def available() -> tuple[list[Peer], list[str]]:
@@ -84,25 +91,20 @@ def _ckatorch(core) -> list[Peer]:
 
 
 def _pytorch_cka(cka) -> list[Peer]:
-    def of_all(features):
-        features = [f.float() for f in features]
-        return cka.cka_from_features(features, features).numpy()
-
-    return [Peer("pytorch-cka", "unbiased_cka",
-                 lambda x, y: float(cka.cka_from_features(x.float(), y.float())), of_all, 1e-4,
-                 _SINGLE)]
+    return [Peer("pytorch-cka", "unbiased_cka", lambda x, y: float(cka.cka_from_features(x, y)),
+                 lambda features: cka.cka_from_features(features, features).numpy(), **_IN_SINGLE)]
 
 
 def _torch_cka(torch_cka) -> list[Peer]:
     self = _without_networks(torch_cka.CKA)
 
     def of_pair(x, y):
-        k, m = (z @ z.T for z in (x.float(), y.float()))
+        k, m = (z @ z.T for z in (x, y))
         k.fill_diagonal_(0)
         m.fill_diagonal_(0)
         return self._HSIC(k, m) / (self._HSIC(k, k) * self._HSIC(m, m))**0.5
 
-    return [Peer("torch_cka", "unbiased_cka", of_pair, None, 1e-4, _SINGLE)]
+    return [Peer("torch_cka", "unbiased_cka", of_pair, **_IN_SINGLE)]
 
 
 def _simtorch(simtorch) -> list[Peer]:
@@ -111,21 +113,19 @@ def _simtorch(simtorch) -> list[Peer]:
     cka, rotation = (_without_networks(c) for c in (simtorch.CKA, Procrustes))
 
     def kernels(x, y):
-        return [(u := cka._normalize(z.float())) @ u.T for z in (x, y)]
+        return [(u := cka._normalize(z)) @ u.T for z in (x, y)]
 
     def dcka(x, y, inputs, psd=True):
         self = _without_networks(simtorch.DeltaCKA, remove_negative_eig=psd)
-        return float(self.linear_CKA(*kernels(x, y), inputs.float())[0])
+        return float(self.linear_CKA(*kernels(x, y), inputs.to(x))[0])
 
     return [
-        Peer("simtorch", "cka", lambda x, y: float(cka.linear_CKA(*kernels(x, y))), None, 1e-4,
-             _SINGLE),
+        Peer("simtorch", "cka", lambda x, y: float(cka.linear_CKA(*kernels(x, y))), **_IN_SINGLE),
         Peer("simtorch", "dcka", dcka, None, 5e-3,
              "computes in float32, with an intercept and uncentred inputs; its own default leaves "
-             "out the PSD step, here it is on"),
-        Peer("simtorch", "procrustes",
-             lambda x, y: 1 - float(rotation.procrustes_dist(x.float(), y.float())), None, 1e-4,
-             "computes in float32; gives 1 minus this"),
+             "out the PSD step, here it is on", single=True),
+        Peer("simtorch", "procrustes", lambda x, y: 1 - float(rotation.procrustes_dist(x, y)),
+             None, 1e-4, "computes in float32; gives 1 minus this", single=True),
     ]
 
 
@@ -208,8 +208,7 @@ def _peak(package: str, measure: str, count: int, n: int, d: int) -> float:
         call = partial(pairwise, measure, features, **kw)
     else:
         peer, = (p for p in available()[0] if (p.package, p.measure) == (package, measure))
-        single = "float32" in peer.why
-        features = [f if single else f.double() for f in features]
+        features = peer.given(features)
         call = (partial(peer.of_pair, *features, **kw) if count == 2
                 else partial(peer.of_all, features))
     before = _most()

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import pandas as pd
 
 from .benchmark import LAYERS, similarity_on, weights
-from .cache import run
 from .similarity import ACTIVATION_MEASURES, MEASURES, NO_PSD, UNCENTRED
 from .statistics import demeaned, r_by_factor
+from .units import run
 
 _SAME = {m: m for m in MEASURES}
 _SEEN = {m: f"{m}, on the probe" for m in ACTIVATION_MEASURES}

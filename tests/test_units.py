@@ -11,8 +11,7 @@ import pandas as pd
 import pytest
 from test_grid import ARGUMENTS
 
-from wcka import benchmark, cluster
-from wcka.cache import run
+from wcka import benchmark, units
 
 dask, distributed = pytest.importorskip("dask"), pytest.importorskip("distributed")
 
@@ -61,15 +60,19 @@ def test_a_worker_is_killed_and_the_table_is_the_same_to_the_last_bit(
     assert files == {path.name for path in Path(os.environ["WCKA_CACHE"]).iterdir()}
 
 
-def test_workers_must_see_the_same_folder_and_the_same_code(two_workers, tmp_path_factory,
-                                                            monkeypatch):
-    elsewhere = tmp_path_factory.mktemp("elsewhere")
-    for words in (r"does not see the folder .*elsewhere.*WCKA_CACHE", "another version of wcka"):
-        with (pytest.raises(RuntimeError, match=words),
-              cluster.workers(two_workers.scheduler_address, elsewhere)):
-            pass
-        monkeypatch.setattr(cluster, "_seen", lambda token: (True, str(os.getpid()), "0.0"))
-    assert not list(elsewhere.iterdir())
+def test_workers_must_see_the_same_folders_and_have_the_same_code(two_workers, folder,
+                                                                  monkeypatch):
+    here, seen = os.getpid(), units._seen
+    for elsewhere, words in (
+            ((set(), "", ""), r"folder of WCKA_CACHE \(.*set it to one"),
+            (({"WCKA_CACHE"}, "", ""), r"folder of WCKA_DATA \(.*set it to one"),
+            (({"WCKA_CACHE", "WCKA_DATA"}, "", "0.0"), r"version of wcka or of PyTorch \(0.0")):
+        monkeypatch.setattr(units, "_seen", lambda needed, there=elsewhere: (
+            seen(needed) if os.getpid() == here else there))
+        with pytest.raises(RuntimeError, match=words):
+            units.run(benchmark._fit, [{"model": ARGUMENTS[0][0]}],
+                      scheduler=two_workers.scheduler_address)
+    assert not list(folder.iterdir())
 
 
 def test_every_chapter_with_units_of_work_hands_them_to_the_scheduler():
@@ -84,9 +87,9 @@ def test_every_chapter_with_units_of_work_hands_them_to_the_scheduler():
 
 
 def test_no_scheduler_is_said_before_any_work(monkeypatch, folder):
-    monkeypatch.setattr(cluster, "_PATIENCE", 1)
+    monkeypatch.setattr(units, "_PATIENCE", 1)
     with pytest.raises(RuntimeError, match=r"no Dask scheduler at tcp:"):
-        run(benchmark._fit, [{"model": ARGUMENTS[0][0]}], scheduler="tcp://127.0.0.1:9")
+        units.run(benchmark._fit, [{"model": ARGUMENTS[0][0]}], scheduler="tcp://127.0.0.1:9")
     assert not list(folder.iterdir())
 
 
@@ -101,4 +104,4 @@ def test_the_job_of_the_page_on_clusters_starts_workers_of_one_thread(monkeypatc
     job = names["cluster"].job_script()
     names["cluster"].close()
     assert isinstance(names["cluster"], jobqueue.SLURMCluster)
-    assert "--nthreads 1 " in job and "--nworkers 16 " in job and "export WCKA_CACHE=" in job
+    assert "--nthreads 1 " in job and "--nworkers 16 " in job and "wcka/.venv/bin/activate" in job

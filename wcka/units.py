@@ -1,0 +1,135 @@
+"""Units of work: on the processes of this machine, or on the workers of a Dask scheduler."""
+
+import hashlib
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from uuid import uuid4
+from warnings import catch_warnings, filterwarnings
+
+import joblib
+import pandas as pd
+import torch
+from tqdm import tqdm
+
+from . import cache, data
+
+_PATIENCE = 60  # seconds to wait for a scheduler, and for its first worker
+
+
+def run(unit: Callable[..., pd.DataFrame], arguments: Iterable[dict], jobs: int = -1,
+        description: str = "units", scheduler: str = "") -> pd.DataFrame:
+    """Compute units of work on several processes and stack their tables in the order given.
+
+    Each unit is a function cached on disk, so a run that was killed goes on where it was. In a
+    process of its own a unit runs on one thread: its numbers are the same to the bit on any number
+    of processes, here or elsewhere.
+
+    Parameters
+    ----------
+    unit : function
+        A ``cache.cached`` function that returns a table.
+    arguments : iterable of dict
+        Keyword arguments of each unit.
+    jobs : int
+        Number of processes; -1 for one a core, 1 to stay in this one.
+    description : str
+        What the progress bar says.
+    scheduler : str
+        Address of a Dask scheduler, such as "tcp://10.0.0.1:8786", whose workers take the place of
+        processes. Units of a worker that dies go to the others.
+
+    Returns
+    -------
+    DataFrame
+        Its ``attrs["seconds"]`` is what all units took together when they were computed.
+
+    Raises
+    ------
+    ImportError
+        For a scheduler where Dask is not installed.
+    RuntimeError
+        Where there is no scheduler at this address, or no worker; where a worker has another
+        version of this package, or does not see the folders of results and data.
+    """
+    arguments = list(arguments)
+    if all(unit.kept(**each) for each in arguments):
+        jobs, scheduler = 1, ""  # reading needs no other processes
+    if jobs == 1 and not scheduler:
+        units = (joblib.delayed(unit)(**each) for each in arguments)
+    else:
+        units = (joblib.delayed(_alone)(unit, each, _folders()) for each in arguments)
+    with _workers(scheduler) if scheduler else nullcontext(), catch_warnings():
+        # It keeps memory for its next unit: no leak.
+        filterwarnings("ignore", "A worker stopped", UserWarning)
+        tables = joblib.Parallel(n_jobs=-1 if scheduler else jobs, return_as="generator",
+                                 batch_size=1)(units)
+        shown = list(tqdm(tables, total=len(arguments), desc=description, leave=False))
+    seconds = sum(table.attrs["seconds"] for table in shown)
+    for table in shown:
+        table.attrs.clear()  # pandas keeps them only where all are the same
+    together = pd.concat(shown, ignore_index=True) if shown else pd.DataFrame()
+    together.attrs["seconds"] = seconds
+    return together
+
+
+def _alone(unit: Callable, arguments: dict, folders: dict[str, str]) -> pd.DataFrame:
+    """A unit in a process that may have started with other folders and more threads."""
+    os.environ.update(folders)
+    torch.set_num_threads(1)
+    return unit(**arguments)
+
+
+def _folders() -> dict[str, str]:
+    return {"WCKA_CACHE": str(cache.root()), "WCKA_DATA": str(data.root())}
+
+
+@contextmanager
+def _workers(scheduler: str) -> Iterator[None]:
+    """Send what joblib runs inside to the workers of a Dask scheduler."""
+    try:
+        from distributed import Client
+    except ImportError as error:
+        raise ImportError("a scheduler needs Dask: pip install dask distributed") from error
+    try:
+        client = Client(scheduler, timeout=_PATIENCE)
+    except (OSError, TimeoutError, ValueError) as error:
+        raise RuntimeError(f"no Dask scheduler at {scheduler}: {error}") from error
+    with client:
+        _check(client)
+        with joblib.parallel_config(backend="dask", wait_for_workers_timeout=_PATIENCE):
+            yield
+
+
+def _check(client) -> None:
+    """Refuse workers that would compute something else, or where nobody finds it."""
+    token = cache.root() / f".seen-{uuid4().hex}"
+    token.parent.mkdir(parents=True, exist_ok=True)
+    token.touch()
+    needed = {"WCKA_CACHE": token, "WCKA_DATA": data.root()}
+    try:
+        client.wait_for_workers(1, timeout=_PATIENCE)
+        found = client.run(_seen, needed)
+    except TimeoutError as error:
+        raise RuntimeError(f"no worker at {client.scheduler.addr}") from error
+    except ImportError as error:
+        raise RuntimeError(f"a worker has no wcka: {error}") from error
+    finally:
+        here = _seen(needed)
+        token.unlink()
+    for worker, there in found.items():
+        if unseen := here[0] - there[0]:  # data that are not here yet: a unit fetches them
+            raise RuntimeError(f"worker {worker} does not see the folder of {min(unseen)} "
+                               f"({_folders()[min(unseen)]}): set it to one that all machines "
+                               f"have under the same path")
+        if there[1:] != here[1:]:
+            raise RuntimeError(f"worker {worker} has another version of wcka or of PyTorch "
+                               f"({there[2]}, here {here[2]}): install the same there")
+
+
+def _seen(needed: dict[str, Path]) -> tuple[set[str], str, str]:
+    """Names of the paths that this process sees; its code; PyTorch's version."""
+    code = cache.source([path.stem for path in Path(__file__).parent.glob("*.py")])
+    return ({name for name, path in needed.items() if path.exists()},
+            hashlib.sha256(code.encode()).hexdigest(), torch.__version__)
