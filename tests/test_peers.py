@@ -3,7 +3,7 @@
 import pytest
 
 import wcka
-from wcka import peers
+from wcka import cli, peers
 
 FOUND, MISSING = peers.available()
 
@@ -46,3 +46,14 @@ def test_what_is_not_installed_is_named(monkeypatch):
     monkeypatch.setitem(peers._PACKAGES, "not-there", ("not_there", lambda module: []))
     found, missing = peers.available()
     assert missing == [*MISSING, "not-there"] and len(found) == len(FOUND)
+
+
+def test_the_chapter_on_cost_does_without_any_of_them(tmp_path, monkeypatch):
+    modules = {module.split(".")[0] for module, _ in peers._PACKAGES.values()}
+    (tmp_path / "sitecustomize.py").write_text(
+        f"import sys\nsys.modules.update(dict.fromkeys({sorted(modules)}))\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    output = tmp_path / "out.ipynb"
+    assert cli.main(["run", "08", "--profile", "smoke", "-o", str(output)]) == 0
+    text = output.read_text()
+    assert ", ".join(peers._PACKAGES) in text and "not measured" in text

@@ -78,7 +78,11 @@ def kernel_products(kernels: Sequence[Kernel]) -> tuple[np.ndarray, np.ndarray]:
 def gaussian(models: Sequence[Representation], sigma: float) -> list[Kernel]:
     """exp(-|x - y|^2 / (2 (sigma m)^2)), m the median distance between two different samples."""
 
+    keep = _fits(models)
+
     def kernel(model: Representation) -> Kernel:
+        above, known = [], {}
+
         def squares(part: slice) -> Tensor:
             x, below = model.rows(slice(part.start, None)), part.stop - part.start
             norms = x.square().sum(1)
@@ -86,14 +90,20 @@ def gaussian(models: Sequence[Representation], sigma: float) -> list[Kernel]:
             result = both.clone().addmm_(x[:below], x.T, alpha=-2)
             return torch.where(result > _SAME * both, result, 0)  # equal samples, but for rounding
 
-        above = [s[np.triu_indices(len(s), 1, s.shape[1])] for s in (
-            squares(part).cpu().numpy() for part in pieces(model.n, _ROWS))]
+        for part in pieces(model.n, _ROWS):
+            strip = squares(part)
+            known.update({part.start: strip} if keep else {})
+            upper = np.triu_indices(len(strip), 1, strip.shape[1])
+            above.append(strip.cpu().numpy()[upper])
         width = 2 * sigma**2 * float(np.median(np.concatenate(above)))
-        if not width:  # most samples are the same: no bandwidth, no kernel
-            return Kernel(model, lambda part: torch.zeros_like(squares(part)), False, keep)
-        return Kernel(model, lambda part: squares(part).div_(-width).exp_(), False, keep)
 
-    keep = _fits(models)
+        def rows(part: slice) -> Tensor:
+            strip = known.pop(part.start) if keep else squares(part)
+            # Where most samples are the same there is no bandwidth, and no kernel.
+            return strip.div_(-width).exp_() if width else strip.zero_()
+
+        return Kernel(model, rows, False, keep)
+
     return [kernel(m) for m in models]
 
 
@@ -102,6 +112,8 @@ def maximum(models: Sequence[Representation]) -> list[Kernel]:
 
     Permuting the units does not change it, nor does rescaling each.
     """
+
+    keep = _fits(models)
 
     def kernel(model: Representation) -> Kernel:
         def largest(part: slice) -> Tensor:
@@ -113,7 +125,6 @@ def maximum(models: Sequence[Representation]) -> list[Kernel]:
 
         return Kernel(model, largest, True, keep)
 
-    keep = _fits(models)
     return [kernel(m) for m in models]
 
 
