@@ -42,6 +42,7 @@ from torch import nn
 import wcka
 from wcka import claims, data, figures, models, similarity, symmetry
 from wcka.chain import linear_layers
+from wcka.checks import distinct, within
 from wcka.claims import say
 from wcka.training import trained
 
@@ -60,6 +61,11 @@ epochs: int = 5  # passes through the training images
 batch_size: int = 128  # images in one step of training
 probes: int = 500  # test images that the activations are taken on
 seed: int = 0  # of the first network; the second has the next one
+
+# %% tags=["hide-input", "checks"]
+data.check(dataset, classes)
+distinct(classes=(classes, 2))
+within(hidden=(hidden, 1, 10000), epochs=(epochs, 1, 1000), batch_size=(batch_size, 1, 60000), probes=(probes, 10, 10000), seed=(seed, 0, 2**31))
 
 # %% [markdown]
 # ## Two networks

@@ -38,17 +38,17 @@ import torch
 from myst_nb import glue
 
 import wcka
-from wcka import claims, data, figures
+from wcka import claims, data, figures, units
 from wcka.cache import cached
 from wcka.calibration import calibration
 from wcka.chain import chains
+from wcka.checks import distinct, nearest, within
 from wcka.claims import say
-from wcka.population import initialise
+from wcka.population import initialise, resolve_device
 from wcka.probes import PROBES, probe
 from wcka.similarity import MEASURES, NO_PSD
 from wcka.statistics import mean_over_pairs, overlap
 from wcka.training import trained
-from wcka.units import run
 
 figures.style()
 
@@ -81,6 +81,25 @@ seed: int = 0  # of the first network, of the corruptions and of the draws of pr
 scheduler: str = ""  # address of a Dask scheduler whose workers do the work, like "tcp://10.0.0.1:8786"; empty for this machine
 device: str = "cpu"  # where networks are trained: "cpu", "cuda", or "auto" for CUDA where there is one
 
+# %% tags=["hide-input", "checks"]
+data.check(dataset, classes)
+data.check(dataset, other_classes)
+resolve_device(device)
+units.check(scheduler)
+probe_names = [name for entry in probe_sets for name in (wcka.CORRUPTIONS if entry == "corruptions" else [entry])]
+for name in probe_names:
+    nearest(name, PROBES, "probe in probe_sets")
+if not {"clean", "fog", "impulse_noise"} <= set(probe_names):
+    raise ValueError(f"probe_sets: the claims need clean, fog and impulse_noise; got {probe_sets}")
+distinct(classes=(classes, 2), other_classes=(other_classes, len(classes)), sample_sizes=(sample_sizes, 1), timing_sizes=(timing_sizes, 3))
+within(hidden=(hidden, 1, 10000), layer=(layer, 1, len(hidden) + 1), networks=(networks, 3, 1000), epochs_before=(epochs_before, 2, 10000),
+       epochs_after=(epochs_after, 2, 10000), batch_size=(batch_size, 1, 60000), learning_rate=(learning_rate, 1e-9, 1),
+       early_epochs=(early_epochs, 2, 10000), sample_sizes=(sample_sizes, 2, 10000), sample_draws=(sample_draws, 1, 1000),
+       timing_sizes=(timing_sizes, 2, 10000), task_networks=(task_networks, 3, 1000), task_epochs=(task_epochs, 1, 1000),
+       timing_runs=(timing_runs, 1, 100000), margin=(margin, 0, 1), seed=(seed, 0, 2**31))
+if len(other_classes) != len(classes):
+    raise ValueError(f"other_classes: wanted {len(classes)}, as many as classes; got {other_classes}")
+
 # %% [markdown]
 # ## What calibration means
 #
@@ -104,27 +123,6 @@ device: str = "cpu"  # where networks are trained: "cpu", "cuda", or "auto" for 
 # whose weights are kept at consecutive epochs. The paper does not state optimiser, learning rate or
 # batch size; we take Adam with the parameters above. Nor does it state the layer whose activations
 # are compared; we take the last hidden one (`layer`).
-
-# %% tags=["hide-input"]
-corruptions = list(wcka.CORRUPTIONS)
-probe_names = [name for entry in probe_sets
-               for name in (corruptions if entry == "corruptions" else [entry])]
-if not {"clean", "fog", "impulse_noise"} <= set(probe_names):
-    raise ValueError(f"probe_sets: the claims need clean, fog and impulse_noise; got {probe_sets}")
-if not set(probe_names) <= set(PROBES):
-    raise ValueError(f"probe_sets: known are {', '.join(PROBES)}; got {probe_sets}")
-for name, value, least in (
-        ("networks", networks, 3), ("task_networks", task_networks, 3),
-        ("epochs_before", epochs_before, 2), ("epochs_after", epochs_after, 2),
-        ("early_epochs", early_epochs, 2), ("timing_runs", timing_runs, 1),
-        ("sample_draws", sample_draws, 1), ("smallest of the sizes", min(sample_sizes + timing_sizes), 2),
-        ("number of timing_sizes", len(set(timing_sizes)), 3), ("classes", len(classes), 2)):
-    if value < least:
-        raise ValueError(f"{name}: wanted at least {least}, got {value}")
-if len(other_classes) != len(classes):
-    raise ValueError(f"other_classes: wanted {len(classes)}, as many as classes; got {other_classes}")
-if not 1 <= layer <= len(hidden) + 1:
-    raise ValueError(f"layer: wanted 1 to {len(hidden) + 1} (the logits), got {layer}")
 
 # %%
 architecture = {"factory": "mlp", "widths": [784, *hidden, len(classes)], "activation": "relu"}
@@ -152,7 +150,7 @@ accuracy.loc[[0, early[-1], converged[0], converged[-1]]].rename("test accuracy"
 
 # %%
 common = {"layer": layer, "dataset": dataset, "classes": classes, "seed": seed}
-table = run(calibration, [
+table = units.run(calibration, [
     {"ensembles": {"random": untrained, "adjacent": {**trajectory, "compared": converged}},
      "probe_name": name, "samples": None, "draw": 0,
      "measures": [*MEASURES, NO_PSD], **common}
@@ -348,7 +346,7 @@ for name, short in (("clean", "clean"), ("fog", "fog"), ("impulse_noise", "impul
 
 # %%
 sizes = sorted({min(n, len(images)) for n in sample_sizes})
-few = run(calibration, [
+few = units.run(calibration, [
     {"ensembles": {"random": untrained}, "probe_name": "clean", "samples": n, "draw": draw,
      "measures": list(MEASURES[:3]), **common}
     for n in sizes for draw in range(sample_draws if n < len(images) else 1)],

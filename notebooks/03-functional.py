@@ -36,10 +36,11 @@ import pandas as pd
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 from myst_nb import glue
 
-from wcka import benchmark, claims, cli, figures
+from wcka import benchmark, claims, cli, data, figures, units
 from wcka.attacks import BY_GRADIENT
 from wcka.checks import distinct, within
 from wcka.claims import interval, say
+from wcka.population import resolve_device
 from wcka.probes import expand, kind
 from wcka.similarity import ACTIVATION_MEASURES, MEASURES
 from wcka.statistics import (
@@ -83,15 +84,18 @@ seed: int = 0  # of the first network, of the corruptions and of the attacks' ra
 scheduler: str = ""  # address of a Dask scheduler whose workers do the work, like "tcp://10.0.0.1:8786"; empty for this machine
 device: str = "cpu"  # where networks are trained: "cpu", "cuda", or "auto" for CUDA where there is one
 
-# %% tags=["hide-input"]
+# %% tags=["hide-input", "checks"]
+data.check(dataset, classes)
+resolve_device(device)
+units.check(scheduler)
 probe_names = expand(probes)
-distinct(architectures=(architectures, 2), strategies=(strategies, 2), seeds=(range(seeds), 3),
+distinct(architectures=(architectures, 2), strategies=(strategies, 2),
          checkpoints=(checkpoints, 2), classes=(classes, 2))
 benchmark.check(strategies, layer, checkpoints, epochs)
 within(train_eps=(train_eps, 0, 1), eps=(eps, 0, 1), noise=(noise, 0, 1), learned=(learned, 0, 1),
        attack_steps=(attack_steps, 1, 1000), train_steps=(train_steps, 1, 1000),
        batch_size=(batch_size, 1, 60000), probe_images=(probe_images, 10, 10000),
-       narrowest_layer=(min(min(a, default=0) for a in architectures), 1, 10000))
+       architectures=(architectures, 1, 10000), seeds=(seeds, 3, 1000), epochs=(epochs, 1, 10000), seed=(seed, 0, 2**31))
 
 # %% [markdown]
 # ## The experiment (figure 2)

@@ -37,12 +37,12 @@ import pandas as pd
 import torch
 from myst_nb import glue
 
-from wcka import benchmark, claims, data, figures
+from wcka import benchmark, claims, data, figures, units
 from wcka.attacks import BY_GRADIENT
 from wcka.cache import cached
 from wcka.checks import distinct, within
 from wcka.claims import interval, say
-from wcka.population import Transfer, extract
+from wcka.population import Transfer, extract, resolve_device
 from wcka.probes import expand
 from wcka.similarity import ACTIVATION_MEASURES, MEASURES
 from wcka.statistics import ceilings, compare_by_factor, demeaned, over_models, r_by_factor
@@ -85,9 +85,12 @@ seed: int = 0  # of the trunk, of the first head, of the draws of images, the co
 scheduler: str = ""  # address of a Dask scheduler whose workers do the work, like "tcp://10.0.0.1:8786"; empty for this machine
 device: str = "cpu"  # where networks are trained: "cpu", "cuda", or "auto" for CUDA where there is one
 
-# %% tags=["hide-input"]
+# %% tags=["hide-input", "checks"]
+data.check(dataset, classes)
+resolve_device(device)
+units.check(scheduler)
 probe_names = expand(probes)
-distinct(heads=(heads, 2), strategies=(strategies, 2), seeds=(range(seeds), 3), classes=(classes, 2),
+distinct(heads=(heads, 2), strategies=(strategies, 2), classes=(classes, 2),
          checkpoints=(checkpoints, 2), control=(control, 1))
 benchmark.check(strategies, layer, checkpoints, epochs)
 if any(head not in heads for head in control):
@@ -98,7 +101,7 @@ within(trunk_epochs=(trunk_epochs, 1, 1000), patience=(patience, 1, 1000),
        train_steps=(train_steps, 1, 1000), attack_steps=(attack_steps, 1, 1000), noise=(noise, 0, 1),
        attacked_images=(attacked_images, 10, 10000), clean_images=(clean_images, 10, 10000),
        probe_images=(probe_images, 10, attacked_images), learned=(learned, 0, 1),
-       narrowest_layer=(min(min(head, default=0) for head in heads), 1, 10000))
+       heads=(heads, 1, 10000), seeds=(seeds, 3, 1000), epochs=(epochs, 1, 10000), seed=(seed, 0, 2**31))
 
 # %% [markdown]
 # ## The trunk

@@ -40,20 +40,19 @@ from myst_nb import glue
 from torch import nn
 
 import wcka
-from wcka import benchmark, claims, data, figures, symmetry, uses
+from wcka import benchmark, claims, data, figures, symmetry, units, uses
 from wcka.cache import cached
 from wcka.calibration import calibration
 from wcka.chain import chains
 from wcka.checks import distinct, nearest, within
 from wcka.claims import say
 from wcka.models import mlp
-from wcka.population import initialise
+from wcka.population import initialise, resolve_device
 from wcka.probes import expand
 from wcka.similarity import MEASURES, compare
 from wcka.skeleton import NotLinear
 from wcka.statistics import ceilings, compare_by_factor, overlap, r_by_factor
 from wcka.training import trained
-from wcka.units import run
 
 figures.style()
 
@@ -90,10 +89,14 @@ seed: int = 0  # of the first network, the draws of images, the corruptions and 
 scheduler: str = ""  # address of a Dask scheduler whose workers do the work, like "tcp://10.0.0.1:8786"; empty for this machine
 device: str = "cpu"  # where networks are trained: "cpu", "cuda", or "auto" for CUDA where there is one
 
-# %% tags=["hide-input"]
+# %% tags=["hide-input", "checks"]
+for name in datasets:
+    data.check(name, classes)
+resolve_device(device)
+units.check(scheduler)
 probe_names = expand(probes)
 distinct(families=(families, 1), datasets=(datasets, 1), classes=(classes, 2), kinds=(kinds, 2),
-         strategies=(strategies, 2), seeds=(range(seeds), 3), checkpoints=(checkpoints, 2), long_run=(long_run, 2))
+         strategies=(strategies, 2), checkpoints=(checkpoints, 2), long_run=(long_run, 2))
 benchmark.check(strategies, layer, checkpoints, epochs)
 sizes = {"channels": channels, "hidden": [hidden], "classes": len(classes)}
 architectures = {"plain": {"factory": "convnet", "kernel": 5, **sizes},
@@ -107,7 +110,8 @@ within(side=(side, 32, 512), train_images=(train_images, 10, 60000), batch_size=
        untrained=(untrained, 3, 1000), long_run=(long_run[0], 1, long_run[-1] - 1), eps=(eps, 0, 1),
        train_eps=(train_eps, 0, 1), noise=(noise, 0, 1), attack_steps=(attack_steps, 1, 1000),
        attacked_images=(attacked_images, 10, 10000), clean_images=(clean_images, attacked_images, 10000),
-       learned=(learned, 0, 1))
+       learned=(learned, 0, 1), channels=(channels, 1, 10000), hidden=(hidden, 1, 10000), seeds=(seeds, 3, 1000),
+       epochs=(epochs, 1, 10000), seed=(seed, 0, 2**31))
 
 # %% [markdown]
 # ## The linear skeleton
@@ -341,7 +345,7 @@ def ensembles(dataset, kind):
 
 
 units = [(d, kind) for d in datasets for kind in kinds]
-found = run(calibration, [
+found = units.run(calibration, [
     {"ensembles": ensembles(d, kind), "probe_name": "clean", "samples": clean_images, "draw": 0,
      "layer": {"last hidden": 1, "logits": 2}[layer], "measures": list(MEASURES), "dataset": d,
      "classes": classes, "seed": seed} for d, kind in units], description="ensembles", scheduler=scheduler)

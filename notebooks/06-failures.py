@@ -35,7 +35,7 @@ import torch
 from myst_nb import glue
 
 import wcka
-from wcka import benchmark, breaking, claims, data, figures, symmetry
+from wcka import benchmark, breaking, claims, data, figures, symmetry, units
 from wcka.checks import distinct, within
 from wcka.claims import interval, say
 from wcka.population import initialise
@@ -71,14 +71,17 @@ kept_images: int = 2000  # training images on which the logits should not change
 seed: int = 0  # of the first network and of all draws
 scheduler: str = ""  # address of a Dask scheduler whose workers do the work, like "tcp://10.0.0.1:8786"; empty for this machine
 
-# %% tags=["hide-input"]
+# %% tags=["hide-input", "checks"]
+data.check(dataset, classes)
+units.check(scheduler)
 probe_names = expand(probes)
-distinct(classes=(classes, 2), widths=(widths, 1), depths=(depths, 1), seeds=(range(seeds), 3),
+distinct(classes=(classes, 2), widths=(widths, 1), depths=(depths, 1),
          checkpoints=(checkpoints, 1), factors=(factors, 2))
 benchmark.check(["standard"], "last hidden", checkpoints, epochs)
 within(train_images=(train_images, 100, 60000), batch_size=(batch_size, 1, 60000), attacked=(attacked, 1, seeds),
-       steps=(steps, 1, 100000), keep=(keep, 0, 1e6), kept_images=(kept_images, 10, train_images), least_factor=(min(factors), 1e-9, 1e9),
-       clean_images=(clean_images, 10, 10000), narrowest=(min(widths + depths), 1, 10000))
+       steps=(steps, 1, 100000), keep=(keep, 0, 1e6), kept_images=(kept_images, 10, train_images), factors=(factors, 1e-9, 1e9),
+       clean_images=(clean_images, 10, 10000), widths=(widths, 1, 10000), depths=(depths, 1, 1000), seeds=(seeds, 3, 1000),
+       epochs=(epochs, 1, 10000), seed=(seed, 0, 2**31))
 if width not in widths:
     raise ValueError(f"width: wanted one of the widths {widths}, got {width}")
 if set(probe_names) & {"fgsm", "ffgsm", "pgd", "trades"}:

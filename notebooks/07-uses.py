@@ -78,8 +78,10 @@ pruned_shapes: list[list[int]] = [[32], [64, 64], [256], [32, 32, 32, 32]]  # hi
 tolerated: float = 0.01  # loss of accuracy that is still no harm
 seed: int = 0  # of the first network and of all draws
 
-# %% tags=["hide-input"]
-distinct(trusted=(range(trusted), 3), pruned=(pruned, 1), bits=(bits, 1), noisy=(noisy, 1), shares=(shares, 3),
+# %% tags=["hide-input", "checks"]
+data.check(dataset, None)
+data.check(other_dataset, None)
+distinct(pruned=(pruned, 1), bits=(bits, 1), noisy=(noisy, 1), shares=(shares, 3),
          pool_shapes=(pool_shapes, 2), pruned_shapes=(pruned_shapes, 2), shown_corruptions=(shown_corruptions, 1))
 for name in shown_corruptions:
     nearest(name, wcka.CORRUPTIONS, "corruption")
@@ -87,8 +89,8 @@ within(train_images=(train_images, 100, 50000), epochs=(epochs, 1, 1000), tuned_
        tuned_images=(tuned_images, 100, 60000 - train_images - chosen_on), batch_size=(batch_size, 1, 60000),
        poisoned=(poisoned, 0, 1), members=(members, 2, pool), pool=(pool, len(pool_shapes), 40), draws=(draws, 10, 100000),
        chosen_on=(chosen_on, 10, 10000), test_images=(test_images, 100, 10000), tolerated=(tolerated, 0, 1),
-       largest_share=(max(shares + pruned), 0, 1), smallest_share=(min(shares + pruned), 0, 1),
-       fewest_bits=(min(bits), 2, 16))
+       shares=(shares, 0, 1), pruned=(pruned, 0, 1), bits=(bits, 2, 16), noisy=(noisy, 0, 1e6), hidden=(hidden, 1, 10000),
+       pool_shapes=(pool_shapes, 1, 10000), pruned_shapes=(pruned_shapes, 1, 10000), trusted=(trusted, 3, 1000), seed=(seed, 0, 2**31))
 
 # %% [markdown]
 # ## Likeness to a trusted model

@@ -72,11 +72,12 @@ trained_networks: int = 50  # networks trained at once, beside a loop
 batch_size: int = 32  # images in one step of training
 seed: int = 0  # of the first network and of all draws
 
-# %% tags=["hide-input"]
+# %% tags=["hide-input", "checks"]
+data.check(dataset, classes)
 distinct(pair_probes=(pair_probes, 3), pair_widths=(pair_widths, 1), models=(models, 3), dcka_probes=(dcka_probes, 2), classes=(classes, 2))
-within(width=(width, 2, 10000), epochs=(epochs, 1, 1000), probes=(probes, 10, 3000), repeats=(repeats, 1, 1000), fewest=(min(pair_probes), 10, 60000),
-       most=(max(pair_probes + dcka_probes + [many_probes]), 10, 60000), narrowest=(min(pair_widths), 2, 10000), patience=(patience, 0, 1e6),
-       trained_networks=(trained_networks, 2, 1000), batch_size=(batch_size, 1, 10000), fewest_models=(min(models), 2, 10000))
+within(width=(width, 2, 10000), epochs=(epochs, 1, 1000), probes=(probes, 10, 3000), repeats=(repeats, 1, 1000), pair_probes=(pair_probes, 10, 60000),
+       dcka_probes=(dcka_probes, 10, 60000), many_probes=(many_probes, 10, 60000), pair_widths=(pair_widths, 2, 10000), patience=(patience, 0, 1e6),
+       trained_networks=(trained_networks, 2, 1000), batch_size=(batch_size, 1, 10000), models=(models, 2, 10000), seed=(seed, 0, 2**31))
 for name, wanted, listed in (("goal_models", goal_models, models), ("width", width, pair_widths), ("probes", probes, pair_probes)):
     if wanted not in listed:
         raise ValueError(f"{name}: wanted one of {listed}, got {wanted}")

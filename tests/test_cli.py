@@ -65,10 +65,10 @@ def test_figures_have_captions_and_alternative_text(path):
 
 @pytest.mark.parametrize("path", CHAPTERS, ids=lambda p: p.stem)
 @pytest.mark.parametrize("profile", ["quick", "smoke", "paper"])
-def test_profiles_name_known_parameters_of_the_right_type(path, profile):
+def test_profiles_name_known_parameters_of_the_right_type_and_range(path, profile):
     known = cli.parameters(path)
     assert all(p.comment for p in known.values())
-    assert set(cli.choose(path, profile, [])) <= set(known)
+    cli.vet(path, cli.choose(path, profile, []))
 
 
 @pytest.mark.parametrize("path", CHAPTERS, ids=lambda p: p.stem)
@@ -103,6 +103,19 @@ def test_bad_calls_are_refused_before_anything_runs(chapter, arguments, words, c
     assert cli.main(arguments) == 2
     assert re.search(words, capsys.readouterr().err)
     assert not cli.BUILD.exists()
+
+
+@pytest.mark.parametrize("path", CHAPTERS, ids=lambda p: p.stem)
+def test_chapters_refuse_every_absurd_value_without_a_kernel(path):
+    """Of each parameter in turn: too small, too large, nothing, nonsense."""
+    absurd = {int: [-7, 10**12], float: [-7.0, 1e12], str: ["nonsense"], bool: []}
+    for name, parameter in cli.parameters(path).items():
+        for value in absurd.get(parameter.type, [[], ["nonsense"], [-7], [[-7]], [[]]]):
+            if isinstance(parameter.type, type) or cli._is_a(value, parameter.type):
+                with pytest.raises(cli.UsageError) as refused:
+                    cli.vet(path, {name: value})
+                    pytest.fail(f"{name} = {value!r} was taken")
+                assert path.stem in str(refused.value)
 
 
 def test_a_run_says_what_ran_and_shows_changed_parameters(chapter):

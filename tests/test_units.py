@@ -80,7 +80,7 @@ def test_every_chapter_with_units_of_work_hands_them_to_the_scheduler():
     for path in (Path(__file__).parents[1] / "notebooks").glob("*.py"):
         nodes = ast.walk(ast.parse(path.read_text()))
         calls = [ast.unparse(node) for node in nodes if isinstance(node, ast.Call)
-                 and ast.unparse(node.func) in ("run", "benchmark.grid")]
+                 and ast.unparse(node.func) in ("units.run", "benchmark.grid")]
         assert all("scheduler=scheduler" in call for call in calls), path
         chapters += bool(calls)
     assert chapters == 5

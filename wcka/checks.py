@@ -33,16 +33,26 @@ def distinct(**values) -> None:
 
 
 def within(**values) -> None:
-    """Refuse numbers outside a range: name=(number, lowest, highest).
+    """Refuse numbers outside a range: name=(number, or list of them, lowest, highest).
 
     Raises
     ------
     ValueError
-        With the name and what was given.
+        With the name and what was given; for an empty list, too.
     """
     for name, (given, low, high) in values.items():
-        if not low <= given <= high:
+        numbers = list(_numbers(given))
+        if not numbers or not all(low <= number <= high for number in numbers):
             raise ValueError(f"{name}: wanted {low} to {high}, got {given}")
+
+
+def _numbers(given):
+    if not isinstance(given, (list, tuple)):
+        yield given
+    else:
+        for each in given:
+            # An empty list among others is no number of the range.
+            yield from _numbers(each) if each != [] else [np.nan]
 
 
 def matrix(values, label: str) -> Tensor:

@@ -203,6 +203,31 @@ def _params_command(arguments) -> None:
         print(f"{p.name}: {kind} = {p.default!r}\n    {p.comment}")
 
 
+def vet(path: Path, values: dict[str, object]) -> None:
+    """Run a chapter's own checks of its parameters, its cell tagged checks, without a kernel.
+
+    Raises
+    ------
+    UsageError
+        With what they say of these values.
+    """
+    names: dict[str, object] = {}
+    for cell in (c for c in jupytext.read(path).cells if c.cell_type == "code"):
+        tags = cell.metadata.get("tags", [])
+        if "checks" in tags:
+            try:
+                exec(cell.source, names)
+            except ValueError as error:
+                raise UsageError(f"chapter {path.stem}: {error}") from None
+            return
+        if "parameters" in tags:
+            names.update({n: p.default for n, p in parameters(path).items()} | values)
+        else:  # nothing that computes or draws
+            body = [node for node in ast.parse(cell.source).body
+                    if isinstance(node, (ast.Import, ast.ImportFrom))]
+            exec(compile(ast.Module(body, []), path.name, "exec"), names)
+
+
 def write_pair(path: Path) -> Path:
     """Write the .ipynb next to a chapter's .py: no outputs, cell ids that never change."""
     notebook = jupytext.read(path)
@@ -332,6 +357,7 @@ def _is_fresh(output: Path, key: str) -> bool:
 def _run_command(arguments) -> None:
     path = find_chapter(arguments.chapter)
     values = choose(path, arguments.profile, arguments.parameters)
+    vet(path, values)
     output = arguments.output or BUILD / "runs" / f"{path.stem}.ipynb"
     print(run_chapter(path, values, arguments.profile, output.absolute()))
 
@@ -341,7 +367,9 @@ def _run_command(arguments) -> None:
 
 def _book_command(arguments) -> None:
     chosen = {path: choose(path, arguments.profile, []) for path in chapters()}
-    data.fetch("mnist")  # what is missing is said now, not minutes into the first chapter
+    for path, values in chosen.items():  # what is wrong or missing is said before the first starts
+        vet(path, values)
+    data.fetch("mnist")
     source = BUILD / "source"
     shutil.rmtree(source, ignore_errors=True)
     shutil.copytree(ROOT / "book", source / "book")

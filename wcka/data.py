@@ -121,14 +121,19 @@ def load(dataset: str = "mnist", split: str = "test",
     DataError
         If the files are not there and no source can provide them.
     """
-    nearest(dataset, list(DATASETS), "dataset")
     nearest(split, list(SPLITS), "split")
-    kept = _classes(classes)
+    kept = check(dataset, classes)
     images, digits = _read(_folder(dataset), dataset, split)
     position = np.full(10, -1, dtype=np.int64)
     position[kept] = range(len(kept))
     labels = position[digits]
     return images[labels >= 0], labels[labels >= 0]  # copies: the cached arrays stay as they are
+
+
+def check(dataset: str, classes: Sequence[int] | None) -> list[int]:
+    """Classes as a list; refuse an unknown data set or class as ``load`` does, without files."""
+    nearest(dataset, list(DATASETS), "dataset")
+    return _classes(classes)
 
 
 def inputs(images: np.ndarray, device: str | torch.device = "cpu") -> torch.Tensor:

@@ -19,10 +19,22 @@ from . import models
 
 
 def resolve_device(device: str) -> torch.device:
-    """Return the named device; "auto" picks CUDA where there is one."""
+    """Return the named device; "auto" picks CUDA where there is one.
+
+    Raises
+    ------
+    ValueError
+        For a name that PyTorch does not know, or CUDA where there is none.
+    """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(device)
+    try:
+        found = torch.device(device)
+    except RuntimeError as error:
+        raise ValueError(f"device: wanted cpu, cuda or auto, got {device!r}") from error
+    if found.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"device: there is no CUDA here, got {device!r}")
+    return found
 
 
 @dataclass(frozen=True, eq=False)

@@ -85,6 +85,18 @@ def _folders() -> dict[str, str]:
     return {"WCKA_CACHE": str(cache.root()), "WCKA_DATA": str(data.root())}
 
 
+def check(scheduler: str) -> None:
+    """Refuse what is no address of a scheduler; empty is this machine.
+
+    Raises
+    ------
+    ValueError
+        With what was given.
+    """
+    if scheduler and "://" not in scheduler:
+        raise ValueError(f"scheduler: wanted tcp://ADDRESS:PORT, got {scheduler!r}")
+
+
 @contextmanager
 def _workers(scheduler: str) -> Iterator[None]:
     """Send what joblib runs inside to the workers of a Dask scheduler."""
