@@ -3,6 +3,7 @@
 SHELL := /bin/bash
 VENV := .venv
 PROFILE := quick
+CONSTRAINTS := constraints.txt
 CHAPTER :=
 ARGS :=
 
@@ -14,18 +15,22 @@ INSTALLED := $(VENV)/.installed
 RUN := $(VENV)/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help book test run lab benchmark pair clean
+.PHONY: help book pdf test run lab benchmark pair links clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 	@echo
-	@echo "PROFILE=$(PROFILE) (quick, smoke, paper) holds for book and run; CHAPTER and ARGS for run."
+	@echo "PROFILE=$(PROFILE) (quick, smoke, paper) holds for book, pdf and run; CHAPTER and ARGS for run."
 
 book: $(INSTALLED)  ## run the chapters that changed and build the html: PROFILE=quick
 	@$(RUN) -m wcka book --profile $(PROFILE)
 
+pdf: $(INSTALLED)  ## the book, and a PDF of it (needs Chromium): PROFILE=quick
+	@$(RUN) -m wcka book --profile $(PROFILE) --pdf
+
 test: $(INSTALLED)  ## run all tests, every chapter at the smoke profile among them
 	@$(RUN) -m ruff check .
+	@$(RUN) -m mypy
 	@$(RUN) -m pytest
 
 run: $(INSTALLED)  ## run one chapter: make run CHAPTER=02 ARGS="-p seed 3"
@@ -33,7 +38,7 @@ run: $(INSTALLED)  ## run one chapter: make run CHAPTER=02 ARGS="-p seed 3"
 	@$(RUN) -m wcka run $(CHAPTER) --profile $(PROFILE) $(ARGS)
 
 lab: $(INSTALLED)  ## open the notebooks in JupyterLab
-	@$(RUN) -m pip install --quiet -c constraints.txt -e '.[lab]'
+	@$(RUN) -m pip install --quiet -c $(CONSTRAINTS) -e '.[lab]'
 	@$(RUN) -m wcka pair
 	@$(RUN) -m jupyterlab notebooks
 
@@ -43,6 +48,9 @@ benchmark: $(INSTALLED)  ## print the ratios of speed that the project promises
 pair: $(INSTALLED)  ## write each chapter's .ipynb from its .py
 	@$(RUN) -m wcka pair
 
+links: book  ## check the book's links to other sites
+	@$(VENV)/bin/jupyter-book build _build/source --builder linkcheck --path-output _build/links
+
 clean:  ## delete what was built (not the environment, the data or the cached results)
 	@rm -rf _build
 
@@ -51,6 +59,6 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@test $$(df -Pk . | awk 'NR == 2 {print $$4}') -gt 8000000 || test -d $(VENV) || { echo 'The environment takes up to 6 GB, and less than 8 GB are free here: make room, then try again.'; exit 1; }
 	@echo "Installing the environment into $(VENV) ($(PYTHON)); a few minutes the first time ..."
 	@"$(PYTHON)" -m venv $(VENV) || { echo 'Python has no venv: install it (Debian: apt-get install python3-venv), then try again.'; exit 1; }
-	@$(RUN) -m pip install --quiet -c constraints.txt -e '.[book,tests,cluster]' 2> $(VENV)/pip.log || { grep -v WARNING $(VENV)/pip.log | tail -n 5; echo 'The packages could not be installed (see above): check the network and the room on the disk, then try again.'; exit 1; }
-	@$(RUN) -m pip install --quiet -c constraints.txt -e '.[peers]' 2> $(VENV)/peers.log || echo 'Some libraries that chapter 8 compares with could not be installed (see $(VENV)/peers.log): it leaves out what is missing.'
+	@$(RUN) -m pip install --quiet -c $(CONSTRAINTS) -e '.[book,tests,cluster]' 2> $(VENV)/pip.log || { grep -v WARNING $(VENV)/pip.log | tail -n 5; echo 'The packages could not be installed (see above): check the network and the room on the disk, then try again.'; exit 1; }
+	@$(RUN) -m pip install --quiet -c $(CONSTRAINTS) -e '.[peers]' 2> $(VENV)/peers.log || echo 'Some libraries that chapter 8 compares with could not be installed (see $(VENV)/peers.log): it leaves out what is missing.'
 	@touch $@

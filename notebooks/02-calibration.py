@@ -642,12 +642,12 @@ results = [
                  f"lowest pair {lowest['dcka']:.4f} on any probe after {converged[0]} epochs; "
                  f"{early_lowest['dcka']:.2f} from epoch 1 to {early[-1]}",
                  claims.verdict(lowest["dcka"] < 0.8)),
-    claims.Claim("Fig. 1a", "The two ensembles overlap for two of the activation measures",
+    claims.Claim("fig. 1a", "The two ensembles overlap for two of the activation measures",
                  "highest untrained against lowest adjacent pair, all probes together: "
                  + ", ".join(f"{named[m]} {highest[m]:.3f} and {lowest[m]:.4f}"
                              for m in activation_measures),
                  claims.verdict((highest > lowest)[activation_measures].sum() >= 2)),
-    claims.Claim("Fig. 1a", "wCKA separates the two ensembles",
+    claims.Claim("fig. 1a", "wCKA separates the two ensembles",
                  f"{highest['wcka']:.3f} at most against {lowest['wcka']:.4f} at least; chance of a "
                  f"pair in the wrong order {pooled_overlap['wcka']:.0f}",
                  claims.verdict(highest["wcka"] < lowest["wcka"])),
@@ -667,7 +667,7 @@ results = [
                  "standard deviation " + ", ".join(f"{widths.loc['dcka', n]:.3f} at {n:,}"
                                                    for n in widths.columns),
                  claims.verdict(widths.loc["dcka"].iloc[0] > widths.loc["dcka"].iloc[-1])),
-    claims.Claim("Fig. 1b", "Calibration improves up to 1,000 probes, then saturates",
+    claims.Claim("fig. 1b", "Calibration improves up to 1,000 probes, then saturates",
                  "; ".join(f"{named[m]} falls by {floors.loc[m].iloc[0] - floors.loc[m, 1000]:.2f} "
                            f"up to 1,000 and by {floors.loc[m, 1000] - floors.loc[m].iloc[-1]:.3f} "
                            f"after" for m in activation_measures) if beyond
@@ -675,28 +675,28 @@ results = [
                  claims.verdict(*[floors.loc[m].iloc[0] - floors.loc[m, 1000] > 0.1
                                   and floors.loc[m, 1000] - floors.loc[m].iloc[-1] < 0.02
                                   for m in activation_measures]) if beyond else "cannot be told"),
-    claims.Claim("Fig. 1c", "Cost of activation measures grows with the probes, that of wCKA does not",
+    claims.Claim("fig. 1c", "Cost of activation measures grows with the probes, that of wCKA does not",
                  f"growth exponents: {listed(pd.Series(exponents))}",
                  claims.verdict(abs(exponents["wcka"]) < 0.1,
                                 *(exponents[m] > 0.1 for m in activation_measures))),
-    claims.Claim("Fig. 1c", "wCKA is consistently cheap, cheaper than the others",
+    claims.Claim("fig. 1c", "wCKA is consistently cheap, cheaper than the others",
                  f"time over wCKA's at {median.columns[-1]:,} probes: "
                  f"{listed(ratios.iloc[:, -1], '.1f')}; cheaper than wCKA: "
                  f"{cheaper_text or 'none of them'}",
                  claims.verdict(*(ratios > 1).to_numpy().ravel())),
-    claims.Claim("Fig. 5", "Fog makes more spurious similarity than impulse noise (Procrustes, CKA)",
+    claims.Claim("fig. 5", "Fog makes more spurious similarity than impulse noise (Procrustes, CKA)",
                  f"Procrustes {means.loc['procrustes', 'fog']:.2f} against "
                  f"{means.loc['procrustes', 'impulse_noise']:.2f}, CKA {means.loc['cka', 'fog']:.2f} "
                  f"against {means.loc['cka', 'impulse_noise']:.2f}",
                  claims.verdict(*(means.loc[m, "fog"] > means.loc[m, "impulse_noise"]
                                   for m in ("procrustes", "cka")))),
-    claims.Claim("Fig. 5", "For dCKA, fog makes more variance than impulse noise",
+    claims.Claim("fig. 5", "For dCKA, fog makes more variance than impulse noise",
                  f"standard deviation {spread.loc['dcka', 'fog']:.3f} against "
                  f"{spread.loc['dcka', 'impulse_noise']:.3f}; without the positive part "
                  f"{spread.loc[NO_PSD, 'fog']:.3f} against "
                  f"{spread.loc[NO_PSD, 'impulse_noise']:.3f}",
                  claims.verdict(spread.loc["dcka", "fog"] > spread.loc["dcka", "impulse_noise"])),
-    claims.Claim("Fig. 5", "dCKA centres on zero under every corruption",
+    claims.Claim("fig. 5", "dCKA centres on zero under every corruption",
                  f"mean within 0.02 of zero for {100 * centred['dcka']:.0f} % of the probe sets, "
                  f"without the positive part for {100 * centred[NO_PSD]:.0f} %",
                  claims.verdict(centred["dcka"] == 1, centred[NO_PSD] == 1)),

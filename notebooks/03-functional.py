@@ -36,7 +36,7 @@ import pandas as pd
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 from myst_nb import glue
 
-from wcka import benchmark, claims, cli, data, figures, units
+from wcka import benchmark, chapters, claims, data, figures, units
 from wcka.attacks import BY_GRADIENT
 from wcka.checks import distinct, within
 from wcka.claims import interval, say
@@ -611,8 +611,8 @@ def work(of):
 
 
 this_run = {name: globals()[name] for name in ("architectures", "strategies", "seeds", "epochs", "checkpoints", "train_steps", "attack_steps", "probes")}
-chapter = cli.find_chapter("03")
-paper = {name: each.default for name, each in cli.parameters(chapter).items()} | cli.choose(chapter, "paper", [])
+chapter = chapters.find("03")
+paper = {name: each.default for name, each in chapters.parameters(chapter).items()} | chapters.choose(chapter, "paper", [])
 here, there = work(this_run), work(paper)
 extrapolated = pd.DataFrame({
     "units here": here.units, "seconds a unit": [seconds["training"], seconds["probes"], seconds["attacks"]] / here.units,
@@ -650,7 +650,7 @@ results_of_claims = [
                  f"Pearson: {claims.found(pearson.loc['epoch'])}. Spearman: {claims.found(spearman.loc['epoch'])}",
                  claims.similar(pearson.loc["epoch"], spearman.loc["epoch"])),
     *claims.strongest_by_factor("3.2, fig. 3", results, later, sensitivity.loc["only networks that have learned"]),
-    claims.significant("Fig. 3", results, later),
+    claims.significant("fig. 3", results, later),
     claims.Claim("3.2", "For different strategies wCKA finds some similarity, the others fail to",
                  f"Pearson: {claims.found(pearson.loc['strategy'])}; measured on the probe: " + ", ".join(
                      f"{figures.NAMES[m]} {value:.2f}" for m, value

@@ -540,7 +540,7 @@ results_of_claims = [
                  "cannot be told" if undecided else claims.verdict(best == 24)),
     *claims.strongest_by_factor("3.3, fig. 4", results, benchmark.FACTORS,
                                 sensitivity.loc["only networks that have learned"]),
-    claims.significant("Fig. 4", results, benchmark.FACTORS),
+    claims.significant("fig. 4", results, benchmark.FACTORS),
     claims.Claim("3.3", "Different strategies lower r less than in networks trained from scratch; strikingly so "
                  "for Procrustes, CKA and dCKA",
                  f"r for strategy, behind the trunk less on pixels: {closer[0]}", closer[1]),

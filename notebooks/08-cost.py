@@ -62,6 +62,7 @@ probes: int = 1000  # images that they see, for all pairs
 pair_probes: list[int] = [1000, 3000, 10000]  # numbers of images for one pair
 pair_widths: list[int] = [32, 100, 1000]  # and numbers of units
 models: list[int] = [10, 100, 300]  # numbers of networks, for all pairs
+chain_widths: list[int] = [32, 128, 512, 2048]  # widths of four hidden layers, for wCKA against the number of parameters
 patience: float = 20.0  # seconds that a library may take for a pair; where it would take longer it is left out
 goal_models: int = 100  # number of networks in the goals
 dcka_probes: list[int] = [500, 1000]  # numbers of images for dCKA beside its peer
@@ -74,9 +75,9 @@ seed: int = 0  # of the first network and of all draws
 
 # %% tags=["hide-input", "checks"]
 data.check(dataset, classes)
-distinct(pair_probes=(pair_probes, 3), pair_widths=(pair_widths, 1), models=(models, 3), dcka_probes=(dcka_probes, 2), classes=(classes, 2))
+distinct(pair_probes=(pair_probes, 3), pair_widths=(pair_widths, 1), models=(models, 3), chain_widths=(chain_widths, 2), dcka_probes=(dcka_probes, 2), classes=(classes, 2))
 within(width=(width, 2, 10000), epochs=(epochs, 1, 1000), probes=(probes, 10, 3000), repeats=(repeats, 1, 1000), pair_probes=(pair_probes, 10, 60000),
-       dcka_probes=(dcka_probes, 10, 60000), many_probes=(many_probes, 10, 60000), pair_widths=(pair_widths, 2, 10000), patience=(patience, 0, 1e6),
+       dcka_probes=(dcka_probes, 10, 60000), many_probes=(many_probes, 10, 60000), pair_widths=(pair_widths, 2, 10000), chain_widths=(chain_widths, 1, 10000), patience=(patience, 0, 1e6),
        trained_networks=(trained_networks, 2, 1000), batch_size=(batch_size, 1, 10000), models=(models, 2, 10000), seed=(seed, 0, 2**31))
 for name, wanted, listed in (("goal_models", goal_models, models), ("width", width, pair_widths), ("probes", probes, pair_probes)):
     if wanted not in listed:
@@ -362,7 +363,22 @@ growth = pd.DataFrame({"in networks (all pairs)": by_models.apply(exponent, axis
                        "in units (one pair)": by_units.apply(exponent, axis=1)}).reindex(by_models.index)
 growth.style.format("{:.1f}", na_rep="–")
 
+# %% [markdown]
+# wCKA needs weights only: its time is that of the chain, which grows with the number of parameters.
+
+# %%
+rows = []
+for units in sorted(chain_widths):
+    shape = {"factory": "mlp", "widths": [784, *4 * [units], len(classes)], "activation": "relu"}
+    one, other = (initialise(shape, [seed + i]).member(0) for i in range(2))
+    rows.append((sum(p.numel() for p in one.parameters()), 1e3 * seconds(wcka.wcka, one, other)))
+by_parameters = pd.DataFrame(rows, columns=["parameters", "milliseconds"], index=sorted(chain_widths)).rename_axis("width of four hidden layers")
+by_parameters.style.format({"parameters": "{:,.0f}", "milliseconds": "{:.1f}"})
+
 # %% tags=["remove-cell"]
+say("growth-parameters", exponent(by_parameters.set_index("parameters").milliseconds), ".1f")
+say("most-parameters", by_parameters.parameters.max() / 1e6, ".1f")
+say("most-parameters-time", by_parameters.milliseconds.max() / 1e3, ".2f")
 for package in ("wcka", "pytorch-cka"):
     of_package = memory[memory.library == package].GB
     say(f"memory-{package}", of_package.iloc[0] if len(of_package) else np.nan, ".2f")
@@ -373,7 +389,8 @@ say("growth-models", growth.loc["wcka", "in networks (all pairs)"], ".1f")
 # %% [markdown]
 # With {glue:text}`most-probes` probes one pair takes {glue:text}`memory-wcka` GB here, {glue:text}`memory-pytorch-cka` GB with
 # pytorch-cka, which holds $n \times n$ kernels, as all of these libraries do. Here the probes are read in pieces, so working memory does not grow with their number: features may stay on disk (`numpy.load(..., mmap_mode="r")`).
-# Time grows like probes to the power {glue:text}`growth-probes`, units {glue:text}`growth-units` and networks {glue:text}`growth-models`.
+# Time grows like probes to the power {glue:text}`growth-probes`, units {glue:text}`growth-units` and networks {glue:text}`growth-models`; that of wCKA like
+# parameters to the power {glue:text}`growth-parameters` between the two largest of these networks.
 #
 # ## dCKA
 #
@@ -569,6 +586,7 @@ some = features_of(min(30, goal_models), len(inputs) - len(inputs) % 4, width)
 upper = np.triu_indices(len(some), 1)
 apart = np.abs(wcka.pairwise("minibatch_cka", some, batch_size=len(inputs) // 4) - wcka.pairwise("unbiased_cka", some))[upper].max()
 biased = np.abs(wcka.pairwise("cka", some) - wcka.pairwise("unbiased_cka", some))[upper].max()
+say("biased-unbiased", biased, ".3f")
 cheapest = all(whole["wcka", 0] < t for (m, n), t in whole.items() if m != "wcka")
 claims.show([
     claims.Claim("abstract, 4", "wCKA is computationally efficient",

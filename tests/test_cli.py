@@ -10,17 +10,17 @@ import pytest
 import yaml
 from jupytext.compare import compare_notebooks
 
-from wcka import claims, cli
+from wcka import chapters, claims, cli
 
-CHAPTERS = cli.chapters()
+CHAPTERS = chapters.every()
 
 
 @pytest.fixture
 def chapter(tmp_path, monkeypatch):
     """Write a small chapter in a folder of its own, and run what is asked of it."""
     (tmp_path / "notebooks" / "profiles").mkdir(parents=True)
-    monkeypatch.setattr(cli, "NOTEBOOKS", tmp_path / "notebooks")
-    monkeypatch.setattr(cli, "BUILD", tmp_path / "_build")
+    monkeypatch.setattr(chapters, "NOTEBOOKS", tmp_path / "notebooks")
+    monkeypatch.setattr(chapters, "BUILD", tmp_path / "_build")
 
     def write(code, profile=""):
         path = tmp_path / "notebooks" / "07-tiny.py"
@@ -41,7 +41,7 @@ def test_every_chapter_runs_at_the_smoke_profile(path, tmp_path):
     output = tmp_path / "out.ipynb"
     assert cli.main(["run", path.stem, "--profile", "smoke", "-o", str(output)]) == 0
     notebook = nbformat.read(output, 4)
-    cli.check(notebook, path.name)
+    chapters.check(notebook, path.name)
     assert notebook.cells[-1].source.startswith("## What ran")
     rows = [row for cell in notebook.cells for out in cell.get("outputs", [])
             for row in out.get("metadata", {}).get("wcka", {}).get("claims", [])]
@@ -66,9 +66,9 @@ def test_figures_have_captions_and_alternative_text(path):
 @pytest.mark.parametrize("path", CHAPTERS, ids=lambda p: p.stem)
 @pytest.mark.parametrize("profile", ["quick", "smoke", "paper"])
 def test_profiles_name_known_parameters_of_the_right_type_and_range(path, profile):
-    known = cli.parameters(path)
+    known = chapters.parameters(path)
     assert all(p.comment for p in known.values())
-    cli.vet(path, cli.choose(path, profile, []))
+    chapters.vet(path, chapters.choose(path, profile, []))
 
 
 @pytest.mark.parametrize("path", CHAPTERS, ids=lambda p: p.stem)
@@ -85,9 +85,9 @@ def test_numbers_in_prose_are_glued(path):
 def test_values_are_typed_and_only_differences_are_kept(chapter):
     path = chapter("1", "'07': {seeds: 9, kind: b}")
     given = [("rate", "2"), ("names", "[3]"), ("fast", "True"), ("kind", "3")]
-    assert cli.choose(path, "tiny", given) == {
+    assert chapters.choose(path, "tiny", given) == {
         "seeds": 9, "rate": 2.0, "names": [3], "fast": True, "kind": "3"}
-    assert cli.choose(path, "quick", [("seeds", "5")]) == {}
+    assert chapters.choose(path, "quick", [("seeds", "5")]) == {}
 
 
 @pytest.mark.parametrize("arguments, words", [
@@ -102,18 +102,18 @@ def test_bad_calls_are_refused_before_anything_runs(chapter, arguments, words, c
     chapter("raise SystemError('must not run')")
     assert cli.main(arguments) == 2
     assert re.search(words, capsys.readouterr().err)
-    assert not cli.BUILD.exists()
+    assert not chapters.BUILD.exists()
 
 
 @pytest.mark.parametrize("path", CHAPTERS, ids=lambda p: p.stem)
 def test_chapters_refuse_every_absurd_value_without_a_kernel(path):
     """Of each parameter in turn: too small, too large, nothing, nonsense."""
     absurd = {int: [-7, 10**12], float: [-7.0, 1e12], str: ["nonsense"], bool: []}
-    for name, parameter in cli.parameters(path).items():
+    for name, parameter in chapters.parameters(path).items():
         for value in absurd.get(parameter.type, [[], ["nonsense"], [-7], [[-7]], [[]]]):
-            if isinstance(parameter.type, type) or cli._is_a(value, parameter.type):
-                with pytest.raises(cli.UsageError) as refused:
-                    cli.vet(path, {name: value})
+            if isinstance(parameter.type, type) or chapters._is_a(value, parameter.type):
+                with pytest.raises(chapters.UsageError) as refused:
+                    chapters.vet(path, {name: value})
                     pytest.fail(f"{name} = {value!r} was taken")
                 assert path.stem in str(refused.value)
 
@@ -121,30 +121,30 @@ def test_chapters_refuse_every_absurd_value_without_a_kernel(path):
 def test_a_run_says_what_ran_and_shows_changed_parameters(chapter):
     chapter("seeds * 2")
     assert cli.main(["run", "7", "-p", "seeds", "21"]) == 0
-    notebook = nbformat.read(cli.BUILD / "runs" / "07-tiny.ipynb", 4)
+    notebook = nbformat.read(chapters.BUILD / "runs" / "07-tiny.ipynb", 4)
     assert any("# Parameters of this run\nseeds = 21" in cell.source for cell in notebook.cells)
     assert any(out.get("data", {}).get("text/plain") == "42"
                for cell in notebook.cells for out in cell.get("outputs", []))
-    assert "<code>seeds = 21</code>" in notebook.cells[-1].source
+    assert "<code>seeds: int = 21</code> | models (default: 5)" in notebook.cells[-1].source
 
 
 def test_a_failed_chapter_leaves_no_result_but_its_notebook(chapter, capsys):
     chapter("seeds / 0")
     assert cli.main(["run", "07"]) == 1
-    assert "failed in cell" in (message := capsys.readouterr().err) and "ZeroDivision" in message
-    assert [p.name for p in (cli.BUILD / "runs").iterdir()] == ["07-tiny.failed.ipynb"]
+    assert "failed: cell 1: ZeroDivision" in capsys.readouterr().err
+    assert [p.name for p in (chapters.BUILD / "runs").iterdir()] == ["07-tiny.failed.ipynb"]
 
 
 def test_a_chapter_is_run_again_only_when_something_changed(chapter, monkeypatch):
     path = chapter("seeds")
-    output = cli.BUILD / "x.ipynb"
-    cli.run_chapter(path, {}, "quick", output)
-    assert cli._is_fresh(output, cli._key(path, {}, "quick"))
-    assert not cli._is_fresh(output, cli._key(path, {"seeds": 6}, "quick"))
+    output = chapters.BUILD / "x.ipynb"
+    chapters.run(path, {}, "quick", output)
+    assert chapters.is_fresh(output, chapters.key_of(path, {}, "quick"))
+    assert not chapters.is_fresh(output, chapters.key_of(path, {"seeds": 6}, "quick"))
     path.write_text(path.read_text() + "\n# one more line\n")
-    assert not cli._is_fresh(output, cli._key(path, {}, "quick"))
+    assert not chapters.is_fresh(output, chapters.key_of(path, {}, "quick"))
     output.write_text("not a notebook")
-    assert not cli._is_fresh(output, "")
+    assert not chapters.is_fresh(output, "")
 
 
 def executed(**changes):
@@ -154,23 +154,23 @@ def executed(**changes):
 
 
 def test_gates_refuse_failed_and_unexecuted_notebooks():
-    cli.check(executed(), "ok")
+    chapters.check(executed(), "ok")
     error = nbformat.v4.new_output("error", ename="E", evalue="", traceback=[])
     with pytest.raises(RuntimeError, match="ended in an error"):
-        cli.check(executed(outputs=[error]), "x")
+        chapters.check(executed(outputs=[error]), "x")
     with pytest.raises(RuntimeError, match="never ran"):
-        cli.check(executed(execution_count=None), "x")
+        chapters.check(executed(execution_count=None), "x")
     failed = executed()
     failed.metadata["papermill"] = {"exception": True}
     with pytest.raises(RuntimeError, match="papermill reports"):
-        cli.check(failed, "x")
+        chapters.check(failed, "x")
 
 
 def test_a_parameters_cell_must_hold_annotated_literals(chapter):
     path = chapter("1")
     path.write_text(path.read_text().replace("seeds: int = 5", "seeds = 5"))
     with pytest.raises(ValueError, match="not an annotated literal: seeds = 5"):
-        cli.parameters(path)
+        chapters.parameters(path)
 
 
 def test_params_lists_what_can_be_set(chapter, capsys):
@@ -197,14 +197,14 @@ def requirement(text):
 
 def dependencies():
     """All that pyproject.toml names, extras included, and the Pythons it allows."""
-    project = tomllib.loads((cli.ROOT / "pyproject.toml").read_text())["project"]
+    project = tomllib.loads((chapters.ROOT / "pyproject.toml").read_text())["project"]
     extras = chain.from_iterable(project["optional-dependencies"].values())
     return [*project["dependencies"], *extras], project["requires-python"]
 
 
 def test_environment_and_pyproject_name_the_same_packages():
     ours, python = dependencies()
-    conda = yaml.safe_load((cli.ROOT / "environment.yml").read_text())
+    conda = yaml.safe_load((chapters.ROOT / "environment.yml").read_text())
     *packages, of_pip = conda["dependencies"]
     assert of_pip["pip"][0] == "-e ."
     theirs = dict(map(requirement, [*packages, *of_pip["pip"][1:]]))
@@ -218,7 +218,7 @@ def test_environment_and_pyproject_name_the_same_packages():
 def test_every_dependency_is_pinned_within_its_bounds():
     from packaging.requirements import Requirement
 
-    lines = (cli.ROOT / "constraints.txt").read_text().splitlines()
+    lines = (chapters.ROOT / "constraints.txt").read_text().splitlines()
     pins = {name: version for name, _, version in
             (line.partition("==") for line in lines if "==" in line)}
     pins = {name.lower().replace("_", "-"): version for name, version in pins.items()}

@@ -19,6 +19,7 @@ from torch import Tensor
 from .population import Population
 
 _PACKAGE = Path(__file__).parent
+_PAGES = {"__main__", "book", "chapters", "cli", "runs"}  # they run chapters; no result needs them
 _READERS = {".safetensors": Population.load, ".parquet": pd.read_parquet,
             ".tensor": lambda path: safetensors.torch.load_file(path)["values"]}
 
@@ -88,10 +89,10 @@ def _digest(function: Callable, arguments: dict) -> str:
     module = inspect.getmodule(function)
     file = Path(getattr(module, "__file__", None) or "")
     inside = file.parent == _PACKAGE
-    # A notebook's function may use any module; it must not use other functions of the notebook.
-    roots = [file.stem] if inside else [p.stem for p in _PACKAGE.glob("*.py")]
     text = json.dumps(arguments, sort_keys=True, default=list) + inspect.getsource(function)
-    return hashlib.sha256((text + source(roots)).encode()).hexdigest()[:20]
+    # A notebook's function may use any module; it must not use other functions of the notebook.
+    code = source([file.stem]) if inside else whole_source()
+    return hashlib.sha256((text + code).encode()).hexdigest()[:20]
 
 
 @functools.cache
@@ -102,6 +103,11 @@ def _imports(module: str) -> frozenset[str]:
     names = {n.module for n in nodes if n.module} | {
         a.name for n in nodes if not n.module for a in n.names}
     return frozenset(n for n in names if (_PACKAGE / f"{n}.py").exists())
+
+
+def whole_source() -> str:
+    """Source text of all modules that results may depend on."""
+    return source(sorted({path.stem for path in _PACKAGE.glob("*.py")} - _PAGES))
 
 
 def source(roots: list[str]) -> str:

@@ -1,7 +1,9 @@
 """What the paper says beside what a run found: rows that chapters show and the book collects."""
 
 import html
+import re
 from collections.abc import Sequence
+from itertools import zip_longest
 from typing import NamedTuple
 
 import pandas as pd
@@ -9,6 +11,11 @@ import pandas as pd
 from .figures import NAMES
 
 VERDICTS = {"holds": "●", "partly": "◐", "fails": "○", "cannot be told": "–"}
+PARTS = ("Abstract", "1 Introduction", "2 Methods", "3.1 Calibration",
+         "3.2 Functional similarity, trained from scratch",
+         "3.3 Functional similarity, fine-tuned on a frozen trunk", "4 Discussion")
+ANCHOR = "the-papers-claims-in-this-chapter"  # of the section of a chapter that shows them
+_FIGURES = {"1": "3.1", "2": "3.2", "3": "3.2", "4": "3.3", "5": "3.1"}  # and where they belong
 
 
 class Claim(NamedTuple):
@@ -30,6 +37,24 @@ class Claim(NamedTuple):
     statement: str
     found: str
     verdict: str
+
+
+def part(where: str) -> str:
+    """Part of the paper that a claim's first place belongs to, one of ``PARTS``.
+
+    Raises
+    ------
+    ValueError
+        For a place that is neither a section nor a figure.
+    """
+    place = where.split(",")[0]
+    if found := re.fullmatch(r"fig\. (\d)[a-c]?", place):
+        place = _FIGURES.get(found[1], place)
+    for name in PARTS:
+        number = name.split()[0]
+        if place.lower() == name.lower() or re.fullmatch(rf"{re.escape(number)}(\.\d)*", place):
+            return name
+    raise ValueError(f"claim at {where!r}: wanted abstract, a section or a figure of the paper")
 
 
 def say(name: str, value: float, form: str = ".3f") -> None:
@@ -159,19 +184,27 @@ def show(claims: Sequence[Claim]) -> None:
     Raises
     ------
     ValueError
-        For a verdict that is not one of the four.
+        For a verdict that is not one of the four, or a place that is not of the paper.
     """
     from IPython.display import display
 
     for claim in claims:
+        part(claim.where)
         if claim.verdict not in VERDICTS:
             raise ValueError(f"verdict {claim.verdict!r}: wanted one of {', '.join(VERDICTS)}")
-    rows = "".join(
-        f"<tr><td>{html.escape(c.where)}</td><td>{html.escape(c.statement)}</td>"
-        f"<td>{html.escape(c.found)}</td>"
-        f"<td class='verdict'>{VERDICTS[c.verdict]}&nbsp;{c.verdict}</td></tr>" for c in claims)
-    table = (f"<table class='claims'><thead><tr><th>Paper</th><th>It says</th><th>This run found"
-             f"</th><th>Verdict</th></tr></thead><tbody>{rows}</tbody></table>")
     text = "\n".join(f"{c.where}: {c.statement} -> {c.found}: {c.verdict}" for c in claims)
-    display({"text/html": table, "text/plain": text}, raw=True,
+    display({"text/html": table(claims), "text/plain": text}, raw=True,
             metadata={"wcka": {"claims": [c._asdict() for c in claims]}})
+
+
+def table(claims: Sequence[Claim], tested: Sequence[str] = ()) -> str:
+    """Claims as a table in html; `tested`, of each, in html: where."""
+    def line(cells: Sequence[str], tag: str) -> str:
+        return f"<tr>{''.join(f'<{tag}>{cell}</{tag}>' for cell in cells)}</tr>"
+
+    rows = [[*map(html.escape, claim[:3]),
+             f"<span class='verdict'>{VERDICTS[claim.verdict]}&nbsp;{claim.verdict}</span>", *link]
+            for claim, link in zip_longest(claims, ([each] for each in tested), fillvalue=())]
+    head = ["Paper", "It says", "This run found", "Verdict", "Tested in"][:len(rows[0])]
+    return (f"<table class='claims'><thead>{line(head, 'th')}</thead>"
+            f"<tbody>{''.join(line(row, 'td') for row in rows)}</tbody></table>")

@@ -142,6 +142,5 @@ def _check(client) -> None:
 
 def _seen(needed: dict[str, Path]) -> tuple[set[str], str, str]:
     """Names of the paths that this process sees; its code; PyTorch's version."""
-    code = cache.source([path.stem for path in Path(__file__).parent.glob("*.py")])
     return ({name for name, path in needed.items() if path.exists()},
-            hashlib.sha256(code.encode()).hexdigest(), torch.__version__)
+            hashlib.sha256(cache.whole_source().encode()).hexdigest(), torch.__version__)
