@@ -7,7 +7,7 @@ import torch
 
 os.environ["TQDM_DISABLE"] = "1"  # read when tqdm is imported
 
-from wcka import data
+from wcka import chapters, data
 from wcka.population import initialise
 from wcka.training import train
 
@@ -33,3 +33,34 @@ def trained(digits):
     images, labels = data.load(split="train")
     population = initialise(ARCHITECTURE, [0, 1, 2])
     return train(population, data.inputs(images[:3000]), labels[:3000], 3, [0, 3])
+
+
+class Tiny:
+    """A small chapter in a folder of its own."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def run(self, name="out.ipynb", **values):
+        return chapters.run(self.path, values, "quick", chapters.BUILD / name)
+
+
+@pytest.fixture
+def chapter(tmp_path, monkeypatch):
+    """Write a small chapter, the only one there is."""
+    (tmp_path / "notebooks" / "profiles").mkdir(parents=True)
+    monkeypatch.setattr(chapters, "NOTEBOOKS", tmp_path / "notebooks")
+    monkeypatch.setattr(chapters, "BUILD", tmp_path / "_build")
+
+    def write(code, profile=""):
+        path = tmp_path / "notebooks" / "07-tiny.py"
+        path.write_text(
+            "# ---\n# jupyter:\n#   kernelspec:\n#     display_name: Python 3\n"
+            "#     language: python\n#     name: python3\n# ---\n\n"
+            '# %% tags=["parameters"]\nseeds: int = 5  # models\nrate: float = 0.5  # speed\n'
+            'names: list[int] = [1, 2]  # classes\nfast: bool = False  # hurry\n'
+            f'kind: str = "a"  # which\n\n# %%\n{code}\n')
+        (tmp_path / "notebooks" / "profiles" / "tiny.yml").write_text(profile)
+        return Tiny(path)
+
+    return write

@@ -15,27 +15,6 @@ from wcka import chapters, claims, cli
 CHAPTERS = chapters.every()
 
 
-@pytest.fixture
-def chapter(tmp_path, monkeypatch):
-    """Write a small chapter in a folder of its own, and run what is asked of it."""
-    (tmp_path / "notebooks" / "profiles").mkdir(parents=True)
-    monkeypatch.setattr(chapters, "NOTEBOOKS", tmp_path / "notebooks")
-    monkeypatch.setattr(chapters, "BUILD", tmp_path / "_build")
-
-    def write(code, profile=""):
-        path = tmp_path / "notebooks" / "07-tiny.py"
-        path.write_text(
-            "# ---\n# jupyter:\n#   kernelspec:\n#     display_name: Python 3\n"
-            "#     language: python\n#     name: python3\n# ---\n\n"
-            '# %% tags=["parameters"]\nseeds: int = 5  # models\nrate: float = 0.5  # speed\n'
-            'names: list[int] = [1, 2]  # classes\nfast: bool = False  # hurry\n'
-            f'kind: str = "a"  # which\n\n# %%\n{code}\n')
-        (tmp_path / "notebooks" / "profiles" / "tiny.yml").write_text(profile)
-        return path
-
-    return write
-
-
 @pytest.mark.parametrize("path", CHAPTERS, ids=lambda p: p.stem)
 def test_every_chapter_runs_at_the_smoke_profile(path, tmp_path):
     output = tmp_path / "out.ipynb"
@@ -83,7 +62,7 @@ def test_numbers_in_prose_are_glued(path):
 
 
 def test_values_are_typed_and_only_differences_are_kept(chapter):
-    path = chapter("1", "'07': {seeds: 9, kind: b}")
+    path = chapter("1", "'07': {seeds: 9, kind: b}").path
     given = [("rate", "2"), ("names", "[3]"), ("fast", "True"), ("kind", "3")]
     assert chapters.choose(path, "tiny", given) == {
         "seeds": 9, "rate": 2.0, "names": [3], "fast": True, "kind": "3"}
@@ -136,7 +115,7 @@ def test_a_failed_chapter_leaves_no_result_but_its_notebook(chapter, capsys):
 
 
 def test_a_chapter_is_run_again_only_when_something_changed(chapter, monkeypatch):
-    path = chapter("seeds")
+    path = chapter("seeds").path
     output = chapters.BUILD / "x.ipynb"
     chapters.run(path, {}, "quick", output)
     assert chapters.is_fresh(output, chapters.key_of(path, {}, "quick"))
@@ -167,7 +146,7 @@ def test_gates_refuse_failed_and_unexecuted_notebooks():
 
 
 def test_a_parameters_cell_must_hold_annotated_literals(chapter):
-    path = chapter("1")
+    path = chapter("1").path
     path.write_text(path.read_text().replace("seeds: int = 5", "seeds = 5"))
     with pytest.raises(ValueError, match="not an annotated literal: seeds = 5"):
         chapters.parameters(path)

@@ -14,6 +14,7 @@ from pathlib import Path
 import pandas as pd
 import platformdirs
 import safetensors.torch
+from safetensors import SafetensorError
 from torch import Tensor
 
 from .population import Population
@@ -36,9 +37,10 @@ def cached(function: Callable) -> Callable:
     The file's name holds a digest of the arguments (plain JSON values, defaults included), of the
     function's source and of every module of this package that its module imports, directly or
     not. A change to any of them computes anew; a change elsewhere does not. Files are written
-    atomically; one that cannot be read is reported, and computed anew. ``function.kept(...)`` says
-    whether there is a file for these arguments; ``attrs["seconds"]`` of the table, or of the
-    population's members, what it took to compute.
+    atomically; one that cannot be read is reported, and computed anew; on a full disk the result
+    is returned with a warning. ``function.kept(...)`` says whether there is a file for these
+    arguments; ``attrs["seconds"]`` of the table, or of the population's members, what it took to
+    compute. Where the folder cannot be written at all, an OSError says so before anything runs.
     """
     signature = inspect.signature(function)
 
@@ -58,12 +60,17 @@ def cached(function: Callable) -> Callable:
                 except Exception as error:  # whatever is wrong with the file, the remedy is one
                     warnings.warn(f"{path} cannot be read ({error}); computing it anew",
                                   stacklevel=2)
+        _prepare(stem.parent)
         start = time.perf_counter()
         result = function(*args, **kwargs)
         if not isinstance(result, Tensor):
             table = result.members if isinstance(result, Population) else result
             table.attrs["seconds"] = time.perf_counter() - start
-        _write(stem, result)
+        try:
+            _write(stem, result)
+        except (OSError, SafetensorError) as error:  # what was computed is not lost for that
+            warnings.warn(f"{stem} cannot be written ({error}); the result is not kept",
+                          stacklevel=2)
         return result
 
     def kept(*args, **kwargs) -> bool:
@@ -73,16 +80,28 @@ def cached(function: Callable) -> Callable:
     return wrapper
 
 
+def _prepare(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK):
+            raise PermissionError("it is read-only")
+    except OSError as error:
+        raise OSError(f"cannot use the folder of results {folder}: {error}. Set the environment "
+                      f"variable WCKA_CACHE to a folder that can be written") from error
+
+
 def _write(stem: Path, result) -> None:
-    stem.parent.mkdir(parents=True, exist_ok=True)
     if isinstance(result, Population):
         return result.save(stem.with_suffix(".safetensors"))
     partial = stem.with_name(f".{stem.name}.{os.getpid()}.partial")
-    if isinstance(result, Tensor):
-        safetensors.torch.save_file({"values": result.contiguous()}, partial)
-    else:
-        result.to_parquet(partial)
-    partial.replace(stem.with_suffix(".tensor" if isinstance(result, Tensor) else ".parquet"))
+    try:
+        if isinstance(result, Tensor):
+            safetensors.torch.save_file({"values": result.contiguous()}, partial)
+        else:
+            result.to_parquet(partial)
+        partial.replace(stem.with_suffix(".tensor" if isinstance(result, Tensor) else ".parquet"))
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def _digest(function: Callable, arguments: dict) -> str:

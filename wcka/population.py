@@ -162,8 +162,11 @@ class Population:
                     "members": self.members.to_json(orient="table", index=False),
                     "attrs": json.dumps(self.members.attrs)}
         partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-        save_file({k: v.contiguous() for k, v in self.state.items()}, partial, metadata)
-        partial.replace(path)
+        try:
+            save_file({k: v.contiguous() for k, v in self.state.items()}, partial, metadata)
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
 
     @classmethod
     def load(cls, path: str | Path, device: str = "cpu") -> "Population":

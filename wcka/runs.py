@@ -31,10 +31,10 @@ def numbers(notebook) -> dict[str, str]:
 def canonical(notebook) -> str:
     """Digest of a chapter's outputs without what no two runs share.
 
-    Left aside: cells tagged timing, and the ids that pandas gives to tables.
+    Left aside: cells tagged timing, ids that pandas gives to tables, addresses in memory.
     """
     kept = [output.get("data", output.get("text")) for output in _outputs(notebook, "timing")]
-    text = re.sub(r"\bT_[0-9a-f]{5}", "T", json.dumps(kept, sort_keys=True))
+    text = re.sub(r"\bT_[0-9a-f]{5}| at 0x[0-9a-f]+", "", json.dumps(kept, sort_keys=True))
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -53,7 +53,7 @@ def differences(one: Path, other: Path) -> list[str]:
     ValueError
         Where one of the two holds no executed chapter, or they share none.
     """
-    runs = [_chapters(path) for path in (one, other)]
+    runs: list[dict] = [_chapters(path) for path in (one, other)]
     # Two notebooks are compared whatever their names are.
     if one.is_file() and other.is_file():
         runs = [{"": next(iter(run.values()))} for run in runs]
