@@ -593,15 +593,15 @@ results = [
         f"with centred chains {wcka.wcka(a, b):.4f} by both; as printed, without centring, "
         f"{not_centred:.4f}", claims.verdict(True, bool(np.isclose(not_centred, wcka.wcka(a, b))))),
     claims.Claim(
-        "1", "CKA can be moved by changes of a network that do not change its function",
+        "abstract, 1", "CKA can be moved by changes of a network that do not change its function",
         f"rescaled ReLU units take CKA of a network with itself to {itself['cka']:.2f}",
         claims.verdict(itself["cka"] < 0.99)),
     claims.Claim(
-        "1", "wCKA does not depend on probing inputs",
+        "abstract, 1", "wCKA does not depend on probing inputs",
         f"by construction; foggy instead of clean probes move the others: {probes_moved}",
         claims.verdict(moved_by.loc["wcka", "probes"] == 0)),
     claims.Claim(
-        "1", "wCKA reflects the symmetries of weight space",
+        "abstract, 4", "wCKA reflects the symmetries of weight space",
         f"intertwiners with φ(A) = A, yes; one unit that never fires, with outgoing weights ten times "
         f"the others', takes wCKA of the same function to {dead_unit[10.0]:.2f}; Gaussian and square "
         f"activations: {chain_kept['gaussian']:.2f} and {chain_kept['square']:.2f}",

@@ -621,6 +621,10 @@ lowest, highest = lowest.droplevel(1), highest.droplevel(1)
 centred = {m: (abs(by_probe.loc[m].floor) < 0.02).mean() for m in ("dcka", NO_PSD)}
 beyond = 1000 in floors.columns and floors.columns[-1] > 1000
 results = [
+    claims.Claim("abstract, 4", "wCKA is well-calibrated, the other measures are poorly",
+                 "of four conditions (floor, ceiling, separation, fixed points) " + ", ".join(
+                     f"{figures.NAMES[m]} meets {met[m]}" for m in MEASURES),
+                 claims.verdict(met["wcka"] == 4, met.drop("wcka").max() < 4)),
     claims.Claim("3.1, fig. 1a", "wCKA is close to 0 for untrained networks",
                  f"mean {interval(clean.loc['wcka'], 'floor')}, highest pair {highest['wcka']:.3f}",
                  claims.verdict(highest["wcka"] < margin)),

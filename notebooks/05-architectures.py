@@ -344,14 +344,14 @@ def ensembles(dataset, kind):
             "seeds": {**given, "compared": [epochs]}, "consecutive epochs": {**longer, "compared": longer["checkpoints"]}}
 
 
-units = [(d, kind) for d in datasets for kind in kinds]
+cells = [(d, kind) for d in datasets for kind in kinds]
 found = units.run(calibration, [
     {"ensembles": ensembles(d, kind), "probe_name": "clean", "samples": clean_images, "draw": 0,
      "layer": {"last hidden": 1, "logits": 2}[layer], "measures": list(MEASURES), "dataset": d,
-     "classes": classes, "seed": seed} for d, kind in units], description="ensembles", scheduler=scheduler)
-rows = len(found) // len(units)
-calibrated = found.assign(dataset=np.repeat([d for d, _ in units], rows),
-                          kind=np.repeat([kind for _, kind in units], rows)).dropna(subset="similarity")
+     "classes": classes, "seed": seed} for d, kind in cells], description="ensembles", scheduler=scheduler)
+rows = len(found) // len(cells)
+calibrated = found.assign(dataset=np.repeat([d for d, _ in cells], rows),
+                          kind=np.repeat([kind for _, kind in cells], rows)).dropna(subset="similarity")
 
 # %% tags=["hide-input"] mystnb={"figure": {"name": "fig-conv-calibration", "caption": "Similarity of untrained convolutional networks (green), of networks of different seed (grey) and of one network at consecutive epochs (purple), by four measures. A column a kind of network, a row a data set."}, "image": {"alt": "Panels of enhanced box plots, one for each kind of network and data set: four measures, and for each three boxes, for untrained networks, for different seeds and for consecutive epochs."}}
 palette = {"untrained": figures.ENSEMBLES["random"], "seeds": "#BBBBBB",

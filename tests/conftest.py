@@ -35,6 +35,19 @@ def trained(digits):
     return train(population, data.inputs(images[:3000]), labels[:3000], 3, [0, 3])
 
 
+@pytest.fixture(scope="session")
+def smoke(tmp_path_factory):
+    """Executed chapters at the smoke profile, each run once: smoke(path) is where."""
+    def executed(path):
+        output = executed.folder / "chapters" / "smoke" / path.name.replace(".py", ".ipynb")
+        if not output.exists():
+            chapters.run(path, chapters.choose(path, "smoke", []), "smoke", output)
+        return output
+
+    executed.folder = tmp_path_factory.mktemp("book")
+    return executed
+
+
 class Tiny:
     """A small chapter in a folder of its own."""
 

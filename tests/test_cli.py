@@ -10,21 +10,18 @@ import pytest
 import yaml
 from jupytext.compare import compare_notebooks
 
-from wcka import chapters, claims, cli
+from wcka import chapters, claims, cli, runs
 
 CHAPTERS = chapters.every()
 
 
 @pytest.mark.parametrize("path", CHAPTERS, ids=lambda p: p.stem)
-def test_every_chapter_runs_at_the_smoke_profile(path, tmp_path):
-    output = tmp_path / "out.ipynb"
-    assert cli.main(["run", path.stem, "--profile", "smoke", "-o", str(output)]) == 0
-    notebook = nbformat.read(output, 4)
+def test_every_chapter_runs_at_the_smoke_profile(path, smoke):
+    notebook = nbformat.read(smoke(path), 4)
     chapters.check(notebook, path.name)
     assert notebook.cells[-1].source.startswith("## What ran")
-    rows = [row for cell in notebook.cells for out in cell.get("outputs", [])
-            for row in out.get("metadata", {}).get("wcka", {}).get("claims", [])]
-    assert len(rows) > 3 and {row["verdict"] for row in rows} <= set(claims.VERDICTS)
+    rows = runs.claims(notebook)
+    assert len(rows) > 3 and {row.verdict for row in rows} <= set(claims.VERDICTS)
 
 
 @pytest.mark.parametrize("path", CHAPTERS, ids=lambda p: p.stem)

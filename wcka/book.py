@@ -41,10 +41,10 @@ def build(profile: str, pdf: bool = False) -> Path:
     chapters.BUILD.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(chapters.BUILD / ".lock", timeout=0):
-            source = _source(_executed(chosen, profile), pdf)
+            source = _source(_executed(chosen, profile), profile, pdf)
             site = _html(source)
             if pdf:
-                _print(_sphinx(source, "singlehtml"), site / "wcka.pdf")
+                _print(_sphinx(source, "singlehtml") / "book" / "index.html", site / "wcka.pdf")
             return site / "index.html"
     except Timeout:
         raise RuntimeError(f"another process builds the book in {chapters.BUILD}; wait for it"
@@ -69,7 +69,7 @@ def _executed(chosen: dict[Path, dict], profile: str) -> list[Path]:
 # ------------------------------------------------------------------------------- its source
 
 
-def _source(executed: list[Path], pdf: bool) -> Path:
+def _source(executed: list[Path], profile: str, pdf: bool) -> Path:
     """Put pages, executed chapters and what is made from them into one folder."""
     source = chapters.BUILD / "source"
     shutil.rmtree(source, ignore_errors=True)
@@ -85,7 +85,9 @@ def _source(executed: list[Path], pdf: bool) -> Path:
         shutil.copy(chapters.NOTEBOOKS / f"{path.stem}.py", source / "notebooks")
         _extract_figures(notebook, source / "book" / "figures")
         found[path.stem] = runs.claims(notebook)
-    made = {"scorecard": scorecard(found), "tally": tally(found), "pdf": _PDF if pdf else ""}
+    warning = chapters.SMOKE * (profile == "smoke")
+    made = {"scorecard": scorecard(found), "tally": warning + tally(found),
+            "pdf": _PDF * pdf}
     for name, text in made.items():
         (source / "book" / f"_{name}.txt").write_text(text + "\n")
     return source
@@ -189,9 +191,8 @@ def browser() -> str:
     raise RuntimeError(f"no browser for the PDF: install one of {', '.join(BROWSERS)}")
 
 
-def _print(single: Path, pdf: Path) -> None:
+def _print(page: Path, pdf: Path) -> None:
     """Print the one page that holds the whole book."""
-    page, = single.glob("**/index.html")
     # Links between pages become links within the one page.
     text = re.sub(r'href="\.\./notebooks/([\w-]+)\.html[^"]*"', r'href="#document-notebooks/\1"',
                   page.read_text())

@@ -29,6 +29,12 @@ NOTEBOOKS = ROOT / "notebooks"
 BUILD = ROOT / "_build"
 
 
+SMOKE = """```{warning}
+This page was computed at the smoke profile, everything very small: it shows that the chapters run.
+Its numbers and verdicts mean nothing.
+```
+
+"""
 COLAB = """import sys
 
 if "google.colab" in sys.modules:  # there the module is not installed yet
@@ -276,10 +282,7 @@ def _finish(notebook, path: Path, values: dict, profile: str, seconds: float) ->
         f"`python -m wcka run {number} -p NAME VALUE`; see {{doc}}`../book/rerun`. The source: "
         f"{{download}}`{path.name} <{path.name}>`.\n", id="what-ran"))
     if profile == "smoke":
-        notebook.cells.insert(1, nbformat.v4.new_markdown_cell(
-            "```{warning}\nThis page was computed at the smoke profile, everything very small: it "
-            "shows that the chapter runs. Its numbers and verdicts mean nothing.\n```",
-            id="smoke-warning"))
+        notebook.cells.insert(1, nbformat.v4.new_markdown_cell(SMOKE, id="smoke-warning"))
     notebook.metadata["wcka"] = {"key": key_of(path, values, profile), "seconds": seconds}
 
 

@@ -14,7 +14,7 @@ VERDICTS = {"holds": "●", "partly": "◐", "fails": "○", "cannot be told": "
 PARTS = ("Abstract", "1 Introduction", "2 Methods", "3.1 Calibration",
          "3.2 Functional similarity, trained from scratch",
          "3.3 Functional similarity, fine-tuned on a frozen trunk", "4 Discussion")
-ANCHOR = "the-papers-claims-in-this-chapter"  # of the section of a chapter that shows them
+ANCHOR = "the-paper-s-claims-in-this-chapter"  # of the section of a chapter that shows them
 _FIGURES = {"1": "3.1", "2": "3.2", "3": "3.2", "4": "3.3", "5": "3.1"}  # and where they belong
 
 

@@ -361,7 +361,7 @@ def svcca(x, y, variance=0.99) -> float:
 def pwcca(x, y) -> float:
     """Canonical correlations weighted by how much of `x` they describe (Morcos et al. 2018).
 
-    The weight of a canonical variate h of `x` is sum_j |<h, x_j>| over the units of `x`; with
+    The weight of a canonical variate h of `x` is ``sum_j |<h, x_j>|`` over the units of `x`; with
     `y`'s weights the value is another: ``pwcca(y, x)``.
 
     Parameters
