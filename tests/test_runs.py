@@ -71,12 +71,12 @@ def test_diff_of_folders_names_chapters_and_refuses_what_it_cannot_compare(tmp_p
 
 
 VARIES = """
+%config InlineBackend.figure_formats = ["svg"]
 import time
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from wcka import figures
-figures.style()
+plt.rcParams["svg.hashsalt"] = "wcka"
 plt.plot(np.random.default_rng(seeds).normal(size=9))
 plt.show()
 pd.DataFrame({"a": [seeds]}).style.format("{:.1f}")

@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
-from torchvision.models import resnet
 
 from . import models
 from .chain import hooked, linear_layers
@@ -94,10 +93,9 @@ def units(model: nn.Module) -> Units:
     return walk.table
 
 
-# What acts on every unit alone; what acts on places, where there are some; what adds a way around.
+# What acts on every unit alone; what acts on places, where there are some.
 _UNITWISE = (nn.Dropout, nn.Dropout2d, *models.ACTIVATIONS.values())
 _SPATIAL = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
-_AROUND = (models.Residual, resnet.BasicBlock, resnet.Bottleneck)
 _HOMOGENEOUS = (nn.Identity, nn.ReLU, nn.LeakyReLU)
 
 
@@ -113,17 +111,21 @@ class _Walk:
     def __init__(self):
         self.table: Units = {}
         self.places: set[str] = set()  # groups of channels that have places
+        from torchvision.models import resnet  # takes two seconds, and few need it
+
+        self.resnet = resnet.ResNet
+        self.around = (models.Residual, resnet.BasicBlock, resnet.Bottleneck)  # a way around
 
     def into(self, module: nn.Module, name: str, group: str | None, around: str | None):
         """From the group of a module's input to that of its output; `around`: of a way around."""
         children = [(k, c, f"{name}.{k}".strip(".")) for k, c in module._modules.items()]
-        if _is(module, (nn.Sequential, resnet.ResNet)):
+        if _is(module, (nn.Sequential, self.resnet)):
             for key, child, place in children:
-                if _is(module, (resnet.ResNet,)) and key == "fc":
+                if _is(module, (self.resnet,)) and key == "fc":
                     self.places.discard(group)  # it flattens before
                 group = self.into(child, place, group, around)
             return group
-        if _is(module, _AROUND):
+        if _is(module, self.around):
             inner = group
             for key, child, place in children:
                 if key != "downsample":
