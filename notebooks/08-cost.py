@@ -16,9 +16,9 @@
 # %% [markdown]
 # # What it costs
 #
-# The paper calls wCKA "computationally efficient" and times one pair (its figure 1c, our [chapter 2](02-calibration)). Nobody compares one
-# pair. This chapter takes the whole family of measures, sets `wcka` beside the libraries that people use for them, on the same arrays
-# and in the same run, and asks four things: do the values agree, how long does it take, how much memory, and what is the floor?
+# The paper calls wCKA "computationally efficient" and times one pair (its figure 1c, our [chapter 2](02-calibration)). In use one compares
+# many. This chapter takes the whole family of measures, sets `wcka` beside the libraries that people use for them, on the same arrays
+# and in the same run, and asks four things: do the values agree, how long does it take, how much memory, and how far is that from the bare matrix products?
 #
 # After this chapter you can
 #
@@ -86,8 +86,8 @@ for name, wanted, listed in (("goal_models", goal_models, models), ("width", wid
 # %% [markdown]
 # ## The family
 #
-# Twelve measures, one interface: `wcka.NAME(x, y)` for a pair, `wcka.pairwise("NAME", features)` for all pairs. What tells them apart is not
-# their price but what they do *not* see. Each declares its invariances in one table, `wcka.similarity.INVARIANCES`; the project's tests
+# Twelve measures, one interface: `wcka.NAME(x, y)` for a pair, `wcka.pairwise("NAME", features)` for all pairs. What tells them apart first is
+# what they do *not* see. Each declares its invariances in one table, `wcka.similarity.INVARIANCES`; the project's tests
 # assert every entry, present or absent. Here they are measured: of two networks one is changed, either of them, and the similarity moves by so much.
 
 # %%
@@ -116,7 +116,7 @@ for measure in INVARIANCES:
     moved[measure] = {change: np.abs(values - before).max() for change, values in after.items()}
 moved = pd.DataFrame(moved).T
 
-# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-family", "caption": "How far each measure moves when one of two trained networks is changed. Zero is invariant to rounding (below 1e-6), and there the table says so. Activations are those of the last hidden layer; the first six changes act on it and are undone by the next layer. Probes: the same networks, seen through foggy images."}, "image": {"alt": "Heat map with twelve rows, one a measure, and nine columns, one a change. Most measures of activations are zero for permutation, rotation, scale and translation; the CCAs also for invertible maps; the ReLU variants for unit rescaling and intertwiners but not for rotations; wCKA for all but output maps."}}
+# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-family", "caption": "How far each measure moves when one of two trained networks is changed. Zero: invariant up to rounding (below 1e-6), exactly where INVARIANCES lists it. Activations are those of the last hidden layer; the first six changes act on it and are undone by the next layer. Probes: the same networks, seen through foggy images."}, "image": {"alt": "Heat map with twelve rows, one a measure, and nine columns, one a change. Most measures of activations are zero for permutation, rotation, scale and translation; mean CCA also for invertible maps; the ReLU variants for unit rescaling and intertwiners but not for rotations. Output maps are zero for every measure of activations and move wCKA, which alone is zero for probes."}}
 for measure in moved.index:
     assert {c for c in moved if moved.loc[measure, c] < 1e-6} == INVARIANCES[measure] - {"silent weights"}
 text = moved.map(lambda d: "0" if d < 1e-6 else "<.001" if d < 0.001 else f"{d:.3f}" if d < 0.01 else f"{d:.2f}")
@@ -127,8 +127,8 @@ axes.axvline(6, color="black", lw=1)
 plt.show()
 
 # %% [markdown]
-# Three groups. CKA in its variants, Procrustes, dCKA and SVCCA see nothing of rotations. Mean CCA is blind to *any* invertible map, and PWCCA, which
-# weights by the units of its first argument, to little. The two measures of Godfrey et al. {cite}`godfrey2022` are blind to exactly what ReLU is: the order and
+# Four groups. CKA in its variants, Procrustes, dCKA and SVCCA see nothing of rotations. Mean CCA is blind to *any* invertible map, and PWCCA, which
+# weights by the units of its first argument, to little. The two measures of Godfrey et al. {cite}`godfrey2022` are blind to what ReLU lets through: the order and
 # the positive scale of units. Only wCKA does not see the probes.
 #
 # ## Do the values agree?
@@ -169,8 +169,9 @@ say("single-largest", agreed[agreed.single.astype(bool)].difference.max(), ".0e"
 #
 # ## One pair
 #
-# Everything below is a median of repeated runs in this one run of the chapter; the machine has {glue:text}`cores` cores. Times differ from machine to machine,
-# ratios less so. A peer that computes in float32 is given float32 arrays, as it would be; ours are float64 inside, unless it says "single".
+# Times below are medians of up to {glue:text}`repeats` runs after one that warms up, all within this run of the chapter; of fewer where these take more than two
+# seconds, and of the one run where it alone does. The machine has {glue:text}`cores` cores; on others times will differ. Arrays are in double
+# precision, and so is what `wcka` computes; "single" is float32 given to both. simtorch's and torch_cka's CKA make float32 of whatever they get, and count as single.
 
 # %% tags=["hide-input"]
 def seconds(function, *arguments, runs=repeats, **kw):
@@ -193,8 +194,8 @@ every_image = data.inputs(data.load(dataset, "train", None)[0])
 LINEAR = ("cka", "unbiased_cka")  # linear kernels: which of the two estimators makes no difference to the time
 linear_peers = {p.package: p for p in reversed(found) if p.measure in LINEAR}
 
-def floor(features):
-    """The bare products of the cheaper way: kernels, and the kernels' products; or all features'."""
+def bare_products(features):
+    """Nothing but the matrix products of the cheaper way: kernels, and the kernels'; or all features'."""
     n, d = features[0].shape
     if alignment.cheaper_by_kernels(np.full(len(features), d, dtype=float), n, None):
         stack, rows = torch.stack(features), -(-n // 8)
@@ -208,23 +209,34 @@ def floor(features):
 
 
 # %%
+def expected(line, n):
+    """Time at n probes from those before: by their slope, or as the square."""
+    slope = np.log(line[-1][1] / line[-2][1]) / np.log(line[-1][0] / line[-2][0]) if len(line) > 1 else 2
+    return line[-1][1] * (n / line[-1][0])**slope if line else 0
+
+
+# By name: the functions, and whether they compute in single precision.
+libraries = {"wcka": (wcka.cka, False), "wcka, single": (lambda *z: wcka.pairwise("cka", z, dtype=torch.float32), True),
+             "bare products": (lambda *z: bare_products(z), False), "bare products, single": (lambda *z: bare_products(z), True)}
+for name, peer in linear_peers.items():
+    libraries[name] = peer.of_pair, peer.single
+    if name in ("ckatorch", "pytorch-cka"):  # PyTorch all through: they compute in what they are given
+        libraries[f"{name}, single"] = peer.of_pair, True
+is_single = pd.Series({name: single for name, (_, single) in libraries.items()})
+ours = is_single.index[:4]
 rows = []
-for n, units in [(n, width) for n in pair_probes] + [(min(pair_probes), d) for d in pair_widths if d != width]:
-    a, b = features_of(2, n, units)
-    single = a.float(), b.float()
-    rows += [(n, units, "wcka", seconds(wcka.cka, a, b)),
-             (n, units, "wcka, single", seconds(wcka.pairwise, "cka", single, dtype=torch.float32)),
-             (n, units, "floor", seconds(floor, [a, b]))]
-    for name, peer in linear_peers.items():
-        expected = [taken * (n / before)**3 for before, _, library, taken in rows if library == name]  # products of n x n matrices
-        if n == min(pair_probes) or max(expected) < patience:
-            rows.append((n, units, name, seconds(peer.of_pair, *peer.given([a, b]))))
+for n, units in [(n, width) for n in sorted(pair_probes)] + [(min(pair_probes), d) for d in sorted(pair_widths) if d != width]:
+    double = features_of(2, n, units)
+    for name, (of_pair, single) in libraries.items():
+        before = [(m, taken) for m, u, library, taken in rows if library == name and u == width]
+        if n == min(pair_probes) or expected(before, n) < patience:
+            rows.append((n, units, name, seconds(of_pair, *([f.float() for f in double] if single else double))))
 pair = pd.DataFrame(rows, columns=["n", "units", "library", "seconds"])
 times = pair.pivot_table(index="library", columns=["n", "units"], values="seconds", sort=False)
-(1e3 * times).style.format("{:.2f}", na_rep="–").set_caption("Milliseconds for one pair, linear CKA")
+(1e3 * times).style.format("{:.2f}", na_rep="–").set_caption("Milliseconds for one pair, linear CKA; –: would take longer than `patience`")
 
-# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-pair", "caption": "Time of linear CKA of one pair against the number of probes, on logarithmic axes. The floor is the three bare matrix products. Dashed: wcka in single precision."}, "image": {"alt": "Lines on logarithmic axes: milliseconds of one pair against number of probes. Peers that form n by n matrices rise steeply; wcka rises in proportion to the probes, a little above the floor."}}
-COLOURS = {"wcka": figures.MEASURES["wcka"], "wcka, single": figures.MEASURES["wcka"], "floor": "#000000", "ckatorch": "#56B4E9", "pytorch-cka": "#0072B2",
+# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-pair", "caption": "Time of linear CKA of one pair against the number of probes, on logarithmic axes. Dashed: in single precision; dotted: the bare matrix products."}, "image": {"alt": "Lines on logarithmic axes: milliseconds of one pair against number of probes, one line a library; wcka in red, its single precision dashed, the bare products dotted."}}
+COLOURS = {"wcka": figures.MEASURES["wcka"], "bare products": "#000000", "ckatorch": "#56B4E9", "pytorch-cka": "#0072B2",
            "torch_cka": "#009E73", "simtorch": "#CC79A7", "repsim": "#E69F00", "rsatoolbox": "#999999"}
 
 
@@ -233,47 +245,61 @@ def lines(axes, table, unit, x_name):
     ends = []
     for name, line in table.iterrows():
         line = (unit * line).dropna()
-        dash = {"wcka, single": (0, (3, 2)), "floor": (0, (1, 1))}.get(name, "-")
-        axes.plot(line.index, line, color=COLOURS[name], ls=dash, marker="o", ms=3.5, lw=2.2 if name == "wcka" else 1.4)
+        dash = (0, (1, 1)) if name == "bare products" else (0, (3, 2)) if name.endswith(", single") else "-"
+        axes.plot(line.index, line, color=COLOURS[name.removesuffix(", single")], ls=dash, marker="o", ms=3.5, lw=2.2 if name == "wcka" else 1.4)
         ends.append((float(line.iloc[-1]), line.index[-1], name))
     axes.set(xscale="log", yscale="log", xlabel=x_name)
     low, high = np.log10(axes.get_ylim())
     last = -np.inf
     for value, at, name in sorted(ends):  # labels of like times must not lie on each other
         last = max(np.log10(value), last + 0.055 * (high - low))
-        axes.annotate(name, (at, value), (axes.get_xlim()[1] * 1.02, 10**last), color=COLOURS[name], va="center", annotation_clip=False,
-                      arrowprops={"arrowstyle": "-", "color": COLOURS[name], "lw": 0.4, "alpha": 0.5})
+        color = COLOURS[name.removesuffix(", single")]
+        axes.annotate(name, (at, value), (axes.get_xlim()[1] * 1.02, 10**last), color=color, va="center", annotation_clip=False,
+                      arrowprops={"arrowstyle": "-", "color": color, "lw": 0.4, "alpha": 0.5})
     axes.set_xticks(list(table.columns), [f"{c:,}" for c in table.columns])
     axes.minorticks_off()
 
 
 by_n = pair[pair.units == width].pivot_table(index="library", columns="n", values="seconds", sort=False)
 fig, axes = plt.subplots(figsize=(figures.WIDTH - 0.4, 3.8))
-lines(axes, by_n, 1e3, "probes")
+lines(axes, by_n.drop(index=["bare products, single"]), 1e3, "probes")
 axes.set_ylabel("milliseconds")
 plt.show()
 
 # %% tags=["remove-cell"]
-rivals = times.drop(index=["wcka", "wcka, single", "floor"])
-fastest_pair, single_pair = rivals.min() / times.loc["wcka"], rivals.min() / times.loc["wcka, single"]
+rivals = times.drop(index=ours)
+single_rivals = rivals[is_single.reindex(rivals.index).astype(bool)]
+double_rivals = rivals.drop(index=single_rivals.index)
+double_pair, single_pair = double_rivals.min() / times.loc["wcka"], single_rivals.min() / times.loc["wcka, single"]
+any_pair = rivals.min() / times.loc["wcka"]
 glue("cores", str(os.cpu_count()), display=False)
-say("pair-least", fastest_pair[[c for c in times.columns if c[1] <= width]].min(), ".1f")
-say("pair-most", fastest_pair.max(), ".0f")
-say("pair-wide", fastest_pair[times.columns[-1]], ".2f")
-say("single-wide", single_pair[times.columns[-1]], ".2f")
-glue("widest", f"{times.columns[-1][1]:,}", display=False)
-say("pair-floor", (times.loc["wcka"] / times.loc["floor"])[(max(pair_probes), width)], ".1f")
+glue("repeats", str(repeats), display=False)
+widest = (min(pair_probes), max(pair_widths))
+narrower = [c for c in times.columns if c[1] <= width]
+for name, ratios in (("double", double_pair), ("single", single_pair), ("any", any_pair)):
+    say(f"pair-{name}-least", ratios[narrower].min(), ".1f")
+    say(f"pair-{name}-most", ratios[narrower].max(), ".0f")
+    say(f"pair-{name}-wide", ratios.get(widest, np.nan), ".2f")
+glue("widest", f"{widest[1]:,}", display=False)
+say("pair-bare", (times.loc["wcka"] / times.loc["bare products"])[(max(pair_probes), width)], ".1f")
 
 # %% [markdown]
-# The peers form the $n \times n$ kernels of both networks; `wcka` multiplies features where these are fewer numbers, kernels where *they* are. Up to
-# {glue:text}`width` units it is at least {glue:text}`pair-least` times as fast as the fastest peer, up to {glue:text}`pair-most` times with many probes. With {glue:text}`widest` units,
-# as many as the fewest probes or more, kernels are the cheaper way for everybody, and the fastest peer computes them in single precision: its time is
-# {glue:text}`pair-wide` of ours in double precision, {glue:text}`single-wide` of ours in single. At {glue:text}`most-probes` probes it is {glue:text}`pair-floor` times the bare products.
+# The peers form the $n \times n$ kernels of both networks. `wcka` takes the way of fewer operations: for all pairs of $N$ networks about $N^2 n d^2$ by features, $N^2n^2 + Nn^2d$ by
+# kernels. The time of the fastest peer, divided by ours (below 1: the peer is faster):
+#
+# | | up to {glue:text}`width` units | {glue:text}`widest` units |
+# | :--- | :--- | :--- |
+# | both in double precision | {glue:text}`pair-double-least` to {glue:text}`pair-double-most` | {glue:text}`pair-double-wide` |
+# | both in single precision | {glue:text}`pair-single-least` to {glue:text}`pair-single-most` | {glue:text}`pair-single-wide` |
+# | ours in double, the peer in either | {glue:text}`pair-any-least` to {glue:text}`pair-any-most` | {glue:text}`pair-any-wide` |
+#
+# At {glue:text}`most-probes` probes `wcka` takes {glue:text}`pair-bare` times the bare products.
 #
 # ## All pairs
 #
-# Libraries without a way for many at once, or with one that loops inside, take as long as one pair, times the number of pairs (marked *). The plain loop is NumPy's
-# formula in features, $\norm{\mathbf Y^\top\mathbf X}_F^2 / \norm{\mathbf X^\top\mathbf X}_F \norm{\mathbf Y^\top\mathbf Y}_F$, centred for each pair, as one would write it.
+# Libraries without a way for many at once take as long as one pair, times the number of pairs (marked *; repsim, which keeps kernels, as long as its criteria for that many). The plain
+# loop is NumPy's formula in features, $\norm{\mathbf Y^\top\mathbf X}_F^2 / \norm{\mathbf X^\top\mathbf X}_F \norm{\mathbf Y^\top\mathbf Y}_F$, centred for each pair, as one would write it; the careful
+# loop centres and takes the denominator once a network.
 
 # %%
 def formula(u, v):
@@ -281,54 +307,61 @@ def formula(u, v):
     return np.linalg.norm(v.T @ u)**2 / (np.linalg.norm(u.T @ u) * np.linalg.norm(v.T @ v))
 
 
-u, v = features_of(2, probes, width)
-of_pair = times[probes, width].reindex(list(linear_peers)).to_dict()
-of_pair["plain loop"] = seconds(formula, u.numpy(), v.numpy())
-batched, rows = {"pytorch-cka", "rsatoolbox"}, []
-for n_models in models:
+u, v = (z.numpy() for z in features_of(2, probes, width))
+of_pair = times[probes, width].drop(index=ours).to_dict() | {
+    "plain loop": seconds(formula, u, v), "careful loop": seconds(lambda: np.linalg.norm(v.T @ u)**2)}
+batched = {"wcka": lambda z: wcka.pairwise("cka", z), "wcka, single": lambda z: wcka.pairwise("cka", z, dtype=torch.float32),
+           "bare products": bare_products, "bare products, single": bare_products}
+for name in ("pytorch-cka", "pytorch-cka, single", "rsatoolbox"):
+    if name in of_pair:
+        batched[name] = linear_peers[name.removesuffix(", single")].of_all
+        del of_pair[name]
+rows = []
+for n_models in sorted(models):
     some = features_of(n_models, probes, width)
-    single = [f.float() for f in some]
-    rows += [(n_models, "wcka", seconds(wcka.pairwise, "cka", some), False),
-             (n_models, "wcka, single", seconds(wcka.pairwise, "cka", single, dtype=torch.float32), False),
-             (n_models, "floor", seconds(floor, some), False)]
+    for name, of_all in batched.items():
+        before = [(m, taken) for m, library, taken, _ in rows if library == name]
+        if expected(before, n_models) < patience and n_models <= (goal_models if name == "pytorch-cka" else n_models):  # 5 GB at 300
+            rows.append((n_models, name, seconds(of_all, [f.float() for f in some] if is_single[name] else some), False))
     for name, pair_seconds in of_pair.items():
-        if name in batched:
-            peer = linear_peers[name]
-            if name != "rsatoolbox" or n_models <= goal_models:  # n x n weights for each pair of distances: it takes minutes
-                rows.append((n_models, name, seconds(peer.of_all, peer.given(some), runs=1), False))
-        else:
-            rows.append((n_models, name, pair_seconds * n_models * (n_models - 1) / 2, True))
+        pairs = n_models * (n_models - 1) / 2
+        often = (pairs + 2 * n_models) / 5 if name.startswith("repsim") else pairs  # it needs five criteria for a pair
+        rows.append((n_models, name, pair_seconds * often, True))
 everyone = pd.DataFrame(rows, columns=["models", "library", "seconds", "loop"])
 shown_times = everyone.assign(text=[f"{s:.3g}{'*' * loop}" for s, loop in zip(everyone.seconds, everyone.loop)])
 shown_times.pivot(index="library", columns="models", values="text").loc[everyone.library.unique()].fillna("–").style.set_caption("Seconds for all pairs, linear CKA")
 
-# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-all", "caption": "Time of linear CKA of all pairs against the number of networks, on logarithmic axes. The floor is the bare matrix products of the way that is taken."}, "image": {"alt": "Lines on logarithmic axes: seconds for all pairs against number of networks, one line a library. wcka is lowest, close to the floor; the others are above it by factors from about two to thousands."}}
-COLOURS["plain loop"] = "#555555"
+# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-all", "caption": "Time of linear CKA of all pairs against the number of networks, on logarithmic axes. Dashed: in single precision; dotted: the bare matrix products of the way that is taken. Libraries marked * in the table are computed from the time of a pair."}, "image": {"alt": "Lines on logarithmic axes: seconds for all pairs against number of networks, one line a library; wcka in red, single precision dashed, the bare products dotted."}}
+COLOURS |= {"plain loop": "#555555", "careful loop": "#AAAAAA"}
 fig, axes = plt.subplots(figsize=(figures.WIDTH - 0.4, 4.0))
-lines(axes, everyone.pivot_table(index="library", columns="models", values="seconds", sort=False), 1, "networks")
+by_models = everyone.pivot_table(index="library", columns="models", values="seconds", sort=False)
+lines(axes, by_models.drop(index=["ckatorch, single", "bare products, single"], errors="ignore"), 1, "networks")
 axes.set_ylabel("seconds")
 plt.show()
 
 # %% tags=["remove-cell"]
-total = everyone.pivot_table(index="library", columns="models", values="seconds", sort=False)[goal_models]
-of_peers = total.reindex(list(linear_peers)).dropna()
+total = by_models[goal_models]
+of_peers = total.drop(index=[*ours, "plain loop", "careful loop"]).dropna()
 nearest_peer = of_peers.idxmin() if len(of_peers) else "no peer"
-ratio_peer = of_peers.min() / total["wcka"]
-ratio_loops = of_peers.drop(index=["pytorch-cka"], errors="ignore").min() / total["wcka"]
-ratio_loop = total["plain loop"] / total["wcka"]
-ratio_floor = total["wcka"] / total["floor"]
+of_singles = of_peers[is_single.reindex(of_peers.index).astype(bool)]
+ratio_peer, ratio_double = of_peers.min() / total["wcka"], of_peers.drop(index=of_singles.index).min() / total["wcka"]
+ratio_single = of_singles.min() / total["wcka, single"]
+ratio_loops = of_peers[[name for name in of_peers.index if name.split(",")[0] != nearest_peer.split(",")[0]]].min() / total["wcka"]
+ratio_loop, ratio_careful = total["plain loop"] / total["wcka"], total["careful loop"] / total["wcka"]
+possible = of_peers.min() / total["bare products, single"]
 glue("goal-models", f"{goal_models:,}", display=False)
 glue("nearest-peer", nearest_peer, display=False)
 glue("most-probes", f"{max(pair_probes):,}", display=False)
-for name, value in (("peer", ratio_peer), ("loops", ratio_loops), ("loop", ratio_loop), ("floor", ratio_floor)):
+for name, value in (("peer", ratio_peer), ("double", ratio_double), ("single", ratio_single), ("loops", ratio_loops), ("loop", ratio_loop),
+                    ("careful", ratio_careful), ("bare", total["wcka"] / total["bare products"]), ("possible", possible)):
     say(f"all-{name}", value, ".1f")
-say("all-possible", of_peers.min() / total["floor"], ".1f")
-say("all-single", of_peers.min() / total["wcka, single"], ".1f")
+glue("all-reach", "out of this algorithm's reach" if possible < 30 else "within this algorithm's reach", display=False)
 
 # %% [markdown]
-# For {glue:text}`goal-models` networks `wcka` takes {glue:text}`all-floor` times the bare products, is {glue:text}`all-loop` times faster than the plain loop, and
-# {glue:text}`all-peer` times faster than the fastest peer, {glue:text}`nearest-peer`, which multiplies all kernels at once in single precision as well; in single precision {glue:text}`all-single` times.
-# Even the bare products are only {glue:text}`all-possible` times faster than that peer. All others are slower by {glue:text}`all-loops` times or more.
+# For {glue:text}`goal-models` networks `wcka` takes {glue:text}`all-bare` times the bare products. The plain loop takes {glue:text}`all-loop` times as long, the careful loop {glue:text}`all-careful` times.
+# The fastest peer is {glue:text}`nearest-peer`: its time is {glue:text}`all-peer` times ours in double precision. Both in double precision it is {glue:text}`all-double`, both in single
+# {glue:text}`all-single` times. The bare products in single precision are {glue:text}`all-possible` times faster than that peer, so thirty times is {glue:text}`all-reach`. The
+# next library takes {glue:text}`all-loops` times as long as `wcka`.
 #
 # ## Memory, and how things grow
 #
@@ -342,7 +375,7 @@ def peak_memory(*call):
 
 
 largest = max(pair_probes)
-asked = [("wcka", "cka", 2, largest), ("wcka", "cka", goal_models, probes)]
+asked = [("wcka", "cka", 2, largest), ("wcka", "cka", goal_models, probes), ("wcka", "cka", 2, many_probes)]
 if "pytorch-cka" in linear_peers:
     asked += [("pytorch-cka", "unbiased_cka", 2, largest), ("pytorch-cka", "unbiased_cka", goal_models, probes)]
 memory = pd.DataFrame([(p, f"one pair, {n:,} probes" if c == 2 else f"all pairs of {c:,}, {n:,} probes", peak_memory(p, m, c, n, width))
@@ -357,7 +390,6 @@ def exponent(line):
     return np.diff(np.log(line))[0] / np.diff(np.log(line.index.to_numpy(float)))[0] if len(line) == 2 else np.nan
 
 
-by_models = everyone.pivot_table(index="library", columns="models", values="seconds", sort=False)
 by_units = pd.DataFrame({d: {"wcka": seconds(wcka.cka, *features_of(2, largest, d))} for d in (width // 2, width, 2 * width)})
 growth = pd.DataFrame({"in networks (all pairs)": by_models.apply(exponent, axis=1), "in probes (one pair)": by_n.apply(exponent, axis=1),
                        "in units (one pair)": by_units.apply(exponent, axis=1)}).reindex(by_models.index)
@@ -378,23 +410,26 @@ by_parameters.style.format({"parameters": "{:,.0f}", "milliseconds": "{:.1f}"})
 # %% tags=["remove-cell"]
 say("growth-parameters", exponent(by_parameters.set_index("parameters").milliseconds), ".1f")
 say("most-parameters", by_parameters.parameters.max() / 1e6, ".1f")
-say("most-parameters-time", by_parameters.milliseconds.max() / 1e3, ".2f")
+say("most-parameters-time", by_parameters.milliseconds.iloc[-1] / 1e3, ".2f")
 for package in ("wcka", "pytorch-cka"):
     of_package = memory[memory.library == package].GB
     say(f"memory-{package}", of_package.iloc[0] if len(of_package) else np.nan, ".2f")
+say("memory-many", memory[memory.library == "wcka"].GB.iloc[-1], ".2f")
+say("memory-kept", alignment.KEPT / 1e9, ".1f")
 say("growth-probes", growth.loc["wcka", "in probes (one pair)"], ".1f")
 say("growth-units", growth.loc["wcka", "in units (one pair)"], ".1f")
 say("growth-models", growth.loc["wcka", "in networks (all pairs)"], ".1f")
 
 # %% [markdown]
 # With {glue:text}`most-probes` probes one pair takes {glue:text}`memory-wcka` GB here, {glue:text}`memory-pytorch-cka` GB with
-# pytorch-cka, which holds $n \times n$ kernels, as all of these libraries do. Here the probes are read in pieces, so working memory does not grow with their number: features may stay on disk (`numpy.load(..., mmap_mode="r")`).
-# Time grows like probes to the power {glue:text}`growth-probes`, units {glue:text}`growth-units` and networks {glue:text}`growth-models`; that of wCKA like
-# parameters to the power {glue:text}`growth-parameters` between the two largest of these networks.
+# pytorch-cka, which holds $n \times n$ kernels, as all of these libraries do; with {glue:text}`many-probes` probes it is {glue:text}`memory-many` GB. For linear CKA, Procrustes and wCKA the probes are read in pieces, and converted
+# features are kept only while all of them fit in {glue:text}`memory-kept` GB: features may stay on disk (`numpy.load(..., mmap_mode="r")`). The other measures take a copy of all features, and some hold $n \times n$ matrices.
+# Between the two largest sizes above time grows like probes to the power {glue:text}`growth-probes`, units {glue:text}`growth-units` and networks {glue:text}`growth-models`; counting operations, the powers for large sizes are 1, 2
+# and 2. That of wCKA grows like parameters to the power {glue:text}`growth-parameters` between the two largest of these networks.
 #
 # ## dCKA
 #
-# The peer, simtorch, is by the authors of the measure. With the step that removes negative eigenvalues, as in the paper; and without. "Probes kept": the inputs' part,
+# The peer, simtorch, is by one of the authors of the measure. With the step that removes negative eigenvalues, as in the paper; and without. "Probes kept": the inputs' part,
 # which all pairs share, is factorised beforehand (`Confounder`).
 
 # %%
@@ -404,11 +439,11 @@ for n in dcka_probes:
     some, seen = features_of(goal_models, n, width), every_image[:n]
     kept = Confounder(seen)
     for psd in (True, False):
-        theirs = seconds(peer_dcka.of_pair, *peer_dcka.given(some[:2]), seen, psd=psd, runs=1) if peer_dcka else np.nan
+        theirs = seconds(peer_dcka.of_pair, *peer_dcka.given(some[:2]), seen, psd=psd) if peer_dcka else np.nan
         number = goal_models * (goal_models - 1) / 2
         rows.append((n, "with" if psd else "without", theirs, seconds(wcka.dcka, some[0], some[1], seen, psd=psd),
                      seconds(wcka.dcka, some[0], some[1], kept, psd=psd),
-                     seconds(wcka.pairwise, "dcka", some, inputs=seen, psd=psd, runs=1) / number))
+                     seconds(wcka.pairwise, "dcka", some, inputs=seen, psd=psd) / number))
 deconfounded = pd.DataFrame(rows, columns=["probes", "PSD step", "simtorch", "one pair", "one pair, probes kept", f"each of all pairs of {goal_models}"])
 deconfounded.style.format("{:.4f}", subset=deconfounded.columns[2:]).hide().set_caption("Seconds for dCKA")
 
@@ -420,8 +455,8 @@ after = time.perf_counter()
 value = wcka.dcka(*features_of(2, len(many), width), factorised)
 many_seconds = after - start, time.perf_counter() - after
 memory_many = peak_memory("wcka", "dcka", 2, len(many), width)
-n_peer = max(dcka_probes)
-memory_peer = peak_memory("simtorch", "dcka", 2, n_peer, width) if peer_dcka else np.nan
+ends_peer = min(dcka_probes), max(dcka_probes)
+memory_peer = [peak_memory("simtorch", "dcka", 2, n, width) if peer_dcka else np.nan for n in ends_peer]
 
 # %% tags=["remove-cell"]
 per_pair = deconfounded.set_index(["probes", "PSD step"]).loc[[(n, s) for n in dcka_probes for s in ("with", "without")]]
@@ -435,16 +470,18 @@ glue("many", f"{len(many):,}", display=False)
 say("many-prepare", many_seconds[0], ".1f")
 say("many-pair", many_seconds[1], ".1f")
 say("many-memory", memory_many, ".1f")
-say("many-peer", memory_peer * (len(many) / n_peer)**2, ",.0f")
-glue("peer-at", f"{n_peer:,}", display=False)
+glue("many-probes", f"{many_probes:,}", display=False)
+say("many-peer", np.diff(memory_peer)[0] / (ends_peer[1]**2 - ends_peer[0]**2) * len(many)**2, ",.0f")
+glue("peer-at", " and ".join(f"{n:,}" for n in ends_peer), display=False)
 
 # %% [markdown]
 # At {glue:text}`dcka-at` probes one pair from nothing is {glue:text}`dcka-with-pair` times faster with the PSD step ({glue:text}`dcka-without-pair` without), with the probes kept
 # {glue:text}`dcka-with-kept` ({glue:text}`dcka-without-kept`), and each of all pairs of {glue:text}`goal-models` networks {glue:text}`dcka-with-all` ({glue:text}`dcka-without-all`) times.
-# A single pair is held back by the eigenvalue problem of all its inputs' and units' directions, of which no faster exact way was found; among many networks it is solved once a network, not once a pair.
+# A single pair is held back by the factor of its inputs and, with the PSD step, by the eigenvalue problem of all its inputs' and units' directions, of which no faster exact way was found; among many networks the first
+# is done once, the second once a network and not once a pair. (simtorch solves six such problems a pair where two would do: a factor of three of its time with the PSD step is that alone.)
 #
-# At {glue:text}`many` probes the inputs take {glue:text}`many-prepare` s once, the pair {glue:text}`many-pair` s, in {glue:text}`many-memory` GB beyond the features. The peer's memory at {glue:text}`peer-at` probes,
-# extrapolated with the square of $n$, would be {glue:text}`many-peer` GB.
+# At {glue:text}`many` probes the inputs take {glue:text}`many-prepare` s once, the pair {glue:text}`many-pair` s, in {glue:text}`many-memory` GB beyond the features. The peer's memory, extrapolated with the square of $n$ from {glue:text}`peer-at` probes,
+# would be about {glue:text}`many-peer` GB.
 #
 # ## The other measures
 #
@@ -461,7 +498,7 @@ for measure in INVARIANCES:
     for peer in found:
         if peer.measure == measure:
             theirs[peer.package] = seconds(peer.of_pair, *peer.given(some[:2]), **kw)
-    rows.append((measure, seconds(wcka.pairwise, measure, those[:2], **kw), seconds(wcka.pairwise, measure, those, runs=1, **kw),
+    rows.append((measure, seconds(wcka.pairwise, measure, those[:2], **kw), seconds(wcka.pairwise, measure, those, **kw),
                  min(theirs, key=theirs.get, default="–"), min(theirs.values(), default=np.nan)))
 family = pd.DataFrame(rows, columns=["measure", "one pair, ms", "all pairs of 30, s", "fastest peer", "its pair, ms"]).set_index("measure")
 family[["one pair, ms", "its pair, ms"]] *= 1e3
@@ -470,11 +507,13 @@ family.rename_axis(None).style.format({"one pair, ms": "{:.2f}", "all pairs of 3
 
 # %% tags=["remove-cell"]
 behind = family[family.ratio < 1]
+say("cheapest-ms", family["one pair, ms"].min(), ".1f")
+say("dearest-ms", family["one pair, ms"].max(), ".0f")
 glue("behind", "; ".join(f"{m} (than {r['fastest peer']}, ratio {r.ratio:.2f})" for m, r in behind.iterrows()) or "none", display=False)
 
 # %% [markdown]
-# Measures for which a peer is faster on one pair: {glue:text}`behind`. There a pair takes a millisecond or two, and checking the input for what would spoil the value (NaN,
-# dead units, a mean far larger than the spread), which the peers do not, is a good part of it.
+# Measures for which a peer is faster on one pair: {glue:text}`behind`. (`wcka` looks at every input for what would spoil the value, NaN, dead units, a mean far larger than the
+# spread; the peers do not. repsim's `svcca` and `pwcca` compute something else, see above.)
 #
 # ## What kept it from the floor
 #
@@ -496,12 +535,12 @@ matrices = torch.stack([some[i].T @ some[i + 1] for i in range(min(96, goal_mode
 centred = (every_image[:largest] - every_image[:largest].mean(0)).double()
 live = centred[:, centred.any(0)]
 taken_back = pd.DataFrame({
-    "all pairs of CKA by features, although kernels are fewer numbers": (
-        seconds(with_features, some, runs=1), seconds(wcka.pairwise, "cka", some, runs=2)),
+    "all pairs of CKA by features, although kernels take fewer operations": (
+        seconds(with_features, some), seconds(wcka.pairwise, "cka", some)),
     "Procrustes: singular values with LAPACK's own threads, not one thread for each part": (
         seconds(torch.linalg.svdvals, matrices), seconds(alignment.in_threads, torch.linalg.svdvals, matrices.chunk(12))),
     f"dCKA, {largest:,} probes: an orthonormal basis of the inputs, not a pivoted factor of their Gram matrix": (
-        seconds(torch.linalg.qr, live, runs=2), seconds(Confounder, every_image[:largest], runs=2)),
+        seconds(torch.linalg.qr, live), seconds(Confounder, every_image[:largest])),
 }, index=["older way, s", "present way, s"]).T
 taken_back["ratio"] = taken_back["older way, s"] / taken_back["present way, s"]
 taken_back.style.format({"older way, s": "{:.4f}", "present way, s": "{:.4f}", "ratio": "{:.1f}"})
@@ -512,7 +551,8 @@ taken_back.style.format({"older way, s": "{:.4f}", "present way, s": "{:.4f}", "
 #
 # ## Training many networks at once
 #
-# The benchmark needs populations. They are trained as one stacked network, in which each layer is one batched product; beside it the plain loop over networks, the same steps.
+# The benchmark needs populations. They are trained as one stacked network, in which each layer is one batched product; beside it the plain loop over networks: the same steps,
+# the same fused optimiser, on one thread, as these matrices are too small for more. (A loop on each core would be faster by the number of cores at the most.)
 
 # %%
 train_x, train_y = (torch.from_numpy(part) if i else data.inputs(part) for i, part in enumerate(data.load(dataset, "train", classes)))
@@ -523,7 +563,7 @@ def alone():
     """One network, one epoch, as everyone writes it."""
     torch.manual_seed(seed)
     network = build(narrow)
-    optimizer = torch.optim.Adam(network.parameters())
+    optimizer = torch.optim.Adam(network.parameters(), fused=True)
     for rows in torch.randperm(len(train_x)).split(batch_size):
         optimizer.zero_grad()
         nn.functional.cross_entropy(network(train_x[rows]), train_y[rows]).backward()
@@ -532,51 +572,58 @@ def alone():
 
 crowd = initialise(narrow, range(seed, seed + trained_networks))
 together = seconds(train, crowd, train_x, train_y, 1, batch_size=batch_size, runs=1)
-ratio_training = seconds(alone, runs=2) / (together / trained_networks)
+threads = torch.get_num_threads()
+torch.set_num_threads(1)
+ratio_training = seconds(alone) / (together / trained_networks)
+torch.set_num_threads(threads)
 
 # %% tags=["remove-cell"]
 say("training", ratio_training, ".1f")
 glue("trained-networks", str(trained_networks), display=False)
 
 # %% [markdown]
-# In a population of {glue:text}`trained-networks`, a network's epoch takes one {glue:text}`training`th of its time alone.
+# Alone, a network's epoch takes {glue:text}`training` times as long as its share in a population of {glue:text}`trained-networks`.
 #
 # ## The goals, and what was reached
 
 # %% tags=["hide-input"]
-narrow_pairs = fastest_pair[[c for c in times.columns if c[0] >= 1000]]
+big = [c for c in times.columns if c[0] >= 1000]
+
+
+def slowest(ratios):
+    """The case with the lowest ratio, as text."""
+    return "slowest case: n = {:,}, {:,} units".format(*ratios.idxmin()) if ratios.notna().any() else "no peer"
+
+
 goals = pd.DataFrame([
-    ("one pair of linear CKA from n = 1,000 on: as fast as the fastest peer", 1, narrow_pairs.min(),
-     "slowest case: n = {:,}, {:,} units".format(*narrow_pairs.idxmin()) if narrow_pairs.notna().any() else "no peer"),
-    ("the same, in single precision where the peer is", 1, single_pair.min(), "all sizes"),
-    (f"all pairs of {goal_models}: times faster than the fastest peer", 30, ratio_peer, f"{nearest_peer}; the bare products: {of_peers.min() / total['floor']:.1f}"),
-    (f"all pairs of {goal_models}: than the other peers", 30, ratio_loops, "the fastest of them"),
-    (f"all pairs of {goal_models}: than a loop over the formula in features", 4, ratio_loop, ""),
-    (f"dCKA at n = {at:,}: than simtorch, each of all pairs", 100, goal_dcka["with"].iloc[2], "with the PSD step"),
-    (f"dCKA at n = {at:,}: than simtorch, one pair from nothing", 100, goal_dcka["with"].iloc[0], f"without the PSD step: {goal_dcka['without'].iloc[0]:.0f}"),
+    ("one pair of linear CKA from n = 1,000 on, than the fastest peer: both double", 1, double_pair[big].min(), slowest(double_pair[big])),
+    ("both single", 1, single_pair[big].min(), slowest(single_pair[big])),
+    ("ours double, the peer in either", 1, any_pair[big].min(), slowest(any_pair[big])),
+    (f"all pairs of {goal_models} by linear CKA, than the fastest peer", 30, ratio_peer, f"{nearest_peer}; the bare products in single: {possible:.1f}"),
+    ("than the next library", np.nan, ratio_loops, "no goal"),
+    ("than a loop over the formula in features", 4, ratio_loop, f"careful loop: {ratio_careful:.1f}"),
+    (f"dCKA at n = {at:,}, than simtorch: one pair", 100, goal_dcka["with"].iloc[0], f"without the PSD step: {goal_dcka['without'].iloc[0]:.1f}"),
+    ("each of all pairs", 100, goal_dcka["with"].iloc[2], f"without the PSD step: {goal_dcka['without'].iloc[2]:.0f}"),
     ("dCKA reaches n", 60000, len(many), f"{sum(many_seconds):.1f} s"),
     ("training in a population, than alone", 8, ratio_training, f"{trained_networks} networks"),
-], columns=["goal", "wanted", "measured", "note"])
-goals["met"] = np.where(goals.measured.isna(), "not measured", np.where(goals.measured >= goals.wanted, "● met", "○ not met"))
-goals.style.format({"wanted": "{:,.0f}", "measured": "{:,.1f}"}, na_rep="–").hide()
+], columns=["times faster", "wanted", "measured", "note"])
+goals["met"] = np.where(goals.wanted.isna(), "", np.where(goals.measured.isna(), "not measured", np.where(
+    goals.measured >= goals.wanted, "● met", "○ not met")))
+goals.style.format({"wanted": "{:,.0f}", "measured": lambda x: f"{np.floor(100 * x) / 100:,.2f}" if x < 100 else f"{x:,.0f}"}, na_rep="–").hide()
 
 # %% [markdown]
-# Where the fastest peer multiplies all kernels at once, thirty is out of reach: the bare products themselves are {glue:text}`all-possible` times faster than it is. And for a single pair
-# with as many units as probes there is one way for everybody: double precision then costs what it costs.
-#
 # ## The paper's claims in this chapter
 
 # %% tags=["hide-input"]
-network_pairs = goal_models * (goal_models - 1) / 2
 members = initialise(wide, range(seed, seed + goal_models))
-whole = {}
+whole, forwards = {}, {}
 for n in sorted({len(inputs), min(3000, len(every_image))}):
     seen = every_image[:n]
-    of_activations = seconds(members.activations, seen, 2, runs=1)
+    forwards[n] = of_activations = seconds(members.activations, seen, 2)
     hidden_layers = list(members.activations(seen, 2))
     for measure, kw in (("cka", {}), ("procrustes", {}), ("dcka", {"inputs": seen})):
         if measure == "cka" or n == len(inputs):
-            whole[measure, n] = of_activations + seconds(wcka.pairwise, measure, hidden_layers, runs=1, **kw)
+            whole[measure, n] = of_activations + seconds(wcka.pairwise, measure, hidden_layers, **kw)
 whole["wcka", 0] = seconds(lambda: wcka.pairwise("wcka", chains(members)))
 few_probes, most_seen = min(n for _, n in whole if n), max(n for _, n in whole)
 ends, of_activation_measures = (min(pair_probes), max(pair_probes)), {"procrustes": {}, "cka": {}, "dcka": {"inputs": every_image}}
@@ -587,34 +634,41 @@ upper = np.triu_indices(len(some), 1)
 apart = np.abs(wcka.pairwise("minibatch_cka", some, batch_size=len(inputs) // 4) - wcka.pairwise("unbiased_cka", some))[upper].max()
 biased = np.abs(wcka.pairwise("cka", some) - wcka.pairwise("unbiased_cka", some))[upper].max()
 say("biased-unbiased", biased, ".3f")
-cheapest = all(whole["wcka", 0] < t for (m, n), t in whole.items() if m != "wcka")
+rivals_of_wcka = [taken for (m, n), taken in whole.items() if m != "wcka"]
+cheapest = min(rivals_of_wcka) / whole["wcka", 0]
+forward = {n: forwards[n] for n in (few_probes, most_seen)}
+beyond = {m: whole[m, few_probes] / forward[few_probes] - 1 for m in ("cka", "procrustes", "dcka")}
+slopes = {m: np.log(after / before) / np.log(ends[1] / ends[0]) for m, (before, after) in by_probes.items()}
+original = np.abs(wcka.pairwise("minibatch_cka", some, batch_size=len(inputs) // 4) - wcka.pairwise("cka", some))[upper]
+glue("intensive", ", ".join(f"{ratio:.1f} ({figures.NAMES[m]})" for m, ratio in beyond.items()), display=False)
 claims.show([
     claims.Claim("abstract, 4", "wCKA is computationally efficient",
                  f"all pairs of {goal_models} networks, from weights or images on: wCKA {whole['wcka', 0]:.3f} s; with {few_probes:,} probes "
                  + ", ".join(f"{figures.NAMES[m]} {whole[m, few_probes]:.2f} s" for m in ("cka", "procrustes", "dcka")),
-                 claims.verdict(cheapest)),
+                 claims.verdict(cheapest > 2, cheapest > 1)),
     claims.Claim("abstract", "measures of activations are computationally intensive with many probes",
-                 f"all pairs of {goal_models} networks by CKA: {whole['cka', few_probes]:.2f} s with {few_probes:,} probes, {whole['cka', most_seen]:.2f} s with {most_seen:,} "
-                 f"({1e3 * whole['cka', most_seen] / network_pairs:.2f} ms a pair); dCKA of one pair with {len(many):,}: {sum(many_seconds):.1f} s",
-                 "partly" if whole["cka", most_seen] < 60 else "holds"),
+                 f"all pairs of {goal_models} networks with {few_probes:,} probes, beside the forward pass that gives the activations ({forward[few_probes]:.2f} s): "
+                 + ", ".join(f"{figures.NAMES[m]} {ratio:.1f} times as long" for m, ratio in beyond.items())
+                 + f"; CKA with {most_seen:,} probes {whole['cka', most_seen] / forward[most_seen] - 1:.1f} times",
+                 claims.verdict(*(ratio > 1 for ratio in beyond.values()))),
     claims.Claim("fig. 1c", "the time of Procrustes, CKA and dCKA grows with the number of probes",
                  f"one pair, from {ends[0]:,} to {ends[1]:,} probes: " + ", ".join(
-                     f"{figures.NAMES[m]} {after / before:.1f} times" for m, (before, after) in by_probes.items()),
-                 claims.verdict(*(after > 1.5 * before for before, after in by_probes.values()))),
+                     f"{figures.NAMES[m]} {after / before:.1f} times (power {slopes[m]:.1f})" for m, (before, after) in by_probes.items()),
+                 claims.verdict(*(slope > 0.2 for slope in slopes.values()))),
     claims.Claim("2.1.2", "minibatch CKA approximates CKA",
-                 f"{len(some)} networks, {len(inputs):,} probes in four batches: at most {apart:.4f} from the unbiased value of all probes "
-                 f"(CKA itself, biased, is up to {biased:.4f} from it)",
-                 "holds" if apart < 0.01 else "partly" if apart < 0.05 else "fails"),
+                 f"{len(some)} networks, {len(inputs):,} probes in four batches: off the CKA of all probes by {np.median(original):.4f} (median) to {original.max():.4f} (most), "
+                 f"off its unbiased form by {apart:.4f} at the most (CKA itself, biased, is up to {biased:.4f} from that)",
+                 claims.verdict(original.max() < 0.05, original.max() < 0.01)),
 ])
 
 # %% [markdown]
-# The second claim holds in part: the time does grow with the probes, but not to what anybody would call intensive. What made it so in the paper's figure was looping over pairs, forming
-# $n \times n$ matrices, and solving dCKA's eigenvalue problem among all samples.
+# What counts as intensive is a matter of taste; here it is more than the forward pass that gave the activations, which no measure of activations does without. All pairs took {glue:text}`intensive`
+# times that. The peers above owe their times to loops over pairs, $n \times n$ matrices, and eigenvalue problems among all samples; how the paper's figure was computed is not said.
 #
 # ## To take away
 #
-# - **Choose by invariance, not by price.** All twelve measures take milliseconds a pair.
+# - **Choose by invariance first.** One pair takes {glue:text}`cheapest-ms` to {glue:text}`dearest-ms` ms, by measure.
 # - **Many pairs at once are cheap** in any measure with a batched product; loops over pairs are what costs.
-# - **wCKA is the cheapest of the paper's four** for all pairs of networks, and needs neither images nor activations.
-# - **Where the peers are as good:** one pair with as many units as probes, in single precision; one pair of Procrustes.
+# - **wCKA needs neither images nor activations**: its cost is that of multiplying the weights.
+# - **Where a peer is faster** on a single pair, the tables say so: {glue:text}`behind`.
 # - **More machines:** the chapters' units of work run on a cluster as they are: [how](../book/cluster).

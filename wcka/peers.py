@@ -40,7 +40,7 @@ class Peer(NamedTuple):
     why : str
         Why they differ.
     single : bool
-        It computes in float32; otherwise in float64.
+        It computes in float32, whatever it is given; otherwise in the type that it is given.
     """
 
     package: str
@@ -52,7 +52,7 @@ class Peer(NamedTuple):
     single: bool = False
 
     def given(self, features: Iterable[Tensor]) -> list[Tensor]:
-        """Features in the precision that it computes in."""
+        """Features in the precision that it computes in: double, unless it is ``single``."""
         return [f.float() if self.single else f.double() for f in features]
 
     @property
@@ -92,7 +92,7 @@ def _ckatorch(core) -> list[Peer]:
 
 def _pytorch_cka(cka) -> list[Peer]:
     return [Peer("pytorch-cka", "unbiased_cka", lambda x, y: float(cka.cka_from_features(x, y)),
-                 lambda features: cka.cka_from_features(features, features).numpy(), **_IN_SINGLE)]
+                 lambda features: cka.cka_from_features(features, features).numpy())]
 
 
 def _torch_cka(torch_cka) -> list[Peer]:
@@ -121,11 +121,8 @@ def _simtorch(simtorch) -> list[Peer]:
 
     return [
         Peer("simtorch", "cka", lambda x, y: float(cka.linear_CKA(*kernels(x, y))), **_IN_SINGLE),
-        Peer("simtorch", "dcka", dcka, None, 5e-3,
-             "computes in float32, with an intercept and uncentred inputs; its own default leaves "
-             "out the PSD step, here it is on", single=True),
-        Peer("simtorch", "procrustes", lambda x, y: 1 - float(rotation.procrustes_dist(x, y)),
-             None, 1e-4, "computes in float32; gives 1 minus this", single=True),
+        Peer("simtorch", "dcka", dcka, **_IN_SINGLE),  # its default leaves out the PSD step
+        Peer("simtorch", "procrustes", lambda x, y: 1 - float(rotation.procrustes_dist(x, y))),
     ]
 
 
