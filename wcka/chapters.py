@@ -139,6 +139,12 @@ def _is_a(value: object, kind: object) -> bool:
     return type(value) is kind  # bool is an int for isinstance, not for us
 
 
+def datasets(path: Path, values: dict[str, object]) -> list[str]:
+    """Data sets that a chapter reads: its parameter `dataset`, or `datasets`."""
+    chosen = {name: p.default for name, p in parameters(path).items()} | values
+    return [chosen["dataset"]] if "dataset" in chosen else chosen.get("datasets", [])
+
+
 def vet(path: Path, values: dict[str, object]) -> None:
     """Run a chapter's own checks of its parameters, its cell tagged checks, without a kernel.
 

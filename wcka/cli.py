@@ -103,5 +103,7 @@ def _run_command(arguments) -> None:
     path = chapters.find(arguments.chapter)
     values = chapters.choose(path, arguments.profile, arguments.parameters)
     chapters.vet(path, values)
+    for name in chapters.datasets(path, values):
+        data.fetch(name)
     output = arguments.output or chapters.BUILD / "runs" / f"{path.stem}.ipynb"
     print(chapters.run(path, values, arguments.profile, output.absolute()))
