@@ -420,7 +420,7 @@ upper = median.iloc[:, -3:]  # the smaller sizes are all overhead
 exponents = {m: np.polyfit(np.log(upper.columns.astype(float)), np.log(upper.loc[m]), 1)[0]
              for m in MEASURES}
 
-# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-time", "caption": "Time of one comparison against the number of probes, on logarithmic axes; the paper's figure 1c. In brackets the slopes of the medians over the last three sizes (0 is constant, 1 proportional). wCKA does not see the probes."}, "image": {"alt": "Enhanced box plots of the time of one comparison against the number of probes, for four measures, on logarithmic axes, each labelled with its growth exponent."}}
+# %% tags=["hide-input", "timing"] mystnb={"figure": {"name": "fig-time", "caption": "Time of one comparison against the number of probes, on logarithmic axes; the paper's figure 1c. In brackets the slopes of the medians over the last three sizes (0 is constant, 1 proportional). wCKA does not see the probes."}, "image": {"alt": "Enhanced box plots of the time of one comparison against the number of probes, for four measures, on logarithmic axes, each labelled with its growth exponent."}}
 fig, axes = plt.subplots(figsize=(figures.WIDTH, 3.8))
 figures.boxen(axes, times.assign(ms=1e3 * times.seconds), x="samples", y="ms", hue="measure",
               hue_order=MEASURES, palette=figures.MEASURES, legend=False)
@@ -436,7 +436,7 @@ for measure, height in heights.items():
               color=figures.MEASURES[measure], va="center")
 plt.show()
 
-# %% tags=["remove-cell"]
+# %% tags=["remove-cell", "timing"]
 glue("timed-most", f"{median.columns[-1]:,}", display=False)
 ratios = median.loc[activation_measures] / median.loc["wcka"]
 for measure in activation_measures:
@@ -682,12 +682,12 @@ results = [
     claims.Claim("fig. 1c", "Cost of activation measures grows with the probes, that of wCKA does not",
                  f"growth exponents: {listed(pd.Series(exponents))}",
                  claims.verdict(abs(exponents["wcka"]) < 0.1,
-                                *(exponents[m] > 0.1 for m in activation_measures))),
+                                *(exponents[m] > 0.1 for m in activation_measures)), timed=True),
     claims.Claim("fig. 1c", "wCKA is consistently cheap, cheaper than the others",
                  f"time over wCKA's at {median.columns[-1]:,} probes: "
                  f"{listed(ratios.iloc[:, -1], '.1f')}; cheaper than wCKA: "
                  f"{cheaper_text or 'none of them'}",
-                 claims.verdict(*(ratios > 1).to_numpy().ravel())),
+                 claims.verdict(*(ratios > 1).to_numpy().ravel()), timed=True),
     claims.Claim("fig. 5", "Fog makes more spurious similarity than impulse noise (Procrustes, CKA)",
                  f"Procrustes {means.loc['procrustes', 'fog']:.2f} against "
                  f"{means.loc['procrustes', 'impulse_noise']:.2f}, CKA {means.loc['cka', 'fog']:.2f} "

@@ -582,7 +582,7 @@ for measure in ("cka", "wcka"):
 # Once the features are there, all pairs take next to nothing: the chains of all networks, wCKA of all pairs of
 # the grid and its four variants are the last row.
 
-# %% tags=["hide-input"]
+# %% tags=["hide-input", "timing"]
 pd.Series({"training": seconds["training"], "activations on probes, and dCKA": seconds["probes"],
            "attacks, and predictions on them": seconds["attacks"],
            "wCKA and its variants": benchmark.weights(models).attrs["seconds"]},
@@ -593,7 +593,7 @@ pd.Series({"training": seconds["training"], "activations on probes, and dCKA": s
 # step, one more for each step of an attack), probes and attacks in networks, images and steps. A unit of work is what one
 # worker of a [cluster](../book/cluster) gets at a time.
 
-# %%
+# %% tags=["timing"]
 def work(of):
     """Units of work of a run with these parameters, and how much of each kind they hold in all."""
     members = len(of["architectures"]) * len(of["strategies"]) * of["seeds"] * len(of["checkpoints"])
@@ -621,7 +621,7 @@ extrapolated["hours of one core, extrapolated"] = (
     extrapolated["seconds a unit"] * here.units * extrapolated["times the work"] / 3600)
 extrapolated.style.format({"units here": "{:.0f}", "units at the paper's scale": "{:.0f}", "seconds a unit": "{:.1f}", "times the work": "{:.1f}", "hours of one core, extrapolated": "{:.2f}"})
 
-# %% tags=["remove-cell"]
+# %% tags=["remove-cell", "timing"]
 say("paper-hours", extrapolated["hours of one core, extrapolated"].sum(), ".1f")
 
 # %% [markdown]

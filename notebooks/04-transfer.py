@@ -515,7 +515,7 @@ for name, part in (("better", sure[sure.difference < 0]), ("worse", sure[sure.di
 #
 # Seconds of computing, added over processes:
 
-# %% tags=["hide-input"]
+# %% tags=["hide-input", "timing"]
 costs = pd.DataFrame({place: each.attrs["seconds"] for place, each in zip(PLACES, (whole, on_pixels))})
 costs.loc["the trunk's own training"] = [network.members.attrs["seconds"], 0]
 costs.style.format("{:.1f}")

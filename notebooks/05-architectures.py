@@ -167,7 +167,7 @@ except NotLinear as error:
 # leave the chain alone. What is lost: the chain then depends on the biases and on the reference, by default one draw
 # of Gaussian noise. So it is no longer a matter of the weights' products alone.
 
-# %% tags=["hide-input"]
+# %% tags=["hide-input", "timing"]
 KINDS_TO_FREEZE = ("gate", "norm", "attention")
 
 
@@ -208,6 +208,8 @@ found.set_index("network").style.format({"million weights": "{:.1f}", "seconds":
 say("n-families", len(found), "d")
 say("n-plain", (found["refused unless frozen"] == "").sum(), "d")
 say("highest-random", found["wCKA, random weights"].max(), ".3f")
+
+# %% tags=["remove-cell", "timing"]
 say("slowest", found.seconds.max(), ".1f")
 
 # %% [markdown]

@@ -92,6 +92,25 @@ def test_two_runs_have_one_canonical_hash_and_other_parameters_another(chapter):
     assert hashes[0] == hashes[1] != hashes[2]
 
 
+@pytest.mark.parametrize("path", chapters.every(), ids=lambda p: p.stem)
+def test_a_chapter_computed_anew_has_the_same_canonical_hash(path, smoke, tmp_path, monkeypatch):
+    """With nothing kept of the first run."""
+    monkeypatch.setenv("WCKA_CACHE", str(tmp_path / "results"))
+    values = chapters.choose(path, "smoke", [])
+    again = chapters.run(path, values, "smoke", tmp_path / "again.ipynb")
+    first, second = (runs.canonical(nbformat.read(each, 4)) for each in (smoke(path), again))
+    assert first == second
+
+
+@pytest.mark.parametrize("timed", [True, False])
+def test_claims_on_times_are_left_out_of_the_hash(timed):
+    found = [notebook(found=text) for text in ("0.1 s", "0.2 s")]
+    for each in found:
+        each.cells[0].outputs[0].metadata["wcka"]["claims"][0]["timed"] = timed
+        each.cells[0].outputs[0]["data"] = {"text/html": runs.claims(each)[0].found}
+    assert (runs.canonical(found[0]) == runs.canonical(found[1])) == timed
+
+
 # ------------------------------------------------------------------------- when things go wrong
 
 

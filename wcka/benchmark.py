@@ -181,10 +181,11 @@ def _networks(models: str) -> tuple[list[Population], pd.DataFrame]:
 
 def name(architecture: dict) -> str:
     """Short name: hidden layers times width, or widths; kind and channels of convolutions."""
-    if "widths" not in architecture:
-        kind = {"convnet": "CNN", "resnet": "ResNet"}[architecture["factory"]]
+    if kind := {"convnet": "CNN", "resnet": "ResNet"}.get(architecture["factory"]):
         norm = " + BN" * architecture.get("batch_norm", False)
         return f"{kind}{norm} {'-'.join(map(str, architecture['channels']))}"
+    if architecture["factory"] != "mlp":
+        return " ".join(map(str, architecture.values()))
     hidden = architecture["widths"][1:-1]
     return f"{len(hidden)} × {hidden[0]}" if len(set(hidden)) == 1 else "-".join(map(str, hidden))
 

@@ -31,12 +31,15 @@ class Claim(NamedTuple):
         What this run found, with its numbers computed.
     verdict : str
         "holds", "partly", "fails" or "cannot be told".
+    timed : bool
+        What was found is a time: no two runs share it.
     """
 
     where: str
     statement: str
     found: str
     verdict: str
+    timed: bool = False
 
 
 def part(where: str) -> str:

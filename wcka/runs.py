@@ -17,8 +17,7 @@ _INTERVAL = re.compile(rf"({_NUMBER}) \(({_NUMBER}) to ({_NUMBER})\)")  # as cla
 
 def claims(notebook) -> list[Claim]:
     """Claims of the paper that a chapter has shown, with its findings."""
-    return [Claim(**row) for output in _outputs(notebook)
-            for row in output.get("metadata", {}).get("wcka", {}).get("claims", [])]
+    return [claim for output in _outputs(notebook) for claim in _claims(output)]
 
 
 def numbers(notebook) -> dict[str, str]:
@@ -31,9 +30,11 @@ def numbers(notebook) -> dict[str, str]:
 def canonical(notebook) -> str:
     """Digest of a chapter's outputs without what no two runs share.
 
-    Left aside: cells tagged timing, ids that pandas gives to tables, addresses in memory.
+    Left aside: cells tagged timing and claims on times, ids that pandas gives to tables, addresses
+    in memory.
     """
-    kept = [output.get("data", output.get("text")) for output in _outputs(notebook, "timing")]
+    kept = [[claim for claim in found if not claim.timed] if (found := _claims(output))
+            else output.get("data", output.get("text")) for output in _outputs(notebook, "timing")]
     text = re.sub(r"\bT_[0-9a-f]{5}| at 0x[0-9a-f]+", "", json.dumps(kept, sort_keys=True))
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -94,6 +95,10 @@ def _chapters(path: Path) -> dict[str, nbformat.NotebookNode]:
     if not found:
         raise ValueError(f"{path}: no executed chapter")
     return found
+
+
+def _claims(output) -> list[Claim]:
+    return [Claim(**row) for row in output.get("metadata", {}).get("wcka", {}).get("claims", [])]
 
 
 def _outputs(notebook, without: str = "") -> Iterator:
