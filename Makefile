@@ -30,6 +30,7 @@ pdf: $(INSTALLED)  ## the book, and a PDF of it (needs Chromium): PROFILE=quick
 
 test: $(INSTALLED)  ## run all tests, every chapter at the smoke profile among them
 	@$(RUN) -m ruff check .
+	@$(RUN) -m mypy
 	@$(RUN) -m pytest
 
 run: $(INSTALLED)  ## run one chapter: make run CHAPTER=02 ARGS="-p seed 3"
