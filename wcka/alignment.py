@@ -9,6 +9,7 @@ pieces, so that beyond the features themselves memory does not grow with n.
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from threading import Lock
+from typing import Any
 
 import numpy as np
 import torch
@@ -70,7 +71,7 @@ class Representation:
         self.sizes = torch.from_numpy(size[live]).to(values.device)
         self.columns = None if live.all() else torch.from_numpy(live.nonzero()[0]).to(values.device)
         self.mean = ends[2] if self.columns is None else ends[2, self.columns]
-        self.scale = scale or float(size.max()) or 1.0  # no square overflows
+        self.scale: Any = scale or float(size.max()) or 1.0  # no square overflows
         self.n, self.d = len(values), len(self.mean)
         self.kept: Tensor | None = None
 
@@ -124,7 +125,8 @@ def tolerance(x: Tensor) -> float:
 # ------------------------------------------------------------------------------- the alignments
 
 
-def squared_norms(models: Sequence[Representation], pairs: Pairs = None) -> tuple:
+def squared_norms(models: Sequence[Representation],
+                  pairs: Pairs = None) -> tuple[np.ndarray, np.ndarray]:
     """||X'Y||_F^2 of all pairs (N, N), or of those listed (P,); and of each with itself (N,)."""
     if cheaper_by_kernels(np.array([m.d for m in models], dtype=float), models[0].n, pairs):
         result = _linear_kernel_products(models)
@@ -142,7 +144,8 @@ def cheaper_by_kernels(d: np.ndarray, n: int, pairs: Pairs) -> bool:
     return bool(by_features * n > n**2 * (d.sum() + len(d)**2))
 
 
-def nuclear_norms(models: Sequence[Representation], pairs: Pairs = None) -> tuple:
+def nuclear_norms(models: Sequence[Representation],
+                  pairs: Pairs = None) -> tuple[np.ndarray, np.ndarray]:
     """||X'Y||_* as ``squared_norms``; of each with itself it is ||X||_F^2."""
     models = [narrow(m) for m in models]
 
@@ -197,7 +200,7 @@ def products(left: Sequence[Representation], right: Sequence[Representation]) ->
     Each block is as wide as its widest model; the rest is zero.
     """
     single = left[0].dtype == torch.float32 and not left[0].values.is_cuda
-    total = None
+    total: Any = None  # a Tensor from the first piece on
     for part in pieces(left[0].n, _SINGLE if single else _SAMPLES):
         x, y = beside(left, part), beside(right, part)
         product = x.flatten(1).T @ y.flatten(1)
@@ -217,7 +220,7 @@ def beside(models: Sequence[Representation], part: slice, dim: int = 1) -> Tenso
 
 
 def _aligned(models: Sequence[Representation], align: Callable, pairs: Pairs,
-             itself: bool = True) -> tuple[np.ndarray, np.ndarray | None]:
+             itself: bool = True) -> tuple:
     """Apply `align` to blocks of models: (left, right, which pairs are wanted) to their values."""
     # Models of like width side by side: a block is as wide as its widest.
     order = np.argsort([m.d for m in models], kind="stable")
@@ -296,7 +299,7 @@ def strip_products(fill: Callable[[slice, Tensor], None], count: int,
     like : Representation
         One of them, for its number of samples, type and device.
     """
-    n, total = like.n, 0.0
+    n, total = like.n, like.values.new_zeros(())
     height = max(1, min(_STRIP // (n * count), -(-n // 8)))
     space = torch.empty(count * height * n, dtype=like.dtype, device=like.values.device)
     for part in pieces(n, height):

@@ -139,7 +139,7 @@ def _prepared(model, x: Tensor, **amounts) -> tuple[Callable, Tensor]:
     """Check everything; return the model as a function, and each member's images."""
     for name, value in amounts.items():
         kind, least = (Integral, 1) if name == "steps" else (Real, 0)
-        if not isinstance(value, kind) or isinstance(value, bool) or not value >= least:
+        if not isinstance(value, kind) or isinstance(value, bool) or not float(value) >= least:
             raise ValueError(f"{name}: wanted a number from {least} up, got {value!r}")
     if not isinstance(x, Tensor) or not x.is_floating_point():
         raise ValueError(f"x: wanted a tensor of floats in [0, 1], got {type(x).__name__} of "

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache, partial
+from typing import cast
 
 import numpy as np
 import pandas as pd
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 
 from .attacks import BY_GRADIENT
-from .cache import cached
+from .cache import Cached, cached
 from .chain import chain, chains
 from .checks import nearest
 from .functional import collapsed, pairwise_agreement
@@ -103,7 +104,8 @@ def grid(models: Sequence[dict], probes: Sequence[str], layer: str, samples: int
     if trunk:  # once, with all cores, before processes part
         features(trunk, "train", models[0]["dataset"], models[0]["classes"])
     spread = partial(run, jobs=jobs, scheduler=scheduler)
-    fits = spread(_fit, [{"model": m} for m in sorted(models, key=_cost)], description="training")
+    fits = spread(_fitted, [{"model": m} for m in sorted(models, key=_cost)],
+                  description="training")
     common = {"models": models, "probing": probing}
     shared = [p for p in probes if p not in BY_GRADIENT]
     agreed = spread(agreement_on, [{**common, "probe_name": p} for p in shared],
@@ -136,7 +138,8 @@ def _fit(model: dict) -> pd.DataFrame:
     return trained(**model).members
 
 
-_fit.kept = lambda model: trained.kept(**model)
+_fitted = cast(Cached, _fit)
+_fitted.kept = lambda model: trained.kept(**model)
 
 
 def overview(members: pd.DataFrame) -> pd.DataFrame:
@@ -171,8 +174,8 @@ def networks(models: Sequence[dict]) -> tuple[list[Population], pd.DataFrame]:
 
 
 @lru_cache(maxsize=1)
-def _networks(models: str) -> tuple[list[Population], pd.DataFrame]:
-    models = json.loads(models)
+def _networks(text: str) -> tuple[list[Population], pd.DataFrame]:
+    models = json.loads(text)
     populations = [trained(**m) for m in models]
     return populations, pd.concat([
         p.members.assign(architecture=name(m["architecture"]), strategy=m["strategy"], group=i)
@@ -372,7 +375,9 @@ def under_attack(models: Sequence[dict], attack: str, layer: str, samples: int,
     a, b = _listed(members)
     x, labels = attacked_images(probing)
     first = members.group.searchsorted(np.arange(len(populations)))
-    directed, guesses, activations = np.full((len(members), len(members)), np.nan), [], []
+    directed = np.full((len(members), len(members)), np.nan)
+    guesses: list[Tensor] = []
+    activations: list[Tensor] = []
     for some in _slices(models, populations):
         made = _against(models, some, attack, x, labels, probing)
         with torch.no_grad():
@@ -420,7 +425,7 @@ def _against(models: Sequence[dict], population: Population, attack: str, x: Ten
         seed = int(np.random.SeedSequence([probing["seed"], i]).generate_state(1)[0])
         moved = BY_GRADIENT[attack](target, *part, eps=probing["eps"], steps=probing["steps"],
                                     seed=seed)
-        made.append(target.features(moved, own=True) if trunk else moved)
+        made.append(target.features(moved, own=True) if isinstance(target, Transfer) else moved)
     return torch.cat(made, 1)
 
 

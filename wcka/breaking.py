@@ -27,7 +27,7 @@ def _copied(model: nn.Sequential) -> tuple[nn.Sequential, list[nn.Linear]]:
 
 def _layer(weight: Tensor, bias: Tensor) -> nn.Linear:
     """Linear layer x W + b of an (in, out) matrix and a bias."""
-    layer = nn.Linear(*weight.shape, dtype=torch.float64).requires_grad_(False)
+    layer = nn.Linear(len(weight), len(bias), dtype=torch.float64).requires_grad_(False)
     layer.weight.copy_(weight.T)
     layer.bias.copy_(bias)
     return layer
@@ -108,7 +108,7 @@ def drown(model: nn.Sequential, size: float = 1.0, seed: int = 0) -> nn.Sequenti
     copy, (first, *_) = _copied(model)
     generator = torch.Generator().manual_seed(seed)
     scale = first.weight.std() * first.in_features**0.5
-    first.bias += size * scale * torch.randn(len(first.bias), generator=generator)
+    first.bias.add_(size * scale * torch.randn(len(first.bias), generator=generator))
     return copy
 
 

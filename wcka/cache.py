@@ -10,6 +10,7 @@ import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol, cast
 
 import pandas as pd
 import platformdirs
@@ -31,7 +32,15 @@ def root() -> Path:
     return Path(root).expanduser().absolute()
 
 
-def cached(function: Callable) -> Callable:
+class Cached(Protocol):
+    """What ``cached`` makes of a function."""
+
+    kept: Callable[..., bool]
+
+    def __call__(self, *args, **kwargs): ...
+
+
+def cached(function: Callable) -> Cached:
     """Keep what `function` returns, a DataFrame, a Population or a Tensor, in a file.
 
     The file's name holds a digest of the arguments (plain JSON values, defaults included), of the
@@ -76,8 +85,9 @@ def cached(function: Callable) -> Callable:
     def kept(*args, **kwargs) -> bool:
         return any(stem_of(*args, **kwargs).with_suffix(kind).exists() for kind in _READERS)
 
-    wrapper.kept = kept
-    return wrapper
+    keeping = cast(Cached, wrapper)
+    keeping.kept = kept
+    return keeping
 
 
 def _prepare(folder: Path) -> None:

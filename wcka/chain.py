@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from functools import reduce
+from typing import TypeGuard, cast
 
 import numpy as np
 import torch
@@ -12,9 +13,10 @@ from .models import ACTIVATIONS
 from .population import Population
 
 # What the chain passes over: modules that act on every unit alone, or do nothing when it is used.
-_PASSED = (nn.Flatten, nn.Dropout, *ACTIVATIONS.values(), nn.SiLU, nn.Mish, nn.ELU, nn.SELU,
-           nn.CELU, nn.Softplus, nn.Softsign, nn.Hardtanh, nn.Hardswish, nn.Hardsigmoid,
-           nn.LogSigmoid, nn.Softmax, nn.LogSoftmax)
+_PASSED: tuple[type[nn.Module], ...] = (
+    nn.Flatten, nn.Dropout, *ACTIVATIONS.values(), nn.SiLU, nn.Mish, nn.ELU, nn.SELU, nn.CELU,
+    nn.Softplus, nn.Softsign, nn.Hardtanh, nn.Hardswish, nn.Hardsigmoid, nn.LogSigmoid, nn.Softmax,
+    nn.LogSoftmax)
 
 
 def linear_layers(model: nn.Module) -> list[tuple[nn.Linear, nn.Module | None]]:
@@ -52,7 +54,7 @@ def _leaves(model: nn.Module, prefix: str = "") -> list[tuple[str, nn.Module]]:
     if type(model).forward is not nn.Sequential.forward or hooked(model):
         return [(prefix or type(model).__name__, model)]
     # Not named_children(): it lists a module that stands in two places only once.
-    return [leaf for name, child in model._modules.items()
+    return [leaf for name, child in cast(dict[str, nn.Module], model._modules).items()
             for leaf in _leaves(child, f"{prefix}.{name}" if prefix else name)]
 
 
@@ -122,7 +124,8 @@ def chain(model, input_shape=None, bias=False, *, freeze: Sequence[str] = (),
     if isinstance(model, nn.Module):
         layers = [layer for layer, _ in linear_layers(model)]
         matrices = [layer.weight.detach().T for layer in layers]
-        biases = [None if layer.bias is None else layer.bias.detach() for layer in layers]
+        biases: list[Tensor | None] = [
+            None if layer.bias is None else layer.bias.detach() for layer in layers]
     elif bias:
         raise TypeError("bias=True needs an nn.Module: a sequence of matrices has no biases")
     else:
@@ -144,7 +147,7 @@ def _others(model: nn.Module) -> list[str]:
             if not (_linear(module) or _passed(module))]
 
 
-def _linear(module: nn.Module) -> bool:
+def _linear(module: nn.Module) -> TypeGuard[nn.Linear]:
     # A subclass, or a hook, may do more than its base.
     return type(module).forward is nn.Linear.forward and not hooked(module)
 

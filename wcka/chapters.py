@@ -61,7 +61,7 @@ class Parameter(typing.NamedTuple):
     """One line of a chapter's parameters cell."""
 
     name: str
-    type: object
+    type: typing.Any
     default: object
     comment: str
 
@@ -165,8 +165,9 @@ def vet(path: Path, values: dict[str, object]) -> None:
         if "parameters" in tags:
             names.update({n: p.default for n, p in parameters(path).items()} | values)
         else:  # nothing that computes or draws
-            body = [node for node in ast.parse(cell.source).body
-                    if isinstance(node, (ast.Import, ast.ImportFrom))]
+            body: list[ast.stmt] = [
+                node for node in ast.parse(cell.source).body
+                if isinstance(node, (ast.Import, ast.ImportFrom))]
             exec(compile(ast.Module(body, []), path.name, "exec"), names)
 
 

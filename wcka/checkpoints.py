@@ -16,9 +16,9 @@ import time
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import combinations, pairwise
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -109,7 +109,7 @@ def read(path: str | Path) -> Checkpoint:
     return Checkpoint(str(path), found)
 
 
-def _check(path: Path, name: object, values: object) -> None:
+def _check(path: Path, name: object, values) -> None:
     """Refuse what is no plain tensor of real numbers."""
     tensor = isinstance(values, Tensor) or hasattr(values, "get_shape")
     if not (tensor and isinstance(name, str)):
@@ -173,9 +173,9 @@ def _in_order(file: str, matrices: list[str]) -> list[str]:
     return sorted(matrices, key=lambda name: [int(n) for n in re.findall(r"\d+", name)])
 
 
-def chain_of(matrices: dict[str, object]) -> Tensor:
+def chain_of(matrices: dict[str, Any]) -> Tensor:
     """Chain (inputs, outputs) of matrices (out, in), in blocks, from the outputs inwards."""
-    right = None
+    right: Any = None  # a Tensor from the last matrix on
     for name, weight in reversed(matrices.items()):
         outputs, inputs = shape_of(weight)
         right = torch.eye(outputs, dtype=torch.float64) if right is None else right
@@ -186,7 +186,7 @@ def chain_of(matrices: dict[str, object]) -> Tensor:
     return right
 
 
-def chains_up_to(matrices: dict[str, object]) -> Iterator[Tensor]:
+def chains_up_to(matrices: dict[str, Any]) -> Iterator[Tensor]:
     """Yield the chain up to each layer, (inputs, units), from the first on."""
     left = None
     for name, weight in matrices.items():
@@ -396,7 +396,7 @@ def _any(files: list[Checkpoint], arch: str, input_shape, freeze: Sequence[str],
         sizes.append(tuple(trained_chains[0].shape))
         return _compared(layer or "all", trained_chains, untrained_chains)
 
-    sizes: list[tuple[int, int]] = []
+    sizes: list[tuple[int, ...]] = []
     result = {**compared(None), "untrained": len(untrained), "layers": {}}
     for name, child in trained[0].named_children():
         if by_layer and any(p.ndim > 1 for p in child.parameters()):
@@ -409,7 +409,7 @@ def described(result: dict) -> str:
     """Text for people of what ``compared`` found."""
     names, lines = _short(result["files"]), []
     width = max(map(len, names))
-    for i, j in zip(*np.triu_indices(len(names), 1)):
+    for i, j in combinations(range(len(names)), 2):
         lines.append(f"{names[i]:{width}}  {names[j]:{width}}  wCKA {_said(result['all'], i, j)}")
         for name, table in result["layers"].items() if len(names) == 2 else ():
             lines.append(f"    up to {name:20}  {_said(table, i, j)}")

@@ -3,7 +3,7 @@
 import html
 import re
 from collections.abc import Sequence
-from itertools import zip_longest
+from itertools import chain, repeat
 from typing import NamedTuple
 
 import pandas as pd
@@ -174,7 +174,8 @@ def raised(changes: pd.DataFrame) -> tuple[str, str]:
     `changes`: value, low and high by measure. It holds if all surely are; partly if some are and
     none is surely below; it fails if one surely is; else it cannot be told.
     """
-    words = ", ".join(f"{NAMES[m]} {interval(*row, '+.2f')}" for m, row in changes.iterrows())
+    words = ", ".join(f"{NAMES[m]} {interval(row.value, row.low, row.high, '+.2f')}"
+                      for m, row in changes.iterrows())
     up, down = changes.low > 0, changes.high < 0
     if down.any():
         return words, "fails"
@@ -207,7 +208,7 @@ def table(claims: Sequence[Claim], tested: Sequence[str] = ()) -> str:
 
     rows = [[*map(html.escape, claim[:3]),
              f"<span class='verdict'>{VERDICTS[claim.verdict]}&nbsp;{claim.verdict}</span>", *link]
-            for claim, link in zip_longest(claims, ([each] for each in tested), fillvalue=())]
+            for claim, link in zip(claims, chain(zip(tested), repeat(())))]
     head = ["Paper", "It says", "This run found", "Verdict", "Tested in"][:len(rows[0])]
     return (f"<table class='claims'><thead>{line(head, 'th')}</thead>"
             f"<tbody>{''.join(line(row, 'td') for row in rows)}</tbody></table>")

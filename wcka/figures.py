@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator, Sequence
+from typing import cast
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -54,11 +55,12 @@ def thumbnail(axes: Axes, image, y: float) -> None:
 
 def heat_map(axes: Axes, values: pd.DataFrame, text: pd.DataFrame | None = None, **kw) -> Axes:
     """Heat map with its numbers written in the cells; rows and columns named by the table."""
-    engine = axes.figure.get_layout_engine()
-    axes.figure.set_layout_engine("none")  # seaborn draws the figure to look at its labels
+    figure = cast(Figure, axes.figure)
+    engine = figure.get_layout_engine()
+    figure.set_layout_engine("none")  # seaborn draws the figure to look at its labels
     sns.heatmap(values, ax=axes, annot=values if text is None else text,
                 fmt=".2f" if text is None else "", linewidths=1.5, annot_kws={"size": 9}, **kw)
-    axes.figure.set_layout_engine(engine)
+    figure.set_layout_engine(engine)
     axes.set(xlabel="", ylabel="")
     axes.tick_params(length=0)
     axes.set_yticklabels(axes.get_yticklabels(), rotation=0)

@@ -42,7 +42,7 @@ class Kernel:
             sums[part] += strip.sum(1)
             sums[part.stop:] += strip[:, below:].sum(0)
             self.squares += 2 * float(strip.square().sum())
-            if keep:
+            if whole is not None:
                 whole[part, part.start:] = strip
                 whole[part.stop:, part] = strip[:, below:].T
         least = n - 2 if unbiased else n

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from importlib import import_module, metadata
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -61,7 +61,7 @@ class Peer(NamedTuple):
         return metadata.version(self.package)
 
 
-_IN_SINGLE = {"tolerance": 1e-4, "why": "computes in float32", "single": True}
+_IN_SINGLE: dict[str, Any] = {"tolerance": 1e-4, "why": "computes in float32", "single": True}
 
 
 def available() -> tuple[list[Peer], list[str]]:
@@ -165,7 +165,7 @@ _PACKAGES: dict[str, tuple[str, Callable]] = {
 }
 
 
-def _without_networks(kind: type, **attributes):
+def _without_networks(kind, **attributes):
     """An object of a class whose constructor wants networks."""
     self = kind.__new__(kind)
     vars(self).update(device="cpu", **attributes)
@@ -202,12 +202,12 @@ def _peak(package: str, measure: str, count: int, n: int, d: int) -> float:
     features = [torch.randn(n, d, generator=generator) for _ in range(count)]
     kw = {"inputs": torch.randn(n, 784, generator=generator)} if measure == "dcka" else {}
     if package == "wcka":
-        call = partial(pairwise, measure, features, **kw)
+        call: Callable = partial(pairwise, measure, features, **kw)
     else:
         peer, = (p for p in available()[0] if (p.package, p.measure) == (package, measure))
         features = peer.given(features)
         call = (partial(peer.of_pair, *features, **kw) if count == 2
-                else partial(peer.of_all, features))
+                else partial(cast(Callable, peer.of_all), features))
     before = _most()
     call()
     return _most() - before
@@ -217,6 +217,6 @@ def _most() -> float:
     """GB that this process has taken at the most so far."""
     try:  # on Linux rusage begins with what the process that started this one had taken
         status = Path("/proc/self/status").read_text()
-        return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) * 1024 / 1e9
+        return int(re.findall(r"VmHWM:\s+(\d+) kB", status)[0]) * 1024 / 1e9
     except OSError:  # macOS counts bytes
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e9

@@ -119,8 +119,8 @@ class Population:
             return torch.stack([self._alone(i, stop, x[i] if own else x) for i in range(len(self))])
         for name, module in modules:
             if isinstance(module, nn.Linear):
-                x, own = _linear(x, own, *(self.state.get(f"{name}.{key}")
-                                           for key in ("weight", "bias"))), True
+                x, own = _linear(x, own, self.state[f"{name}.weight"],
+                                 self.state.get(f"{name}.bias")), True
             elif isinstance(module, nn.Flatten):
                 x = x.flatten(2 if own else 1)
             else:  # without parameters modules act alike on every model

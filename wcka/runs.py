@@ -60,7 +60,7 @@ def differences(one: Path, other: Path) -> list[str]:
         runs = [{"": next(iter(run.values()))} for run in runs]
     if not (shared := sorted(runs[0].keys() & runs[1].keys())):
         raise ValueError(f"{one} and {other} have no chapter in common")
-    lines = [f"{name}: only in {path}" for path, run, rest in ((one, *runs), (other, *runs[::-1]))
+    lines = [f"{name}: only in {path}" for path, run, rest in zip((one, other), runs, runs[::-1])
              for name in sorted(run.keys() - rest.keys())]
     for name in shared:
         before, after = (_statements(run[name]) for run in runs)

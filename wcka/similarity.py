@@ -527,7 +527,7 @@ def _minibatch_cka(features: Features, pairs: Pairs, batch_size: int = 256) -> n
         raise ValueError(f"batch_size: wanted a whole number from 4 on, got {batch_size}")
     batches = pieces(_rows(features), int(batch_size))
     _at_least_4(batches[-1].stop - batches[-1].start, " in the last batch")
-    values, selves = 0.0, 0.0
+    values, selves = np.zeros(()), np.zeros(())
     scales = [Representation(f, label).scale for label, f in features.items()]
     for batch in batches:  # all in one scale: the criteria are added up
         models = represented({label: f[batch] for label, f in features.items()}, scales=scales)
@@ -538,7 +538,7 @@ def _minibatch_cka(features: Features, pairs: Pairs, batch_size: int = 256) -> n
 
 def _unbiased_criteria(models: Sequence[Representation], pairs: Pairs) -> tuple:
     """Unbiased criterion of the pairs, and of each with itself, from centred features."""
-    n, lengths, dots = models[0].n, 0.0, 0.0
+    n, lengths, dots = models[0].n, np.zeros(()), np.zeros(())
     values, selves = squared_norms(models, pairs)
     for part in pieces(n):  # squared lengths of rows: the kernels' diagonals
         some = torch.stack([m.rows(part).double().square().sum(1) for m in models])
@@ -631,7 +631,7 @@ def _mean_correlations(bases: list[tuple[Tensor, Tensor]], pairs: Pairs) -> np.n
 def _pwcca(features: Features, pairs: Pairs) -> np.ndarray:
     bases = _bases(features)
 
-    def both(i: int, j: int) -> tuple[float, float]:
+    def both(i: int, j: int) -> tuple[float, ...]:
         (u, loads), (v, others) = bases[i], bases[j]
         left, correlations, right = torch.linalg.svd(u.T @ v, full_matrices=False)
         weights = (left.T @ loads).abs().sum(1), (right @ others).abs().sum(1)

@@ -127,9 +127,10 @@ class _Skeleton:
         except RuntimeError as error:
             raise TypeError(f"no chain for {self.name}: it cannot be copied ({error})") from error
         self.device = next(self.model.parameters(), torch.empty(0)).device
-        self.dtype, self.freeze, self.values = dtype, frozenset(freeze), []
+        self.dtype, self.freeze = dtype, frozenset(freeze)
+        self.values: list[Tensor] = []
         submodules = dict(self.model.named_modules())
-        self.layer = layer and submodules[nearest(layer, submodules, "layer")]
+        self.layer = None if layer is None else submodules[nearest(layer, submodules, "layer")]
         for parent in self.model.modules():  # elementwise, but made of several functions
             for name, child in parent._modules.items():  # a module may stand in two places
                 if isinstance(child, (Gaussian, Square)):
@@ -141,7 +142,7 @@ class _Skeleton:
     def refer(self, reference: Tensor) -> None:
         """Keep the factors to be frozen, from a run of the network itself."""
         x = reference[None].to(self.device, self.dtype).requires_grad_()
-        with _Recording(self.freeze, None) as recording:
+        with _Recording(self.freeze, iter(())) as recording:
             self.forward(x)
         self.values = recording.kept
 
@@ -249,7 +250,7 @@ def _culprit(skeleton: _Skeleton, probes: Tensor) -> str:
 class _Linear(TorchFunctionMode):
     """Replace the functions of a running network that are not linear."""
 
-    def __init__(self, freeze: frozenset[str], values: Iterator[Tensor] | None):
+    def __init__(self, freeze: frozenset[str], values: Iterator[Tensor]):
         super().__init__()
         self.frozen = frozenset().union(*(FROZEN[kind] for kind in freeze))
         self.values = values
@@ -270,7 +271,7 @@ class _Linear(TorchFunctionMode):
             return _constant(func, args, kwargs, value)
         return _frozen(name, func, args, kwargs, value)
 
-    def replace(self, name: str, func, args, kwargs):
+    def replace(self, name: str, func, args: tuple, kwargs: dict):
         x, *others = *args, *kwargs.values()
         if name in _CASTS:
             return x
@@ -283,7 +284,7 @@ class _Linear(TorchFunctionMode):
 class _Recording(_Linear):
     """Keep the factors that are to be frozen while the network itself runs."""
 
-    def __init__(self, freeze, values):
+    def __init__(self, freeze: frozenset[str], values: Iterator[Tensor]):
         super().__init__(freeze, values)
         self.kept: list[Tensor] = []
 
@@ -300,7 +301,7 @@ class _Recording(_Linear):
 class _Tracing(_Linear):
     """Note of each function its name, where it ran, two numbers linear in its output, its size."""
 
-    def __init__(self, freeze, values):
+    def __init__(self, freeze: frozenset[str], values: Iterator[Tensor]):
         super().__init__(freeze, values)
         self.places: list[str] = []
         self.calls: list[tuple[str, str, Tensor, float]] = []

@@ -1,7 +1,7 @@
 """Numbers about pairs of models that respect that pairs share models."""
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -22,10 +22,10 @@ class Estimate(NamedTuple):
 class Jackknife(NamedTuple):
     """A number, or an array of them, with the ends of its interval and the p-value of zero."""
 
-    value: float
-    low: float
-    high: float
-    p: float
+    value: Any
+    low: Any
+    high: Any
+    p: Any
 
 
 def mean_over_pairs(a, b, values, level: float = 0.95) -> Estimate:
@@ -90,14 +90,14 @@ def over_models(statistic: Callable, a, b, *columns, level: float = 0.95) -> Jac
     ValueError
         For fewer than three models.
     """
-    columns = [np.asarray(c) for c in columns]
+    arrays = [np.asarray(c) for c in columns]
     models, numbers = np.unique(np.concatenate([a, b]), return_inverse=True)
     if len(models) < 3:
         raise ValueError(f"wanted pairs of at least three models, got {len(models)}")
     a, b = np.split(numbers, 2)
     keep = ((a != model) & (b != model) for model in range(len(models)))
-    without = np.array([statistic(*(c[k] for c in columns)) for k in keep])
-    return _jackknife(statistic(*columns), without, level)
+    without = np.array([statistic(*(c[k] for c in arrays)) for k in keep])
+    return _jackknife(statistic(*arrays), without, level)
 
 
 def _jackknife(value, without: np.ndarray, level: float) -> Jackknife:

@@ -8,6 +8,7 @@ the next layer; they need no commuting with sigma, and are what CKA's invariance
 
 from collections.abc import Callable
 from copy import deepcopy
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -94,7 +95,7 @@ def units(model: nn.Module) -> Units:
 
 
 # What acts on every unit alone; what acts on places, where there are some.
-_UNITWISE = (nn.Dropout, nn.Dropout2d, *models.ACTIVATIONS.values())
+_UNITWISE: tuple[type[nn.Module], ...] = (nn.Dropout, nn.Dropout2d, *models.ACTIVATIONS.values())
 _SPATIAL = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
 _HOMOGENEOUS = (nn.Identity, nn.ReLU, nn.LeakyReLU)
 
@@ -108,8 +109,8 @@ def _is(module: nn.Module, known: tuple[type[nn.Module], ...]) -> bool:
 class _Walk:
     """Enters a network's axes into a table of units, from the inputs on."""
 
-    def __init__(self):
-        self.table: Units = {}
+    def __init__(self) -> None:
+        self.table: dict[Any, list[tuple[str, int, int]]] = {}  # no group, None, is never in it
         self.places: set[str] = set()  # groups of channels that have places
         from torchvision.models import resnet  # takes two seconds, and few need it
 
@@ -118,7 +119,8 @@ class _Walk:
 
     def into(self, module: nn.Module, name: str, group: str | None, around: str | None):
         """From the group of a module's input to that of its output; `around`: of a way around."""
-        children = [(k, c, f"{name}.{k}".strip(".")) for k, c in module._modules.items()]
+        children = [(k, c, f"{name}.{k}".strip(".")) for k, c in module._modules.items()
+                    if c is not None]
         if _is(module, (nn.Sequential, self.resnet)):
             for key, child, place in children:
                 if _is(module, (self.resnet,)) and key == "fc":
@@ -130,7 +132,7 @@ class _Walk:
             for key, child, place in children:
                 if key != "downsample":
                     inner = self.into(child, place, inner, group)
-                elif child is not None:
+                else:
                     group = self.into(child, place, group, None)
             return self.merged(group, inner)
         if _is(module, (nn.Linear, nn.Conv2d, models.PatchConv2d)):
@@ -338,15 +340,16 @@ def rebase(model: nn.Sequential, name: str, seed: int = 0) -> nn.Sequential:
     if not isinstance(model[-1], nn.Linear):
         raise TypeError(f"wanted a network that ends in nn.Linear, got {type(model[-1]).__name__}")
     model = deepcopy(model).double()
-    a, c = change_of_basis(name, model[-1].in_features, seed)
-    change = nn.Linear(*a.shape, dtype=torch.float64)
-    output = nn.Linear(model[-1].in_features, model[-1].out_features, dtype=torch.float64)
+    last = cast(nn.Linear, model[-1])
+    a, c = change_of_basis(name, last.in_features, seed)
+    change = nn.Linear(len(a), len(a), dtype=torch.float64)
+    output = nn.Linear(last.in_features, last.out_features, dtype=torch.float64)
     with torch.no_grad():
         change.weight.copy_(a.T)
         change.bias.copy_(c)
-        output.weight.copy_(model[-1].weight @ torch.linalg.inv(a).T)
-        output.bias.copy_(0 if model[-1].bias is None else model[-1].bias)
-        output.bias -= c @ output.weight.T
+        output.weight.copy_(last.weight @ torch.linalg.inv(a).T)
+        output.bias.copy_(0 if last.bias is None else last.bias)
+        output.bias.sub_(c @ output.weight.T)
     return nn.Sequential(*model[:-1], change, output)
 
 
@@ -357,11 +360,12 @@ def map_outputs(model: nn.Sequential, seed: int = 0) -> nn.Sequential:
     """
     linear_layers(model)
     model = deepcopy(model).double()
-    a = torch.from_numpy(_invertible(model[-1].out_features, np.random.default_rng(seed)))
+    last = cast(nn.Linear, model[-1])
+    a = torch.from_numpy(_invertible(last.out_features, np.random.default_rng(seed)))
     with torch.no_grad():
-        model[-1].weight.copy_(a.T @ model[-1].weight)
-        if model[-1].bias is not None:
-            model[-1].bias.copy_(model[-1].bias @ a)
+        last.weight.copy_(a.T @ last.weight)
+        if last.bias is not None:
+            last.bias.copy_(last.bias @ a)
     return model
 
 
@@ -399,7 +403,7 @@ def redraw_silent_weights(model: nn.Module, inputs: Tensor, seed: int = 0) -> nn
 
 # What may be done to a network, as (model, inputs, seed) -> model; similarity.INVARIANCES says
 # which measure does not notice.
-TRANSFORMATIONS: dict[str, Callable[[nn.Sequential, Tensor, int], nn.Sequential]] = {
+TRANSFORMATIONS: dict[str, Callable[..., nn.Module]] = {
     **{name: lambda model, inputs, seed, name=name: rebase(model, name, seed) for name in CHANGES},
     "intertwiner": lambda model, inputs, seed: intertwine(model, seed),
     "output map": lambda model, inputs, seed: map_outputs(model, seed),

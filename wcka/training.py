@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator, Sequence
 from functools import lru_cache, partial
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -122,7 +123,7 @@ def _course(population, x, labels, learning_rate, batch_size, seed, private_orde
                 own = not shared_attack
                 images = attack(target if own else target.forward, images, labels[batch],
                                 seed=int(starts.integers(2**31)))
-            if trunk is not None:
+            if isinstance(target, Transfer):
                 with torch.no_grad():
                     images = target.features(images, own)
             _step(learner, optimizer, images, labels[batch], own)
@@ -175,11 +176,12 @@ def pretrained(architecture: dict, seed: int, dataset: str, epochs: int, patienc
         One model; its members' table has columns seed and epoch (the best one; the earliest of
         several), and in ``attrs["validation"]`` the accuracy after each epoch, from the first.
     """
-    images, labels = data.load(dataset, "train", None)
-    x, labels = data.inputs(images, resolve_device(device)), torch.from_numpy(labels)
+    images, truth = data.load(dataset, "train", None)
+    x, labels = data.inputs(images, resolve_device(device)), torch.from_numpy(truth)
     order = np.random.default_rng([seed, *b"validation"]).permutation(len(x))
     held, rest = torch.from_numpy(order).split([validation, len(x) - validation])
-    start, course, best = initialise(architecture, [seed], device), [], None
+    start, course = initialise(architecture, [seed], device), []
+    best: Any = None  # a Population from the first epoch on
     steps = _course(start, x[rest], labels[rest], learning_rate, batch_size, seed)
     next(steps)  # untrained
     for epoch in tqdm(range(1, epochs + 1), "pretraining", leave=False):

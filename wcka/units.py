@@ -18,7 +18,7 @@ from . import cache, data
 _PATIENCE = 60  # seconds to wait for a scheduler, and for its first worker
 
 
-def run(unit: Callable[..., pd.DataFrame], arguments: Iterable[dict], jobs: int = -1,
+def run(unit: cache.Cached, arguments: Iterable[dict], jobs: int = -1,
         description: str = "units", scheduler: str = "") -> pd.DataFrame:
     """Compute units of work on several processes and stack their tables in the order given.
 

@@ -117,7 +117,8 @@ def matched_cosine(a: nn.Sequential, b: nn.Sequential) -> float:
     a, b : nn.Sequential
         Fully connected ReLU networks of one shape.
     """
-    layers, cosines, order = [*zip(*map(_rescaled, (a, b)), strict=True)], [], slice(None)
+    layers, cosines = [*zip(*map(_rescaled, (a, b)), strict=True)], []
+    order: slice | Tensor = slice(None)
     for i, (ours, theirs) in enumerate(layers):
         # The layer before has put the units of b into another order.
         theirs = torch.cat([theirs[:, :-1][:, order], theirs[:, -1:]], 1)

@@ -37,7 +37,7 @@ def variants(models: Sequence[dict], members: pd.DataFrame, table: pd.DataFrame,
         about.accuracy < learned, about.epoch < members.epoch.max()))
     alive, apart = ~wide.collapsed, ["differs", "probe"]
     kept, columns = wide[alive], [*MEASURES, "agreement"]
-    rows = {
+    rows: dict[str, tuple] = {
         "as above": (kept, _SAME),
         "collapsed networks too": (wide, _SAME),
         "only networks that have learned": (wide[alive & ~low], _SAME),
