@@ -204,6 +204,8 @@ def test_output_map_changes_the_function_by_one_matrix():
     a = torch.linalg.lstsq(old, new).solution
     torch.testing.assert_close(old @ a, new)
     assert not torch.allclose(old, new)
+    with pytest.raises(TypeError, match=r"ends in nn\.Linear, got ReLU"):
+        symmetry.map_outputs(nn.Sequential(nn.Linear(3, 2), nn.ReLU()))
 
 
 def test_transformations_are_seeded_and_leave_the_model_untouched():
@@ -329,3 +331,17 @@ def test_a_residual_connection_to_the_input_keeps_its_units_in_place():
     with torch.no_grad():
         torch.testing.assert_close(moved(x), model(x))
     assert list(symmetry.units(model)) == ["0.0"]
+
+
+@pytest.mark.parametrize("inner", [[nn.ReLU()], [models.Residual(nn.Linear(5, 5), nn.ReLU())]],
+                         ids=["no weights", "nested"])
+def test_a_way_around_that_adds_no_units_of_its_own(inner):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 5), models.Residual(*inner), nn.Linear(5, 3)).double()
+    x = torch.randn(7, 4, dtype=torch.float64)
+    for transform in (symmetry.permute, symmetry.rescale):
+        moved = transform(model, seed=1)
+        assert not torch.allclose(moved[0].weight, model[0].weight)
+        with torch.no_grad():
+            torch.testing.assert_close(moved(x), model(x))
+    assert list(symmetry.units(model)) == ["0"]

@@ -126,7 +126,7 @@ def test_a_convnet_learns_as_it_would_alone(architecture, tmp_path):
     population.save(tmp_path / "trained.safetensors")
     population = Population.load(tmp_path / "trained.safetensors")
     for name, values in alone.state_dict().items():  # moved by .006, and Adam magnifies rounding
-        torch.testing.assert_close(population.state[name][0], values, atol=1e-4, rtol=1e-3)
+        torch.testing.assert_close(population.state[name][0], values, atol=5e-4, rtol=1e-3)
     with torch.no_grad():  # with the running statistics that it has learned
         torch.testing.assert_close(population.forward(x)[0], alone.eval()(x), atol=1e-4, rtol=1e-3)
 
@@ -150,6 +150,8 @@ def test_pretraining_keeps_the_best_epoch_and_stops_when_patience_ends(patience)
     whole = pretrained(**{**quick, "epochs": epoch, "patience": 30})  # stopped right there
     for name, values in whole.state.items():
         torch.testing.assert_close(values, best.state[name])
+    with pytest.raises(ValueError, match="epochs: wanted at least 1"):
+        pretrained(**{**quick, "epochs": 0})
 
 
 # ------------------------------------------------------------------------- heads

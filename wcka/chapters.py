@@ -141,7 +141,7 @@ def _is_a(value: object, kind: object) -> bool:
 
 def datasets(path: Path, values: dict[str, object]) -> list[str]:
     """Data sets that a chapter reads: its parameter `dataset`, or `datasets`."""
-    chosen = {name: p.default for name, p in parameters(path).items()} | values
+    chosen: dict = {name: p.default for name, p in parameters(path).items()} | values
     return [chosen["dataset"]] if "dataset" in chosen else chosen.get("datasets", [])
 
 

@@ -163,10 +163,10 @@ class _Walk:
 
     def merged(self, group: str | None, inner: str | None) -> str | None:
         """Make the units that a way around adds up one group; fixed where one end is."""
-        if group is None or inner is None or group == inner:
-            self.table.pop(inner, None)
-            return group and inner
-        self.table[group] += self.table.pop(inner)
+        if group != inner:
+            found = self.table.pop(inner)
+            if group is not None:
+                self.table[group] += found
         return group
 
 
@@ -336,11 +336,7 @@ def rebase(model: nn.Sequential, name: str, seed: int = 0) -> nn.Sequential:
     ValueError
         For an unknown name.
     """
-    linear_layers(model)
-    if not isinstance(model[-1], nn.Linear):
-        raise TypeError(f"wanted a network that ends in nn.Linear, got {type(model[-1]).__name__}")
-    model = deepcopy(model).double()
-    last = cast(nn.Linear, model[-1])
+    model, last = _copied(model)
     a, c = change_of_basis(name, last.in_features, seed)
     change = nn.Linear(len(a), len(a), dtype=torch.float64)
     output = nn.Linear(last.in_features, last.out_features, dtype=torch.float64)
@@ -353,14 +349,21 @@ def rebase(model: nn.Sequential, name: str, seed: int = 0) -> nn.Sequential:
     return nn.Sequential(*model[:-1], change, output)
 
 
+def _copied(model: nn.Sequential) -> tuple[nn.Sequential, nn.Linear]:
+    """Copy of a fully connected network, its weights float64; and its last layer."""
+    linear_layers(model)
+    if not isinstance(model[-1], nn.Linear):
+        raise TypeError(f"wanted a network that ends in nn.Linear, got {type(model[-1]).__name__}")
+    model = deepcopy(model).double()
+    return model, cast(nn.Linear, model[-1])
+
+
 def map_outputs(model: nn.Sequential, seed: int = 0) -> nn.Sequential:
     """Multiply the outputs by a random invertible matrix. This does change the function.
 
     Parameters, return value and errors as in ``rebase``.
     """
-    linear_layers(model)
-    model = deepcopy(model).double()
-    last = cast(nn.Linear, model[-1])
+    model, last = _copied(model)
     a = torch.from_numpy(_invertible(last.out_features, np.random.default_rng(seed)))
     with torch.no_grad():
         last.weight.copy_(a.T @ last.weight)

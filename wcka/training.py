@@ -175,7 +175,14 @@ def pretrained(architecture: dict, seed: int, dataset: str, epochs: int, patienc
     Population
         One model; its members' table has columns seed and epoch (the best one; the earliest of
         several), and in ``attrs["validation"]`` the accuracy after each epoch, from the first.
+
+    Raises
+    ------
+    ValueError
+        For less than one epoch.
     """
+    if epochs < 1:
+        raise ValueError(f"epochs: wanted at least 1, got {epochs}")
     images, truth = data.load(dataset, "train", None)
     x, labels = data.inputs(images, resolve_device(device)), torch.from_numpy(truth)
     order = np.random.default_rng([seed, *b"validation"]).permutation(len(x))
