@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 import wcka
-from wcka import checkpoints, models
+from wcka import checkpoints, comparison, models
 from wcka.cli import main
 
 
@@ -50,7 +50,7 @@ def test_the_values_are_those_of_the_networks(files, capsys, monkeypatch):
 
 
 def test_the_floor_is_that_of_untrained_networks(files):
-    floor = checkpoints.compared(files, networks=40)["all"]["floor"]
+    floor = comparison.compared(files, networks=40)["all"]["floor"]
     drawn = wcka.pairwise("wcka", [network(seed) for seed in range(100, 140)])
     values = drawn[np.triu_indices(40, 1)]
     error = values.std() / 40**0.5  # of either mean, generously: pairs share networks

@@ -21,7 +21,8 @@ from torch import Tensor
 from .population import Population
 
 _PACKAGE = Path(__file__).parent
-_PAGES = {"__main__", "book", "chapters", "cli", "runs"}  # they run chapters; no result needs them
+# The command line's: no result needs them.
+_PAGES = {"__main__", "book", "chapters", "checkpoints", "cli", "comparison", "runs"}
 _READERS = {".safetensors": Population.load, ".parquet": pd.read_parquet,
             ".tensor": lambda path: safetensors.torch.load_file(path)["values"]}
 

@@ -68,19 +68,19 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _compare_command(arguments) -> None:
-    from . import checkpoints  # torch takes seconds to load, and the other commands do without
+    from . import comparison  # torch takes seconds to load, and the other commands do without
 
     if arguments.matrix:
-        checkpoints.check_image(arguments.matrix)
+        comparison.check_image(arguments.matrix)
     try:
-        result = checkpoints.compared(arguments.files, arguments.arch, arguments.input_shape,
-                                      arguments.freeze, arguments.layers)
+        result = comparison.compared(arguments.files, arguments.arch, arguments.input_shape,
+                                     arguments.freeze, arguments.layers)
     except Exception as error:  # a network of the user's may raise anything when it runs
         raise UsageError(str(error).strip().splitlines()[0] if str(error).strip()
                          else type(error).__name__) from None
-    print(checkpoints.as_json(result) if arguments.json else checkpoints.described(result))
+    print(comparison.as_json(result) if arguments.json else comparison.described(result))
     if arguments.matrix:
-        checkpoints.draw(result, arguments.matrix)
+        comparison.draw(result, arguments.matrix)
 
 
 def _params_command(arguments) -> None:
