@@ -86,7 +86,7 @@ def test_bad_calls_are_refused_before_anything_runs(chapter, arguments, words, c
 
 @pytest.mark.parametrize("command", [["run", "07"], ["book"]])
 @pytest.mark.parametrize("line", ['dataset: str = "fashion"  # images',
-                                  'datasets: list[str] = ["fashion"]  # images'])
+                                  'other_datasets: list[str] = ["fashion"]  # images'])
 def test_data_are_fetched_before_anything_runs(chapter, monkeypatch, capsys, command, line):
     path = chapter("raise SystemError('must not run')").path
     path.write_text(path.read_text().replace('kind: str = "a"  # which', line))

@@ -15,9 +15,19 @@ def imported(module):
             yield from [node.module] if node.module else [alias.name for alias in node.names]
 
 
-def test_the_map_names_every_module_and_none_imports_one_below_it():
+def order():
+    """Modules in the order of the map."""
     text = (chapters.ROOT / "CONTRIBUTING.md").read_text()
-    order = re.findall(r"(\w+)\.py`", text.split("## The map")[1].split("| `notebooks/")[0])
-    assert sorted(order) == sorted(p.stem for p in PACKAGE.glob("[a-z]*.py"))
-    for module in order:
-        assert not set(imported(module)) - set(order[:order.index(module)]), module
+    return re.findall(r"(\w+)\.py`", text.split("## The map")[1].split("| `notebooks/")[0])
+
+
+def test_every_module_stands_on_a_page():
+    pages = "".join(p.read_text() for p in (chapters.ROOT / "book" / "api").glob("*.md"))
+    assert sorted(re.findall(r"automodule:: wcka\.(\w+)", pages)) == sorted(order())
+
+
+def test_the_map_names_every_module_and_none_imports_one_below_it():
+    modules = order()
+    assert sorted(modules) == sorted(p.stem for p in PACKAGE.glob("[a-z]*.py"))
+    for i, module in enumerate(modules):
+        assert not set(imported(module)) - set(modules[:i]), module

@@ -140,9 +140,10 @@ def _is_a(value: object, kind: object) -> bool:
 
 
 def datasets(path: Path, values: dict[str, object]) -> list[str]:
-    """Data sets that a chapter reads: its parameter `dataset`, or `datasets`."""
+    """Data sets that a chapter reads: its parameters whose names end in dataset, or datasets."""
     chosen: dict = {name: p.default for name, p in parameters(path).items()} | values
-    return [chosen["dataset"]] if "dataset" in chosen else chosen.get("datasets", [])
+    given = [value for name, value in chosen.items() if re.search("datasets?$", name)]
+    return [name for each in given for name in (each if isinstance(each, list) else [each])]
 
 
 def vet(path: Path, values: dict[str, object]) -> None:
