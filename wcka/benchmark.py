@@ -184,13 +184,14 @@ def _networks(text: str) -> tuple[list[Population], pd.DataFrame]:
 
 def name(architecture: dict) -> str:
     """Short name: hidden layers times width, or widths; kind and channels of convolutions."""
+    if "widths" in architecture:
+        hidden = architecture["widths"][1:-1]
+        return (f"{len(hidden)} × {hidden[0]}" if len(set(hidden)) == 1
+                else "-".join(map(str, hidden)))
     if kind := {"convnet": "CNN", "resnet": "ResNet"}.get(architecture["factory"]):
         norm = " + BN" * architecture.get("batch_norm", False)
         return f"{kind}{norm} {'-'.join(map(str, architecture['channels']))}"
-    if architecture["factory"] != "mlp":
-        return " ".join(map(str, architecture.values()))
-    hidden = architecture["widths"][1:-1]
-    return f"{len(hidden)} × {hidden[0]}" if len(set(hidden)) == 1 else "-".join(map(str, hidden))
+    return " ".join(map(str, architecture.values()))  # of a factory that is new here
 
 
 def pairs(members: pd.DataFrame) -> pd.DataFrame:
