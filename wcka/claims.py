@@ -61,7 +61,7 @@ def part(where: str) -> str:
 
 
 def say(name: str, value: float, form: str = ".3f") -> None:
-    """Keep a number of a chapter for its text, where ``{glue:text}`name` `` stands for it."""
+    """Keep a number of a chapter for its text, to be glued there by its name."""
     from myst_nb import glue
 
     glue(name, f"{value:{form}}", display=False)

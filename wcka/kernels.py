@@ -76,7 +76,7 @@ def kernel_products(kernels: Sequence[Kernel]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def gaussian(models: Sequence[Representation], sigma: float) -> list[Kernel]:
-    """exp(-|x - y|^2 / (2 (sigma m)^2)), m the median distance between two different samples."""
+    """``exp(-|x - y|^2 / (2 (sigma m)^2))``, m the median distance of two different samples."""
 
     keep = _fits(models)
 
