@@ -45,7 +45,7 @@ def build(profile: str, pdf: bool = False) -> Path:
             source = _source(_executed(chosen, profile), profile, pdf)
             site = _html(source)
             if pdf:
-                _print(_sphinx(source, "singlehtml") / "book" / "index.html", site / "wcka.pdf")
+                _print(_one_page(source), site / "wcka.pdf")
             return site / "index.html"
     except Timeout:
         raise RuntimeError(f"another process builds the book in {chapters.BUILD}; wait for it"
@@ -161,14 +161,18 @@ def times(took: dict[str, float]) -> str:
 def _html(source: Path) -> Path:
     """Build the html strictly; return its folder."""
     built, site = _sphinx(source, "html"), chapters.BUILD / "html"
-    toc = yaml.safe_load((source / "_toc.yml").read_text())
-    pages = [toc["root"], *(page["file"] for entry in toc["chapters"]
-                            for page in (entry, *entry.get("sections", [])))]
-    if missing := [page for page in pages if not (built / f"{page}.html").exists()]:
+    if missing := [page for page in pages() if not (built / f"{page}.html").exists()]:
         raise RuntimeError(f"the book was not built: missing page {', '.join(missing)}")
     shutil.rmtree(site, ignore_errors=True)
     shutil.move(built, site)
     return site
+
+
+def pages() -> list[str]:
+    """All pages of the table of contents, in order."""
+    toc = yaml.safe_load((chapters.ROOT / "_toc.yml").read_text())
+    return [toc["root"], *(page["file"] for part in toc["parts"] for entry in part["chapters"]
+                           for page in (entry, *entry.get("sections", [])))]
 
 
 def _sphinx(source: Path, builder: str) -> Path:
@@ -201,12 +205,19 @@ def browser() -> str:
     raise RuntimeError(f"no browser for the PDF: install one of {', '.join(BROWSERS)}")
 
 
-def _print(page: Path, pdf: Path) -> None:
-    """Print the one page that holds the whole book."""
+def _one_page(source: Path) -> Path:
+    """Build one page that holds the whole book; return its path."""
+    built = _sphinx(source, "singlehtml")
     # Links between pages become links within the one page.
     text = re.sub(r'href="\.\./notebooks/([\w-]+)\.html[^"]*"', r'href="#document-notebooks/\1"',
-                  page.read_text())
+                  (built / "book" / "index.html").read_text())
+    page = built / "whole.html"  # Sphinx writes its paths as if the page stood here
     page.write_text(text)
+    return page
+
+
+def _print(page: Path, pdf: Path) -> None:
+    """Print a page as the browser would."""
     subprocess.run(
         [browser(), "--headless", "--no-sandbox", "--disable-gpu", "--no-pdf-header-footer",
          "--virtual-time-budget=60000", f"--print-to-pdf={pdf}", page.as_uri()],
