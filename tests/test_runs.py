@@ -93,12 +93,10 @@ def test_two_runs_have_one_canonical_hash_and_other_parameters_another(chapter):
 
 
 @pytest.mark.parametrize("path", chapters.every(), ids=lambda p: p.stem)
-def test_a_chapter_computed_anew_has_the_same_canonical_hash(path, smoke, tmp_path, monkeypatch):
-    """With nothing kept of the first run."""
-    monkeypatch.setenv("WCKA_CACHE", str(tmp_path / "results"))
-    values = chapters.choose(path, "smoke", [])
-    again = chapters.run(path, values, "smoke", tmp_path / "again.ipynb")
-    first, second = (runs.canonical(nbformat.read(each, 4)) for each in (smoke(path), again))
+def test_a_chapter_computed_anew_has_the_same_canonical_hash(path, smoke, smoke_again):
+    for other in chapters.every():
+        smoke_again.start(other)
+    first, second = (runs.canonical(nbformat.read(each(path), 4)) for each in (smoke, smoke_again))
     assert first == second
 
 
