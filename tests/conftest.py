@@ -43,8 +43,9 @@ class Smoke:
 
     def __init__(self, folder):
         self.folder, self.runs, self.pool = folder, {}, ThreadPoolExecutor(2)
+        # One core each: units of work then run in the chapter's own process, and start none.
         self.environment = {**os.environ, "WCKA_CACHE": str(folder / "results"),
-                            "OMP_NUM_THREADS": "1"}
+                            "OMP_NUM_THREADS": "1", "LOKY_MAX_CPU_COUNT": "1"}
 
     def start(self, path):
         """Have a chapter run, unless it has been."""
