@@ -209,7 +209,7 @@ def bare_products(features):
             side_by_side[:, start:start + 128].T @ side_by_side[:, start:]
 
 
-# %% tags=["timing"]
+# %% tags=["hide-input", "timing"]
 def expected(line, n, power):
     """Time at n probes or networks from those before: by the slope of the last two, or to a power."""
     slope = np.log(line[-1][1] / line[-2][1]) / np.log(line[-1][0] / line[-2][0]) if len(line) > 1 else power

@@ -226,6 +226,12 @@ def test_without_attacks(grid):
     assert not [column for column in members if column.startswith("under")]
 
 
+def test_two_architectures_of_one_name_are_refused():
+    other = {**MODELS[0], "architecture": {**MODELS[0]["architecture"], "activation": "tanh"}}
+    with pytest.raises(ValueError, match=r"two architectures are called '1 × 8'.*tanh"):
+        benchmark.networks([MODELS[0], other])
+
+
 SCRIPT = """
 import sys
 sys.path.insert(0, {tests!r})

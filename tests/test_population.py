@@ -11,7 +11,7 @@ from conftest import ARCHITECTURE
 from torch import nn
 
 import wcka
-from wcka import attacks, cache, data
+from wcka import attacks, cache, data, models
 from wcka.chain import chains
 from wcka.population import Population, build, initialise
 from wcka.training import train
@@ -61,16 +61,19 @@ def test_own_inputs_and_images_with_two_axes(digits):
         torch.testing.assert_close(population.forward(images)[2], population.member(2)(images))
 
 
-def test_modules_with_parameters_of_other_kinds_run_one_by_one(digits, monkeypatch):
-    from wcka import models
-    monkeypatch.setattr(models, "normed", lambda: nn.Sequential(
-        nn.Flatten(), nn.Linear(784, 6), nn.LayerNorm(6), nn.PReLU(), nn.Linear(6, 2)),
-        raising=False)
-    population = initialise({"factory": "normed"}, [0, 1])
+@pytest.mark.parametrize("between", [
+    [nn.LayerNorm(6), nn.PReLU()], [nn.Softmax(1)], [nn.Unflatten(1, (2, 3)), nn.Flatten()],
+    [nn.BatchNorm1d(6, affine=False)], [nn.Sequential(nn.ReLU(), nn.Linear(6, 6))]])
+def test_modules_of_other_kinds_run_one_by_one(digits, monkeypatch, between):
+    monkeypatch.setattr(models, "other", lambda: nn.Sequential(
+        nn.Flatten(), nn.Linear(784, 6), *copy.deepcopy(between), nn.Linear(6, 2)), raising=False)
+    population = initialise({"factory": "other"}, [0, 1])
     with torch.no_grad():
         for i in range(2):
-            torch.testing.assert_close(population.forward(digits[0][:9])[i],
-                                       population.member(i)(digits[0][:9]))
+            alone = population.member(i)
+            torch.testing.assert_close(population.forward(digits[0][:9])[i], alone(digits[0][:9]))
+            if isinstance(between[0], nn.Sequential):
+                torch.testing.assert_close(chains(population)[i], wcka.chain(alone))
 
 
 def test_chains_of_a_population_are_those_of_its_members(trained):

@@ -176,6 +176,11 @@ def networks(models: Sequence[dict]) -> tuple[list[Population], pd.DataFrame]:
 @lru_cache(maxsize=1)
 def _networks(text: str) -> tuple[list[Population], pd.DataFrame]:
     models = json.loads(text)
+    called = {name(m["architecture"]): m["architecture"] for m in models}
+    if clash := [m for m in models if called[name(m["architecture"])] != m["architecture"]]:
+        same = clash[0]["architecture"]
+        raise ValueError(f"two architectures are called {name(same)!r}: {same} and "
+                         f"{called[name(same)]}; a table would take them for one")
     populations = [trained(**m) for m in models]
     return populations, pd.concat([
         p.members.assign(architecture=name(m["architecture"]), strategy=m["strategy"], group=i)

@@ -175,7 +175,7 @@ def chains(population: Population, bias=False, layer: int | None = None,
     With `layer`, from 1 to the population's depth, the chains of the networks cut short after
     that linear layer. `input_shape` matters to networks that are not fully connected.
     """
-    if _others(population.network):
+    if _others(population.network) or any([*m.children()] for m in population.network):
         stop = population.position(layer)
         return torch.stack([chain(population.member(i)[:stop], input_shape, bias)
                             for i in range(len(population))])

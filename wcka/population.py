@@ -113,9 +113,8 @@ class Population:
         """
         stop = self.position(layer)
         modules = list(self.network._modules.items())[:stop]
-        if any(next(m.parameters(), None) is not None and not isinstance(m, nn.Linear)
-               for _, m in modules):
-            # Convolutions gain nothing from being stacked.
+        if not all(_is_stacked(module) for _, module in modules):
+            # Convolutions gain nothing from it, and others may not mean the last axis.
             return torch.stack([self._alone(i, stop, x[i] if own else x) for i in range(len(self))])
         for name, module in modules:
             if isinstance(module, nn.Linear):
@@ -123,7 +122,7 @@ class Population:
                                  self.state.get(f"{name}.bias")), True
             elif isinstance(module, nn.Flatten):
                 x = x.flatten(2 if own else 1)
-            else:  # without parameters modules act alike on every model
+            else:  # acts on each number alone
                 x = module(x)
         return x
 
@@ -204,6 +203,13 @@ class Transfer:
     def forward(self, x: Tensor, own: bool = False) -> Tensor:
         """Logits of every model (N, n, classes), as ``Population.forward``."""
         return self.heads.forward(self.features(x, own), own=own)
+
+
+def _is_stacked(module: nn.Module) -> bool:
+    """Whether a layer of all models can be one batched operation."""
+    if type(module) is nn.Flatten:
+        return (module.start_dim, module.end_dim) == (1, -1)
+    return type(module) in (nn.Linear, *models.ACTIVATIONS.values())
 
 
 @torch.no_grad()
