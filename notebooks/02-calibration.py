@@ -361,8 +361,8 @@ for axes, measure in zip(row, MEASURES):
     axes.axhline(clean.loc["wcka", "floor"], color=figures.MEASURES["wcka"], ls="--", lw=1.2)
     axes.set(title=figures.NAMES[measure], xlabel="probes", ylabel="similarity", ylim=(-0.03, 1.03))
     axes.set_xticks(range(len(sizes)), [f"{n:,}" for n in sizes], rotation=45)
-row[-1].text(len(sizes) - 0.6, clean.loc["wcka", "floor"] + 0.02, "wCKA",
-             color=figures.MEASURES["wcka"], ha="right", va="bottom")
+row[0].text(len(sizes) - 0.6, clean.loc["wcka", "floor"] + 0.02, "wCKA",
+            color=figures.MEASURES["wcka"], ha="right", va="bottom")
 plt.show()
 
 # %% tags=["remove-cell"]
@@ -623,7 +623,8 @@ beyond = 1000 in floors.columns and floors.columns[-1] > 1000
 results = [
     claims.Claim("abstract, 4", "wCKA is well-calibrated, the other measures are poorly",
                  "of four conditions (floor, ceiling, separation, fixed points) " + ", ".join(
-                     f"{figures.NAMES[m]} meets {met[m]}" for m in MEASURES),
+                     f"{figures.NAMES[m]} meets {met[m]}" for m in MEASURES)
+                 + "; whether one value means one likeness, and linearity, are judged in section 4",
                  claims.verdict(met["wcka"] == 4, met.drop("wcka").max() < 4)),
     claims.Claim("3.1, fig. 1a", "wCKA is close to 0 for untrained networks",
                  f"mean {interval(clean.loc['wcka'], 'floor')}, highest pair {highest['wcka']:.3f}",
@@ -657,7 +658,7 @@ results = [
                  claims.verdict(highest["wcka"] < lowest["wcka"])),
     claims.Claim("1", "Unlike the others, wCKA tells the ensembles apart for any number of probes and "
                  "any corruption",
-                 f"wCKA by construction; but so do the others on every corruption here (chance of a "
+                 f"wCKA by construction; but so do the others on every corruption here, with all test images (chance of a "
                  f"pair in the wrong order: {listed(pooled_overlap[activation_measures])})",
                  claims.verdict(highest["wcka"] < lowest["wcka"],
                                 bool((highest > lowest)[activation_measures].any()))),

@@ -308,10 +308,9 @@ for rival in (*on_probe, "accuracy gap", "clean agreement"):
     glue(f"transfer-{short}-surely", claims.ahead(readings, rival, sure=True), display=False)
 
 # %% [markdown]
-# Shown the images in question, an activation measure follows agreement surely better than wCKA for:
-# {glue:text}`transfer-procrustes-surely` (Procrustes), {glue:text}`transfer-cka-surely` (CKA) and
-# {glue:text}`transfer-dcka-surely` (dCKA). So does the gap in accuracy for {glue:text}`transfer-accuracy-gap-surely`, and agreement on
-# clean images for {glue:text}`transfer-clean-agreement-surely`.
+# What follows agreement surely better than wCKA, and for which factor: Procrustes, shown the images in question, {glue:text}`transfer-procrustes-surely`; CKA,
+# {glue:text}`transfer-cka-surely`; dCKA, {glue:text}`transfer-dcka-surely`; the gap in accuracy, {glue:text}`transfer-accuracy-gap-surely`; agreement on
+# clean images, {glue:text}`transfer-clean-agreement-surely`.
 
 # %% [markdown]
 # ## Which choices matter?
@@ -539,7 +538,7 @@ results_of_claims = [
                  f"at epoch {best} of {len(course)}",
                  "cannot be told" if undecided else claims.verdict(best == 24)),
     *claims.strongest_by_factor("3.3, fig. 4", results, benchmark.FACTORS,
-                                sensitivity.loc["only networks that have learned"]),
+                                {name: sensitivity.loc[name] for name in ("only networks that have learned",)}),
     claims.significant("fig. 4", results, benchmark.FACTORS),
     claims.Claim("3.3", "Different strategies lower r less than in networks trained from scratch; strikingly so "
                  "for Procrustes, CKA and dCKA",

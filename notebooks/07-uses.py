@@ -530,6 +530,6 @@ claims.show([
 #   and rescaled units. For networks of one shape, matching the units and comparing their weights does at least as well, and also knows
 #   copies that were damaged.
 # - **Safety:** a backdoored copy is a descendant like any other. Look at what it does.
-# - **Ensembles:** nothing here says that low wCKA picks better ensembles than chance. If there are images, count disagreement.
+# - **Ensembles:** nothing here says that low wCKA picks better ensembles than chance. Nor did counting disagreement, here.
 # - **Pruning:** wCKA falls with accuracy, without data, in networks of all shapes tried here. It gauges the harm; it does not come
 #   early.

@@ -248,14 +248,14 @@ def lines(axes, table, unit, x_name):
         line = (unit * line).dropna()
         dash = (0, (1, 1)) if name == "bare products" else (0, (3, 2)) if name.endswith(", single") else "-"
         axes.plot(line.index, line, color=COLOURS[name.removesuffix(", single")], ls=dash, marker="o", ms=3.5, lw=2.2 if name == "wcka" else 1.4)
-        ends.append((float(line.iloc[-1]), line.index[-1], name))
+        ends.append((float(line.iloc[-1]), line.index[-1], name, name if line.index[-1] == table.columns[-1] else f"{name}, to {line.index[-1]:,}"))
     axes.set(xscale="log", yscale="log", xlabel=x_name)
     low, high = np.log10(axes.get_ylim())
     last = -np.inf
-    for value, at, name in sorted(ends):  # labels of like times must not lie on each other
+    for value, at, name, label in sorted(ends):  # labels of like times must not lie on each other
         last = max(np.log10(value), last + 0.055 * (high - low))
         color = COLOURS[name.removesuffix(", single")]
-        axes.annotate(name, (at, value), (axes.get_xlim()[1] * 1.02, 10**last), color=color, va="center", annotation_clip=False,
+        axes.annotate(label, (at, value), (axes.get_xlim()[1] * 1.02, 10**last), color=color, va="center", annotation_clip=False,
                       arrowprops={"arrowstyle": "-", "color": color, "lw": 0.4, "alpha": 0.5})
     axes.set_xticks(list(table.columns), [f"{c:,}" for c in table.columns])
     axes.minorticks_off()
@@ -298,7 +298,8 @@ say("pair-bare", (times.loc["wcka"] / times.loc["bare products"])[(max(pair_prob
 #
 # ## All pairs
 #
-# Libraries without a way for many at once take as long as one pair, times the number of pairs (marked *; repsim, which keeps kernels, as long as its criteria for that many). The plain
+# What is marked * is computed, not measured. Libraries without a way for many at once take as long as one pair, times the number of pairs (repsim, which keeps kernels, as long as its
+# criteria for that many). Those that have one but would take longer than `patience`, or several GB, are continued by their own growth, or by the power 1.5, which favours them. The plain
 # loop is NumPy's formula in features, $\norm{\mathbf Y^\top\mathbf X}_F^2 / \norm{\mathbf X^\top\mathbf X}_F \norm{\mathbf Y^\top\mathbf Y}_F$, centred for each pair, as one would write it; the careful
 # loop centres and takes the denominator once a network.
 
@@ -322,8 +323,10 @@ for n_models in sorted(models):
     some = features_of(n_models, probes, width)
     for name, of_all in batched.items():
         before = [(m, taken) for m, library, taken, _ in rows if library == name]
-        if expected(before, n_models, 1.5) < patience and n_models <= (goal_models if name == "pytorch-cka" else n_models):  # 5 GB at 300
-            rows.append((n_models, name, seconds(of_all, [f.float() for f in some] if is_single[name] else some), False))
+        guess = expected(before, n_models, 1.5)
+        too_much = guess > patience or (name == "pytorch-cka" and n_models > goal_models)  # 5 GB at 300
+        taken = guess if too_much else seconds(of_all, [f.float() for f in some] if is_single[name] else some)
+        rows.append((n_models, name, taken, too_much))
     for name, pair_seconds in of_pair.items():
         pairs = n_models * (n_models - 1) / 2
         often = (pairs + 2 * n_models) / 5 if name.startswith("repsim") else pairs  # it needs five criteria for a pair
@@ -359,7 +362,7 @@ for name, value in (("peer", ratio_peer), ("double", ratio_double), ("single", r
 glue("all-reach", "out of this algorithm's reach" if possible < 30 else "within this algorithm's reach", display=False)
 
 # %% [markdown]
-# For {glue:text}`goal-models` networks `wcka` takes {glue:text}`all-bare` times the bare products. The plain loop takes {glue:text}`all-loop` times as long, the careful loop {glue:text}`all-careful` times.
+# For {glue:text}`goal-models` networks `wcka` takes {glue:text}`all-bare` times the bare products (two measurements of one thing can differ by a third and more here: the machine is shared). The plain loop takes {glue:text}`all-loop` times as long, the careful loop {glue:text}`all-careful` times.
 # The fastest peer is {glue:text}`nearest-peer`: its time is {glue:text}`all-peer` times ours in double precision. Both in double precision it is {glue:text}`all-double`, both in single
 # {glue:text}`all-single` times. The bare products in single precision are {glue:text}`all-possible` times faster than that peer, so thirty times is {glue:text}`all-reach`. The
 # next library takes {glue:text}`all-loops` times as long as `wcka`.
@@ -510,7 +513,11 @@ family.rename_axis(None).style.format({"one pair, ms": "{:.2f}", "all pairs of 3
 behind = family[family.ratio < 1]
 say("cheapest-ms", family["one pair, ms"].min(), ".1f")
 say("dearest-ms", family["one pair, ms"].max(), ".0f")
-glue("behind", "; ".join(f"{m} (than {r['fastest peer']}, ratio {r.ratio:.2f})" for m, r in behind.iterrows()) or "none", display=False)
+slower = [f"{m} (than {r['fastest peer']}, ratio {r.ratio:.2f})" for m, r in behind.iterrows()]
+if any_pair.min() < 1:
+    at_worst = any_pair.idxmin()
+    slower.append(f"linear CKA in double precision (than {rivals[at_worst].idxmin()} at n = {at_worst[0]:,} and {at_worst[1]:,} units, ratio {any_pair.min():.2f})")
+glue("behind", "; ".join(slower) or "none", display=False)
 
 # %% [markdown]
 # Measures for which a peer is faster on one pair: {glue:text}`behind`. (`wcka` looks at every input for what would spoil the value, NaN, dead units, a mean far larger than the
@@ -658,6 +665,10 @@ claims.show([
                  f"one pair, from {ends[0]:,} to {ends[1]:,} probes: " + ", ".join(
                      f"{figures.NAMES[m]} {after / before:.1f} times (power {slopes[m]:.1f})" for m, (before, after) in by_probes.items()),
                  claims.verdict(*(slope > 0.2 for slope in slopes.values())), timed=True),
+    claims.Claim("2.1.2", "variants of Procrustes and CKA are invariant to the intertwiners of ReLU",
+                 "an intertwiner moves them by " + ", ".join(f"{moved.loc[m, 'intertwiner']:.0e} ({m})" for m in ("relu_procrustes", "relu_cka"))
+                 + f"; Procrustes itself by {moved.loc['procrustes', 'intertwiner']:.2f}",
+                 claims.verdict(*(moved.loc[["relu_procrustes", "relu_cka"], "intertwiner"] < 1e-6))),
     claims.Claim("2.1.2", "minibatch CKA approximates CKA",
                  f"{len(some)} networks, {len(inputs):,} probes in four batches: off the CKA of all probes by {np.median(original):.4f} (median) to {original.max():.4f} (most), "
                  f"off its unbiased form by {apart.max():.4f} at the most (CKA itself, biased, is up to {biased.max():.4f} from that)",

@@ -66,7 +66,7 @@ def test_no_claim_is_typed_on_the_page():
 
 def test_a_claim_belongs_to_a_place_of_the_paper():
     assert claims.part("3.1, fig. 1a") == claims.part("fig. 5") == "3.1 Calibration"
-    assert claims.part("2.1.2") == "2 Methods"
+    assert claims.part("2.1.2") == "2 Methods" and claims.part("beyond, as 3.2") == claims.BEYOND
     for place in ("", "5", "fig. 6", "Fig. 1", "section 3"):
         with pytest.raises(ValueError, match="wanted abstract"):
             claims.part(place)

@@ -68,7 +68,17 @@ def test_words():
     assert table.loc[("seed", "dCKA"), ("Pearson's r", "correlation")] == "0.30 (0.20 to 0.40)"
     assert table.loc[("seed", "dCKA"), ("Spearman's ρ", "wCKA's lead")] == "+0.30 (+0.25 to +0.35)"
     assert table.loc[("seed", "wCKA"), ("Pearson's r", "wCKA's lead")] == ""
-    rows = claims.strongest_by_factor("3.2", {"pearson": RESULTS}, ["seed", "strategy"],
-                                      pd.DataFrame({"seed": [0.2], "strategy": [0.3]}, ["cka"]))
-    assert [row.verdict for row in rows] == ["holds", "fails"]
-    assert "wCKA 0.60 (0.50 to 0.70); only networks that have learned: CKA 0.20" in rows[0].found
+
+
+@pytest.mark.parametrize(("rival", "verdict"), [(0.2, "holds"), (0.5, "partly")])
+def test_what_holds_in_one_reading_only_holds_in_part(rival, verdict):
+    learned = pd.DataFrame({"seed": [rival, 0.4]}, ["cka", "wcka"])
+    rows = claims.strongest_by_factor("3.2", {"pearson": RESULTS, "spearman": RESULTS},
+                                      ["seed", "strategy"], {"only the best": learned})
+    assert [row.verdict for row in rows] == [verdict, "fails", "holds", "fails"]
+    assert f"wCKA 0.60 (0.50 to 0.70); only the best: CKA {rival:.2f}, wCKA 0.40" in rows[0].found
+    assert "only the best" not in rows[1].found + rows[2].found
+
+
+def test_an_insignificant_lead_tells_nothing():
+    assert claims.strongest(comparisons(cka=(0.1, 0.2), dcka=(0.01, 0.6))) == "cannot be told"

@@ -121,12 +121,20 @@ def _extract_figures(notebook, folder: Path) -> None:
 
 
 def tally(found: dict[str, list[claims.Claim]]) -> str:
-    """One sentence: how many claims hold, and how many do not."""
-    counts = Counter(claim.verdict for rows in found.values() for claim in rows)
+    """One sentence: how many claims hold, and how many do not; another for what is beyond."""
+    rows = [claim for some in found.values() for claim in some]
+    beyond = [claim for claim in rows if claims.part(claim.where) == claims.BEYOND]
+    text = _counted([claim for claim in rows if claim not in beyond], "claims of the paper")
+    return " ".join([text] + [_counted(some, "that carry them over to other networks")
+                              for some in [beyond] if some])
+
+
+def _counted(rows: list[claims.Claim], what: str) -> str:
+    counts = Counter(claim.verdict for claim in rows)
     words = {"holds": "hold", "partly": "hold in part", "fails": "fail",
              "cannot be told": "cannot be told from these runs"}
     parts = [f"**{counts[verdict]}** {words[verdict]}" for verdict in claims.VERDICTS]
-    return f"Of {counts.total()} claims, {', '.join(parts[:-1])} and {parts[-1]}."
+    return f"Of {len(rows)} {what}, {', '.join(parts[:-1])} and {parts[-1]}."
 
 
 def scorecard(found: dict[str, list[claims.Claim]]) -> str:
