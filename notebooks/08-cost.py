@@ -299,7 +299,7 @@ say("pair-bare", (times.loc["wcka"] / times.loc["bare products"])[(max(pair_prob
 # ## All pairs
 #
 # What is marked * is computed, not measured. Libraries without a way for many at once take as long as one pair, times the number of pairs (repsim, which keeps kernels, as long as its
-# criteria for that many). Those that have one but would take longer than `patience`, or several GB, are continued by their own growth, or by the power 1.5, which favours them. The plain
+# criteria for that many). Those that have one but would take longer than `patience`, or several GB, are continued by their own growth. The plain
 # loop is NumPy's formula in features, $\norm{\mathbf Y^\top\mathbf X}_F^2 / \norm{\mathbf X^\top\mathbf X}_F \norm{\mathbf Y^\top\mathbf Y}_F$, centred for each pair, as one would write it; the careful
 # loop centres and takes the denominator once a network.
 
@@ -323,7 +323,7 @@ for n_models in sorted(models):
     some = features_of(n_models, probes, width)
     for name, of_all in batched.items():
         before = [(m, taken) for m, library, taken, _ in rows if library == name]
-        guess = expected(before, n_models, 1.5)
+        guess = expected(before, n_models, 1)
         too_much = guess > patience or (name == "pytorch-cka" and n_models > goal_models)  # 5 GB at 300
         taken = guess if too_much else seconds(of_all, [f.float() for f in some] if is_single[name] else some)
         rows.append((n_models, name, taken, too_much))
