@@ -45,7 +45,7 @@ def test_the_values_are_those_of_the_networks(files, capsys, monkeypatch):
     for name, stop in stops.items():
         wanted = wcka.pairwise("wcka", [net[:stop] for net in nets])
         np.testing.assert_allclose(result["layers"][name]["wcka"], wanted, atol=1e-12)
-    assert result["shape"] == [20, 3] and result["untrained"] == 8
+    assert result["shape"] == [20, 3] and result["untrained"] == 40
     assert result["peak memory"] >= result["memory before"] > 0
 
 
@@ -213,3 +213,15 @@ def test_an_architecture_of_ones_own_from_the_shell(tmp_path, monkeypatch, capsy
         assert main(["compare", "a.pt", "b.pt", "--arch", given[0], *shape]) == 2
         said = capsys.readouterr().err
         assert words in said and said.count("\n") == 1
+
+
+def test_the_floor_does_not_depend_on_the_order_of_the_files(tmp_path):
+    files = []
+    for i, width in enumerate((64, 4, 512)):
+        torch.manual_seed(i)
+        state = nn.Sequential(nn.Linear(64, width), nn.ReLU(), nn.Linear(width, 64)).state_dict()
+        files.append(str(saved(tmp_path / f"{width}.pt", state)))
+    floors = [comparison.compared(order)["all"]["floor"] for order in (files, files[::-1])]
+    assert floors[0] == floors[1]
+    values = np.array(comparison.compared(files)["all"]["wcka"])[np.triu_indices(3, 1)]
+    assert values.max() <= floors[0]["highest"]  # untrained ones are called so

@@ -51,7 +51,8 @@ def test_diff_shows_what_moved_beyond_its_interval(tmp_path, changes, lines, cap
     assert cli.main(["diff", *map(str, sorted(tmp_path.iterdir()))]) == bool(lines)
     assert capsys.readouterr().out.splitlines() == [
         f"3.1: it is so: {line}" for line in lines] or [
-        "no claim and no number moved beyond its interval"]
+        "no verdict changed, and no number moved beyond its interval (numbers without an interval "
+        "are not compared)"]
 
 
 def test_diff_of_folders_names_chapters_and_refuses_what_it_cannot_compare(tmp_path, capsys):
@@ -68,6 +69,24 @@ def test_diff_of_folders_names_chapters_and_refuses_what_it_cannot_compare(tmp_p
         assert words in capsys.readouterr().err
         nbformat.write(nbformat.v4.new_notebook() if not list((tmp_path / "c").iterdir())
                        else notebook(), tmp_path / "c" / "09-x.ipynb")
+
+
+def test_diff_of_what_is_no_notebook_is_a_wrong_call(tmp_path, capsys):
+    nbformat.write(notebook(), tmp_path / "one.ipynb")
+    for name, text in (("not-there.ipynb", None), ("empty.ipynb", "{}"), ("text.ipynb", "# x")):
+        if text is not None:
+            (tmp_path / name).write_text(text)
+        assert cli.main(["diff", str(tmp_path / name), str(tmp_path / "one.ipynb")]) == 2
+        assert f"{name}: no notebook" in capsys.readouterr().err
+
+
+def test_ctrl_c_is_one_line(monkeypatch, capsys):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(chapters, "run", interrupted)
+    assert cli.main(["run", "01"]) == 130
+    assert capsys.readouterr().err.startswith("wcka: interrupted; what was computed is kept")
 
 
 VARIES = """

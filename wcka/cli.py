@@ -11,7 +11,7 @@ from .chapters import UsageError
 def main(argv: list[str] | None = None) -> int:
     """Run one command; return the exit status.
 
-    0; 1 for a failed run, or for runs that differ; 2 for a wrong call.
+    0; 1 for a failed run, or for runs that differ; 2 for a wrong call; 130 for Ctrl-C.
     """
     arguments = _parser().parse_args(argv)
     try:
@@ -22,6 +22,10 @@ def main(argv: list[str] | None = None) -> int:
     except (RuntimeError, OSError) as error:
         print(f"wcka: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("wcka: interrupted; what was computed is kept: the same call goes on from there",
+              file=sys.stderr)
+        return 130
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -95,7 +99,8 @@ def _pair_command(arguments) -> None:
 
 def _diff_command(arguments) -> int:
     lines = runs.differences(*arguments.runs)
-    print("\n".join(lines) or "no claim and no number moved beyond its interval")
+    print("\n".join(lines) or "no verdict changed, and no number moved beyond its interval "
+          "(numbers without an interval are not compared)")
     return int(bool(lines))
 
 

@@ -41,7 +41,7 @@ _MANY = 2e12  # multiplications of a layer-by-layer comparison that must be aske
 
 
 def compared(paths: Sequence[str], arch: str | None = None, input_shape=None,
-             freeze: Sequence[str] = (), by_layer: bool = False, networks: int = 8) -> dict:
+             freeze: Sequence[str] = (), by_layer: bool = False, networks: int = 40) -> dict:
     """Similarity of the networks in some files: all pairs, layer by layer, and its floor.
 
     Parameters
@@ -58,7 +58,8 @@ def compared(paths: Sequence[str], arch: str | None = None, input_shape=None,
         Compare all layers even where that takes long: in wide networks, and in any architecture
         (there the outputs of its top-level modules that hold weights, averaged over places).
     networks : int
-        Number of random networks that make the floor; fewer if they are large.
+        Number of random networks that make the floor, of the files' shapes in turn; fewer if they
+        are large or not fully connected.
 
     Returns
     -------
@@ -115,10 +116,12 @@ def _fully_connected(files: list[Checkpoint], by_layer: bool, networks: int) -> 
                              f" networks are comparable on the same inputs only")
     trained = [{f"{file.name}: {name}": weight for name, weight in each.items()}
                for file, each in zip(files, found)]
-    size = sum(a * b for a, b in pairwise(widths[0]))
+    shapes = sorted(set(map(tuple, widths)))  # in turn, whatever the order of the files
+    size = max(sum(a * b for a, b in pairwise(w)) for w in widths)
+    count = max(3, 2 * len(shapes), min(networks, int(3e8 // size)))
     untrained = [{f"layer {i}": Untrained((b, a), (seed, i))
-                  for i, (a, b) in enumerate(pairwise(widths[0]))}
-                 for seed in range(max(3, min(networks, int(3e8 // size))))]
+                  for i, (a, b) in enumerate(pairwise(shapes[seed % len(shapes)]))}
+                 for seed in range(count)]
     features = [chain_of(each) for each in trained]
     result = {"shape": tuple(features[0].shape), "untrained": len(untrained), "layers": {},
               **_compared("all", features, [chain_of(each) for each in untrained])}
@@ -142,7 +145,7 @@ def _any(files: list[Checkpoint], arch: str, input_shape, freeze: Sequence[str],
     size = sum(p.numel() for p in trained[0].parameters())
     with torch.random.fork_rng(devices=[]):
         untrained = []
-        for seed in range(max(3, min(networks, int(1e8 // size)))):
+        for seed in range(max(3, min(networks, 8, int(1e8 // size)))):
             torch.manual_seed(seed)
             untrained.append(built(build))
 
@@ -176,7 +179,7 @@ def described(result: dict) -> str:
     peak, before, mapped = (f"{result[key] / 2**20:,.0f} MiB" for key in (
         "peak memory", "memory before", "mapped"))
     return "\n".join([
-        *lines, f"floor: {result['untrained']} untrained networks of this shape are "
+        *lines, f"floor: {result['untrained']} untrained networks of such shapes are "
         f"{floor['mean']:.4f} alike on average, {floor['highest']:.4f} at the most",
         "wCKA sees no biases, activations or data: it speaks of weights, not of behaviour",
         f"chains {rows:,} x {columns:,}; {result['seconds']:.1f} s; peak memory {peak}, of which "

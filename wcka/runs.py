@@ -90,7 +90,12 @@ def _moved(before: tuple[str, str], after: tuple[str, str]) -> Iterator[str]:
 
 def _chapters(path: Path) -> dict[str, nbformat.NotebookNode]:
     files = sorted(path.glob("[0-9]*.ipynb")) if path.is_dir() else [path]
-    read = {file.stem: nbformat.read(file, 4) for file in files}
+    read = {}
+    for file in files:
+        try:
+            read[file.stem] = nbformat.read(file, 4)
+        except Exception as error:  # missing, no JSON, no notebook: nbformat has an error for each
+            raise ValueError(f"{file}: no notebook ({type(error).__name__})") from None
     found = {name: notebook for name, notebook in read.items() if "wcka" in notebook.metadata}
     if not found:
         raise ValueError(f"{path}: no executed chapter")
