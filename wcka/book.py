@@ -124,9 +124,10 @@ def tally(found: dict[str, list[claims.Claim]]) -> str:
     """One sentence: how many claims hold, and how many do not; another for what is beyond."""
     rows = [claim for some in found.values() for claim in some]
     beyond = [claim for claim in rows if claims.part(claim.where) == claims.BEYOND]
-    text = _counted([claim for claim in rows if claim not in beyond], "claims of the paper")
-    return " ".join([text] + [_counted(some, "that carry them over to other networks")
-                              for some in [beyond] if some])
+    said = [_counted([claim for claim in rows if claim not in beyond], "claims of the paper")]
+    if beyond:
+        said.append(_counted(beyond, "that carry them over to other networks"))
+    return " ".join(said)
 
 
 def _counted(rows: list[claims.Claim], what: str) -> str:
