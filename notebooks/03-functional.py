@@ -650,8 +650,8 @@ results_of_claims = [
                  f"Pearson: {claims.found(pearson.loc['epoch'])}. Spearman: {claims.found(spearman.loc['epoch'])}",
                  claims.similar(pearson.loc["epoch"], spearman.loc["epoch"])),
     *claims.strongest_by_factor("3.2, fig. 3", results, later, {
-        name: sensitivity.loc[row] for name, row in (("only networks that have learned", "only networks that have learned"),
-                                                     ("measured on the probe", f"on the probe, {few}"))}),
+        "only networks that have learned": sensitivity.loc["only networks that have learned"],
+        "measured on the probe": sensitivity.loc[f"on the probe, {few}"]}),
     claims.significant("fig. 3", results, later),
     claims.Claim("3.2", "For different strategies wCKA finds some similarity, the others fail to",
                  f"Pearson: {claims.found(pearson.loc['strategy'])}; measured on the probe: " + ", ".join(

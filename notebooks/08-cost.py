@@ -362,7 +362,7 @@ for name, value in (("peer", ratio_peer), ("double", ratio_double), ("single", r
 glue("all-reach", "out of this algorithm's reach" if possible < 30 else "within this algorithm's reach", display=False)
 
 # %% [markdown]
-# For {glue:text}`goal-models` networks `wcka` takes {glue:text}`all-bare` times the bare products (two measurements of one thing can differ by a third and more here: the machine is shared). The plain loop takes {glue:text}`all-loop` times as long, the careful loop {glue:text}`all-careful` times.
+# For {glue:text}`goal-models` networks `wcka` takes {glue:text}`all-bare` times the bare products (two measurements of one thing differ, on a busy machine by much). The plain loop takes {glue:text}`all-loop` times as long, the careful loop {glue:text}`all-careful` times.
 # The fastest peer is {glue:text}`nearest-peer`: its time is {glue:text}`all-peer` times ours in double precision. Both in double precision it is {glue:text}`all-double`, both in single
 # {glue:text}`all-single` times. The bare products in single precision are {glue:text}`all-possible` times faster than that peer, so thirty times is {glue:text}`all-reach`. The
 # next library takes {glue:text}`all-loops` times as long as `wcka`.

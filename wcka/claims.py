@@ -3,7 +3,6 @@
 import html
 import re
 from collections.abc import Sequence
-from itertools import chain, repeat
 from typing import NamedTuple
 
 import pandas as pd
@@ -220,9 +219,10 @@ def table(claims: Sequence[Claim], tested: Sequence[str] = ()) -> str:
     def line(cells: Sequence[str], tag: str) -> str:
         return f"<tr>{''.join(f'<{tag}>{cell}</{tag}>' for cell in cells)}</tr>"
 
+    links: list[tuple[str, ...]] = [(each,) for each in tested] or [()] * len(claims)
     rows = [[*map(html.escape, claim[:3]),
              f"<span class='verdict'>{VERDICTS[claim.verdict]}&nbsp;{claim.verdict}</span>", *link]
-            for claim, link in zip(claims, chain(zip(tested), repeat(())))]
+            for claim, link in zip(claims, links)]
     head = ["Paper", "It says", "This run found", "Verdict", "Tested in"][:len(rows[0])]
     return (f"<table class='claims'><thead>{line(head, 'th')}</thead>"
             f"<tbody>{''.join(line(row, 'td') for row in rows)}</tbody></table>")
