@@ -70,6 +70,14 @@ def test_words():
     assert table.loc[("seed", "wCKA"), ("Pearson's r", "wCKA's lead")] == ""
 
 
+@pytest.mark.parametrize(("rival", "verdict"), [(0.5, "holds"), (0.7, "partly")])
+def test_a_reading_may_leave_wcka_as_it_is(rival, verdict):
+    row, = claims.strongest_by_factor("3.2", {"pearson": RESULTS}, ["seed"],
+                                      {"on the probe": pd.DataFrame({"seed": [rival]}, ["cka"])})
+    assert row.verdict == verdict
+    assert row.found.endswith(f"; on the probe: CKA {rival:.2f}")
+
+
 @pytest.mark.parametrize(("rival", "verdict"), [(0.2, "holds"), (0.5, "partly")])
 def test_what_holds_in_one_reading_only_holds_in_part(rival, verdict):
     learned = pd.DataFrame({"seed": [rival, 0.4]}, ["cka", "wcka"])
