@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache, partial
+from pathlib import Path
 from typing import cast
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor
 
 from .attacks import BY_GRADIENT
-from .cache import Cached, cached
+from .cache import Cached, cached, root
 from .chain import chain, chains
 from .checks import nearest
 from .functional import collapsed, pairwise_agreement
@@ -170,11 +171,11 @@ def networks(models: Sequence[dict]) -> tuple[list[Population], pd.DataFrame]:
 
     Parameters and columns as in ``grid``.
     """
-    return _networks(json.dumps(list(models)))
+    return _networks(json.dumps(list(models)), root())
 
 
 @lru_cache(maxsize=1)
-def _networks(text: str) -> tuple[list[Population], pd.DataFrame]:
+def _networks(text: str, folder: Path) -> tuple[list[Population], pd.DataFrame]:
     models = json.loads(text)
     called = {name(m["architecture"]): m["architecture"] for m in models}
     if clash := [m for m in models if called[name(m["architecture"])] != m["architecture"]]:
