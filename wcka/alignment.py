@@ -95,6 +95,13 @@ class Representation:
         """Hold all rows, converted."""
         self.kept = self.rows()
 
+    def take(self, columns: Tensor) -> None:
+        """Leave out all other columns, and put these in this order."""
+        self.columns = columns if self.columns is None else self.columns[columns]
+        self.mean, self.sizes, self.d = self.mean[columns], self.sizes[columns], len(columns)
+        if self.kept is not None:
+            self.kept = self.kept.index_select(1, columns)
+
 
 class Given(Representation):
     """Features that are used as they are."""
@@ -102,6 +109,10 @@ class Given(Representation):
     def __init__(self, values: Tensor):
         self.values = self.kept = values
         self.dtype, (self.n, self.d) = values.dtype, values.shape
+
+    def take(self, columns: Tensor) -> None:
+        """As there."""
+        Given.__init__(self, self.values.index_select(1, columns))
 
 
 def represented(features: dict[str, Tensor], centred: bool = True,

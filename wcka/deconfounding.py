@@ -19,8 +19,9 @@ _RESIDUE = 1e-12  # of the inputs' kernel: directions with less of it are roundi
 class Confounder:
     """The inputs' part of dCKA, factorised once for all representations of the same probes.
 
-    P[:, pivots] = B L' with orthonormal B (n, r), which is never formed: all that is needed of the
-    inputs P (n, p) is P'P and, of each representation X, P'X, which are sums over samples.
+    Of the inputs (n, p) a pivoted factorisation of their Gram matrix leaves r columns, P = B L'
+    with orthonormal B (n, r), which is never formed: all that is needed of the inputs is P'P and,
+    of each representation X, P'X, which are sums over samples.
 
     Parameters
     ----------
@@ -41,7 +42,7 @@ class Confounder:
             factor, pivots, rank, _ = scipy.linalg.lapack.dpstrf(
                 gram.double().cpu().numpy(), lower=1, tol=_RESIDUE * float(gram.diagonal().max()))
         factor = torch.from_numpy(np.tril(factor)[:, :rank]).to(gram)
-        self.pivots = torch.from_numpy(pivots[:rank].astype(np.int64) - 1).to(gram.device)
+        self.inputs.take(torch.from_numpy(pivots[:rank].astype(np.int64) - 1).to(gram.device))
         self.corner = factor[:rank]  # L, where it is a triangle
         self.gram = factor.T @ factor  # K0 in the basis B
         self.norm = torch.linalg.norm(self.gram)
@@ -51,7 +52,7 @@ class Confounder:
         if model.n != self.inputs.n:
             raise ValueError(f"different numbers of rows: {model.n} activations, "
                              f"{self.inputs.n} inputs")
-        seen = products([self.inputs], [model])[0, :, 0][self.pivots]
+        seen = products([self.inputs], [model])[0, :, 0]
         inside = torch.linalg.solve_triangular(self.corner, seen, upper=False)
         return inside, (inside * (self.gram @ inside)).sum() / self.norm
 
@@ -91,8 +92,7 @@ class _Deconfounded(Representation):
     def rows(self, part: slice = slice(None)) -> Tensor:
         if self.kept is not None:
             return self.kept[part]
-        seen = self.confounder.inputs.rows(part)[:, self.confounder.pivots]
-        return self.model.rows(part) @ self.a + seen @ self.b
+        return self.model.rows(part) @ self.a + self.confounder.inputs.rows(part) @ self.b
 
 
 def _positive_factor(k: Tensor, rank: int) -> Tensor:
