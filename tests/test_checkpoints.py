@@ -68,9 +68,6 @@ def test_people_get_words_and_a_picture(files, capsys, tmp_path):
     assert Image.open(tmp_path / "out.png").size[0] > 400
     assert main(["compare", *files]) == 0
     assert capsys.readouterr().out.count("wCKA 0.") == 3
-    deeper = saved(tmp_path / "deeper.pt", network(5, (20, 8, 3)).state_dict())
-    assert main(["compare", files[0], deeper]) == 0
-    assert "different depths" in capsys.readouterr().out
 
 
 def test_the_order_of_layers_is_the_files_or_that_of_their_numbers(tmp_path):
@@ -213,6 +210,20 @@ def test_an_architecture_of_ones_own_from_the_shell(tmp_path, monkeypatch, capsy
         assert main(["compare", "a.pt", "b.pt", "--arch", given[0], *shape]) == 2
         said = capsys.readouterr().err
         assert words in said and said.count("\n") == 1
+
+
+def test_it_is_said_why_layers_are_not_compared(tmp_path, monkeypatch):
+    files = [str(saved(tmp_path / f"{depth}.pt", nn.Sequential(
+        *[nn.Linear(6, 6) for _ in range(depth)]).state_dict())) for depth in (2, 3)]
+
+    def why(*paths, **kw):
+        return comparison.described(comparison.compared(paths, **kw))
+
+    assert "layer by layer" not in why(files[0], files[0])
+    assert "(the networks differ in depth)" in why(*files)
+    monkeypatch.setattr(comparison, "_MANY", 1)
+    assert "--layers asks for it)" in why(files[0], files[0])
+    assert "layer by layer" not in why(files[0], files[0], by_layer=True)
 
 
 def test_the_floor_does_not_depend_on_the_order_of_the_files(tmp_path):

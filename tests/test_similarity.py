@@ -2,6 +2,7 @@
 
 import warnings
 from itertools import permutations
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -537,8 +538,19 @@ def test_unusual_arrays():
         wcka.cka(np.ma.masked_less(x, 0), x)
     with pytest.raises(TypeError, match="wcka takes no nonsense"):
         wcka.pairwise("wcka", [x, x], nonsense=3)
+    with pytest.raises(TypeError, match="dcka takes no images; it takes inputs, psd"):
+        wcka.pairwise("dcka", [x, x], images=x)
     with pytest.raises(TypeError, match="a function of this module"):
         wcka.pairwise(np.linalg.norm, [x, x])
+
+
+def test_what_is_no_representation_is_told_apart():
+    network = nn.Linear(3, 2)
+    with pytest.raises(TypeError, match=r"cka compares activations .*y is a network"):
+        wcka.cka(np.eye(3), network)
+    for wrong in (network.state_dict(), "weights.pt", Path("weights.pt")):
+        with pytest.raises(TypeError, match="load weights into their module"):
+            wcka.wcka(network, wrong)
 
 
 @pytest.mark.parametrize("call, words", [
@@ -569,7 +581,7 @@ def test_unknown_measure_and_arguments():
         wcka.pairwise("procrustus", x)
     with pytest.raises(TypeError, match="dcka needs the probes"):
         wcka.pairwise("dcka", x)
-    for nothing in (None, {}, "a.pt", []):
+    for nothing in (None, 3, []):
         with pytest.raises(TypeError, match=r"wanted an nn\.Module, a list"):
             wcka.wcka(nothing, x[0])
     with pytest.raises(TypeError, match="cka takes no inputs"):

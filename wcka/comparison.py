@@ -66,8 +66,8 @@ def compared(paths: Sequence[str], arch: str | None = None, input_shape=None,
     dict
         "files"; under "all" the tables "wcka" (N, N) and "floor" (of pairs of untrained networks
         the "mean" and the "highest"); under "layers" the same for the chain up to each layer, by
-        name (none where networks differ in depth, or where it would take long); "untrained", the
-        number of such networks; "shape" of the chains; "seconds"; in bytes the process's "peak
+        name, or under "without layers" why there are none; "untrained", the number of such
+        networks; "shape" of the chains; "seconds"; in bytes the process's "peak
         memory", of it "memory before" the files were opened, and the most that can be "mapped" of
         them (which the system takes back where it is short of memory).
 
@@ -124,9 +124,13 @@ def _fully_connected(files: list[Checkpoint], by_layer: bool, networks: int) -> 
                  for seed in range(count)]
     features = [chain_of(each) for each in trained]
     result = {"shape": tuple(features[0].shape), "untrained": len(untrained), "layers": {},
-              **_compared("all", features, [chain_of(each) for each in untrained])}
+              "without layers": "", **_compared("all", features, [chain_of(e) for e in untrained])}
     work = sum(w[0] * (a * b + b * b) for w in widths for a, b in pairwise(w))
-    if len({len(each) for each in trained}) == 1 and (by_layer or work < _MANY):
+    if len({len(each) for each in trained}) > 1:
+        result["without layers"] = "the networks differ in depth"
+    elif work >= _MANY and not by_layer:
+        result["without layers"] = "long in networks this wide: --layers asks for it"
+    else:
         steps = (zip(*map(chains_up_to, some)) for some in (trained, untrained))
         for name, both in zip(found[0], zip(*steps)):
             result["layers"] |= _compared(name, *both)
@@ -157,7 +161,8 @@ def _any(files: list[Checkpoint], arch: str, input_shape, freeze: Sequence[str],
         return _compared(layer or "all", trained_chains, untrained_chains)
 
     sizes: list[tuple[int, ...]] = []
-    result = {**compared(None), "untrained": len(untrained), "layers": {}}
+    result = {**compared(None), "untrained": len(untrained), "layers": {},
+              "without layers": "" if by_layer else "--layers asks for it"}
     for name, child in trained[0].named_children():
         if by_layer and any(p.ndim > 1 for p in child.parameters()):
             with contextlib.suppress(TypeError):  # it puts out no units
@@ -173,8 +178,8 @@ def described(result: dict) -> str:
         lines.append(f"{names[i]:{width}}  {names[j]:{width}}  wCKA {_said(result['all'], i, j)}")
         for name, table in result["layers"].items() if len(names) == 2 else ():
             lines.append(f"    up to {name:20}  {_said(table, i, j)}")
-    if not result["layers"]:
-        lines.append("layer by layer: not compared (different depths, or long: --layers)")
+    if why := result["without layers"]:
+        lines.append(f"layer by layer: not compared ({why})")
     floor, (rows, columns) = result["all"]["floor"], result["shape"]
     peak, before, mapped = (f"{result[key] / 2**20:,.0f} MiB" for key in (
         "peak memory", "memory before", "mapped"))

@@ -24,6 +24,7 @@ import inspect
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -495,9 +496,13 @@ def _similarities(name: str, features: list, labels: list[str], pairs: Pairs = N
                   **kw) -> np.ndarray:
     checks.nearest(name, INVARIANCES, "measure")
     if unknown := [k for k in kw if k not in _OPTIONS[name]]:
-        raise TypeError(f"{name} takes no {', '.join(unknown)}")
+        known = f"; it takes {', '.join(_OPTIONS[name])}" if _OPTIONS[name] else ""
+        raise TypeError(f"{name} takes no {', '.join(unknown)}{known}")
     if name == "wcka":
         features, kw = [_as_chain(f, **kw) for f in features], {}
+    elif networks := [s for s, f in zip(labels, features) if isinstance(f, nn.Module)]:
+        raise TypeError(f"{name} compares activations (n, units), {networks[0]} is a network: give "
+                        f"what it makes of the probes, or compare weights by wcka")
     if name == "dcka" and "inputs" not in kw:
         raise TypeError("dcka needs the probes: inputs=(n, p) array")
     return _OF_ALL[name](_checked(features, labels), pairs, **kw)
@@ -701,6 +706,9 @@ def _warn_of(dead: np.ndarray) -> None:
 def _as_chain(a, **kw):
     if isinstance(a, nn.Module) or (isinstance(a, (list, tuple)) and a and np.ndim(a[0]) == 2):
         return chain(a, **kw)
+    if isinstance(a, (dict, str, Path)):
+        raise TypeError(f"wanted networks, got {type(a).__name__}: load weights into their module, "
+                        f"or compare files by `python -m wcka compare`")
     if np.ndim(a) != 2:
         raise TypeError(f"wanted an nn.Module, a list of (in, out) matrices or a chain (inputs, "
                         f"outputs), got {type(a).__name__}")
