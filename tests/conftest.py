@@ -88,12 +88,13 @@ def smoke_again(tmp_path_factory):
 @pytest.fixture(autouse=True, scope="session")
 def chapters_beside_the_tests(request, results_of_tests):
     """Start the chapters that the chosen tests are about, or all for those about the book."""
+    chosen = [item for item in request.session.items if not item.get_closest_marker("benchmark")]
     for name in ("smoke", "smoke_again"):
-        about = [getattr(item, "callspec", None) for item in request.session.items
-                 if name in item.fixturenames]
+        about = [getattr(item, "callspec", None) for item in chosen if name in item.fixturenames]
         for path in chapters.every():
             if any(of is None or of.params.get("path", path) == path for of in about):
                 request.getfixturevalue(name).start(path)
+                torch.set_num_threads(1)  # threads of both would wait for each other busily
     yield
     Smoke.pool.shutdown(cancel_futures=True)
 
