@@ -517,19 +517,18 @@ of_weights = benchmark.weights(models)
 through = of_weights.assign(a=names[of_weights.a], b=names[of_weights.b]).drop(columns=["differs", "wcka"])
 through = table.astype({"a": str, "b": str}).merge(through, on=["a", "b"], validate="m:1")
 both = compare_by_factor(through, ["wcka", "wcka, through the trunk"])
-rows_through = both.xs("wcka, through the trunk", level="measure")
+through_it = both.xs("wcka, through the trunk", level="measure")
+less = [interval(r.difference, r["model difference low"], r["model difference high"], "+.2f") for _, r in through_it.iterrows()]
 pd.DataFrame({"heads alone": [interval(r.r, r["model low"], r["model high"]) for _, r in both.xs("wcka", level="measure").iterrows()],
-              "through the trunk": [interval(r.r, r["model low"], r["model high"]) for _, r in rows_through.iterrows()],
-              "heads alone, less through": [interval(r.difference, r["model difference low"], r["model difference high"], "+.2f")
-                                            for _, r in rows_through.iterrows()],
+              "through the trunk": [interval(r.r, r["model low"], r["model high"]) for _, r in through_it.iterrows()],
+              "heads alone, less through": less,
               "mean wCKA, heads alone": [f"{v:.2f}" for v in through.groupby("differs", sort=False).wcka.mean()],
               "mean wCKA, through": [f"{v:.2f}" for v in through.groupby("differs", sort=False)["wcka, through the trunk"].mean()]},
-             rows_through.index.rename(None))
+             through_it.index.rename(None))
 
 # %% tags=["remove-cell"]
-sure = rows_through[rows_through["p model"] < 0.05]
-better, worse = sure[sure.difference < 0], sure[sure.difference > 0]
-for name, part in (("better", better), ("worse", worse)):
+sure = through_it[through_it["p model"] < 0.05]
+for name, part in (("better", sure[sure.difference < 0]), ("worse", sure[sure.difference > 0])):
     glue(f"through-{name}", ", ".join(part.index) or "no factor", display=False)
 
 # %% [markdown]
@@ -572,10 +571,9 @@ results_of_claims = [
                  f"r for strategy, behind the trunk less on pixels: {closer[0]}", closer[1]),
     claims.Claim("3.3, 4", "wCKA is agnostic to the frozen network: the chain of the head alone is enough",
                  "r with agreement, heads alone less through the trunk: " + ", ".join(
-                     f"{factor} {interval(row.difference, row['model difference low'], row['model difference high'], '+.2f')}"
-                     for factor, row in rows_through.iterrows()),
-                 "holds" if (rows_through["model difference low"] >= -0.1).all()
-                 else "fails" if (rows_through["model difference high"] < -0.1).any() else "cannot be told"),
+                     f"{factor} {text}" for factor, text in zip(through_it.index, less)),
+                 "holds" if (through_it["model difference low"] >= -0.1).all()
+                 else "fails" if (through_it["model difference high"] < -0.1).any() else "cannot be told"),
     claims.Claim("3.3", "The frozen trunk imposes a higher similarity, even under adversarial training",
                  f"mean similarity for strategy, behind the trunk less on pixels: {more_similar[0]}; for seed: "
                  f"{claims.raised(changes(imposed_seeds))[0]}", more_similar[1]),

@@ -17,11 +17,6 @@ from wcka.training import train
 ARCHITECTURE = {"factory": "mlp", "widths": [784, 32, 32, 32, 32, 3], "activation": "relu"}
 
 
-def pytest_collection_modifyitems(items):
-    """Tests of executed chapters come last: these run beside the others meanwhile."""
-    items.sort(key=lambda item: "smoke" in item.fixturenames)
-
-
 @pytest.fixture(autouse=True, scope="session")
 def results_of_tests(tmp_path_factory):
     """Keep what tests cache apart from the user's results."""
@@ -46,10 +41,8 @@ def trained(digits):
 class Smoke:
     """Executed chapters at the smoke profile, each run once, two at a time."""
 
-    pool = ThreadPoolExecutor(2)
-
     def __init__(self, folder):
-        self.folder, self.runs = folder, {}
+        self.folder, self.runs, self.pool = folder, {}, ThreadPoolExecutor(2)
         # One core each: units of work then run in the chapter's own process, and start none.
         self.environment = {**os.environ, "WCKA_CACHE": str(folder / "results"),
                             "OMP_NUM_THREADS": "1", "LOKY_MAX_CPU_COUNT": "1"}
@@ -83,20 +76,6 @@ def smoke(tmp_path_factory):
 def smoke_again(tmp_path_factory):
     """The same, with nothing kept of the first run."""
     return Smoke(tmp_path_factory.mktemp("again"))
-
-
-@pytest.fixture(autouse=True, scope="session")
-def chapters_beside_the_tests(request, results_of_tests):
-    """Start the chapters that the chosen tests are about, or all for those about the book."""
-    chosen = [item for item in request.session.items if not item.get_closest_marker("benchmark")]
-    for name in ("smoke", "smoke_again"):
-        about = [getattr(item, "callspec", None) for item in chosen if name in item.fixturenames]
-        for path in chapters.every():
-            if any(of is None or of.params.get("path", path) == path for of in about):
-                request.getfixturevalue(name).start(path)
-                torch.set_num_threads(1)  # threads of both would wait for each other busily
-    yield
-    Smoke.pool.shutdown(cancel_futures=True)
 
 
 class Tiny:

@@ -21,6 +21,8 @@ in_browser = pytest.mark.skipif(
 def site(smoke):
     """Folder of the html, with a PDF where there is a browser."""
     for path in chapters.every():
+        smoke.start(path)
+    for path in chapters.every():
         smoke(path)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(chapters, "BUILD", smoke.folder)

@@ -68,6 +68,9 @@ def test_people_get_words_and_a_picture(files, capsys, tmp_path):
     assert Image.open(tmp_path / "out.png").size[0] > 400
     assert main(["compare", *files]) == 0
     assert capsys.readouterr().out.count("wCKA 0.") == 3
+    deeper = saved(tmp_path / "deeper.pt", network(5, (20, 8, 3)).state_dict())
+    assert main(["compare", files[0], deeper]) == 0
+    assert "the networks differ in depth" in capsys.readouterr().out
 
 
 def test_the_order_of_layers_is_the_files_or_that_of_their_numbers(tmp_path):

@@ -254,3 +254,19 @@ def test_nothing_is_made_on_another_device_than_the_populations():
     inputs = torch.zeros(5, 784, device="meta")
     assert population.activations(inputs, 1).device.type == "meta"
     assert {c.device.type for c in chains(population)} == {"meta"}
+
+
+def test_what_is_remembered_belongs_to_the_folder_of_results(tmp_path, monkeypatch):
+    made = []
+
+    @cache.remembered(2)
+    def of(model: dict, device: str = "cpu") -> tuple:
+        made.append(model)
+        return model["widths"], device, len(made)
+
+    monkeypatch.setenv("WCKA_CACHE", str(tmp_path / "one"))
+    assert of({"widths": (3, 2)}) == of({"widths": [3, 2]}, device="cpu") == ([3, 2], "cpu", 1)
+    monkeypatch.setenv("WCKA_CACHE", str(tmp_path / "two"))
+    assert of({"widths": [3, 2]}) == ([3, 2], "cpu", 2)
+    monkeypatch.setenv("WCKA_CACHE", str(tmp_path / "one"))
+    assert of({"widths": [3, 2]}) == ([3, 2], "cpu", 1)

@@ -548,7 +548,7 @@ def test_what_is_no_representation_is_told_apart():
     network = nn.Linear(3, 2)
     with pytest.raises(TypeError, match=r"cka compares activations .*y is a network"):
         wcka.cka(np.eye(3), network)
-    for wrong in (network.state_dict(), "weights.pt", Path("weights.pt")):
+    for wrong in (network.state_dict(), {}, "a.pt", Path("a.pt")):
         with pytest.raises(TypeError, match="load weights into their module"):
             wcka.wcka(network, wrong)
 

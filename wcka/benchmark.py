@@ -1,9 +1,7 @@
 """The functional benchmark: a grid of networks and probes becomes one tidy table of pairs."""
 
-import json
 from collections.abc import Callable, Iterator, Sequence
-from functools import lru_cache, partial
-from pathlib import Path
+from functools import partial
 from typing import cast
 
 import numpy as np
@@ -12,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .attacks import BY_GRADIENT
-from .cache import Cached, cached, root
+from .cache import Cached, cached, remembered
 from .chain import chain, chains
 from .checks import nearest
 from .functional import collapsed, pairwise_agreement
@@ -166,17 +164,12 @@ def by_strategies(members: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
     return means.join(agreements.add_prefix("agreement, ")).rename_axis(None)
 
 
+@remembered(1)
 def networks(models: Sequence[dict]) -> tuple[list[Population], pd.DataFrame]:
     """Populations of a grid, and a table of all members (group: which population).
 
     Parameters and columns as in ``grid``.
     """
-    return _networks(json.dumps(list(models)), root())
-
-
-@lru_cache(maxsize=1)
-def _networks(text: str, folder: Path) -> tuple[list[Population], pd.DataFrame]:
-    models = json.loads(text)
     called = {name(m["architecture"]): m["architecture"] for m in models}
     if clash := [m for m in models if called[name(m["architecture"])] != m["architecture"]]:
         same = clash[0]["architecture"]

@@ -91,6 +91,26 @@ def cached(function: Callable) -> Cached:
     return keeping
 
 
+def remembered(count: int) -> Callable:
+    """Keep the last results of a function that reads cached ones in memory, too.
+
+    Those of another folder of results are other results. Arguments are plain JSON values.
+    """
+    def decorate(function: Callable) -> Callable:
+        signature = inspect.signature(function)
+        last = functools.lru_cache(count)(lambda folder, text: function(*json.loads(text)))
+
+        @functools.wraps(function)
+        def wrapper(*args, **kwargs):
+            bound = signature.bind(*args, **kwargs)
+            bound.apply_defaults()
+            return last(root(), json.dumps(bound.args, default=list))
+
+        return wrapper
+
+    return decorate
+
+
 def _prepare(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)

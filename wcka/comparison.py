@@ -161,13 +161,13 @@ def _any(files: list[Checkpoint], arch: str, input_shape, freeze: Sequence[str],
         return _compared(layer or "all", trained_chains, untrained_chains)
 
     sizes: list[tuple[int, ...]] = []
-    result = {**compared(None), "untrained": len(untrained), "layers": {},
-              "without layers": "" if by_layer else "--layers asks for it"}
+    result = {**compared(None), "untrained": len(untrained), "layers": {}}
     for name, child in trained[0].named_children():
         if by_layer and any(p.ndim > 1 for p in child.parameters()):
             with contextlib.suppress(TypeError):  # it puts out no units
                 result["layers"] |= compared(name)
-    return {**result, "shape": sizes[0]}
+    why = "none of its modules puts out units" if by_layer else "--layers asks for it"
+    return {**result, "shape": sizes[0], "without layers": "" if result["layers"] else why}
 
 
 def described(result: dict) -> str:

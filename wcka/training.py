@@ -1,8 +1,7 @@
 """Train populations of networks at once, or heads on a frozen trunk, and keep checkpoints."""
 
-import json
 from collections.abc import Iterator, Sequence
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ from torch.nn.functional import cross_entropy
 from tqdm import tqdm
 
 from . import attacks, data, probes
-from .cache import cached
+from .cache import cached, remembered
 from .checks import nearest
 from .population import Population, Transfer, extract, initialise, resolve_device
 
@@ -202,16 +201,13 @@ def pretrained(architecture: dict, seed: int, dataset: str, epochs: int, patienc
     return best.to("cpu")
 
 
+@remembered(2)
 def frozen(trunk: dict, device: str = "cpu") -> nn.Sequential:
     """Convolutional part of the network that ``pretrained(**trunk)`` gives, frozen."""
-    return _frozen(json.dumps(trunk), resolve_device(device))
-
-
-@lru_cache(maxsize=2)
-def _frozen(trunk: str, device: torch.device) -> nn.Sequential:
-    network = pretrained(**json.loads(trunk)).member(0)
+    network = pretrained(**trunk).member(0)
     last = max(i for i, module in enumerate(network) if isinstance(module, nn.Flatten))
-    return network[:last + 1].requires_grad_(False).to(device, memory_format=torch.channels_last)
+    return network[:last + 1].requires_grad_(False).to(
+        resolve_device(device), memory_format=torch.channels_last)
 
 
 @cached
