@@ -1,26 +1,41 @@
-"""How similar two trained networks are, from their weights alone (wCKA), and measures beside it."""
+"""How similar two trained networks are, from their weights alone (wCKA), and other measures.
 
-from . import attacks
-from .chain import chain
-from .corruptions import CORRUPTIONS, corrupt
-from .data import load
-from .functional import agreement
-from .similarity import (
-    cka,
-    dcka,
-    mean_cca,
-    minibatch_cka,
-    pairwise,
-    procrustes,
-    pwcca,
-    rbf_cka,
-    relu_cka,
-    relu_procrustes,
-    svcca,
-    unbiased_cka,
-    wcka,
-)
+Each name is imported when it is first used: ``import wcka`` itself loads no other package.
+"""
 
-__all__ = ["CORRUPTIONS", "agreement", "attacks", "chain", "cka", "corrupt", "dcka", "load",
-           "mean_cca", "minibatch_cka", "pairwise", "procrustes", "pwcca", "rbf_cka", "relu_cka",
-           "relu_procrustes", "svcca", "unbiased_cka", "wcka"]
+from typing import TYPE_CHECKING
+
+from ._lazy import attach
+
+if TYPE_CHECKING:  # the same names for type checkers and editors; a test compares both lists
+    from .measures.predictions import agreement as agreement
+    from .measures.similarity import cka as cka
+    from .measures.similarity import dcka as dcka
+    from .measures.similarity import mean_cca as mean_cca
+    from .measures.similarity import minibatch_cka as minibatch_cka
+    from .measures.similarity import procrustes as procrustes
+    from .measures.similarity import pwcca as pwcca
+    from .measures.similarity import rbf_cka as rbf_cka
+    from .measures.similarity import relu_cka as relu_cka
+    from .measures.similarity import relu_procrustes as relu_procrustes
+    from .measures.similarity import svcca as svcca
+    from .measures.similarity import unbiased_cka as unbiased_cka
+    from .networks import attacks as attacks
+    from .networks.corruptions import CORRUPTIONS as CORRUPTIONS
+    from .networks.corruptions import corrupt as corrupt
+    from .networks.image_sets import load as load
+    from .weights.chains import chain as chain
+    from .weights.pairs import pairwise as pairwise
+    from .weights.pairs import wcka as wcka
+
+__getattr__, __dir__, __all__ = attach(__name__, {
+    "measures.similarity": (
+        "cka", "dcka", "mean_cca", "minibatch_cka", "procrustes", "pwcca", "rbf_cka",
+        "relu_cka", "relu_procrustes", "svcca", "unbiased_cka"),
+    "measures.predictions": ("agreement",),
+    "weights.chains": ("chain",),
+    "weights.pairs": ("pairwise", "wcka"),
+    "networks": ("attacks",),
+    "networks.corruptions": ("CORRUPTIONS", "corrupt"),
+    "networks.image_sets": ("load",),
+})

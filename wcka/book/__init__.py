@@ -1,0 +1,9 @@
+"""The book: parameters, execution, claims and verdicts, figures, pages."""
+
+from .._lazy import attach
+
+__getattr__, __dir__, __all__ = attach(__name__, {
+    "": ("checkout", "claims", "figures", "parameters", "verdicts"),
+    "claims": ("interval", "say"),
+    "ranges": ("distinct", "within"),
+})
