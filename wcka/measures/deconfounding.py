@@ -6,8 +6,8 @@ import torch
 from threadpoolctl import ThreadpoolController
 from torch import Tensor
 
-from . import checks
-from .alignment import Given, Representation, narrow, products, represented, tolerance
+from . import validation
+from .products import Given, Representation, narrow, products, represented, tolerance
 
 # SciPy's threads and PyTorch's wait for each other busily; one eigenproblem of this size is
 # solved about twice as fast by one thread.
@@ -34,7 +34,7 @@ class Confounder:
         inputs = inputs if isinstance(inputs, Tensor) else np.asarray(inputs)
         if inputs.ndim > 2:
             inputs = inputs.reshape(len(inputs), -1)
-        self.inputs = narrow(*represented({"inputs": checks.matrix(inputs, "inputs")}))
+        self.inputs = narrow(*represented({"inputs": validation.matrix(inputs, "inputs")}))
         if not self.inputs.d:
             raise ValueError("inputs: all rows are the same, there is nothing to deconfound")
         gram = products([self.inputs], [self.inputs])[0, :, 0]

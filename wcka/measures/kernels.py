@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from . import alignment
-from .alignment import Representation, pieces, strip_products
+from . import products
+from .products import Representation, pieces, strip_products
 
 _ROWS = 256  # of one kernel at a time
 # Of the sum of a kernel's squares: what centring leaves of a constant one, by rounding.
@@ -129,4 +129,4 @@ def maximum(models: Sequence[Representation]) -> list[Kernel]:
 
 
 def _fits(models: Sequence[Representation]) -> bool:
-    return len(models) * models[0].n**2 * 8 <= alignment.KEPT
+    return len(models) * models[0].n**2 * 8 <= products.KEPT
