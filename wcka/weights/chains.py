@@ -9,8 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from . import skeleton
-from .models import ACTIVATIONS
-from .population import Population
+from .layers import ACTIVATIONS
 
 # What the chain passes over: modules that act on every unit alone, or do nothing when it is used.
 _PASSED: tuple[type[nn.Module], ...] = (
@@ -114,9 +113,9 @@ def chain(model, input_shape=None, bias=False, *, freeze: Sequence[str] = (),
         For matrices that are empty, do not fit together or hold NaN or infinity; for an
         `input_shape` that the network does not take; for unknown names in `freeze` or `layer`.
     """
-    if isinstance(model, nn.Module) and (layer is not None or _others(model)):
+    if isinstance(model, nn.Module) and (layer is not None or unreadable_modules(model)):
         if input_shape is None:
-            raise TypeError(f"no chain for {', '.join(_others(model)[:1]) or 'a layer'} without "
+            raise TypeError(f"no chain for {', '.join(unreadable_modules(model)[:1]) or 'a layer'} without "
                             f"the shape of one input, for example input_shape=(3, 224, 224): only "
                             f"a fully connected nn.Sequential knows its own")
         j, offset = skeleton.jacobian(model, input_shape, freeze, reference, layer, chunk, dtype)
@@ -138,10 +137,10 @@ def chain(model, input_shape=None, bias=False, *, freeze: Sequence[str] = (),
     if input_shape is not None and np.prod(input_shape) != matrices[0].shape[0]:
         raise ValueError(f"input_shape {tuple(input_shape)} has {np.prod(input_shape)} "
                          f"coordinates, the first layer takes {matrices[0].shape[0]}")
-    return _finite(_product(matrices, biases if bias else None))
+    return _finite(product(matrices, biases if bias else None))
 
 
-def _others(model: nn.Module) -> list[str]:
+def unreadable_modules(model: nn.Module) -> list[str]:
     """What in a network is no part of a fully connected ``nn.Sequential``."""
     return [f"module {name!r} ({type(module).__name__})" for name, module in _leaves(model)
             if not (_linear(module) or _passed(module))]
@@ -168,24 +167,7 @@ def _finite(chain: Tensor) -> Tensor:
     return chain.double()
 
 
-def chains(population: Population, bias=False, layer: int | None = None,
-           input_shape: Sequence[int] = (28, 28)) -> Tensor:
-    """Chains of all members of a population at once: (N, inputs, outputs), as ``chain``.
-
-    With `layer`, from 1 to the population's depth, the chains of the networks cut short after
-    that linear layer. `input_shape` matters to networks that are not fully connected.
-    """
-    if _others(population.network) or any([*m.children()] for m in population.network):
-        stop = population.position(layer)
-        return torch.stack([chain(population.member(i)[:stop], input_shape, bias)
-                            for i in range(len(population))])
-    names = [name for name, module in population.network._modules.items()
-             if isinstance(module, nn.Linear)][:layer]
-    return _product([population.state[f"{name}.weight"].mT for name in names],
-                    [population.state.get(f"{name}.bias") for name in names] if bias else None)
-
-
-def _product(matrices: list[Tensor], biases: list[Tensor | None] | None) -> Tensor:
+def product(matrices: list[Tensor], biases: list[Tensor | None] | None) -> Tensor:
     matrices = [m.double() for m in matrices]
     if biases is not None:
         matrices = [_homogeneous(m, b) for m, b in zip(matrices, biases)]

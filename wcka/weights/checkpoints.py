@@ -15,11 +15,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-import torchvision
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from .checks import nearest
+from ..measures.spelling import nearest
 
 _BLOCK = 2**22  # numbers of a weight matrix that are in memory at once: 32 MB as float64
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
@@ -224,6 +223,11 @@ def factory(name: str, checkpoint: Checkpoint) -> Callable[[], nn.Module]:
     """
     place, _, function = name.partition(":")
     if place == "torchvision":
+        try:
+            import torchvision
+        except ModuleNotFoundError:
+            raise ValueError("--arch torchvision:NAME needs the package 'torchvision': "
+                             "pip install 'wcka[experiments]'") from None
         nearest(function, torchvision.models.list_models(torchvision.models),
                 "network of torchvision")
         with torch.device("meta"):

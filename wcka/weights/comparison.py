@@ -14,14 +14,12 @@ from collections.abc import Sequence
 from itertools import combinations, pairwise
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import numpy as np
-import pandas as pd
 import torch
 from torch import Tensor
 
-from . import figures
-from .chain import chain
+from ..measures.all_pairs import compare
+from .chains import chain
 from .checkpoints import (
     Checkpoint,
     Untrained,
@@ -34,13 +32,11 @@ from .checkpoints import (
     read,
     shape_of,
 )
-from .checks import nearest
-from .similarity import compare
 
 _MANY = 2e12  # multiplications of a layer-by-layer comparison that must be asked for
 
 
-def compared(paths: Sequence[str], arch: str | None = None, input_shape=None,
+def compare_files(paths: Sequence[str], arch: str | None = None, input_shape=None,
              freeze: Sequence[str] = (), by_layer: bool = False, networks: int = 40) -> dict:
     """Similarity of the networks in some files: all pairs, layer by layer, and its floor.
 
@@ -171,8 +167,8 @@ def _any(files: list[Checkpoint], arch: str, input_shape, freeze: Sequence[str],
 
 
 def described(result: dict) -> str:
-    """Text for people of what ``compared`` found."""
-    names, lines = _short(result["files"]), []
+    """Text for people of what ``compare_files`` found."""
+    names, lines = short_names(result["files"]), []
     width = max(map(len, names))
     for i, j in combinations(range(len(names)), 2):
         lines.append(f"{names[i]:{width}}  {names[j]:{width}}  wCKA {_said(result['all'], i, j)}")
@@ -203,7 +199,7 @@ def _said(table: dict, i: int, j: int) -> str:
     return f"{value:.4f}  {value / highest:.1f} times the floor's highest{kin}"
 
 
-def _short(paths: Sequence[str]) -> list[str]:
+def short_names(paths: Sequence[str]) -> list[str]:
     """Names of files without the folder that they share."""
     shared = os.path.commonpath([Path(p).absolute().parent for p in paths])
     return [os.path.relpath(Path(p).absolute(), shared) for p in paths]
@@ -212,25 +208,3 @@ def _short(paths: Sequence[str]) -> list[str]:
 def as_json(result: dict) -> str:
     """The same for programs; what is not a number is null."""
     return re.sub(r"\bNaN\b", "null", json.dumps(result, indent=1))
-
-
-def check_image(path: Path) -> None:
-    """Refuse a file that no image can be written to."""
-    known = plt.gcf().canvas.get_supported_filetypes()
-    plt.close()
-    nearest(path.suffix.lower().lstrip("."), known, f"kind of image for {path}")
-    if not os.access(path.absolute().parent, os.W_OK):
-        raise ValueError(f"--matrix {path}: no such folder, or not to be written to")
-
-
-def draw(result: dict, path: Path) -> None:
-    """Heat map of all pairs, as an image file."""
-    figures.style()
-    names = _short(result["files"])
-    table = pd.DataFrame(result["all"]["wcka"], names, names)
-    fig, axes = plt.subplots(figsize=(2.5 + 0.6 * len(names), 1.5 + 0.6 * len(names)))
-    figures.heat_map(axes, table, cmap="cividis", vmin=0, vmax=1, cbar=False)
-    axes.tick_params(axis="x", rotation=35)
-    axes.set_title("wCKA")
-    fig.savefig(path, dpi=200)
-    plt.close(fig)

@@ -17,8 +17,8 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 from tqdm import tqdm
 
-from .checks import nearest
-from .models import Gaussian, Square
+from ..measures.spelling import nearest
+from .layers import Gaussian, Square
 
 # Functions by the name that they share in torch, torch.Tensor and torch.nn.functional, in place or
 # not. They are replaced where their argument depends on the network's input; what is done to

@@ -6,6 +6,7 @@ phi(A)^-1. *Changes of basis* act on the activations themselves, X -> X A + c, a
 the next layer; they need no commuting with sigma, and are what CKA's invariances are about.
 """
 
+import sys
 from collections.abc import Callable
 from copy import deepcopy
 from typing import Any, cast
@@ -15,9 +16,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
 
-from . import models
-from .chain import hooked, linear_layers
-from .checks import nearest
+from ..measures.spelling import nearest
+from .chains import hooked, linear_layers
+from .layers import ACTIVATIONS, Gaussian, PatchConv2d, Residual, Square
 
 
 def _permutation(d: int, rng: np.random.Generator) -> np.ndarray:
@@ -52,8 +53,8 @@ INTERTWINERS: dict[type[nn.Module], tuple[_Draw, Callable[[np.ndarray], np.ndarr
     nn.Sigmoid: (_permutation, lambda a: a),
     nn.GELU: (_permutation, lambda a: a),
     nn.Tanh: (lambda d, rng: _permutation(d, rng) @ _signs(d, rng), lambda a: a),
-    models.Gaussian: (lambda d, rng: _permutation(d, rng) @ _signs(d, rng), np.abs),
-    models.Square: (lambda d, rng: _permutation(d, rng) @ _signs(d, rng) @ _rescaling(d, rng),
+    Gaussian: (lambda d, rng: _permutation(d, rng) @ _signs(d, rng), np.abs),
+    Square: (lambda d, rng: _permutation(d, rng) @ _signs(d, rng) @ _rescaling(d, rng),
                     np.square),
 }
 
@@ -63,7 +64,7 @@ INTERTWINERS: dict[type[nn.Module], tuple[_Draw, Callable[[np.ndarray], np.ndarr
 Units = dict[str, list[tuple[str, int, int]]]
 
 
-def units(model: nn.Module) -> Units:
+def hidden_units(model: nn.Module) -> Units:
     """Table of a network's hidden units: which axes of which weights share them.
 
     Parameters
@@ -95,7 +96,7 @@ def units(model: nn.Module) -> Units:
 
 
 # What acts on every unit alone; what acts on places, where there are some.
-_UNITWISE: tuple[type[nn.Module], ...] = (nn.Dropout, nn.Dropout2d, *models.ACTIVATIONS.values())
+_UNITWISE: tuple[type[nn.Module], ...] = (nn.Dropout, nn.Dropout2d, *ACTIVATIONS.values())
 _SPATIAL = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
 _HOMOGENEOUS = (nn.Identity, nn.ReLU, nn.LeakyReLU)
 
@@ -112,18 +113,23 @@ class _Walk:
     def __init__(self) -> None:
         self.table: dict[Any, list[tuple[str, int, int]]] = {}  # no group, None, is never in it
         self.places: set[str] = set()  # groups of channels that have places
-        from torchvision.models import resnet  # takes two seconds, and few need it
-
-        self.resnet = resnet.ResNet
-        self.around = (models.Residual, resnet.BasicBlock, resnet.Bottleneck)  # a way around
+        # A network of torchvision exists only where torchvision has been imported.
+        resnet = sys.modules.get("torchvision.models.resnet")
+        self.sequences: tuple[type[nn.Module], ...] = (nn.Sequential,)
+        self.resnets: tuple[type[nn.Module], ...] = ()
+        self.around: tuple[type[nn.Module], ...] = (Residual,)  # modules with a way around
+        if resnet:
+            self.sequences += (resnet.ResNet,)
+            self.resnets += (resnet.ResNet,)
+            self.around += (resnet.BasicBlock, resnet.Bottleneck)
 
     def into(self, module: nn.Module, name: str, group: str | None, around: str | None):
         """From the group of a module's input to that of its output; `around`: of a way around."""
         children = [(k, c, f"{name}.{k}".strip(".")) for k, c in module._modules.items()
                     if c is not None]
-        if _is(module, (nn.Sequential, self.resnet)):
+        if _is(module, self.sequences):
             for key, child, place in children:
-                if _is(module, (self.resnet,)) and key == "fc":
+                if _is(module, self.resnets) and key == "fc":
                     self.places.discard(group)  # it flattens before
                 group = self.into(child, place, group, around)
             return group
@@ -135,7 +141,7 @@ class _Walk:
                 else:
                     group = self.into(child, place, group, None)
             return self.merged(group, inner)
-        if _is(module, (nn.Linear, nn.Conv2d, models.PatchConv2d)):
+        if _is(module, (nn.Linear, nn.Conv2d, PatchConv2d)):
             return self.layer(module, name, group)
         if _is(module, (nn.BatchNorm1d, nn.BatchNorm2d)) and module.affine and group != around:
             # What it normalises need not be scaled; its gain and shift are.
@@ -205,7 +211,7 @@ def rescale(model: nn.Module, seed: int = 0) -> nn.Module:
         As ``permute``, and for another activation.
     """
     for module in model.modules():
-        if (isinstance(module, tuple(models.ACTIVATIONS.values()))
+        if (isinstance(module, tuple(ACTIVATIONS.values()))
                 and not isinstance(module, _HOMOGENEOUS)):
             raise TypeError(f"rescaling units changes a network with {type(module).__name__}; "
                             f"it preserves identity, ReLU and LeakyReLU networks only")
@@ -213,7 +219,7 @@ def rescale(model: nn.Module, seed: int = 0) -> nn.Module:
 
 
 def _moved(model: nn.Module, draw, seed: int) -> nn.Module:
-    table, rng = units(model), np.random.default_rng(seed)
+    table, rng = hidden_units(model), np.random.default_rng(seed)
     model = deepcopy(model)
     state = model.state_dict()  # the model's own storage
     for rows in table.values():
