@@ -2,60 +2,10 @@
 
 from itertools import pairwise
 
-import torch
-from torch import Tensor, nn
-from torch.nn.functional import linear, unfold
+from torch import nn
 
-from .checks import nearest
-
-
-class Gaussian(nn.Module):
-    """Radial basis activation, exp(-x^2)."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.exp(-(x**2))
-
-
-class Square(nn.Module):
-    """Polynomial activation, x^2."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x**2
-
-
-ACTIVATIONS: dict[str, type[nn.Module]] = {
-    "identity": nn.Identity,
-    "relu": nn.ReLU,
-    "leaky_relu": nn.LeakyReLU,
-    "sigmoid": nn.Sigmoid,
-    "gelu": nn.GELU,
-    "tanh": nn.Tanh,
-    "gaussian": Gaussian,
-    "square": Square,
-}
-
-
-class PatchConv2d(nn.Conv2d):
-    """Convolution (stride 1, no padding) that gives cheap gradients of images of few channels.
-
-    Where such a gradient is wanted, as attacks do many times over, one matrix product of patches
-    and kernels takes a quarter of the time that the usual kernels on a CPU need for it.
-    """
-
-    def forward(self, x: Tensor) -> Tensor:
-        if not x.requires_grad:
-            return super().forward(x)
-        places = [size - k + 1 for size, k in zip(x.shape[-2:], self.kernel_size)]
-        patches = unfold(x, self.kernel_size).mT
-        # Channels stay last in memory, which is where the layers behind want them.
-        return linear(patches, self.weight.flatten(1), self.bias).mT.unflatten(2, places)
-
-
-class Residual(nn.Sequential):
-    """x + f(x), with f the modules in order."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + super().forward(x)
+from ..measures.spelling import nearest
+from ..weights.layers import ACTIVATIONS, PatchConv2d, Residual
 
 
 def mlp(widths, activation="relu", bias=True) -> nn.Sequential:

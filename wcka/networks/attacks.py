@@ -13,7 +13,20 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, kl_div
 
-from .population import Population, Transfer
+
+class Stacked:
+    """Many networks as one: what an attack needs to know of a population."""
+
+    def __len__(self) -> int:
+        """Return the number of networks."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor, *, own: bool = False) -> Tensor:
+        """Return the logits (N, n, classes) of every network.
+
+        `x` are images (n, ...) that all networks share or, with `own`, those of each (N, n, ...).
+        """
+        raise NotImplementedError
 
 
 def fgsm(model, x: Tensor, y, eps: float) -> Tensor:
@@ -132,7 +145,7 @@ def _error(labels: Tensor) -> Callable:
 
 def _one(model, x: Tensor) -> Tensor:
     """The part of the images that a random start is drawn for: members share it."""
-    return x[0] if isinstance(model, (Population, Transfer)) else x
+    return x[0] if isinstance(model, Stacked) else x
 
 
 def _prepared(model, x: Tensor, **amounts) -> tuple[Callable, Tensor]:
@@ -148,7 +161,7 @@ def _prepared(model, x: Tensor, **amounts) -> tuple[Callable, Tensor]:
         raise ValueError(f"x: wanted images (n, ...) with values in [0, 1], got shape "
                          f"{tuple(x.shape)}" + (f", values {x.min():g} to {x.max():g}"
                                                 if x.numel() else ""))
-    if isinstance(model, (Population, Transfer)):
+    if isinstance(model, Stacked):
         own = x.detach().expand(len(model), *x.shape)
         return lambda images: model.forward(images, own=True), own
     return model, x.detach()

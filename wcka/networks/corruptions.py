@@ -12,7 +12,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from scipy.ndimage import gaussian_filter, gaussian_filter1d, map_coordinates
 from scipy.special import pdtr
 
-from .checks import nearest
+from ..measures.spelling import nearest
 
 _SIDE = 28
 _BATCH = 256  # images worked on at once: bounds memory and keeps the work in the processor's cache

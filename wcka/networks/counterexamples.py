@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
-from .chain import chain, linear_layers
-from .checks import nearest
+from ..measures.spelling import nearest
+from ..weights.chains import chain, linear_layers
 
 
 def _copied(model: nn.Sequential) -> tuple[nn.Sequential, list[nn.Linear]]:

@@ -15,7 +15,10 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state
 
-from . import models
+from ..weights.chains import chain, product, unreadable_modules
+from ..weights.layers import ACTIVATIONS
+from . import architectures
+from .attacks import Stacked
 
 
 def resolve_device(device: str) -> torch.device:
@@ -38,13 +41,13 @@ def resolve_device(device: str) -> torch.device:
 
 
 @dataclass(frozen=True, eq=False)
-class Population:
+class Population(Stacked):
     """N models of one architecture.
 
     Attributes
     ----------
     architecture : dict
-        Name of a factory in ``wcka.models`` under "factory", and its arguments.
+        Name of a factory in ``networks.architectures`` under "factory", and its arguments.
     state : dict of str to Tensor
         Parameters and buffers by their name in the module, each stacked to (N, ...).
     members : DataFrame
@@ -179,7 +182,7 @@ class Population:
 
 
 @dataclass(frozen=True, eq=False)
-class Transfer:
+class Transfer(Stacked):
     """Heads behind one frozen trunk that they share, as attacks on images see them.
 
     Attributes
@@ -209,7 +212,7 @@ def _is_stacked(module: nn.Module) -> bool:
     """Whether a layer of all models can be one batched operation."""
     if type(module) is nn.Flatten:
         return (module.start_dim, module.end_dim) == (1, -1)
-    return type(module) in (nn.Linear, *models.ACTIVATIONS.values())
+    return type(module) in (nn.Linear, *ACTIVATIONS.values())
 
 
 @torch.no_grad()
@@ -221,7 +224,7 @@ def extract(trunk: nn.Module, x: Tensor, batch: int = 64) -> Tensor:
 def build(architecture: dict) -> nn.Sequential:
     """Build one module from an architecture, ``{"factory": "mlp", "widths": [...], ...}``."""
     arguments = dict(architecture)
-    return getattr(models, arguments.pop("factory"))(**arguments)
+    return getattr(architectures, arguments.pop("factory"))(**arguments)
 
 
 def initialise(architecture: dict, seeds: Sequence[int], device: str = "cpu") -> Population:
@@ -256,6 +259,23 @@ def initialise(architecture: dict, seeds: Sequence[int], device: str = "cpu") ->
     parameters, buffers = stack_module_state(modules)
     state = {name: values.detach() for name, values in {**parameters, **buffers}.items()}
     return Population(architecture, state, pd.DataFrame({"seed": list(seeds)})).to(device)
+
+
+def chains(population: Population, bias=False, layer: int | None = None,
+           input_shape: Sequence[int] = (28, 28)) -> Tensor:
+    """Chains of all members of a population at once: (N, inputs, outputs), as ``chain``.
+
+    With `layer`, from 1 to the population's depth, the chains of the networks cut short after
+    that linear layer. `input_shape` matters to networks that are not fully connected.
+    """
+    if unreadable_modules(population.network) or any([*m.children()] for m in population.network):
+        stop = population.position(layer)
+        return torch.stack([chain(population.member(i)[:stop], input_shape, bias)
+                            for i in range(len(population))])
+    names = [name for name, module in population.network._modules.items()
+             if isinstance(module, nn.Linear)][:layer]
+    return product([population.state[f"{name}.weight"].mT for name in names],
+                    [population.state.get(f"{name}.bias") for name in names] if bias else None)
 
 
 def _channels_last(weight: Tensor) -> Tensor:

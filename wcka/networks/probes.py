@@ -6,13 +6,13 @@ from functools import lru_cache
 import numpy as np
 from torch import Tensor
 
-from . import attacks, corruptions, data
+from . import attacks, corruptions, image_sets
 
 PROBES = ("clean", *corruptions.CORRUPTIONS)
 ATTACKS = ("fgsm", "ffgsm", "gaussian_noise", "pgd", "trades")  # in the order of the paper
 
 
-def expand(names: Sequence[str]) -> list[str]:
+def expand_probes(names: Sequence[str]) -> list[str]:
     """Names of probes, with "corruptions" and "attacks" standing for all of these.
 
     Raises
@@ -29,7 +29,7 @@ def expand(names: Sequence[str]) -> list[str]:
     return wanted
 
 
-def kind(name: str) -> str:
+def kind_of_probe(name: str) -> str:
     """Whether a probe is clean, corrupted or attacked."""
     if name == "clean":
         return name
@@ -37,20 +37,20 @@ def kind(name: str) -> str:
 
 
 @lru_cache(maxsize=2)
-def labelled(dataset: str, classes: tuple[int, ...] | None,
+def labelled_images(dataset: str, classes: tuple[int, ...] | None,
              split: str = "test") -> tuple[np.ndarray, np.ndarray]:
-    """``data.load``, verified and read once in each process; `classes` as a tuple."""
-    return data.load(dataset, split, classes)
+    """``image_sets.load``, verified and read once in each process; `classes` as a tuple."""
+    return image_sets.load(dataset, split, classes)
 
 
 @lru_cache(maxsize=2)
-def probe(dataset: str, classes: tuple[int, ...], name: str, seed: int = 0) -> np.ndarray:
+def probe_images(dataset: str, classes: tuple[int, ...], name: str, seed: int = 0) -> np.ndarray:
     """Test images of a data set, clean or under one corruption: uint8 (n, 28, 28)."""
-    images, _ = labelled(dataset, classes)
+    images, _ = labelled_images(dataset, classes)
     return images if name == "clean" else corruptions.corrupt(images, name, seed)
 
 
-def inputs(name: str, dataset: str, classes: Sequence[int], seed: int = 0,
+def probe_inputs(name: str, dataset: str, classes: Sequence[int], seed: int = 0,
            noise: float = 0.1) -> Tensor:
     """Images of a probe that all networks share, as inputs (n, 784).
 
@@ -60,13 +60,13 @@ def inputs(name: str, dataset: str, classes: Sequence[int], seed: int = 0,
         "train" for the training images; else, of the test images, one of ``PROBES`` and
         ``ATTACKS``. Attacks by gradients begin with the clean images.
     dataset, classes
-        As in ``data.load``.
+        As in ``image_sets.load``.
     seed : int
         Of the corruption or the noise.
     noise : float
         Standard deviation of Gaussian noise.
     """
     if name == "train":
-        return data.inputs(labelled(dataset, tuple(classes), name)[0])
-    x = data.inputs(probe(dataset, tuple(classes), name if name in PROBES else "clean", seed))
+        return image_sets.as_inputs(labelled_images(dataset, tuple(classes), name)[0])
+    x = image_sets.as_inputs(probe_images(dataset, tuple(classes), name if name in PROBES else "clean", seed))
     return attacks.gaussian_noise(x, noise, seed) if name == "gaussian_noise" else x

@@ -1,8 +1,7 @@
-"""Train populations of networks at once, or heads on a frozen trunk, and keep checkpoints."""
+"""Train the networks of a population together, each by its own loss, and keep checkpoints."""
 
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,10 +10,9 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from tqdm import tqdm
 
-from . import attacks, data, probes
-from .cache import cached, remembered
-from .checks import nearest
-from .population import Population, Transfer, extract, initialise, resolve_device
+from ..measures.spelling import nearest
+from . import attacks
+from .populations import Population, Transfer, extract
 
 _ATTACKS = {"standard": None, **attacks.BY_GRADIENT}
 
@@ -84,15 +82,15 @@ def train(population: Population, x: Tensor, labels, epochs: int,
         x, trunk = extract(trunk, x), None
     attack = attack and partial(attack, eps=eps, steps=attack_steps)
     kept = {}
-    course = _course(population, x, labels, learning_rate, batch_size, seed, private_order,
+    steps = course(population, x, labels, learning_rate, batch_size, seed, private_order,
                      attack, shared_attack, trunk)
-    for epoch, learner in tqdm(zip(range(epochs + 1), course), "epochs", epochs + 1, leave=False):
+    for epoch, learner in tqdm(zip(range(epochs + 1), steps), "epochs", epochs + 1, leave=False):
         if epoch in checkpoints:
             kept[epoch] = {name: values.clone() for name, values in learner.state.items()}
-    return _collect(population, kept)
+    return collect(population, kept)
 
 
-def _course(population, x, labels, learning_rate, batch_size, seed, private_order=False,
+def course(population, x, labels, learning_rate, batch_size, seed, private_order=False,
             attack=None, shared_attack=False, trunk=None) -> Iterator[Population]:
     """The members before training and after each epoch; their weights move on with the next."""
     labels = torch.as_tensor(labels, device=x.device)
@@ -138,114 +136,7 @@ def _step(learner: Population, optimizer, x: Tensor, labels: Tensor, own: bool) 
     optimizer.step()
 
 
-def _collect(population: Population, kept: dict[int, dict[str, Tensor]]) -> Population:
+def collect(population: Population, kept: dict[int, dict[str, Tensor]]) -> Population:
     state = {name: torch.cat([kept[e][name] for e in kept]) for name in population.state}
     members = pd.concat([population.members.assign(epoch=e) for e in kept], ignore_index=True)
     return Population(population.architecture, state, members)
-
-
-@cached
-def pretrained(architecture: dict, seed: int, dataset: str, epochs: int, patience: int,
-               validation: int = 10000, learning_rate: float = 1e-3, batch_size: int = 64,
-               device: str = "cpu") -> Population:
-    """Train one network on all ten classes; keep it as it was at its best epoch. Cached on disk.
-
-    Parameters
-    ----------
-    architecture : dict
-        As in ``Population``.
-    seed : int
-        Of the initial weights, of the split and of the order of the images.
-    dataset : str
-        As in ``data.load``.
-    epochs : int
-        Passes through the training images at the most.
-    patience : int
-        Stop once so many epochs have gone by without a better validation accuracy.
-    validation : int
-        Number of training images that are held out, drawn at random.
-    learning_rate, batch_size
-        As in ``train``.
-    device : str
-        Where to train; what is returned is on the CPU.
-
-    Returns
-    -------
-    Population
-        One model; its members' table has columns seed and epoch (the best one; the earliest of
-        several), and in ``attrs["validation"]`` the accuracy after each epoch, from the first.
-
-    Raises
-    ------
-    ValueError
-        For less than one epoch.
-    """
-    if epochs < 1:
-        raise ValueError(f"epochs: wanted at least 1, got {epochs}")
-    images, truth = data.load(dataset, "train", None)
-    x, labels = data.inputs(images, resolve_device(device)), torch.from_numpy(truth)
-    order = np.random.default_rng([seed, *b"validation"]).permutation(len(x))
-    held, rest = torch.from_numpy(order).split([validation, len(x) - validation])
-    start, course = initialise(architecture, [seed], device), []
-    best: Any = None  # a Population from the first epoch on
-    steps = _course(start, x[rest], labels[rest], learning_rate, batch_size, seed)
-    next(steps)  # untrained
-    for epoch in tqdm(range(1, epochs + 1), "pretraining", leave=False):
-        learner = next(steps)
-        course.append(float(learner.accuracy(x[held], labels[held])[0]))
-        if course[-1] == max(course) and course.count(course[-1]) == 1:
-            best = _collect(start, {epoch: {k: v.clone() for k, v in learner.state.items()}})
-        elif epoch - best.members.epoch[0] >= patience:
-            break
-    best.members.attrs["validation"] = course
-    return best.to("cpu")
-
-
-@remembered(2)
-def frozen(trunk: dict, device: str = "cpu") -> nn.Sequential:
-    """Convolutional part of the network that ``pretrained(**trunk)`` gives, frozen."""
-    network = pretrained(**trunk).member(0)
-    last = max(i for i, module in enumerate(network) if isinstance(module, nn.Flatten))
-    return network[:last + 1].requires_grad_(False).to(
-        resolve_device(device), memory_format=torch.channels_last)
-
-
-@cached
-def features(trunk: dict, name: str, dataset: str, classes: Sequence[int], seed: int = 0,
-             noise: float = 0.1) -> Tensor:
-    """Outputs of a frozen trunk for the images ``probes.inputs(name, ...)``, cached on disk."""
-    return extract(frozen(trunk), probes.inputs(name, dataset, classes, seed, noise))
-
-
-@cached
-def trained(architecture: dict, seeds: Sequence[int], dataset: str, classes: Sequence[int],
-            epochs: int, checkpoints: Sequence[int] | None = None, learning_rate: float = 1e-3,
-            batch_size: int = 32, seed: int = 0, private_order: bool = False,
-            strategy: str = "standard", eps: float = 0.1, attack_steps: int = 5,
-            shared_attack: bool = False, trunk: dict | None = None, images: int | None = None,
-            device: str = "cpu") -> Population:
-    """Initialise and train a population on a data set's training images, cached on disk.
-
-    Parameters are those of ``initialise``, ``data.load`` and ``train``, all plain values.
-
-    Parameters
-    ----------
-    trunk : dict, optional
-        Arguments of ``pretrained``: the population are heads on the features of that network.
-    images : int, optional
-        Train on so many of the images, drawn at random; all by default.
-    device : str
-        Where it is trained; "auto" picks CUDA where there is one. What is returned, and kept, is
-        on the CPU.
-    """
-    _, labels = probes.labelled(dataset, tuple(classes), "train")
-    order = np.random.default_rng([seed, *b"images"]).permutation(len(labels))
-    chosen = np.sort(order[:images])
-    standard = strategy == "standard"
-    x = (features(trunk, "train", dataset, classes) if trunk and standard
-         else probes.inputs("train", dataset, classes))
-    return train(initialise(architecture, seeds, device), x[chosen].to(resolve_device(device)),
-                 labels[chosen], epochs, checkpoints, learning_rate=learning_rate,
-                 batch_size=batch_size, seed=seed, private_order=private_order, strategy=strategy,
-                 eps=eps, attack_steps=attack_steps, shared_attack=shared_attack,
-                 trunk=None if standard or not trunk else frozen(trunk, device)).to("cpu")

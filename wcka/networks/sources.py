@@ -1,4 +1,4 @@
-"""Real images: MNIST and Fashion-MNIST, fetched once, verified by md5 and loaded."""
+"""Where the files of image data sets come from: fetched once, each verified by its md5."""
 
 import contextlib
 import gzip
@@ -13,20 +13,15 @@ import tempfile
 import textwrap
 import warnings
 from collections.abc import Callable, Sequence
-from functools import lru_cache
-from numbers import Integral
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import platformdirs
-import torch
 from filelock import FileLock
 
-from .checks import nearest
+from ..measures.spelling import nearest
 
 DEBIAN = Path("usr/share/datasets/fashion-mnist")  # where its package puts Fashion-MNIST
-SPLITS = {"train": "train", "test": "t10k"}  # our name: how the files' names begin
 
 
 class DataError(RuntimeError):
@@ -114,62 +109,6 @@ DATASETS = {
 }
 
 
-def load(dataset: str = "mnist", split: str = "test",
-         classes: Sequence[int] | None = (0, 1, 2)) -> tuple[np.ndarray, np.ndarray]:
-    """Load the images of some classes, in the order of the file; fetch the files if need be.
-
-    Parameters
-    ----------
-    dataset : {"mnist", "fashion"}
-    split : {"train", "test"}
-    classes : sequence of int, or None
-        Classes to keep, each 0 to 9; None keeps all ten.
-
-    Returns
-    -------
-    images : ndarray of uint8, (n, 28, 28)
-    labels : ndarray of int64, (n,)
-        Positions in `classes`, as a classifier with ``len(classes)`` outputs needs them. With the
-        default and with None these are the digits themselves; with (7, 3), a 7 is labelled 0.
-
-    Raises
-    ------
-    ValueError, TypeError
-        For an unknown data set or split, and for classes that are not different ints 0 to 9.
-    DataError
-        If the files are not there and no source can provide them.
-    """
-    nearest(split, list(SPLITS), "split")
-    kept = check(dataset, classes)
-    images, digits = _read(_folder(dataset), dataset, split)
-    position = np.full(10, -1, dtype=np.int64)
-    position[kept] = range(len(kept))
-    labels = position[digits]
-    return images[labels >= 0], labels[labels >= 0]  # copies: the cached arrays stay as they are
-
-
-def check(dataset: str, classes: Sequence[int] | None) -> list[int]:
-    """Classes as a list; refuse an unknown data set or class as ``load`` does, without files."""
-    nearest(dataset, list(DATASETS), "dataset")
-    return _classes(classes)
-
-
-def inputs(images: np.ndarray, device: str | torch.device = "cpu") -> torch.Tensor:
-    """Turn uint8 images (n, 28, 28) into a network's inputs: float32, (n, 784), in [0, 1].
-
-    Raises
-    ------
-    ValueError, TypeError
-        If the images have another shape, or another type than uint8 (scaled already?).
-    """
-    images = np.ascontiguousarray(images)  # torch takes no reversed views
-    if images.dtype != np.uint8:
-        raise TypeError(f"images must be uint8, 0 to 255; got {images.dtype}")
-    if images.ndim != 3 or images.shape[1:] != (28, 28) or not len(images):
-        raise ValueError(f"images must have shape (n, 28, 28), n > 0; got {images.shape}")
-    return torch.tensor(images.reshape(-1, 784), device=device).float() / 255
-
-
 def root() -> Path:
     """Folder of the data sets: ``WCKA_DATA``, else ``data`` in the user's cache directory."""
     root = os.environ.get("WCKA_DATA") or platformdirs.user_cache_path("wcka") / "data"
@@ -191,7 +130,7 @@ def fetch(dataset: str = "mnist") -> Path:
         read or written.
     """
     spec = DATASETS[nearest(dataset, list(DATASETS), "dataset")]
-    folder = _folder(dataset)
+    folder = folder_of(dataset)
     try:
         if _faults(folder, spec):  # a complete folder may well be read-only
             folder.mkdir(parents=True, exist_ok=True)
@@ -257,29 +196,5 @@ def _listed(faults: dict[str, str]) -> str:
     return ", ".join(f"{name} ({fault})" for name, fault in faults.items())
 
 
-def _folder(dataset: str) -> Path:
+def folder_of(dataset: str) -> Path:
     return root() / DATASETS[dataset].name / "raw"
-
-
-@lru_cache(maxsize=4)  # both splits of both data sets, 110 MB
-def _read(folder: Path, dataset: str, split: str) -> tuple[np.ndarray, np.ndarray]:
-    # torchvision's readers, not its classes: given a root of theirs with a "processed" folder from
-    # before 2021, the classes load that, unchecked, and leave the raw files aside.
-    from torchvision.datasets.mnist import read_image_file, read_label_file
-
-    fetch(dataset)
-    return (read_image_file(folder / f"{SPLITS[split]}-images-idx3-ubyte").numpy(),
-            read_label_file(folder / f"{SPLITS[split]}-labels-idx1-ubyte").numpy())
-
-
-def _classes(classes: Sequence[int] | None) -> list[int]:
-    wanted = "classes must be a sequence of different ints from 0 to 9, or None for all ten"
-    if classes is None:
-        return list(range(10))
-    if not isinstance(classes, (Sequence, np.ndarray)) or not all(
-            isinstance(c, Integral) and not isinstance(c, bool) for c in classes):
-        raise TypeError(f"{wanted}; got {classes!r}")
-    kept = [int(c) for c in classes]
-    if not kept or len(set(kept)) < len(kept) or not set(kept) <= set(range(10)):
-        raise ValueError(f"{wanted}; got {classes!r}")
-    return kept
