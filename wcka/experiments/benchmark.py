@@ -9,16 +9,17 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from .attacks import BY_GRADIENT
+from ..measures.all_pairs import ACTIVATION_MEASURES, PAPER_MEASURES, compare
+from ..measures.deconfounding import Confounder
+from ..measures.predictions import collapsed, pairwise_agreement
+from ..measures.spelling import nearest
+from ..networks.attacks import BY_GRADIENT
+from ..networks.populations import Population, Transfer, chains
+from ..networks.probes import kind_of_probe, labelled_images, probe_inputs
+from ..weights.chains import chain
 from .cache import Cached, cached, remembered
-from .chain import chain, chains
-from .checks import nearest
-from .functional import collapsed, pairwise_agreement
-from .population import Population, Transfer
-from .probes import inputs, kind, labelled
-from .similarity import ACTIVATION_MEASURES, MEASURES, Confounder, compare
-from .training import features, frozen, trained
-from .units import run
+from .jobs import run_jobs
+from .training_runs import features, frozen, trained
 
 FACTORS = ("epoch", "seed", "architecture", "strategy")  # in the order of the paper's figures
 
@@ -34,7 +35,7 @@ LAYERS: dict[str, Callable[[Population], int]] = {
 }
 
 
-def check(strategies: Sequence[str], layer: str, checkpoints: Sequence[int], epochs: int) -> None:
+def check_grid(strategies: Sequence[str], layer: str, checkpoints: Sequence[int], epochs: int) -> None:
     """Refuse what no grid can be built from, before any work starts.
 
     Raises
@@ -69,7 +70,7 @@ def grid(models: Sequence[dict], probes: Sequence[str], layer: str, samples: int
     samples : int
         Number of images for the columns "on the probe".
     probing : dict
-        "dataset", "classes" and "seed", as in ``probes.inputs``; "eps" and "steps" of the attacks;
+        "dataset", "classes" and "seed", as in ``probes.probe_inputs``; "eps" and "steps" of the attacks;
         "noise", the standard deviation of Gaussian noise; "images", how many clean images the
         activation measures see, and "attacked", how many are attacked, drawn at random (None for
         all of them).
@@ -97,12 +98,12 @@ def grid(models: Sequence[dict], probes: Sequence[str], layer: str, samples: int
         For models with different trunks.
     """
     models, compared = list(models), list(ACTIVATION_MEASURES)
-    trunk = _trunk(models)
+    trunk = trunk_of(models)
     if any(m.get("trunk") != trunk for m in models):
         raise ValueError("models: wanted one trunk for all, or none")
     if trunk:  # once, with all cores, before processes part
         features(trunk, "train", models[0]["dataset"], models[0]["classes"])
-    spread = partial(run, jobs=jobs, scheduler=scheduler)
+    spread = partial(run_jobs, jobs=jobs, scheduler=scheduler)
     fits = spread(_fitted, [{"model": m} for m in sorted(models, key=_cost)],
                   description="training")
     common = {"models": models, "probing": probing}
@@ -117,7 +118,7 @@ def grid(models: Sequence[dict], probes: Sequence[str], layer: str, samples: int
     aimed = spread(under_attack, [
         {**activations, "attack": p, "samples": samples}
         for p in reversed(probes) if p in BY_GRADIENT], description="attacks")  # the longest first
-    members, of_weights = _members(**common), weights(models)
+    members, of_weights = _members(**common), chain_similarities(models)
     clean, rest = seen[:len(of_weights)], seen[len(of_weights):]
     on_probes = pd.concat([agreed.merge(rest, on=["a", "b", "probe"], validate="1:1"), aimed])
     table = _collected(members, of_weights, clean,
@@ -141,47 +142,24 @@ _fitted = cast(Cached, _fit)
 _fitted.kept = lambda model: trained.kept(**model)
 
 
-def overview(members: pd.DataFrame) -> pd.DataFrame:
-    """Of the last epoch, by architecture and strategy: medians over seeds, lowest, collapsed.
-
-    `members` as from ``grid``; accuracies on clean images and under FGSM and PGD, where there are.
-    """
-    last = members[members.epoch == members.epoch.max()]
-    cells = last.groupby(["architecture", "strategy"], sort=False)
-    shown = ["accuracy", *(c for c in ("under fgsm", "under pgd") if c in members)]
-    return cells[shown].median().assign(lowest=cells.accuracy.min(),
-                                        collapsed=cells.collapsed.sum())
-
-
-def by_strategies(members: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
-    """Mean similarity and agreement (by kind of probe) of pairs of different strategy, by which."""
-    strategy = members.set_index("model").strategy
-    rows = table[table.differs == "strategy"]
-    which = rows.a.map(strategy).astype(str) + " and " + rows.b.map(strategy).astype(str)
-    rows = rows.assign(which=which)
-    agreements = rows.pivot_table(index="which", columns="kind", values="agreement", sort=False)
-    means = rows.groupby("which", sort=False)[list(MEASURES)].mean()
-    return means.join(agreements.add_prefix("agreement, ")).rename_axis(None)
-
-
 @remembered(1)
-def networks(models: Sequence[dict]) -> tuple[list[Population], pd.DataFrame]:
+def grid_networks(models: Sequence[dict]) -> tuple[list[Population], pd.DataFrame]:
     """Populations of a grid, and a table of all members (group: which population).
 
     Parameters and columns as in ``grid``.
     """
-    called = {name(m["architecture"]): m["architecture"] for m in models}
-    if clash := [m for m in models if called[name(m["architecture"])] != m["architecture"]]:
+    called = {architecture_name(m["architecture"]): m["architecture"] for m in models}
+    if clash := [m for m in models if called[architecture_name(m["architecture"])] != m["architecture"]]:
         same = clash[0]["architecture"]
-        raise ValueError(f"two architectures are called {name(same)!r}: {same} and "
-                         f"{called[name(same)]}; a table would take them for one")
+        raise ValueError(f"two architectures are called {architecture_name(same)!r}: {same} and "
+                         f"{called[architecture_name(same)]}; a table would take them for one")
     populations = [trained(**m) for m in models]
     return populations, pd.concat([
-        p.members.assign(architecture=name(m["architecture"]), strategy=m["strategy"], group=i)
+        p.members.assign(architecture=architecture_name(m["architecture"]), strategy=m["strategy"], group=i)
         for i, (m, p) in enumerate(zip(models, populations))], ignore_index=True)
 
 
-def name(architecture: dict) -> str:
+def architecture_name(architecture: dict) -> str:
     """Short name: hidden layers times width, or widths; kind and channels of convolutions."""
     if "widths" in architecture:
         hidden = architecture["widths"][1:-1]
@@ -193,7 +171,7 @@ def name(architecture: dict) -> str:
     return " ".join(map(str, architecture.values()))  # of a factory that is new here
 
 
-def pairs(members: pd.DataFrame) -> pd.DataFrame:
+def pairs_by_factor(members: pd.DataFrame) -> pd.DataFrame:
     """All pairs of models that differ in exactly one factor: differs, a, b (rows of `members`)."""
     numbered = members[list(FACTORS)].assign(row=np.arange(len(members)))
     tables = []
@@ -205,31 +183,31 @@ def pairs(members: pd.DataFrame) -> pd.DataFrame:
 
 
 def _listed(members: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
-    table = pairs(members)
+    table = pairs_by_factor(members)
     return table.a.to_numpy(copy=True), table.b.to_numpy(copy=True)
 
 
-def _trunk(models: Sequence[dict]) -> dict | None:
+def trunk_of(models: Sequence[dict]) -> dict | None:
     """What all of a grid's models stand on, as ``trained`` takes it."""
     return models[0].get("trunk")
 
 
-def _seen(trunk: dict | None, probe_name: str, probing: dict) -> Tensor:
+def seen_by_networks(trunk: dict | None, probe_name: str, probing: dict) -> Tensor:
     """What the networks' own layers get of a shared probe: the images, or a trunk's features."""
     # Only what the probe depends on, so that nothing is kept twice under different names.
     of = {key: probing[key] for key in (
         "dataset", "classes", *["seed"] * (probe_name != "clean"),
         *["noise"] * (probe_name == "gaussian_noise"))}
-    return features(trunk, probe_name, **of) if trunk else inputs(probe_name, **of)
+    return features(trunk, probe_name, **of) if trunk else probe_inputs(probe_name, **of)
 
 
 def _clean(probing: dict) -> tuple[Tensor, Tensor]:
     """Clean images as inputs, and their labels."""
     about = probing["dataset"], tuple(probing["classes"])
-    return inputs("clean", *about), torch.from_numpy(labelled(*about)[1])
+    return probe_inputs("clean", *about), torch.from_numpy(labelled_images(*about)[1])
 
 
-def _drawn(x: Tensor, samples: int | None, probing: dict) -> Tensor:
+def drawn_rows(x: Tensor, samples: int | None, probing: dict) -> Tensor:
     """Some rows, drawn at random, the same for all of one length; fewer are the first of more."""
     return x[np.random.default_rng(probing["seed"]).permutation(len(x))[:samples]]
 
@@ -241,8 +219,8 @@ def _same(x: Tensor, y: Tensor) -> np.ndarray:
 
 @cached
 def _members(models: Sequence[dict], probing: dict) -> pd.DataFrame:
-    populations, members = networks(models)
-    x = _seen(_trunk(models), "clean", probing)
+    populations, members = grid_networks(models)
+    x = seen_by_networks(trunk_of(models), "clean", probing)
     predictions = torch.cat([p.predict(x) for p in populations])
     starts = [f"{m.architecture}, seed {m.seed}" for m in members.itertuples()]
     names = [f"{m.architecture}, {m.strategy}, seed {m.seed}, epoch {m.epoch}"
@@ -253,7 +231,7 @@ def _members(models: Sequence[dict], probing: dict) -> pd.DataFrame:
 
 
 @cached
-def weights(models: Sequence[dict]) -> pd.DataFrame:
+def chain_similarities(models: Sequence[dict]) -> pd.DataFrame:
     """wCKA of the pairs of a grid, and variants of it; `models` as in ``grid``.
 
     Returns
@@ -264,8 +242,8 @@ def weights(models: Sequence[dict]) -> pd.DataFrame:
         trunk (inputs x outputs); of fully connected ones, rows normalised (Wang et al. 2022) and
         mean of layers (of the chains up to each; NaN for networks of different depth).
     """
-    populations, members = networks(models)
-    listed, trunk = _listed(members), _trunk(models)
+    populations, members = grid_networks(models)
+    listed, trunk = _listed(members), trunk_of(models)
 
     def compared(features: Sequence[Tensor], measure: str = "wcka") -> np.ndarray:
         return compare(measure, features, listed)
@@ -281,7 +259,7 @@ def weights(models: Sequence[dict]) -> pd.DataFrame:
         columns["wcka, rows normalised"] = compared(
             [c for p in populations for c in chains(_normalised(p))])
         columns["wcka, mean of layers"] = _mean_of_layers(populations, members, *listed)
-    return pairs(members).assign(**columns)
+    return pairs_by_factor(members).assign(**columns)
 
 
 def _normalised(population: Population) -> Population:
@@ -308,9 +286,9 @@ def agreement_on(models: Sequence[dict], probe_name: str, probing: dict) -> pd.D
 
     Parameters as in ``grid``; columns a, b (as ``weights``), probe, agreement.
     """
-    populations, members = networks(models)
+    populations, members = grid_networks(models)
     a, b = _listed(members)
-    x = _seen(_trunk(models), probe_name, probing)
+    x = seen_by_networks(trunk_of(models), probe_name, probing)
     predictions = torch.cat([p.predict(x) for p in populations])
     return pd.DataFrame({"a": a, "b": b, "probe": probe_name,
                          "agreement": _same(predictions[a], predictions[b])})
@@ -339,12 +317,12 @@ def similarity_on(models: Sequence[dict], probe_name: str, layer: str, samples: 
     DataFrame
         Columns a, b (as ``weights``), probe, layer, and the measures.
     """
-    populations, members = networks(models)
+    populations, members = grid_networks(models)
     a, b = _listed(members)
-    x = _drawn(_seen(_trunk(models), probe_name, probing), samples, probing)
+    x = drawn_rows(seen_by_networks(trunk_of(models), probe_name, probing), samples, probing)
     activations = [f for p in populations for f in p.activations(x, LAYERS[layer](p))]
     if deconfounded == "images":
-        x = _drawn(_seen(None, probe_name, probing), samples, probing)
+        x = drawn_rows(seen_by_networks(None, probe_name, probing), samples, probing)
     confounder = Confounder(x)
     return pd.DataFrame({"a": a, "b": b, "probe": probe_name, "layer": layer,
                          **{m: compare(m, activations, (a, b), confounder) for m in measures}})
@@ -371,7 +349,7 @@ def under_attack(models: Sequence[dict], attack: str, layer: str, samples: int,
         the one and the other), "agreement, own attack" and the measures (each network on the images
         made against itself), "accuracy a", "accuracy b" (each there).
     """
-    populations, members = networks(models)
+    populations, members = grid_networks(models)
     a, b = _listed(members)
     x, labels = attacked_images(probing)
     first = members.group.searchsorted(np.arange(len(populations)))
@@ -402,13 +380,13 @@ def under_attack(models: Sequence[dict], attack: str, layer: str, samples: int,
 
 def attacked_images(probing: dict) -> tuple[Tensor, Tensor]:
     """Those clean images that attacks begin with, as inputs, and their labels."""
-    x, labels = (_drawn(part, probing["attacked"], probing) for part in _clean(probing))
+    x, labels = (drawn_rows(part, probing["attacked"], probing) for part in _clean(probing))
     return x, labels
 
 
 def _slices(models: Sequence[dict], populations: list[Population]) -> Iterator[Population]:
     """As many networks as are attacked at once, in the order of the members."""
-    size = _ATTACKED[bool(_trunk(models))][0]
+    size = _ATTACKED[bool(trunk_of(models))][0]
     for population in populations:
         for start in range(0, len(population), size):
             yield population[start:start + size]
@@ -418,7 +396,7 @@ def _slices(models: Sequence[dict], populations: list[Population]) -> Iterator[P
 def _against(models: Sequence[dict], population: Population, attack: str, x: Tensor,
              labels: Tensor, probing: dict) -> Tensor:
     """What each member's own layers get of the images made against it, (N, n, units)."""
-    trunk = _trunk(models)
+    trunk = trunk_of(models)
     target = Transfer(frozen(trunk), population) if trunk else population
     size, made = _ATTACKED[bool(trunk)][1], []
     for i, part in enumerate(zip(x.split(size), labels.split(size))):
@@ -438,62 +416,23 @@ def all_pairs(models: Sequence[dict], epoch: int, probes: Sequence[str], layer: 
     -------
     DataFrame
         Columns a, b (as ``weights``), agreement (mean over those of `probes` that all networks
-        share: no attacks), and ``MEASURES`` on clean images.
+        share: no attacks), and ``PAPER_MEASURES`` on clean images.
     """
-    populations, members = networks(models)
+    populations, members = grid_networks(models)
     populations = [p[(p.members.epoch == epoch).to_numpy()] for p in populations]
-    x = _drawn(_seen(_trunk(models), "clean", probing), probing["images"], probing)
+    x = drawn_rows(seen_by_networks(trunk_of(models), "clean", probing), probing["images"], probing)
     rows = np.flatnonzero(members.epoch == epoch)
     a, b = np.triu_indices(len(rows), 1)
     activations = [f for p in populations for f in p.activations(x, LAYERS[layer](p))]
     weights = [c for p in populations for c in chains(p)]
-    confounder = Confounder(_drawn(_clean(probing)[0], probing["images"], probing))
-    shared = [_seen(_trunk(models), p, probing) for p in probes if p not in BY_GRADIENT]
+    confounder = Confounder(drawn_rows(_clean(probing)[0], probing["images"], probing))
+    shared = [seen_by_networks(trunk_of(models), p, probing) for p in probes if p not in BY_GRADIENT]
     agreements = [pairwise_agreement(torch.cat([p.predict(x) for p in populations]))
                   for x in shared]
     return pd.DataFrame({
         "a": rows[a], "b": rows[b], "agreement": np.mean(agreements, axis=0)[a, b],
         **{m: compare(m, weights if m == "wcka" else activations, None, confounder)[a, b]
-           for m in MEASURES}})
-
-
-def by_layer(models: Sequence[dict], hidden: Sequence[int], strategies: Sequence[str], epoch: int,
-             probing: dict) -> dict[str, dict[str, np.ndarray]]:
-    """Similarity of every layer with every layer, at one epoch, by CKA and by wCKA.
-
-    Parameters
-    ----------
-    hidden : sequence of int
-        Widths of the architecture's hidden layers.
-    strategies : pair of str
-        Two that this architecture was trained by.
-    models, epoch, probing
-        As in ``all_pairs``.
-
-    Returns
-    -------
-    dict of dict of ndarray
-        Under "cka" (activations on clean images) and "wcka" (chains up to each layer) one table
-        (layers, layers) a seed or an ordered pair of seeds: within one network, between seeds (both
-        of the first population), and between strategies (rows are layers of the first population).
-    """
-    populations, _ = networks(models)
-    pools = [p[(p.members.epoch == epoch).to_numpy()] for wanted in strategies
-             for m, p in zip(models, populations)
-             if m["strategy"] == wanted and m["architecture"]["widths"][1:-1] == list(hidden)]
-    x = _drawn(_seen(_trunk(models), "clean", probing), probing["images"], probing)
-    seeds, depth = len(pools[0]), pools[0].depth
-    off, maps = ~np.eye(seeds, dtype=bool), {}
-    for measure in ("cka", "wcka"):
-        features = [[chains(pool, layer=k) if measure == "wcka" else pool.activations(x, k)
-                     for k in range(1, depth + 1)] for pool in pools]
-        flat = [layer[i] for layers in features for i in range(seeds) for layer in layers]
-        s = compare(measure, flat).reshape(2, seeds, depth, 2, seeds, depth)
-        maps[measure] = {
-            "within a network": np.moveaxis(s[0, :, :, 0].diagonal(axis1=0, axis2=2), -1, 0),
-            "between seeds": s[0, :, :, 0].swapaxes(1, 2)[off],
-            "between strategies": np.moveaxis(s[0, :, :, 1].diagonal(axis1=0, axis2=2), -1, 0)}
-    return maps
+           for m in PAPER_MEASURES}})
 
 
 def _with_robustness(members: pd.DataFrame, aimed: pd.DataFrame) -> pd.DataFrame:
@@ -519,12 +458,12 @@ def _collected(members: pd.DataFrame, weights: pd.DataFrame, clean: pd.DataFrame
     table["accuracy gap"] = -np.abs(np.diff(of["accuracy"]).squeeze(1))
     table["clean agreement"] = table.agreement.where(table["probe"] == "clean").groupby(
         [table.a, table.b]).transform("max")
-    table["kind"] = table["probe"].map(kind)
+    table["kind"] = table["probe"].map(kind_of_probe)
     table["start a"], table["start b"] = of["start"].T
     table["collapsed"] = of["collapsed"].any(1)
     for each in key:
         table[each] = pd.Categorical.from_codes(table[each], members.model)
     last = [f"{m}, on the probe" for m in measures]
-    return table[["differs", *key, "probe", "kind", "agreement", *MEASURES, *last,
+    return table[["differs", *key, "probe", "kind", "agreement", *PAPER_MEASURES, *last,
                   "agreement, own attack", "accuracy gap", "clean agreement", "start a", "start b",
                   "collapsed"]]

@@ -1,11 +1,11 @@
 """Results on disk: computed once for each set of arguments and each state of the code."""
 
-import ast
 import functools
 import hashlib
 import inspect
 import json
 import os
+import textwrap
 import time
 import warnings
 from collections.abc import Callable
@@ -18,11 +18,9 @@ import safetensors.torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from .population import Population
+from ..networks.populations import Population
+from .fingerprint import PACKAGE, code_of, stripped_code, whole_code
 
-_PACKAGE = Path(__file__).parent
-# The command line's: no result needs them.
-_PAGES = {"__main__", "book", "chapters", "checkpoints", "cli", "comparison", "runs"}
 _READERS = {".safetensors": Population.load, ".parquet": pd.read_parquet,
             ".tensor": lambda path: safetensors.torch.load_file(path)["values"]}
 
@@ -136,37 +134,13 @@ def _write(stem: Path, result) -> None:
 
 
 def _digest(function: Callable, arguments: dict) -> str:
-    module = inspect.getmodule(function)
-    file = Path(getattr(module, "__file__", None) or "")
-    inside = file.parent == _PACKAGE
-    text = json.dumps(arguments, sort_keys=True, default=list) + inspect.getsource(function)
-    # A notebook's function may use any module; it must not use other functions of the notebook.
-    code = source([file.stem]) if inside else whole_source()
-    return hashlib.sha256((text + code).encode()).hexdigest()[:20]
-
-
-@functools.cache
-def _imports(module: str) -> frozenset[str]:
-    """Names of the package's modules that one of them imports."""
-    tree = ast.parse((_PACKAGE / f"{module}.py").read_text())
-    nodes = [n for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and n.level == 1]
-    names = {n.module for n in nodes if n.module} | {
-        a.name for n in nodes if not n.module for a in n.names}
-    return frozenset(n for n in names if (_PACKAGE / f"{n}.py").exists())
-
-
-def whole_source() -> str:
-    """Source text of all modules that results may depend on."""
-    return source(sorted({path.stem for path in _PACKAGE.glob("*.py")} - _PAGES))
-
-
-def source(roots: list[str]) -> str:
-    """Source text of some modules of the package and of all that they import, in a fixed order."""
-    seen: set[str] = set()
-    todo = list(roots)
-    while todo:
-        module = todo.pop()
-        if module not in seen:
-            seen.add(module)
-            todo += _imports(module)
-    return "".join((_PACKAGE / f"{module}.py").read_text() for module in sorted(seen))
+    """Name of a result: a digest of its arguments, its function, and what that depends on."""
+    source = textwrap.dedent(inspect.getsource(function))
+    file = Path(inspect.getfile(function))
+    if file.is_relative_to(PACKAGE):
+        code = code_of([".".join(file.relative_to(PACKAGE).with_suffix("").parts)])
+    else:
+        # A notebook's function may use any module; it must not use other functions of the notebook.
+        code = whole_code()
+    text = json.dumps(arguments, sort_keys=True, default=list) + stripped_code(source) + code
+    return hashlib.sha256(text.encode()).hexdigest()[:20]

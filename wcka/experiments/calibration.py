@@ -5,17 +5,17 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from . import data
+from ..measures.all_pairs import compare
+from ..measures.deconfounding import Confounder
+from ..networks import image_sets
+from ..networks.populations import Population, chains, initialise
+from ..networks.probes import probe_images
 from .cache import cached
-from .chain import chains
-from .population import Population, initialise
-from .probes import probe
-from .similarity import Confounder, compare
-from .training import trained
+from .training_runs import trained
 
 
 @cached
-def calibration(ensembles: dict[str, dict], probe_name: str, samples: int | None, draw: int,
+def ensemble_similarities(ensembles: dict[str, dict], probe_name: str, samples: int | None, draw: int,
                 layer: int, measures: Sequence[str], dataset: str, classes: Sequence[int],
                 seed: int = 0) -> pd.DataFrame:
     """Similarities within ensembles whose similarity is known beforehand (paper, section 3.1).
@@ -33,9 +33,9 @@ def calibration(ensembles: dict[str, dict], probe_name: str, samples: int | None
     layer : int
         The layer whose activations are compared, 1 to the network's depth.
     measures : sequence of str
-        Of ``MEASURES`` and ``NO_PSD``; wCKA does not look at the probes.
+        Of ``PAPER_MEASURES`` and ``NO_PSD``; wCKA does not look at the probes.
     dataset, classes
-        As in ``data.load``.
+        As in ``image_sets.load``.
     seed : int
         Seed of the corruption and of the draw of samples.
 
@@ -45,10 +45,10 @@ def calibration(ensembles: dict[str, dict], probe_name: str, samples: int | None
         Columns ensemble, probe, samples, draw, measure, a, b (positions in the ensemble),
         similarity.
     """
-    images = probe(dataset, tuple(classes), probe_name, seed)
+    images = probe_images(dataset, tuple(classes), probe_name, seed)
     if samples is not None:
         images = images[np.random.default_rng([seed, draw]).permutation(len(images))[:samples]]
-    inputs = data.inputs(images)
+    inputs = image_sets.as_inputs(images)
     confounder = Confounder(inputs)
     tables = []
     for ensemble, models in ensembles.items():

@@ -13,12 +13,14 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from . import cache, data
+from ..networks import sources
+from . import cache
+from .fingerprint import whole_code
 
 _PATIENCE = 60  # seconds to wait for a scheduler, and for its first worker
 
 
-def run(unit: cache.Cached, arguments: Iterable[dict], jobs: int = -1,
+def run_jobs(unit: cache.Cached, arguments: Iterable[dict], jobs: int = -1,
         description: str = "units", scheduler: str = "") -> pd.DataFrame:
     """Compute units of work on several processes and stack their tables in the order given.
 
@@ -82,10 +84,10 @@ def _alone(unit: Callable, arguments: dict, folders: dict[str, str]) -> pd.DataF
 
 
 def _folders() -> dict[str, str]:
-    return {"WCKA_CACHE": str(cache.root()), "WCKA_DATA": str(data.root())}
+    return {"WCKA_CACHE": str(cache.root()), "WCKA_DATA": str(sources.root())}
 
 
-def check(scheduler: str) -> None:
+def check_scheduler(scheduler: str) -> None:
     """Refuse what is no address of a scheduler; empty is this machine.
 
     Raises
@@ -119,7 +121,7 @@ def _check(client) -> None:
     token = cache.root() / f".seen-{uuid4().hex}"
     token.parent.mkdir(parents=True, exist_ok=True)
     token.touch()
-    needed = {"WCKA_CACHE": token, "WCKA_DATA": data.root()}
+    needed = {"WCKA_CACHE": token, "WCKA_DATA": sources.root()}
     try:
         client.wait_for_workers(1, timeout=_PATIENCE)
         found = client.run(_seen, needed)
@@ -143,4 +145,4 @@ def _check(client) -> None:
 def _seen(needed: dict[str, Path]) -> tuple[set[str], str, str]:
     """Names of the paths that this process sees; its code; PyTorch's version."""
     return ({name for name, path in needed.items() if path.exists()},
-            hashlib.sha256(cache.whole_source().encode()).hexdigest(), torch.__version__)
+            hashlib.sha256(whole_code().encode()).hexdigest(), torch.__version__)

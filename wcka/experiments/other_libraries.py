@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .similarity import pairwise
+from ..weights.pairs import pairwise
 
 
 class Peer(NamedTuple):
@@ -191,8 +191,8 @@ def peak_memory(package: str, measure: str, count: int, n: int, d: int) -> float
     float
         NaN where the process did not come to an end, as for want of memory.
     """
-    call = f"peers._peak({package!r}, {measure!r}, {count}, {n}, {d})"
-    code = f"from wcka import peers; print({call})"
+    call = f"other_libraries._peak({package!r}, {measure!r}, {count}, {n}, {d})"
+    code = f"from wcka.experiments import other_libraries; print({call})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     return float(done.stdout.split()[-1]) if done.returncode == 0 else float("nan")
 

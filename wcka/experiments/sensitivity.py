@@ -4,12 +4,12 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from .benchmark import LAYERS, similarity_on, weights
-from .similarity import ACTIVATION_MEASURES, MEASURES, NO_PSD, UNCENTRED
+from ..measures.all_pairs import ACTIVATION_MEASURES, NO_PSD, PAPER_MEASURES, UNCENTRED
+from .benchmark import LAYERS, chain_similarities, similarity_on
+from .jobs import run_jobs
 from .statistics import demeaned, r_by_factor
-from .units import run
 
-_SAME = {m: m for m in MEASURES}
+_SAME = {m: m for m in PAPER_MEASURES}
 _SEEN = {m: f"{m}, on the probe" for m in ACTIVATION_MEASURES}
 
 
@@ -36,7 +36,7 @@ def variants(models: Sequence[dict], members: pd.DataFrame, table: pd.DataFrame,
     low, early = (sum(wide[side].map(test).astype(bool) for side in ("a", "b")) > 0 for test in (
         about.accuracy < learned, about.epoch < members.epoch.max()))
     alive, apart = ~wide.collapsed, ["differs", "probe"]
-    kept, columns = wide[alive], [*MEASURES, "agreement"]
+    kept, columns = wide[alive], [*PAPER_MEASURES, "agreement"]
     rows: dict[str, tuple] = {
         "as above": (kept, _SAME),
         "collapsed networks too": (wide, _SAME),
@@ -69,9 +69,9 @@ def _wide(models, members, table, layer, samples, probing) -> pd.DataFrame:
     asked.append(({"layer": layer}, {m: m for m in (NO_PSD, *UNCENTRED[:2])}))
     if models[0].get("trunk"):
         asked.append(({"layer": layer, "deconfounded": "features"}, {"dcka": "dcka, features"}))
-    seen = run(similarity_on, [{**common, **given, "measures": list(names)}
+    seen = run_jobs(similarity_on, [{**common, **given, "measures": list(names)}
                                for given, names in asked], description="variants")
-    more = weights(models).drop(columns=["differs", "wcka"])
+    more = chain_similarities(models).drop(columns=["differs", "wcka"])
     for i, (_, names) in enumerate(asked):
         part = seen.iloc[i * len(more):(i + 1) * len(more)]
         more = more.assign(**{new: part[m].to_numpy() for m, new in names.items()})

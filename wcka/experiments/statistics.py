@@ -8,7 +8,7 @@ import pandas as pd
 from scipy import stats
 from scipy.optimize import isotonic_regression
 
-from .checks import nearest
+from ..measures.spelling import nearest
 
 
 class Estimate(NamedTuple):
