@@ -11,7 +11,8 @@ import nbformat
 import yaml
 from filelock import FileLock, Timeout
 
-from . import chapters, claims, data, runs
+from ..networks import sources
+from . import checkout, claims, diff, execution, parameters
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 
@@ -32,23 +33,23 @@ def build(profile: str, pdf: bool = False) -> Path:
         If a chapter fails, a page is missing or has a warning, there is no browser for the PDF, or
         another process builds the book.
     """
-    chosen = {path: chapters.choose(path, profile, []) for path in chapters.every()}
+    chosen = {path: parameters.choose(path, profile, []) for path in checkout.chapters()}
     for path, values in chosen.items():  # what is wrong or missing is said before the first starts
-        chapters.vet(path, values)
+        parameters.vet(path, values)
     if pdf:
         browser()
-    for name in {name for item in chosen.items() for name in chapters.datasets(*item)}:
-        data.fetch(name)
-    chapters.BUILD.mkdir(parents=True, exist_ok=True)
+    for name in {name for item in chosen.items() for name in parameters.datasets(*item)}:
+        sources.fetch(name)
+    checkout.BUILD.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(chapters.BUILD / ".lock", timeout=0):
+        with FileLock(checkout.BUILD / ".lock", timeout=0):
             source = _source(_executed(chosen, profile), profile, pdf)
             site = _html(source)
             if pdf:
                 _print(_one_page(source), site / "wcka.pdf")
             return site / "index.html"
     except Timeout:
-        raise RuntimeError(f"another process builds the book in {chapters.BUILD}; wait for it"
+        raise RuntimeError(f"another process builds the book in {checkout.BUILD}; wait for it"
                            ) from None
 
 
@@ -56,12 +57,12 @@ def _executed(chosen: dict[Path, dict], profile: str) -> list[Path]:
     """Run the chapters whose source, parameters or module changed."""
     outputs = []
     for path, values in chosen.items():
-        output = chapters.BUILD / "chapters" / profile / f"{path.stem}.ipynb"
-        if chapters.is_fresh(output, chapters.key_of(path, values, profile)):
+        output = checkout.BUILD / "chapters" / profile / f"{path.stem}.ipynb"
+        if execution.is_fresh(output, execution.key_of(path, values, profile)):
             print(f"{path.stem}: unchanged", flush=True)
         else:
             print(f"{path.stem}: running ...", end=" ", flush=True)
-            chapters.run(path, values, profile, output)
+            execution.run_chapter(path, values, profile, output)
             print(f"{nbformat.read(output, 4).metadata['wcka']['seconds']:.0f} s", flush=True)
         outputs.append(output)
     return outputs
@@ -72,22 +73,22 @@ def _executed(chosen: dict[Path, dict], profile: str) -> list[Path]:
 
 def _source(executed: list[Path], profile: str, pdf: bool) -> Path:
     """Put pages, executed chapters and what is made from them into one folder."""
-    source = chapters.BUILD / "source"
+    source = checkout.BUILD / "source"
     shutil.rmtree(source, ignore_errors=True)
-    shutil.copytree(chapters.ROOT / "book", source / "book")
-    shutil.copy(chapters.ROOT / "_toc.yml", source)
+    shutil.copytree(checkout.ROOT / "book", source / "book")
+    shutil.copy(checkout.ROOT / "_toc.yml", source)
     (source / "_config.yml").write_text(yaml.safe_dump(_config(), sort_keys=False))
     (source / "notebooks").mkdir()
     found, took = {}, {}
     for path in executed:
         notebook = nbformat.read(path, 4)
-        chapters.check(notebook, path.name)
+        execution.check_executed(notebook, path.name)
         shutil.copy(path, source / "notebooks")
-        shutil.copy(chapters.NOTEBOOKS / f"{path.stem}.py", source / "notebooks")
+        shutil.copy(checkout.NOTEBOOKS / f"{path.stem}.py", source / "notebooks")
         _extract_figures(notebook, source / "book" / "figures")
-        found[path.stem] = runs.claims(notebook)
+        found[path.stem] = diff.claims(notebook)
         took[path.stem] = notebook.metadata["wcka"]["seconds"]
-    warning = chapters.SMOKE * (profile == "smoke")
+    warning = execution.SMOKE * (profile == "smoke")
     made = {"scorecard": scorecard(found), "tally": warning + tally(found),
             "times": times(took), "pdf": _PDF * pdf}
     for name, text in made.items():
@@ -100,8 +101,8 @@ _PDF = '<p><a href="../wcka.pdf">The whole book as one PDF</a></p>'
 
 def _config() -> dict:
     """The configuration, with links to the repository and places to run where it is known."""
-    config = yaml.safe_load((chapters.ROOT / "_config.yml").read_text())
-    if address := chapters.repository():
+    config = yaml.safe_load((checkout.ROOT / "_config.yml").read_text())
+    if address := checkout.repository():
         config["repository"] = {"url": address, "branch": "main", "path_to_book": ""}
         config["launch_buttons"] = {
             "notebook_interface": "jupyterlab", "binderhub_url": "https://mybinder.org",
@@ -169,7 +170,7 @@ def times(took: dict[str, float]) -> str:
 
 def _html(source: Path) -> Path:
     """Build the html strictly; return its folder."""
-    built, site = _sphinx(source, "html"), chapters.BUILD / "html"
+    built, site = _sphinx(source, "html"), checkout.BUILD / "html"
     if missing := [page for page in pages() if not (built / f"{page}.html").exists()]:
         raise RuntimeError(f"the book was not built: missing page {', '.join(missing)}")
     shutil.rmtree(site, ignore_errors=True)
@@ -179,19 +180,19 @@ def _html(source: Path) -> Path:
 
 def pages() -> list[str]:
     """All pages of the table of contents, in order."""
-    toc = yaml.safe_load((chapters.ROOT / "_toc.yml").read_text())
+    toc = yaml.safe_load((checkout.ROOT / "_toc.yml").read_text())
     return [toc["root"], *(page["file"] for part in toc["parts"] for entry in part["chapters"]
                            for page in (entry, *entry.get("sections", [])))]
 
 
 def _sphinx(source: Path, builder: str) -> Path:
     """Build one form by jupyter-book; a warning is an error."""
-    out, log = chapters.BUILD / "jupyter-book", chapters.BUILD / f"jupyter-book-{builder}.log"
+    out, log = checkout.BUILD / "jupyter-book", checkout.BUILD / f"jupyter-book-{builder}.log"
     with log.open("w") as stream:
         done = subprocess.run(
             [Path(sys.executable).with_name("jupyter-book"), "build", source, "-W", "-n",
              "--keep-going", "--all", "--path-output", out, "--builder", builder],
-            stdout=stream, stderr=subprocess.STDOUT, cwd=chapters.ROOT)
+            stdout=stream, stderr=subprocess.STDOUT, cwd=checkout.ROOT)
     if done.returncode:
         complaints = [line for line in log.read_text().splitlines()
                       if "WARNING" in line or "ERROR" in line]

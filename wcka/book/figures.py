@@ -1,9 +1,12 @@
 """One look for all figures: colours by meaning, type as large as the page's, enhanced box plots."""
 
 import contextlib
+import os
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import cast
 
+import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -13,17 +16,20 @@ from matplotlib.figure import Figure
 from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 from matplotlib_inline.backend_inline import set_matplotlib_formats
 
+from ..measures.all_pairs import MEASURE_LABELS
+from ..measures.spelling import nearest
+
 # Okabe and Ito's colours, safe for colour-blind readers; wCKA stands out, the others are quiet.
-MEASURES = {"procrustes": "#999999", "cka": "#56B4E9", "dcka": "#0072B2", "wcka": "#D55E00"}
-ENSEMBLES = {"random": "#009E73", "adjacent": "#CC79A7"}
-PROBES = {"clean": "#000000", "corrupted": "#E69F00", "attacked": "#009E73"}
+MEASURE_COLORS = {"procrustes": "#999999", "cka": "#56B4E9", "dcka": "#0072B2", "wcka": "#D55E00"}
+ENSEMBLE_COLORS = {"random": "#009E73", "adjacent": "#CC79A7"}
+PROBE_COLORS = {"clean": "#000000", "corrupted": "#E69F00", "attacked": "#009E73"}
 QUIET = "#666666"  # marks that are no measure
-NAMES = {"procrustes": "Procrustes", "cka": "CKA", "dcka": "dCKA", "wcka": "wCKA"}
 WIDTH = 7.4  # inches: the text of a page at its usual width
 
 
 def style() -> None:
     """Set the style of all figures; they are vector graphics, but within ``many_marks``."""
+    matplotlib.rcdefaults()  # whatever the user's own matplotlibrc says
     set_matplotlib_formats("svg")
     sns.set_theme(context="notebook", style="ticks", font_scale=0.95, rc={
         "axes.spines.right": False, "axes.spines.top": False, "axes.titlesize": "medium",
@@ -77,7 +83,7 @@ def scatter(axes: Axes, table: pd.DataFrame, measure: str, size: float = 1.5) ->
     """Similarity by one measure against agreement, a dot a pair and probe, coloured by kind."""
     order = np.random.default_rng(0).permutation(len(table))  # no kind on top of another
     axes.scatter(table[measure].iloc[order], table.agreement.iloc[order], s=size, lw=0, alpha=0.4,
-                 c=table.kind.map(PROBES).iloc[order], rasterized=True)
+                 c=table.kind.map(PROBE_COLORS).iloc[order], rasterized=True)
 
 
 def correlations(axes: Axes, results: pd.DataFrame, ceiling: float | None = None) -> None:
@@ -93,7 +99,7 @@ def correlations(axes: Axes, results: pd.DataFrame, ceiling: float | None = None
     """
     axes.axhline(0, lw=0.6, color=QUIET)
     for i, (measure, row) in enumerate(results.iterrows()):
-        color = MEASURES.get(measure.split(",")[0], QUIET)
+        color = MEASURE_COLORS.get(measure.split(",")[0], QUIET)
         axes.plot([i, i], row[["model low", "model high"]], color=color, lw=1.6)
         axes.plot([i, i], row[["low", "high"]], color=color, lw=11, solid_capstyle="butt")
         axes.plot(i, row.r, "o", color="white", ms=2.5, zorder=3)
@@ -104,7 +110,7 @@ def correlations(axes: Axes, results: pd.DataFrame, ceiling: float | None = None
     if ceiling is not None:
         axes.axhline(ceiling, ls=":", lw=1.2, color=QUIET)
     axes.set(xticks=range(len(results)), xlim=(-0.6, len(results) - 0.4))
-    axes.set_xticklabels([NAMES.get(m.split(",")[0], m) for m in results.index], rotation=45,
+    axes.set_xticklabels([MEASURE_LABELS.get(m.split(",")[0], m) for m in results.index], rotation=45,
                          ha="right", rotation_mode="anchor")
 
 
@@ -129,13 +135,13 @@ def benchmark(table: pd.DataFrame, results: dict[str, pd.DataFrame], ceilings: p
                              gridspec_kw={"height_ratios": [1, 1.1, 1.1]})
     for column, factor in zip(axes.T, factors):
         scatter(column[0], table[table.differs == factor], shown)
-        column[0].set(title=factor, xlabel=NAMES[shown])
+        column[0].set(title=factor, xlabel=MEASURE_LABELS[shown])
         correlations(column[1], results["pearson"].loc[factor], ceilings[factor])
         correlations(column[2], results["spearman"].loc[factor])
         column[1].set_xticklabels([])
-    present = [kind for kind in PROBES if (table.kind == kind).any()]
+    present = [kind for kind in PROBE_COLORS if (table.kind == kind).any()]
     for i, kind in enumerate(present):
-        axes[0, 0].text(0.04, 0.06 + 0.13 * i, kind, color=PROBES[kind], fontsize=9,
+        axes[0, 0].text(0.04, 0.06 + 0.13 * i, kind, color=PROBE_COLORS[kind], fontsize=9,
                         transform=axes[0, 0].transAxes)
     for row, label in zip(axes[:, 0], ("agreement", "Pearson's r", "Spearman's ρ")):
         row.set_ylabel(label)
@@ -146,10 +152,10 @@ def benchmark(table: pd.DataFrame, results: dict[str, pd.DataFrame], ceilings: p
 
 def by_kind(results: dict[str, pd.DataFrame]) -> Figure:
     """Heat maps of r on each kind of probe, as ``statistics.r_by_factor`` gives it."""
-    shown = [kind for kind in PROBES if kind in results]
+    shown = [kind for kind in PROBE_COLORS if kind in results]
     fig, panels = plt.subplots(1, len(shown), figsize=(WIDTH, 2.6), squeeze=False)
     for axes, kind in zip(panels[0], shown):
-        heat_map(axes, results[kind].rename(NAMES), cmap="cividis", vmin=0, vmax=1, cbar=False,
+        heat_map(axes, results[kind].rename(MEASURE_LABELS), cmap="cividis", vmin=0, vmax=1, cbar=False,
                  yticklabels=kind == shown[0])
         axes.set_title(kind)
         axes.tick_params(axis="x", rotation=35)
@@ -185,7 +191,7 @@ def scatters(table: pd.DataFrame, measures: Sequence[str]) -> Figure:
     fig, grid = plt.subplots(len(measures), len(factors), figsize=(WIDTH, 2 * len(measures)),
                              sharex=True, sharey=True)
     for measure, row in zip(measures, grid):
-        row[0].set_ylabel(f"agreement\n({NAMES[measure]})")
+        row[0].set_ylabel(f"agreement\n({MEASURE_LABELS[measure]})")
         for factor, axes in zip(factors, row):
             scatter(axes, table[table.differs == factor], measure)
     for factor, top, bottom in zip(factors, grid[0], grid[-1]):
@@ -206,7 +212,7 @@ def layers(maps: dict[str, dict[str, np.ndarray]]) -> Figure:
                      yticklabels=place.is_first_col())
             if place.is_first_row():
                 axes.set_title(title)
-        line[0].set_ylabel(f"layer ({NAMES[measure]})")
+        line[0].set_ylabel(f"layer ({MEASURE_LABELS[measure]})")
     for axes in panels[-1]:
         axes.set_xlabel("layer")
     return fig
@@ -217,3 +223,40 @@ def name_marks(axes: Axes) -> None:
     for height, words in ((1.13, "as in the paper"), (1.02, "over starts")):
         axes.text(-0.08, height, words, ha="right", fontsize=8, color=QUIET,
                   transform=axes.transAxes)
+
+
+def check_image(path: Path) -> None:
+    """Refuse a file that no image can be written to.
+
+    Raises
+    ------
+    ValueError
+        For an ending that Matplotlib does not know, and a folder that cannot be written to.
+    """
+    known = plt.gcf().canvas.get_supported_filetypes()
+    plt.close()
+    nearest(path.suffix.lower().lstrip("."), known, f"kind of image for {path}")
+    if not os.access(path.absolute().parent, os.W_OK):
+        raise ValueError(f"--matrix {path}: no such folder, or not to be written to")
+
+
+def draw_similarities(values: Sequence, names: Sequence[str], path: Path) -> None:
+    """Write a heat map of the similarities of all pairs to an image file.
+
+    Parameters
+    ----------
+    values : (N, N)
+        Similarities.
+    names : sequence of N str
+        Names of the rows and columns.
+    path : Path
+        The image.
+    """
+    style()
+    table = pd.DataFrame(values, names, names)
+    fig, axes = plt.subplots(figsize=(2.5 + 0.6 * len(names), 1.5 + 0.6 * len(names)))
+    heat_map(axes, table, cmap="cividis", vmin=0, vmax=1, cbar=False)
+    axes.tick_params(axis="x", rotation=35)
+    axes.set_title("wCKA")
+    fig.savefig(path, dpi=200)
+    plt.close(fig)
