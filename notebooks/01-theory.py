@@ -40,11 +40,11 @@ from myst_nb import glue
 from torch import nn
 
 import wcka
-from wcka import claims, data, figures, models, similarity, symmetry
-from wcka.chain import linear_layers
-from wcka.checks import distinct, within
-from wcka.claims import say
-from wcka.training import trained
+from wcka.book import claims, distinct, figures, say, verdicts, within
+from wcka.experiments import trained
+from wcka.measures import INVARIANCES, MEASURE_LABELS
+from wcka.networks import architectures, image_sets
+from wcka.weights import linear_layers, symmetry
 
 figures.style()
 
@@ -63,7 +63,7 @@ probes: int = 500  # test images that the activations are taken on
 seed: int = 0  # of the first network; the second has the next one
 
 # %% tags=["hide-input", "checks"]
-data.check(dataset, classes)
+image_sets.check_classes(dataset, classes)
 distinct(classes=(classes, 2))
 within(hidden=(hidden, 1, 10000), epochs=(epochs, 1, 1000), batch_size=(batch_size, 1, 60000), probes=(probes, 10, 10000), seed=(seed, 0, 2**31))
 
@@ -78,11 +78,11 @@ within(hidden=(hidden, 1, 10000), epochs=(epochs, 1, 1000), batch_size=(batch_si
 architecture = {"factory": "mlp", "widths": [784, *hidden, len(classes)], "activation": "relu"}
 population = trained(architecture, [seed, seed + 1], dataset, classes, epochs,
                      batch_size=batch_size)
-images, labels = data.load(dataset, "test", classes)
-accuracy = population.accuracy(data.inputs(images), labels)
+images, labels = image_sets.load(dataset, "test", classes)
+accuracy = population.accuracy(image_sets.as_inputs(images), labels)
 
 a, b = (population.member(i).double() for i in range(2))
-inputs = data.inputs(images[:probes]).double()
+inputs = image_sets.as_inputs(images[:probes]).double()
 with torch.no_grad():
     x, y = (network[:-1](inputs).numpy() for network in (a, b))  # last hidden layer
 p = inputs.numpy()
@@ -310,7 +310,7 @@ def on_noise(n, draw, linear, centred=True):
 sizes, draws = np.geomspace(10, 10_000, 7).astype(int), 5
 fig, axes = plt.subplots(figsize=(figures.WIDTH, 3.2))
 settled = {}
-for kind, linear, colour in (("without nonlinearities", True, figures.MEASURES["wcka"]),
+for kind, linear, colour in (("without nonlinearities", True, figures.MEASURE_COLORS["wcka"]),
                              ("as they are", False, figures.QUIET)):
     values = np.array([[on_noise(n, d, linear) for d in range(draws)] for n in sizes])
     axes.fill_between(sizes, values.min(1), values.max(1), color=colour, alpha=0.2, lw=0)
@@ -384,7 +384,7 @@ def largest_change(network, other):
 
 rows = {version: {"logits move by": largest_change(a, network), **compare(a, network)}
         for version, network in versions.items() if network is not a}
-pd.DataFrame(rows).T.rename(columns=figures.NAMES).style.format("{:.6f}").format(
+pd.DataFrame(rows).T.rename(columns=MEASURE_LABELS).style.format("{:.6f}").format(
     "{:.0e}", subset="logits move by")
 
 # %% tags=["remove-cell"]
@@ -420,7 +420,7 @@ groups = {"identity": "any invertible matrix", "relu": "permutation × positive 
 rows = {}
 for activation, group in groups.items():
     torch.manual_seed(seed)
-    network = models.mlp(architecture["widths"], activation).double()
+    network = architectures.mlp(architecture["widths"], activation).double()
     moved = symmetry.intertwine(network, seed)
     rows[activation] = {
         "group": group, "logits move by": largest_change(network, moved),
@@ -428,9 +428,9 @@ for activation, group in groups.items():
                                 / torch.linalg.norm(wcka.chain(network))),
         **compare(network, moved)}
 intertwined = pd.DataFrame(rows).T
-intertwined.rename(columns=figures.NAMES).style.format(
+intertwined.rename(columns=MEASURE_LABELS).style.format(
     "{:.0e}", subset=["logits move by", "chain moves by"]).format(
-    "{:.3f}", subset=list(figures.NAMES.values()))
+    "{:.3f}", subset=list(MEASURE_LABELS.values()))
 
 # %% tags=["remove-cell"]
 proven = ["identity", "sigmoid", "relu", "leaky_relu"]
@@ -448,13 +448,13 @@ say("square", intertwined.loc["square", "wcka"], ".2f")
 #
 # ### All measures, all changes
 #
-# Each measure declares what it is invariant to (`wcka.similarity.INVARIANCES`); the project's tests
+# Each measure declares what it is invariant to (`wcka.INVARIANCES`); the project's tests
 # assert the invariances *and* the variances from that table. The figure measures them: two networks,
 # one of them changed, how far does the similarity move (at most, over five draws of the change)?
 
 # %% mystnb={"figure": {"name": "fig-invariances", "caption": "How far each measure moves when the second of two trained networks is changed. Zero is invariant to rounding (below 1e-6). The first six are changes of basis of the last hidden layer, undone by the next; together with intertwiners and (on these images) silent weights they leave every prediction as it was. An output map changes the function. Probes: the same networks, seen through foggy images."}, "image": {"alt": "Heat map with four rows, one a measure, and ten columns, one a change. wCKA is zero in all columns but output map and silent weights. The three activation measures are zero for permutation, rotation, scale, translation, output map and silent weights, and move under unit rescaling, invertible maps, intertwiners and other probes."}}
-foggy = data.inputs(wcka.corrupt(images[:probes], "fog", seed)).double()
-every_image = data.inputs(images).double()
+foggy = image_sets.as_inputs(wcka.corrupt(images[:probes], "fog", seed)).double()
+every_image = image_sets.as_inputs(images).double()
 before, draws = compare(a, b), 5
 moved_by = pd.DataFrame(0.0, index=list(before), columns=[*symmetry.TRANSFORMATIONS, "probes"])
 for change, transform in symmetry.TRANSFORMATIONS.items():
@@ -468,11 +468,11 @@ if not silent:  # every pixel is lit in some image: there is nothing to redraw
     moved_by = moved_by.drop(columns="silent weights")
 for measure in moved_by.index:
     for change in moved_by:
-        assert (moved_by.loc[measure, change] < 1e-6) == (change in similarity.INVARIANCES[measure])
+        assert (moved_by.loc[measure, change] < 1e-6) == (change in INVARIANCES[measure])
 
 text = moved_by.map(lambda d: "0" if d < 1e-6 else f"{d:.3f}" if d < 0.01 else f"{d:.2f}")
 fig, axes = plt.subplots(figsize=(figures.WIDTH, 3.0))
-figures.heat_map(axes, moved_by.rename(figures.NAMES), text.rename(figures.NAMES), cmap="OrRd",
+figures.heat_map(axes, moved_by.rename(MEASURE_LABELS), text.rename(MEASURE_LABELS), cmap="OrRd",
                  vmin=0, vmax=0.6, cbar=False)
 axes.set_xticklabels(axes.get_xticklabels(), rotation=35, ha="right")
 axes.axvline(6, color="black", lw=1)
@@ -519,7 +519,7 @@ changed = [with_dead_unit(a, size, seed) for size in sizes]
 assert max(largest_change(a, network) for network in changed) < 1e-9
 dead_unit = pd.Series([wcka.wcka(a, network) for network in changed], sizes.round(6))
 fig, axes = plt.subplots(figsize=(figures.WIDTH, 2.8))
-axes.plot(dead_unit, color=figures.MEASURES["wcka"])
+axes.plot(dead_unit, color=figures.MEASURE_COLORS["wcka"])
 axes.set(xscale="log", xlabel="size of the dead unit's outgoing weights", ylabel="wCKA with itself",
          ylim=(0, 1.05))
 plt.show()
@@ -572,40 +572,40 @@ def one(value):
 
 
 chain_kept, itself = intertwined["wcka"].astype(float), compare(a, rescaled)
-probes_moved = ", ".join(f"{figures.NAMES[m]} {moved_by.loc[m, 'probes']:.2f}"
+probes_moved = ", ".join(f"{MEASURE_LABELS[m]} {moved_by.loc[m, 'probes']:.2f}"
                          for m in ("procrustes", "cka", "dcka"))
 results = [
     claims.Claim(
         "2.3", "wCKA is invariant to permutations of hidden units",
         f"wCKA of a trained network and its permuted self: {one(wcka.wcka(a, versions['permuted']))}",
-        claims.verdict(wcka.wcka(a, versions["permuted"]) > 1 - 1e-9)),
+        verdicts.verdict(wcka.wcka(a, versions["permuted"]) > 1 - 1e-9)),
     claims.Claim(
         "2.3", "wCKA is invariant to intertwiners of identity, sigmoid, ReLU and LeakyReLU",
         f"smallest wCKA of a network and its transformed self over the four: "
         f"{one(chain_kept[proven].min())}",
-        claims.verdict(*(chain_kept[proven] > 1 - 1e-6))),
+        verdicts.verdict(*(chain_kept[proven] > 1 - 1e-6))),
     claims.Claim(
         "2.1.2", "CKA is invariant to rotation and isotropic scaling",
         f"it moves by at most {moved_by.loc['cka', ['rotation', 'isotropic scale']].max():.0e}",
-        claims.verdict(*(moved_by.loc["cka", ["rotation", "isotropic scale"]] < 1e-6))),
+        verdicts.verdict(*(moved_by.loc["cka", ["rotation", "isotropic scale"]] < 1e-6))),
     claims.Claim(
         "2.2", "Equation 5 is CKA (equation 1) of the chains' kernels",
         f"with centred chains {wcka.wcka(a, b):.4f} by both; as printed, without centring, "
-        f"{not_centred:.4f}", claims.verdict(True, bool(np.isclose(not_centred, wcka.wcka(a, b))))),
+        f"{not_centred:.4f}", verdicts.verdict(True, bool(np.isclose(not_centred, wcka.wcka(a, b))))),
     claims.Claim(
         "abstract, 1", "CKA can be moved by changes of a network that do not change its function",
         f"rescaled ReLU units take CKA of a network with itself to {itself['cka']:.2f}",
-        claims.verdict(itself["cka"] < 0.99)),
+        verdicts.verdict(itself["cka"] < 0.99)),
     claims.Claim(
         "abstract, 1", "wCKA does not depend on probing inputs",
         f"by construction; foggy instead of clean probes move the others: {probes_moved}",
-        claims.verdict(moved_by.loc["wcka", "probes"] == 0)),
+        verdicts.verdict(moved_by.loc["wcka", "probes"] == 0)),
     claims.Claim(
         "abstract, 4", "wCKA reflects the symmetries of weight space",
         f"intertwiners with φ(A) = A, yes; one unit that never fires, with outgoing weights ten times "
         f"the others', takes wCKA of the same function to {dead_unit[10.0]:.2f}; Gaussian and square "
         f"activations: {chain_kept['gaussian']:.2f} and {chain_kept['square']:.2f}",
-        claims.verdict(bool((chain_kept[proven] > 1 - 1e-6).all()), dead_unit[10.0] > 0.99,
+        verdicts.verdict(bool((chain_kept[proven] > 1 - 1e-6).all()), dead_unit[10.0] > 0.99,
                        bool((chain_kept[["gaussian", "square"]] > 0.99).all()))),
 ]
 claims.show(results)

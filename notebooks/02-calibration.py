@@ -38,17 +38,10 @@ import torch
 from myst_nb import glue
 
 import wcka
-from wcka import claims, data, figures, units
-from wcka.cache import cached
-from wcka.calibration import calibration
-from wcka.chain import chains
-from wcka.checks import distinct, nearest, within
-from wcka.claims import say
-from wcka.population import initialise, resolve_device
-from wcka.probes import PROBES, probe
-from wcka.similarity import MEASURES, NO_PSD
-from wcka.statistics import mean_over_pairs, overlap
-from wcka.training import trained
+from wcka.book import claims, distinct, figures, say, verdicts, within
+from wcka.experiments import cached, ensemble_similarities, jobs, statistics, trained
+from wcka.measures import MEASURE_LABELS, NO_PSD, PAPER_MEASURES, nearest
+from wcka.networks import PROBES, chains, image_sets, initialise, probe_images, resolve_device
 
 figures.style()
 
@@ -82,10 +75,10 @@ scheduler: str = ""  # address of a Dask scheduler whose workers do the work, li
 device: str = "cpu"  # where networks are trained: "cpu", "cuda", or "auto" for CUDA where there is one
 
 # %% tags=["hide-input", "checks"]
-data.check(dataset, classes)
-data.check(dataset, other_classes)
+image_sets.check_classes(dataset, classes)
+image_sets.check_classes(dataset, other_classes)
 resolve_device(device)
-units.check(scheduler)
+jobs.check_scheduler(scheduler)
 probe_names = [name for entry in probe_sets for name in (wcka.CORRUPTIONS if entry == "corruptions" else [entry])]
 for name in probe_names:
     nearest(name, PROBES, "probe in probe_sets")
@@ -134,8 +127,8 @@ trajectory = {"architecture": architecture, "seeds": [seed], "dataset": dataset,
               "learning_rate": learning_rate, "batch_size": batch_size, "device": device}
 population = trained(**trajectory)
 
-images, labels = data.load(dataset, "test", classes)
-accuracy = pd.Series(population.accuracy(data.inputs(images), labels),
+images, labels = image_sets.load(dataset, "test", classes)
+accuracy = pd.Series(population.accuracy(image_sets.as_inputs(images), labels),
                      index=population.members.epoch)
 accuracy.loc[[0, early[-1], converged[0], converged[-1]]].rename("test accuracy").to_frame(
 ).style.format("{:.4f}")
@@ -150,10 +143,10 @@ accuracy.loc[[0, early[-1], converged[0], converged[-1]]].rename("test accuracy"
 
 # %%
 common = {"layer": layer, "dataset": dataset, "classes": classes, "seed": seed}
-table = units.run(calibration, [
+table = jobs.run_jobs(ensemble_similarities, [
     {"ensembles": {"random": untrained, "adjacent": {**trajectory, "compared": converged}},
      "probe_name": name, "samples": None, "draw": 0,
-     "measures": [*MEASURES, NO_PSD], **common}
+     "measures": [*PAPER_MEASURES, NO_PSD], **common}
     for name in probe_names], description="probes", scheduler=scheduler)
 dead = table[table.similarity.isna()]
 table = table.dropna(subset="similarity")
@@ -164,12 +157,12 @@ glue("n-dead", f"{len(dead):,} of {len(table) + len(dead):,}", display=False)
 def panel(axes, rows):
     """Both ensembles by all measures."""
     figures.boxen(axes, rows, x="measure", y="similarity", hue="ensemble",
-                  order=MEASURES, hue_order=list(figures.ENSEMBLES),
-                  palette=figures.ENSEMBLES, legend=False)
+                  order=PAPER_MEASURES, hue_order=list(figures.ENSEMBLE_COLORS),
+                  palette=figures.ENSEMBLE_COLORS, legend=False)
     means = rows[rows.ensemble == "adjacent"].groupby("measure").similarity.mean()
-    axes.scatter(np.arange(4) + 0.2, means[list(MEASURES)], marker="D", s=40, zorder=5,
-                 color=figures.ENSEMBLES["adjacent"], edgecolor="white")
-    axes.set_xticks(range(4), [figures.NAMES[m] for m in MEASURES])
+    axes.scatter(np.arange(4) + 0.2, means[list(PAPER_MEASURES)], marker="D", s=40, zorder=5,
+                 color=figures.ENSEMBLE_COLORS["adjacent"], edgecolor="white")
+    axes.set_xticks(range(4), [MEASURE_LABELS[m] for m in PAPER_MEASURES])
     axes.set(xlabel="", ylim=(-0.03, 1.05))
 
 
@@ -178,8 +171,8 @@ panel(left, table[table["probe"] == "clean"])
 panel(right, table[table["probe"] != "clean"])
 left.set(title="clean probes", ylabel="similarity")
 right.set(title="corrupted probes", ylabel="")
-right.text(3.5, 0.91, "consecutive epochs", color=figures.ENSEMBLES["adjacent"], ha="right")
-right.text(3.5, 0.08, "untrained", color=figures.ENSEMBLES["random"], ha="right")
+right.text(3.5, 0.91, "consecutive epochs", color=figures.ENSEMBLE_COLORS["adjacent"], ha="right")
+right.text(3.5, 0.08, "untrained", color=figures.ENSEMBLE_COLORS["random"], ha="right")
 plt.show()
 
 # %% [markdown]
@@ -192,8 +185,8 @@ plt.show()
 def summary(rows):
     """Floor, spread, ceiling and separation of one measure."""
     random, adjacent = (rows[rows.ensemble == e] for e in ("random", "adjacent"))
-    floor = mean_over_pairs(random.a, random.b, random.similarity)
-    variance = mean_over_pairs(random.a, random.b, (random.similarity - floor.value) ** 2)
+    floor = statistics.mean_over_pairs(random.a, random.b, random.similarity)
+    variance = statistics.mean_over_pairs(random.a, random.b, (random.similarity - floor.value) ** 2)
     spread = np.sqrt(np.maximum(variance, 0))
     middle = adjacent.similarity.quantile([0.025, 0.975])
     return pd.Series({
@@ -212,8 +205,8 @@ def interval(row, number):
 
 by_probe = table.groupby(["measure", "probe"])[table.columns].apply(summary)
 clean = by_probe.xs("clean", level="probe")
-order = [*MEASURES, NO_PSD]
-named = {**figures.NAMES, NO_PSD: "dCKA, no PSD step"}
+order = [*PAPER_MEASURES, NO_PSD]
+named = {**MEASURE_LABELS, NO_PSD: "dCKA, no PSD step"}
 pd.DataFrame({
     "floor": [interval(clean.loc[m], "floor") for m in order],
     "spread": [interval(clean.loc[m], "spread") for m in order],
@@ -222,8 +215,8 @@ pd.DataFrame({
 }, index=pd.Index([named[m] for m in order], name="clean probes"))
 
 # %% tags=["remove-cell"]
-activation_measures = list(MEASURES[:3])
-for measure in MEASURES:
+activation_measures = list(PAPER_MEASURES[:3])
+for measure in PAPER_MEASURES:
     say(f"floor-{measure}", clean.loc[measure, "floor"])
 say("floor-no-psd", clean.loc[NO_PSD, "floor"])
 say("wcka-highest", clean.loc["wcka", "highest"])
@@ -253,19 +246,19 @@ for measure, name in (("dcka", "psd"), (NO_PSD, "no-psd")):
 # its network was still moving (its optimiser is not stated). Ours moves earlier in its training:
 
 # %%
-moving = calibration(
+moving = ensemble_similarities(
     {"early": {**trajectory, "compared": early}, "converged": {**trajectory, "compared": converged}},
-    "clean", None, 0, layer, list(MEASURES), dataset, classes, seed)
+    "clean", None, 0, layer, list(PAPER_MEASURES), dataset, classes, seed)
 moving["epoch"] = moving.b.map(dict(enumerate(early))).where(
     moving.ensemble == "early", moving.b.map(dict(enumerate(converged))))
 
 # %% tags=["hide-input"] mystnb={"figure": {"name": "fig-moving", "caption": "How far one network is from its previous epoch, by four measures with clean probes, from the first epoch on. Both axes are logarithmic; the gap are epochs that were not kept."}, "image": {"alt": "Curves of one minus similarity of consecutive epochs against epoch, on logarithmic axes, one a measure: the first epochs at the left, the epochs after convergence at the right."}}
 fig, axes = plt.subplots(figsize=(figures.WIDTH, 3.4))
-for measure in MEASURES:
+for measure in PAPER_MEASURES:
     for ensemble, line in moving[moving.measure == measure].groupby("ensemble"):
-        axes.plot(line.epoch, 1 - line.similarity, color=figures.MEASURES[measure],
+        axes.plot(line.epoch, 1 - line.similarity, color=figures.MEASURE_COLORS[measure],
                   lw=2 if measure == "wcka" else 1.2,
-                  label=figures.NAMES[measure] if ensemble == "early" else None)
+                  label=MEASURE_LABELS[measure] if ensemble == "early" else None)
 axes.set(xscale="log", yscale="log", xlabel="epoch", ylabel="1 − similarity to the epoch before")
 axes.legend()
 plt.show()
@@ -274,7 +267,7 @@ plt.show()
 first = moving[moving.epoch == 1].set_index("measure").similarity
 early_lowest = moving[(moving.ensemble == "early") & (moving.epoch > 1)].groupby(
     "measure").similarity.min()
-for measure in MEASURES:
+for measure in PAPER_MEASURES:
     say(f"first-{measure}", first[measure], ".2f")
     say(f"early-{measure}", early_lowest[measure], ".2f")
 glue("early-epochs", f"{early[-1]}", display=False)
@@ -294,17 +287,17 @@ glue("early-epochs", f"{early[-1]}", display=False)
 # %% tags=["hide-input"] mystnb={"figure": {"name": "fig-corruptions", "caption": "Similarity of untrained networks by kind of probe; the paper's figure 5, with an example of each corruption. If a measure told of networks only, its rows would be alike. wCKA has no probes: its rows are."}, "image": {"alt": "One row for each kind of probe, with an example image, and four columns of horizontal enhanced box plots of the similarity of untrained networks, one a measure. The column of wCKA is the same in every row."}}
 random = table[table.ensemble == "random"]
 fig, row = plt.subplots(1, 4, figsize=(figures.WIDTH, 0.36 * len(probe_names) + 0.9), sharey=True)
-for axes, measure in zip(row, MEASURES):
+for axes, measure in zip(row, PAPER_MEASURES):
     figures.boxen(axes, random[random.measure == measure], y="probe", x="similarity",
-                  order=probe_names, color=figures.MEASURES[measure])
-    axes.set(xlabel="similarity", ylabel="", xlim=(-0.03, 1.03), title=figures.NAMES[measure])
+                  order=probe_names, color=figures.MEASURE_COLORS[measure])
+    axes.set(xlabel="similarity", ylabel="", xlim=(-0.03, 1.03), title=MEASURE_LABELS[measure])
     axes.set_xticks([0, 0.5, 1], ["0", ".5", "1"])
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="x", alpha=0.4)
 row[0].tick_params(axis="y", pad=30)
 example = int(np.flatnonzero(labels == labels.max())[0])
 for i, name in enumerate(probe_names):
-    picture = probe(dataset, tuple(classes), name, seed)[example]
+    picture = probe_images(dataset, tuple(classes), name, seed)[example]
     figures.thumbnail(row[0], picture, i)
 with figures.many_marks():
     plt.show()
@@ -316,7 +309,7 @@ spread = by_probe.spread.unstack()
 
 def first_direction(name):
     """Share of the probes' variance along their first principal direction."""
-    x = data.inputs(probe(dataset, tuple(classes), name, seed)).double().numpy()
+    x = image_sets.as_inputs(probe_images(dataset, tuple(classes), name, seed)).double().numpy()
     squares = np.linalg.svd(x - x.mean(0), compute_uv=False) ** 2
     return squares[0] / squares.sum()
 
@@ -346,23 +339,23 @@ for name, short in (("clean", "clean"), ("fog", "fog"), ("impulse_noise", "impul
 
 # %%
 sizes = sorted({min(n, len(images)) for n in sample_sizes})
-few = units.run(calibration, [
+few = jobs.run_jobs(ensemble_similarities, [
     {"ensembles": {"random": untrained}, "probe_name": "clean", "samples": n, "draw": draw,
-     "measures": list(MEASURES[:3]), **common}
+     "measures": list(PAPER_MEASURES[:3]), **common}
     for n in sizes for draw in range(sample_draws if n < len(images) else 1)],
     description="numbers of probes", scheduler=scheduler)
 few = few.dropna(subset="similarity")
 
 # %% tags=["hide-input"] mystnb={"figure": {"name": "fig-samples", "caption": "Similarity of untrained networks against the number of clean probes; the paper's figure 1b. wCKA uses no probes: its level is dashed."}, "image": {"alt": "Three panels of enhanced box plots of similarity over numbers of probes, one for Procrustes, CKA and dCKA each, and a dashed line at the level of wCKA."}}
 fig, row = plt.subplots(1, 3, figsize=(figures.WIDTH, 3.2), sharey=True)
-for axes, measure in zip(row, MEASURES):
+for axes, measure in zip(row, PAPER_MEASURES):
     figures.boxen(axes, few[few.measure == measure], x="samples", y="similarity", order=sizes,
-                  color=figures.MEASURES[measure])
-    axes.axhline(clean.loc["wcka", "floor"], color=figures.MEASURES["wcka"], ls="--", lw=1.2)
-    axes.set(title=figures.NAMES[measure], xlabel="probes", ylabel="similarity", ylim=(-0.03, 1.03))
+                  color=figures.MEASURE_COLORS[measure])
+    axes.axhline(clean.loc["wcka", "floor"], color=figures.MEASURE_COLORS["wcka"], ls="--", lw=1.2)
+    axes.set(title=MEASURE_LABELS[measure], xlabel="probes", ylabel="similarity", ylim=(-0.03, 1.03))
     axes.set_xticks(range(len(sizes)), [f"{n:,}" for n in sizes], rotation=45)
 row[0].text(len(sizes) - 0.6, clean.loc["wcka", "floor"] + 0.02, "wCKA",
-            color=figures.MEASURES["wcka"], ha="right", va="bottom")
+            color=figures.MEASURE_COLORS["wcka"], ha="right", va="bottom")
 plt.show()
 
 # %% tags=["remove-cell"]
@@ -398,7 +391,7 @@ def timings(untrained: dict, sizes: list, runs: int, layer: int, dataset: str, c
 
     population, rows = initialise(**untrained), []
     members = [population.member(i) for i in range(len(population))]
-    every_input = data.inputs(probe(dataset, tuple(classes), "clean", seed))
+    every_input = image_sets.as_inputs(probe_images(dataset, tuple(classes), "clean", seed))
     rng = np.random.default_rng(seed)
     pairs = [rng.choice(len(members), 2, replace=False) for _ in range(runs)]
     for n in sizes:
@@ -415,15 +408,15 @@ def timings(untrained: dict, sizes: list, runs: int, layer: int, dataset: str, c
 machine = f"{platform.platform()} {platform.processor()} torch {torch.__version__}"
 times = timings(untrained, sorted({min(n, len(images)) for n in timing_sizes}), timing_runs, layer,
                 dataset, classes, seed, machine)
-median = times.groupby(["measure", "samples"]).seconds.median().unstack().loc[list(MEASURES)]
+median = times.groupby(["measure", "samples"]).seconds.median().unstack().loc[list(PAPER_MEASURES)]
 upper = median.iloc[:, -3:]  # the smaller sizes are all overhead
 exponents = {m: np.polyfit(np.log(upper.columns.astype(float)), np.log(upper.loc[m]), 1)[0]
-             for m in MEASURES}
+             for m in PAPER_MEASURES}
 
 # %% tags=["hide-input", "timing"] mystnb={"figure": {"name": "fig-time", "caption": "Time of one comparison against the number of probes, on logarithmic axes; the paper's figure 1c. In brackets the slopes of the medians over the last three sizes (0 is constant, 1 proportional). wCKA does not see the probes."}, "image": {"alt": "Enhanced box plots of the time of one comparison against the number of probes, for four measures, on logarithmic axes, each labelled with its growth exponent."}}
 fig, axes = plt.subplots(figsize=(figures.WIDTH, 3.8))
 figures.boxen(axes, times.assign(ms=1e3 * times.seconds), x="samples", y="ms", hue="measure",
-              hue_order=MEASURES, palette=figures.MEASURES, legend=False)
+              hue_order=PAPER_MEASURES, palette=figures.MEASURE_COLORS, legend=False)
 axes.set(yscale="log", xlabel="probes", ylabel="milliseconds")
 axes.set_xticks(range(median.shape[1]), [f"{n:,}" for n in median.columns])
 axes.set_xlim(-0.6, median.shape[1] + 0.7)
@@ -432,8 +425,8 @@ for i in range(1, len(heights)):  # labels of like times must not lie on each ot
     heights.iloc[i] = max(heights.iloc[i], heights.iloc[i - 1] + 0.2)
 for measure, height in heights.items():
     axes.text(median.shape[1] - 0.4, 10**height,
-              f"{figures.NAMES[measure]} ({round(exponents[measure], 1) + 0.0})",
-              color=figures.MEASURES[measure], va="center")
+              f"{MEASURE_LABELS[measure]} ({round(exponents[measure], 1) + 0.0})",
+              color=figures.MEASURE_COLORS[measure], va="center")
 plt.show()
 
 # %% tags=["remove-cell", "timing"]
@@ -443,7 +436,7 @@ for measure in activation_measures:
     say(f"ratio-{measure}", ratios.loc[measure].iloc[-1], ".1f")
 dearer = ratios[(ratios < 1).any(axis=1)]
 cheaper_text = "; ".join(
-    f"{figures.NAMES[m]} up to {ratios.columns[row < 1].max():,} probes" for m, row in dearer.iterrows())
+    f"{MEASURE_LABELS[m]} up to {ratios.columns[row < 1].max():,} probes" for m, row in dearer.iterrows())
 glue("cheaper", cheaper_text or "none of them", display=False)
 
 # %% [markdown]
@@ -484,7 +477,7 @@ def floor(inputs, outputs, count):
     ends = {"factory": "mlp", "widths": [inputs, *hidden, outputs], "activation": "relu"}
     products = chains(initialise(ends, range(seed, seed + count))).numpy()
     a, b = np.triu_indices(count, 1)
-    measured = mean_over_pairs(a, b, wcka.pairwise("wcka", products)[a, b])
+    measured = statistics.mean_over_pairs(a, b, wcka.pairwise("wcka", products)[a, b])
     roots = np.sqrt([effective_rank(w) for w in products])
     by_rank = (roots[a] * roots[b]).mean() / (inputs - 1)
     by_size = 1 / (1 / outputs + 1 / (inputs - 1) + sum(1 / n for n in hidden)) / (inputs - 1)
@@ -543,10 +536,10 @@ task = {"architecture": architecture, "dataset": dataset, "epochs": task_epochs,
 taught = [trained(seeds=list(range(first, first + task_networks)), classes=those, **task)
           for first, those in ((1000, classes), (2000, other_classes))]
 untaught = initialise(architecture, range(2 * task_networks))
-seen = data.inputs(images)
+seen = image_sets.as_inputs(images)
 a, b = np.triu_indices(2 * task_networks, 1)
 across, rows = (a < task_networks) & (b >= task_networks), []
-for measure in MEASURES:
+for measure in PAPER_MEASURES:
     features = {"untrained": [untaught], "trained": taught}
     for kind, groups in features.items():
         stack = [chains(g) if measure == "wcka" else g.activations(seen, layer) for g in groups]
@@ -555,11 +548,11 @@ for measure in MEASURES:
         for which, chosen in ((("untrained", a >= 0),) if kind == "untrained" else
                               (("different tasks", across), ("same task", ~across))):
             keep = chosen & np.isfinite(values)
-            rows.append((measure, which, mean_over_pairs(a[keep], b[keep], values[keep])))
+            rows.append((measure, which, statistics.mean_over_pairs(a[keep], b[keep], values[keep])))
 tasks = pd.DataFrame(rows, columns=["measure", "pairs", "mean"]).pivot(
     index="measure", columns="pairs", values="mean")
-tasks = tasks.loc[list(MEASURES), ["untrained", "different tasks", "same task"]]
-tasks.map(lambda e: claims.interval(*e, ".3f")).rename(figures.NAMES)
+tasks = tasks.loc[list(PAPER_MEASURES), ["untrained", "different tasks", "same task"]]
+tasks.map(lambda e: claims.interval(*e, ".3f")).rename(MEASURE_LABELS)
 
 # %% tags=["remove-cell"]
 glue("other-classes", ", ".join(map(str, other_classes)), display=False)
@@ -590,12 +583,12 @@ def calibrated(measure):
             "fixed points move by": (moved, moved <= margin)}
 
 
-conditions = pd.DataFrame({m: calibrated(m) for m in MEASURES}).T
-conditions.map(lambda cell: f"{'✓' if cell[1] else '✗'} {cell[0]:.3f}").rename(figures.NAMES)
+conditions = pd.DataFrame({m: calibrated(m) for m in PAPER_MEASURES}).T
+conditions.map(lambda cell: f"{'✓' if cell[1] else '✗'} {cell[0]:.3f}").rename(MEASURE_LABELS)
 
 # %% tags=["remove-cell"]
 met = conditions.map(lambda cell: bool(cell[1])).sum(axis=1)
-for measure in MEASURES:
+for measure in PAPER_MEASURES:
     glue(f"met-{measure}", f"{met[measure]}", display=False)
 
 # %% [markdown]
@@ -606,7 +599,7 @@ for measure in MEASURES:
 
 # %% tags=["hide-input"]
 pooled = table.groupby(["measure", "ensemble"]).similarity.agg(["min", "max"])
-pooled_overlap = pd.Series({m: overlap(*[rows[rows.ensemble == e].similarity
+pooled_overlap = pd.Series({m: statistics.overlap(*[rows[rows.ensemble == e].similarity
                                          for e in ("random", "adjacent")])
                             for m, rows in table.groupby("measure")})
 
@@ -623,88 +616,88 @@ beyond = 1000 in floors.columns and floors.columns[-1] > 1000
 results = [
     claims.Claim("abstract, 4", "wCKA is well-calibrated, the other measures are poorly",
                  "of four conditions (floor, ceiling, separation, fixed points) " + ", ".join(
-                     f"{figures.NAMES[m]} meets {met[m]}" for m in MEASURES)
+                     f"{MEASURE_LABELS[m]} meets {met[m]}" for m in PAPER_MEASURES)
                  + "; whether one value means one likeness, and linearity, are judged in section 4",
-                 claims.verdict(met["wcka"] == 4, met.drop("wcka").max() < 4)),
+                 verdicts.verdict(met["wcka"] == 4, met.drop("wcka").max() < 4)),
     claims.Claim("3.1, fig. 1a", "wCKA is close to 0 for untrained networks",
                  f"mean {interval(clean.loc['wcka'], 'floor')}, highest pair {highest['wcka']:.3f}",
-                 claims.verdict(highest["wcka"] < margin)),
+                 verdicts.verdict(highest["wcka"] < margin)),
     claims.Claim("3.1, fig. 1a", "wCKA is close to 1 for adjacent epochs",
-                 f"lowest pair {lowest['wcka']:.4f}", claims.verdict(lowest["wcka"] > 1 - margin)),
+                 f"lowest pair {lowest['wcka']:.4f}", verdicts.verdict(lowest["wcka"] > 1 - margin)),
     claims.Claim("3.1, fig. 1a", "Procrustes and CKA show spurious similarity of untrained networks",
                  f"means {interval(clean.loc['procrustes'], 'floor')} and "
                  f"{interval(clean.loc['cka'], 'floor')}",
-                 claims.verdict(*(clean.loc[["procrustes", "cka"], "floor low"] > 0.1))),
+                 verdicts.verdict(*(clean.loc[["procrustes", "cka"], "floor low"] > 0.1))),
     claims.Claim("3.1, fig. 1a", "dCKA is unbiased: zero on average for untrained networks",
                  f"mean {interval(clean.loc['dcka'], 'floor')} with the paper's positive part, "
                  f"{interval(clean.loc[NO_PSD], 'floor')} without",
-                 claims.verdict(*(abs(clean.loc[["dcka", NO_PSD], "floor"]) < 0.02))),
+                 verdicts.verdict(*(abs(clean.loc[["dcka", NO_PSD], "floor"]) < 0.02))),
     claims.Claim("3.1, fig. 1a", "dCKA of untrained networks is uncertain: above 0.3, up to 0.5",
                  f"standard deviation {interval(clean.loc['dcka'], 'spread')}; highest pair "
                  f"{clean.loc['dcka', 'highest']:.2f} on clean probes, {highest['dcka']:.2f} on any",
-                 claims.verdict(highest["dcka"] > 0.3)),
+                 verdicts.verdict(highest["dcka"] > 0.3)),
     claims.Claim("3.1, fig. 1a", "dCKA of adjacent epochs falls below 0.8 at times",
                  f"lowest pair {lowest['dcka']:.4f} on any probe after {converged[0]} epochs; "
                  f"{early_lowest['dcka']:.2f} from epoch 1 to {early[-1]}",
-                 claims.verdict(lowest["dcka"] < 0.8)),
+                 verdicts.verdict(lowest["dcka"] < 0.8)),
     claims.Claim("fig. 1a", "The two ensembles overlap for two of the activation measures",
                  "highest untrained against lowest adjacent pair, all probes together: "
                  + ", ".join(f"{named[m]} {highest[m]:.3f} and {lowest[m]:.4f}"
                              for m in activation_measures),
-                 claims.verdict((highest > lowest)[activation_measures].sum() >= 2)),
+                 verdicts.verdict((highest > lowest)[activation_measures].sum() >= 2)),
     claims.Claim("fig. 1a", "wCKA separates the two ensembles",
                  f"{highest['wcka']:.3f} at most against {lowest['wcka']:.4f} at least; chance of a "
                  f"pair in the wrong order {pooled_overlap['wcka']:.0f}",
-                 claims.verdict(highest["wcka"] < lowest["wcka"])),
+                 verdicts.verdict(highest["wcka"] < lowest["wcka"])),
     claims.Claim("1", "Unlike the others, wCKA tells the ensembles apart for any number of probes and "
                  "any corruption",
                  f"wCKA by construction; but so do the others on every corruption here, with all test images (chance of a "
                  f"pair in the wrong order: {listed(pooled_overlap[activation_measures])})",
-                 claims.verdict(highest["wcka"] < lowest["wcka"],
+                 verdicts.verdict(highest["wcka"] < lowest["wcka"],
                                 bool((highest > lowest)[activation_measures].any()))),
     claims.Claim("3.1, fig. 1b", "Procrustes and CKA converge to a biased estimate, not to 0, as "
                  "the probes grow",
                  f"from {sizes[0]:,} to {sizes[-1]:,} probes: Procrustes "
                  f"{floors.loc['procrustes'].iloc[0]:.2f} to {floors.loc['procrustes'].iloc[-1]:.2f}, "
                  f"CKA {floors.loc['cka'].iloc[0]:.2f} to {floors.loc['cka'].iloc[-1]:.2f}",
-                 claims.verdict(*(floors.loc[["procrustes", "cka"]].iloc[:, -1] > 0.1))),
+                 verdicts.verdict(*(floors.loc[["procrustes", "cka"]].iloc[:, -1] > 0.1))),
     claims.Claim("3.1, fig. 1b", "dCKA's uncertainty shrinks slowly as the probes grow",
                  "standard deviation " + ", ".join(f"{widths.loc['dcka', n]:.3f} at {n:,}"
                                                    for n in widths.columns),
-                 claims.verdict(widths.loc["dcka"].iloc[0] > widths.loc["dcka"].iloc[-1])),
+                 verdicts.verdict(widths.loc["dcka"].iloc[0] > widths.loc["dcka"].iloc[-1])),
     claims.Claim("fig. 1b", "Calibration improves up to 1,000 probes, then saturates",
                  "; ".join(f"{named[m]} falls by {floors.loc[m].iloc[0] - floors.loc[m, 1000]:.2f} "
                            f"up to 1,000 and by {floors.loc[m, 1000] - floors.loc[m].iloc[-1]:.3f} "
                            f"after" for m in activation_measures) if beyond
                  else "too few numbers of probes in this run",
-                 claims.verdict(*[floors.loc[m].iloc[0] - floors.loc[m, 1000] > 0.1
+                 verdicts.verdict(*[floors.loc[m].iloc[0] - floors.loc[m, 1000] > 0.1
                                   and floors.loc[m, 1000] - floors.loc[m].iloc[-1] < 0.02
                                   for m in activation_measures]) if beyond else "cannot be told"),
     claims.Claim("fig. 1c", "Cost of activation measures grows with the probes, that of wCKA does not",
                  f"growth exponents: {listed(pd.Series(exponents))}",
-                 claims.verdict(abs(exponents["wcka"]) < 0.1,
+                 verdicts.verdict(abs(exponents["wcka"]) < 0.1,
                                 *(exponents[m] > 0.1 for m in activation_measures)), timed=True),
     claims.Claim("fig. 1c", "wCKA is consistently cheap, cheaper than the others",
                  f"time over wCKA's at {median.columns[-1]:,} probes: "
                  f"{listed(ratios.iloc[:, -1], '.1f')}; cheaper than wCKA: "
                  f"{cheaper_text or 'none of them'}",
-                 claims.verdict(*(ratios > 1).to_numpy().ravel()), timed=True),
+                 verdicts.verdict(*(ratios > 1).to_numpy().ravel()), timed=True),
     claims.Claim("fig. 5", "Fog makes more spurious similarity than impulse noise (Procrustes, CKA)",
                  f"Procrustes {means.loc['procrustes', 'fog']:.2f} against "
                  f"{means.loc['procrustes', 'impulse_noise']:.2f}, CKA {means.loc['cka', 'fog']:.2f} "
                  f"against {means.loc['cka', 'impulse_noise']:.2f}",
-                 claims.verdict(*(means.loc[m, "fog"] > means.loc[m, "impulse_noise"]
+                 verdicts.verdict(*(means.loc[m, "fog"] > means.loc[m, "impulse_noise"]
                                   for m in ("procrustes", "cka")))),
     claims.Claim("fig. 5", "For dCKA, fog makes more variance than impulse noise",
                  f"standard deviation {spread.loc['dcka', 'fog']:.3f} against "
                  f"{spread.loc['dcka', 'impulse_noise']:.3f}; without the positive part "
                  f"{spread.loc[NO_PSD, 'fog']:.3f} against "
                  f"{spread.loc[NO_PSD, 'impulse_noise']:.3f}",
-                 claims.verdict(spread.loc["dcka", "fog"] > spread.loc["dcka", "impulse_noise"])),
+                 verdicts.verdict(spread.loc["dcka", "fog"] > spread.loc["dcka", "impulse_noise"])),
     claims.Claim("fig. 5", "dCKA centres on zero under every corruption",
                  f"mean within 0.02 of zero for {100 * centred['dcka']:.0f} % of the probe sets, "
                  f"without the positive part for {100 * centred[NO_PSD]:.0f} %",
-                 claims.verdict(centred["dcka"] == 1, centred[NO_PSD] == 1)),
+                 verdicts.verdict(centred["dcka"] == 1, centred[NO_PSD] == 1)),
 ]
 claims.show(results)
 

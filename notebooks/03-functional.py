@@ -36,25 +36,20 @@ import pandas as pd
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 from myst_nb import glue
 
-from wcka import benchmark, chapters, claims, data, figures, units
-from wcka.attacks import BY_GRADIENT
-from wcka.checks import distinct, within
-from wcka.claims import interval, say
-from wcka.population import resolve_device
-from wcka.probes import expand, kind
-from wcka.similarity import ACTIVATION_MEASURES, MEASURES
-from wcka.statistics import (
-    ceilings,
-    compare_by_factor,
-    compare_measures,
-    correlation,
-    demeaned,
-    mantel_test,
-    over_models,
-    r_by_factor,
-    straightness,
+from wcka.book import (
+    checkout,
+    claims,
+    distinct,
+    figures,
+    interval,
+    parameters,
+    say,
+    verdicts,
+    within,
 )
-from wcka.variants import variants
+from wcka.experiments import benchmark, jobs, statistics, summaries, variants
+from wcka.measures import ACTIVATION_MEASURES, MEASURE_LABELS, PAPER_MEASURES
+from wcka.networks import BY_GRADIENT, expand_probes, image_sets, kind_of_probe, resolve_device
 
 figures.style()
 
@@ -85,13 +80,13 @@ scheduler: str = ""  # address of a Dask scheduler whose workers do the work, li
 device: str = "cpu"  # where networks are trained: "cpu", "cuda", or "auto" for CUDA where there is one
 
 # %% tags=["hide-input", "checks"]
-data.check(dataset, classes)
+image_sets.check_classes(dataset, classes)
 resolve_device(device)
-units.check(scheduler)
-probe_names = expand(probes)
+jobs.check_scheduler(scheduler)
+probe_names = expand_probes(probes)
 distinct(architectures=(architectures, 2), strategies=(strategies, 2),
          checkpoints=(checkpoints, 2), classes=(classes, 2))
-benchmark.check(strategies, layer, checkpoints, epochs)
+benchmark.check_grid(strategies, layer, checkpoints, epochs)
 within(train_eps=(train_eps, 0, 1), eps=(eps, 0, 1), noise=(noise, 0, 1), learned=(learned, 0, 1),
        attack_steps=(attack_steps, 1, 1000), train_steps=(train_steps, 1, 1000),
        batch_size=(batch_size, 1, 60000), probe_images=(probe_images, 10, 10000),
@@ -115,8 +110,8 @@ def arrow(axes, start, end):
                                    color=figures.QUIET, shrinkA=2, shrinkB=2))
 
 
-kinds = pd.Series([kind(name) for name in probe_names]).value_counts()
-shapes = [benchmark.name({"widths": [784, *hidden, 0]}) for hidden in architectures]
+kinds = pd.Series([kind_of_probe(name) for name in probe_names]).value_counts()
+shapes = [benchmark.architecture_name({"widths": [784, *hidden, 0]}) for hidden in architectures]
 fig, axes = plt.subplots(figsize=(figures.WIDTH, 3.9))
 axes.set(xlim=(-1, 101), ylim=(0, 56))
 axes.axis("off")
@@ -125,9 +120,9 @@ box(axes, 0, 4, 24, 48, "Networks", [
     ", ".join(strategies[:3]), "", f"{seeds} seeds × {len(checkpoints)} epochs"])
 box(axes, 32, 14, 17, 29, "Pairs", ["differ in", "one factor:", *benchmark.FACTORS])
 box(axes, 57, 30, 24, 22, "Similarity", ["of activations:", "Procrustes, CKA, dCKA", "of weights: wCKA"],
-    figures.MEASURES["wcka"])
+    figures.MEASURE_COLORS["wcka"])
 box(axes, 57, 4, 24, 22, "Agreement", [f"on {len(probe_names)} probes:", *(
-    f"{kinds[kind]} {kind}" for kind in figures.PROBES if kind in kinds)], figures.PROBES["attacked"])
+    f"{kinds[kind]} {kind}" for kind in figures.PROBE_COLORS if kind in kinds)], figures.PROBE_COLORS["attacked"])
 box(axes, 89, 19, 11, 18, "r and ρ", ["over", "pairs and", "probes"])
 for start, end in (((24, 28), (32, 28)), ((49, 31), (57, 40)), ((49, 25), (57, 16)),
                    ((81, 40), (89, 32)), ((81, 16), (89, 24))):
@@ -160,7 +155,7 @@ probing = {"dataset": dataset, "classes": classes, "seed": seed, "eps": eps,
            "steps": attack_steps, "noise": noise, "images": None, "attacked": None}
 members, table = benchmark.grid(models, probe_names, layer, probe_images, probing, scheduler=scheduler)
 
-benchmark.overview(members).style.format(precision=3)
+summaries.overview(members).style.format(precision=3)
 
 # %% tags=["remove-cell"]
 seconds = table.attrs["seconds"]
@@ -211,8 +206,8 @@ plt.show()
 # one similarity by each measure, and as many agreements as there are probes.
 
 # %%
-results = {method: compare_by_factor(table, MEASURES, method=method) for method in ("pearson", "spearman")}
-highest = ceilings(table)
+results = {method: statistics.compare_by_factor(table, PAPER_MEASURES, method=method) for method in ("pearson", "spearman")}
+highest = statistics.ceilings(table)
 
 # %% tags=["hide-input"] mystnb={"figure": {"name": "fig-benchmark", "caption": "The paper's figure 3; columns are what the two networks differ in. Top: similarity by wCKA against agreement, a dot a pair and probe: clean (black), corrupted (orange), attacked (green). Middle and bottom: correlation of each measure with agreement (white dot), with the paper's 95 % interval, which takes all rows for independent (broad bar), and one that leaves out whole starts (thin line). Marks compare each measure with wCKA, by the paper's test (upper line) and over starts (lower line): + where wCKA is ahead, − where it is behind, * p < 0.05, ** p < 0.01, *** p < 0.001, n.s. otherwise. Dotted: the highest r that a similarity can have that knows nothing of the probe."}, "image": {"alt": "Three rows of four panels, one column each for epoch, seed, architecture and strategy. Top: scatter of agreement against wCKA. Middle: Pearson's r of four measures with narrow and wide intervals and marks of significance. Bottom: Spearman's rho in the same way."}}
 figures.benchmark(table, results, highest)
@@ -224,7 +219,7 @@ with figures.many_marks():
 # starts.
 
 # %% tags=["hide-input"]
-claims.leads(results).style
+verdicts.leads(results).style
 
 # %% tags=["remove-cell"]
 pearson, spearman = results["pearson"], results["spearman"]
@@ -239,8 +234,8 @@ say("meng-significant", (comparisons["p Meng"] < 0.05).sum(), "d")
 say("zou-significant", ((comparisons["Zou low"] > 0) | (comparisons["Zou high"] < 0)).sum(), "d")
 say("model-significant", (comparisons["p model"] < 0.05).sum(), "d")
 for name, rows in (("r", pearson), ("rho", spearman)):
-    glue(f"ahead-{name}", claims.surely(rows, 1), display=False)
-    glue(f"behind-{name}", claims.surely(rows, -1), display=False)
+    glue(f"ahead-{name}", verdicts.surely(rows, 1), display=False)
+    glue(f"behind-{name}", verdicts.surely(rows, -1), display=False)
 for factor in benchmark.FACTORS:
     say(f"ceiling-{factor}", highest[factor], ".2f")
 say("wider", ((both["model high"] - both["model low"]) / (both["high"] - both["low"])).median(), ".0f")
@@ -291,8 +286,8 @@ def simulate(draws, rho=0.5, noise=0.3):
         for level in (starts, runs):  # each has half of the variance
             effects = rng.multivariate_normal([0, 0], [[0.5, rho / 2], [rho / 2, 0.5]], level.max() + 1)
             x, y = (values + effects[level, i].sum(1) for i, values in enumerate((x, y)))
-        naive = correlation(x, y)
-        models = over_models(lambda x, y: np.arctanh(np.corrcoef(x, y)[0, 1]), *starts.T, x, y)
+        naive = statistics.correlation(x, y)
+        models = statistics.over_models(lambda x, y: np.arctanh(np.corrcoef(x, y)[0, 1]), *starts.T, x, y)
         held.append([naive.low <= np.tanh(truth) <= naive.high, models.low <= truth <= models.high])
     return pd.Series(np.mean(held, axis=0), ["rows (the paper's)", "starts"], name="holds the truth")
 
@@ -322,7 +317,7 @@ say("model-coverage", 100 * coverage.iloc[1], ".1f")
 # So we look at each kind of probe by itself.
 
 # %% tags=["hide-input"] mystnb={"figure": {"name": "fig-kinds", "caption": "Pearson's r of similarity with agreement, on clean, corrupted and attacked images apart; the similarity is the same in all three."}, "image": {"alt": "Three heat maps side by side, for clean, corrupted and attacked probes: a row for each measure, a column for each factor, the cells hold Pearson's r."}}
-by_kind = {kind: r_by_factor(rows, {m: m for m in MEASURES}) for kind, rows in table.groupby("kind")}
+by_kind = {kind: statistics.r_by_factor(rows, {m: m for m in PAPER_MEASURES}) for kind, rows in table.groupby("kind")}
 figures.by_kind(by_kind)
 plt.show()
 
@@ -330,7 +325,7 @@ plt.show()
 # Pairs of different strategy are of several kinds, and so are their numbers:
 
 # %% tags=["hide-input"]
-benchmark.by_strategies(members, table).rename(columns=figures.NAMES).style.format("{:.2f}")
+summaries.strategy_table(members, table).rename(columns=MEASURE_LABELS).style.format("{:.2f}")
 
 # %% tags=["remove-cell"]
 for of in ("clean", "attacked"):
@@ -359,7 +354,7 @@ for of in ("clean", "attacked"):
 
 # %%
 on_probe = [f"{m}, on the probe" for m in others]
-readings = compare_by_factor(table[table.kind != "clean"].dropna(subset=on_probe),
+readings = statistics.compare_by_factor(table[table.kind != "clean"].dropna(subset=on_probe),
                     [*on_probe, "accuracy gap", "clean agreement", "wcka"], "agreement, own attack")
 
 # %% tags=["hide-input"] mystnb={"figure": {"name": "fig-readings", "caption": "Pearson's r with agreement on all probes but the clean one, drawn as in the middle row of figure 3 above: activation measures probed with images of the kind that the agreement is counted on; two baselines, minus the gap in clean accuracy and the agreement on clean images; and wCKA."}, "image": {"alt": "Four panels, one a factor: correlations of Procrustes, CKA and dCKA on the probe itself, of the gap in accuracy, of the agreement on clean images and of wCKA, with intervals and marks."}}
@@ -371,8 +366,8 @@ for factor in ("seed", "strategy"):
     for measure, name in ((on_probe[0], "procrustes"), (on_probe[1], "cka"), ("wcka", "wcka")):
         say(f"reading-{factor}-{name}", readings.loc[(factor, measure), "r"], ".2f")
 for rival, name in ((on_probe[0], "procrustes"), ("accuracy gap", "gap"), ("clean agreement", "clean")):
-    glue(f"{name}-ahead", claims.ahead(readings, rival, sure=False), display=False)
-    glue(f"{name}-surely-ahead", claims.ahead(readings, rival, sure=True), display=False)
+    glue(f"{name}-ahead", verdicts.ahead(readings, rival, sure=False), display=False)
+    glue(f"{name}-surely-ahead", verdicts.ahead(readings, rival, sure=True), display=False)
 
 # %% [markdown]
 # For strategy, Procrustes on the probe itself reaches {glue:text}`reading-strategy-procrustes` and CKA
@@ -391,7 +386,7 @@ for rival, name in ((on_probe[0], "procrustes"), ("accuracy gap", "gap"), ("clea
 # ## All measures, pair by pair
 
 # %% tags=["hide-input"] mystnb={"figure": {"name": "fig-scatter", "caption": "Similarity against agreement for each measure (rows) and factor (columns), a dot a pair and probe: clean (black), corrupted (orange), attacked (green)."}, "image": {"alt": "Sixteen scatter plots of agreement against similarity: rows are Procrustes, CKA, dCKA and wCKA, columns epoch, seed, architecture and strategy; dots coloured by kind of probe."}}
-figures.scatters(table, MEASURES)
+figures.scatters(table, PAPER_MEASURES)
 with figures.many_marks():
     plt.show()
 
@@ -403,7 +398,7 @@ with figures.many_marks():
 
 # %% tags=["hide-input"]
 sensitivity = variants(models, members, whole, layer, probe_images, probing, learned)
-sensitivity.rename(figures.NAMES, level=1).style.format("{:.2f}", na_rep="–").background_gradient(
+sensitivity.rename(MEASURE_LABELS, level=1).style.format("{:.2f}", na_rep="–").background_gradient(
     cmap="cividis", vmin=0, vmax=1, axis=None).highlight_null(
     props="background-color: transparent; color: inherit")
 
@@ -413,7 +408,7 @@ for name, row in (("collapsed", "collapsed networks too"), ("learned", "only net
                   ("kinds", "each kind of pair's mean taken away")):
     for measure in ("procrustes", "wcka"):
         say(f"{name}-{measure}", sensitivity.loc[(row, measure), "seed"], ".2f")
-    best = sensitivity.loc[row].dropna(axis=1).idxmax().map(figures.NAMES)
+    best = sensitivity.loc[row].dropna(axis=1).idxmax().map(MEASURE_LABELS)
     glue(f"{name}-best", ", ".join(f"{factor} {measure}" for factor, measure in best.items())
          or "nothing (no pairs)", display=False)
 few_move = (sensitivity.loc[f"clean, {few}"] - sensitivity.loc["as above"].drop("wcka")).abs()
@@ -457,7 +452,7 @@ square = benchmark.all_pairs(models, max(checkpoints), probe_names, layer, probi
 rows = last.index.to_numpy()
 position = pd.Series(np.arange(len(rows)), index=rows)
 alive = last.index[~last.collapsed]
-columns = ["agreement", *MEASURES]
+columns = ["agreement", *PAPER_MEASURES]
 
 
 def matrix(column):
@@ -475,13 +470,13 @@ fig, panels = plt.subplots(2, 3, figsize=(figures.WIDTH, 5.4))
 block = len(strategies) * seeds
 bars = {}
 for axes, column in zip(panels.flat, columns):
-    low = 0 if column in figures.NAMES else square.agreement[square.a.isin(alive) & square.b.isin(alive)].min()
+    low = 0 if column in MEASURE_LABELS else square.agreement[square.a.isin(alive) & square.b.isin(alive)].min()
     image = axes.imshow(matrix(column), cmap="cividis", vmin=low, vmax=1, interpolation="nearest")
-    bars["similarity" if column in figures.NAMES else "mean agreement"] = image
-    axes.set_title(figures.NAMES.get(column, column))
+    bars["similarity" if column in MEASURE_LABELS else "mean agreement"] = image
+    axes.set_title(MEASURE_LABELS.get(column, column))
     for edge in range(block, len(rows), block):
-        axes.axhline(edge - 0.5, color=figures.MEASURES["wcka"], lw=0.8)
-        axes.axvline(edge - 0.5, color=figures.MEASURES["wcka"], lw=0.8)
+        axes.axhline(edge - 0.5, color=figures.MEASURE_COLORS["wcka"], lw=0.8)
+        axes.axvline(edge - 0.5, color=figures.MEASURE_COLORS["wcka"], lw=0.8)
     axes.set(xticks=[], yticks=np.arange(len(architectures)) * block + block / 2 - 0.5)
     axes.set_yticklabels(shapes if axes in panels[:, 0] else [], fontsize=9)
     axes.tick_params(length=0)
@@ -505,22 +500,22 @@ number = pd.Series(np.arange(len(alive)), index=alive)
 live = square[square.a.isin(alive) & square.b.isin(alive)].dropna()
 kind_of = (last.architecture + ", " + last.strategy)[alive]
 like = live[live.a.map(kind_of) == live.b.map(kind_of)]
-like = demeaned(like, columns, like.a.map(kind_of))
+like = statistics.demeaned(like, columns, like.a.map(kind_of))
 
 
 def association(rows, strata=None):
     """r with agreement, its interval, Mantel's p and r without one network; a row a measure."""
     starts = (members.start[rows[side]] for side in ("a", "b"))
-    r = compare_measures(*starts, rows.agreement, rows[list(MEASURES)])
+    r = statistics.compare_measures(*starts, rows.agreement, rows[list(PAPER_MEASURES)])
     without = pd.DataFrame({one: rows[(rows.a != one) & (rows.b != one)][columns].corr().agreement[1:]
                             for one in alive})
-    p = [mantel_test(rows.a.map(number), rows.b.map(number), rows.agreement, rows[m], strata, seed=seed)
+    p = [statistics.mantel_test(rows.a.map(number), rows.b.map(number), rows.agreement, rows[m], strata, seed=seed)
          for m in r.index]
     return pd.DataFrame({
         "r": [interval(x.r, x["model low"], x["model high"]) for _, x in r.iterrows()],
         "Mantel's p": [f"{value:.3f}" for value in p],
         "without one": [f"{x.min():.2f} to {x.max():.2f}" for _, x in without.iterrows()]},
-        index=r.index).rename(figures.NAMES), without
+        index=r.index).rename(MEASURE_LABELS), without
 
 
 among_all, without_all = association(live)
@@ -532,7 +527,7 @@ for name, rows, without in (("all", live, without_all), ("like", like, without_l
     r = rows[columns].corr().agreement
     odd = (without.loc["wcka"] - r["wcka"]).abs().idxmax()
     glue(f"{name}-odd", members.model[odd], display=False)
-    for measure in MEASURES:
+    for measure in PAPER_MEASURES:
         say(f"{name}-{measure}", r[measure], ".2f")
         say(f"{name}-{measure}-without", without.loc[measure, odd], ".2f")
 
@@ -558,7 +553,7 @@ for name, rows, without in (("all", live, without_all), ("like", like, without_l
 
 # %% tags=["hide-input"] mystnb={"figure": {"name": "fig-layers", "caption": "Similarity of each layer (rows) with each layer (columns): within one network, between two networks of different seed, and between the first and the last strategy. Top: CKA of activations on clean test images. Bottom: wCKA of the chains up to that layer. The last layer is the logits."}, "image": {"alt": "Six heat maps in two rows, CKA of activations above and wCKA of chains below: layers within a network, between seeds, and between strategies."}}
 deepest = max(architectures, key=lambda hidden: (len(hidden), sum(hidden)))
-maps = benchmark.by_layer(models, deepest, (strategies[0], strategies[-1]), max(checkpoints), probing)
+maps = summaries.by_layer(models, deepest, (strategies[0], strategies[-1]), max(checkpoints), probing)
 figures.layers(maps)
 plt.show()
 
@@ -585,7 +580,7 @@ for measure in ("cka", "wcka"):
 # %% tags=["hide-input", "timing"]
 pd.Series({"training": seconds["training"], "activations on probes, and dCKA": seconds["probes"],
            "attacks, and predictions on them": seconds["attacks"],
-           "wCKA and its variants": benchmark.weights(models).attrs["seconds"]},
+           "wCKA and its variants": benchmark.chain_similarities(models).attrs["seconds"]},
           name="seconds, added over processes").to_frame().style.format("{:.1f}")
 
 # %% [markdown]
@@ -599,7 +594,7 @@ def work(of):
     members = len(of["architectures"]) * len(of["strategies"]) * of["seeds"] * len(of["checkpoints"])
     passes = {"standard": 1, "pgd": 1 + of["train_steps"]}
     steps = {"pgd": of["attack_steps"], "trades": of["attack_steps"]}
-    names = expand(of["probes"])
+    names = expand_probes(of["probes"])
     attacks = [name for name in names if name in BY_GRADIENT]
     shared = len(names) - len(attacks)
     return pd.DataFrame({
@@ -611,8 +606,8 @@ def work(of):
 
 
 this_run = {name: globals()[name] for name in ("architectures", "strategies", "seeds", "epochs", "checkpoints", "train_steps", "attack_steps", "probes")}
-chapter = chapters.find("03")
-paper = {name: each.default for name, each in chapters.parameters(chapter).items()} | chapters.choose(chapter, "paper", [])
+chapter = checkout.find_chapter("03")
+paper = {name: each.default for name, each in parameters.parameters(chapter).items()} | parameters.choose(chapter, "paper", [])
 here, there = work(this_run), work(paper)
 extrapolated = pd.DataFrame({
     "units here": here.units, "seconds a unit": [seconds["training"], seconds["probes"], seconds["attacks"]] / here.units,
@@ -640,24 +635,24 @@ say("paper-hours", extrapolated["hours of one core, extrapolated"].sum(), ".1f")
 def straight(rows):
     """Shares that a line and a rising curve explain; agreement averaged over probes."""
     pairs = rows.groupby(["a", "b"], observed=True)[["wcka", "agreement"]].mean()
-    return straightness(pairs.wcka, pairs.agreement, seed=seed)
+    return statistics.straightness(pairs.wcka, pairs.agreement, seed=seed)
 
 
 shares = {factor: straight(rows) for factor, rows in table.groupby("differs", sort=False)}
 blind = pearson.loc["strategy"].drop("wcka")
 results_of_claims = [
     claims.Claim("3.2, fig. 3", "All measures do similarly well for two epochs of one network",
-                 f"Pearson: {claims.found(pearson.loc['epoch'])}. Spearman: {claims.found(spearman.loc['epoch'])}",
-                 claims.similar(pearson.loc["epoch"], spearman.loc["epoch"])),
-    *claims.strongest_by_factor("3.2, fig. 3", results, later, {
+                 f"Pearson: {verdicts.found(pearson.loc['epoch'])}. Spearman: {verdicts.found(spearman.loc['epoch'])}",
+                 verdicts.similar(pearson.loc["epoch"], spearman.loc["epoch"])),
+    *verdicts.strongest_by_factor("3.2, fig. 3", results, later, {
         "only networks that have learned": sensitivity.loc["only networks that have learned"],
         "measured on the probe": sensitivity.loc[f"on the probe, {few}"]}),
-    claims.significant("fig. 3", results, later),
+    verdicts.significant("fig. 3", results, later),
     claims.Claim("3.2", "For different strategies wCKA finds some similarity, the others fail to",
-                 f"Pearson: {claims.found(pearson.loc['strategy'])}; measured on the probe: " + ", ".join(
-                     f"{figures.NAMES[m]} {value:.2f}" for m, value
+                 f"Pearson: {verdicts.found(pearson.loc['strategy'])}; measured on the probe: " + ", ".join(
+                     f"{MEASURE_LABELS[m]} {value:.2f}" for m, value
                      in sensitivity.loc[f"on the probe, {few}", "strategy"].items()),
-                 claims.verdict(pearson.loc[("strategy", "wcka"), "model low"] > 0,
+                 verdicts.verdict(pearson.loc[("strategy", "wcka"), "model low"] > 0,
                                 (blind["model low"] <= 0).all())),
     claims.Claim("2.5", "Fisher's transformation gives confidence intervals of r over pairs",
                  f"where the truth is known, intervals that promise 95 % hold it in {coverage.iloc[0]:.0%} of simulated grids; those over starts in {coverage.iloc[1]:.0%}",
@@ -665,7 +660,7 @@ results_of_claims = [
     claims.Claim("3.2, 4", "wCKA is linear in functional similarity",
                  "a line explains, a monotone curve explains: " + "; ".join(
                      f"{factor} {line:.0%}, {curve:.0%}" for factor, (line, curve) in shares.items()),
-                 claims.verdict(*(line >= curve - 0.02 for line, curve in shares.values()))),
+                 verdicts.verdict(*(line >= curve - 0.02 for line, curve in shares.values()))),
 ]
 claims.show(results_of_claims)
 

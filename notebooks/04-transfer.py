@@ -37,17 +37,19 @@ import pandas as pd
 import torch
 from myst_nb import glue
 
-from wcka import benchmark, claims, data, figures, units
-from wcka.attacks import BY_GRADIENT
-from wcka.cache import cached
-from wcka.checks import distinct, within
-from wcka.claims import interval, say
-from wcka.population import Transfer, extract, resolve_device
-from wcka.probes import expand
-from wcka.similarity import ACTIVATION_MEASURES, MEASURES
-from wcka.statistics import ceilings, compare_by_factor, demeaned, over_models, r_by_factor
-from wcka.training import frozen, pretrained
-from wcka.variants import variants
+from wcka.book import claims, distinct, figures, interval, say, verdicts, within
+from wcka.experiments import (
+    benchmark,
+    cached,
+    frozen,
+    jobs,
+    pretrained,
+    statistics,
+    summaries,
+    variants,
+)
+from wcka.measures import ACTIVATION_MEASURES, MEASURE_LABELS, PAPER_MEASURES
+from wcka.networks import BY_GRADIENT, Transfer, expand_probes, extract, image_sets, resolve_device
 
 figures.style()
 
@@ -86,13 +88,13 @@ scheduler: str = ""  # address of a Dask scheduler whose workers do the work, li
 device: str = "cpu"  # where networks are trained: "cpu", "cuda", or "auto" for CUDA where there is one
 
 # %% tags=["hide-input", "checks"]
-data.check(dataset, classes)
+image_sets.check_classes(dataset, classes)
 resolve_device(device)
-units.check(scheduler)
-probe_names = expand(probes)
+jobs.check_scheduler(scheduler)
+probe_names = expand_probes(probes)
 distinct(heads=(heads, 2), strategies=(strategies, 2), classes=(classes, 2),
          checkpoints=(checkpoints, 2), control=(control, 1))
-benchmark.check(strategies, layer, checkpoints, epochs)
+benchmark.check_grid(strategies, layer, checkpoints, epochs)
 if any(head not in heads for head in control):
     raise ValueError(f"control: wanted some of the heads, got {control}")
 within(trunk_epochs=(trunk_epochs, 1, 1000), patience=(patience, 1, 1000),
@@ -125,15 +127,15 @@ course.index += 1
 best = int(network.members.epoch[0])
 fig, axes = plt.subplots(figsize=(figures.WIDTH * 0.75, 2.6))
 axes.plot(course, "o-", color=figures.QUIET, ms=4)
-axes.plot(best, course[best], "o", ms=12, mfc="none", mec=figures.MEASURES["wcka"], mew=2)
+axes.plot(best, course[best], "o", ms=12, mfc="none", mec=figures.MEASURE_COLORS["wcka"], mew=2)
 axes.set(xlabel="epoch", ylabel="validation accuracy")
 axes.xaxis.get_major_locator().set_params(integer=True)
 plt.show()
 
 # %% tags=["remove-cell"]
-images, labels = data.load(dataset, "test", None)
-_, training_labels = data.load(dataset, "train", classes)
-test_accuracy = network.accuracy(data.inputs(images), labels)[0]
+images, labels = image_sets.load(dataset, "test", None)
+_, training_labels = image_sets.load(dataset, "train", classes)
+test_accuracy = network.accuracy(image_sets.as_inputs(images), labels)[0]
 for name, value, form in (("best-epoch", best, "d"), ("n-epochs", len(course), "d"),
                           ("validation", 100 * course[best], ".2f"), ("test", 100 * test_accuracy, ".2f"),
                           ("training-images", min(head_images, len(training_labels)), ",")):
@@ -183,7 +185,7 @@ def grid(inputs, heads, **behind):
 features = extract(frozen(trunk), torch.zeros(1, 28 * 28)).shape[1]
 models, members, whole = grid(features, heads, trunk=trunk)
 table = whole[~whole.collapsed]
-benchmark.overview(members).style.format(precision=3)
+summaries.overview(members).style.format(precision=3)
 
 # %% tags=["hide-input"]
 @cached
@@ -191,13 +193,13 @@ def strength(models, epoch, probing):
     """Accuracy of heads on images that PGD makes against all seeds together, and against each."""
     x, labels = benchmark.attacked_images(probing)
     rows = []
-    for model, population in zip(models, benchmark.networks(models)[0]):
+    for model, population in zip(models, benchmark.grid_networks(models)[0]):
         target = Transfer(frozen(model["trunk"]), population[(population.members.epoch == epoch).to_numpy()])
         for whose, attacked in (("all seeds together", target.forward), ("each for itself", target)):
             moved = torch.cat([BY_GRADIENT["pgd"](attacked, *part, model["eps"], model["attack_steps"], i)
                                for i, part in enumerate(zip(x.split(16), labels.split(16)))], dim=-2)
             right = target.forward(moved, own=moved.ndim > x.ndim).argmax(-1) == labels
-            rows.append((benchmark.name(model["architecture"]), model["strategy"], whose,
+            rows.append((benchmark.architecture_name(model["architecture"]), model["strategy"], whose,
                          float(right.double().mean())))
     return pd.DataFrame(rows, columns=["architecture", "strategy", "attacked", "accuracy"])
 
@@ -247,11 +249,11 @@ plt.show()
 # share one trunk: nothing here speaks for others.
 
 # %%
-results = {method: compare_by_factor(table, MEASURES, method=method) for method in ("pearson", "spearman")}
-claims.leads(results).style
+results = {method: statistics.compare_by_factor(table, PAPER_MEASURES, method=method) for method in ("pearson", "spearman")}
+verdicts.leads(results).style
 
 # %% tags=["hide-input"] mystnb={"figure": {"name": "fig-transfer", "caption": "The paper's figure 4, laid out as {numref}`fig-benchmark`. Top: similarity by wCKA against agreement, a dot a pair and probe: clean (black), corrupted (orange), attacked (green). Middle and bottom: correlation of each measure with agreement (white dot), with the paper's 95 % interval (broad bar) and one that leaves out whole starts (thin line). Marks compare each measure with wCKA, by the paper's test (upper line) and over starts (lower line): + where wCKA is ahead, − where it is behind, * p < 0.05, ** p < 0.01, *** p < 0.001, n.s. otherwise. Dotted: the highest r that a similarity can have that knows nothing of the probe."}, "image": {"alt": "Three rows of four panels, one column each for epoch, seed, architecture and strategy. Top: scatter of agreement against wCKA. Middle: Pearson's r of four measures with narrow and wide intervals and marks of significance. Bottom: Spearman's rho in the same way."}}
-highest = ceilings(table)
+highest = statistics.ceilings(table)
 figures.benchmark(table, results, highest)
 with figures.many_marks():
     plt.show()
@@ -259,8 +261,8 @@ with figures.many_marks():
 # %% tags=["remove-cell"]
 pearson, spearman = results["pearson"], results["spearman"]
 for name, rows in (("r", pearson), ("rho", spearman)):
-    glue(f"transfer-ahead-{name}", claims.surely(rows, 1), display=False)
-    glue(f"transfer-behind-{name}", claims.surely(rows, -1), display=False)
+    glue(f"transfer-ahead-{name}", verdicts.surely(rows, 1), display=False)
+    glue(f"transfer-behind-{name}", verdicts.surely(rows, -1), display=False)
 for factor in benchmark.FACTORS:
     say(f"transfer-ceiling-{factor}", highest[factor], ".2f")
 
@@ -277,14 +279,14 @@ for factor in benchmark.FACTORS:
 # ## Which probes?
 
 # %% tags=["hide-input"] mystnb={"figure": {"name": "fig-transfer-kinds", "caption": "Pearson's r of similarity with agreement, on clean, corrupted and attacked images apart; the similarity is the same in all three."}, "image": {"alt": "Three heat maps side by side, for clean, corrupted and attacked probes: a row for each measure, a column for each factor, the cells hold Pearson's r."}}
-figures.by_kind({kind: r_by_factor(rows, {m: m for m in MEASURES}) for kind, rows in table.groupby("kind")})
+figures.by_kind({kind: statistics.r_by_factor(rows, {m: m for m in PAPER_MEASURES}) for kind, rows in table.groupby("kind")})
 plt.show()
 
 # %% [markdown]
 # ## All measures, pair by pair
 
 # %% tags=["hide-input"] mystnb={"figure": {"name": "fig-transfer-scatter", "caption": "Similarity against agreement for each measure (rows) and factor (columns), a dot a pair and probe: clean (black), corrupted (orange), attacked (green)."}, "image": {"alt": "Sixteen scatter plots of agreement against similarity: rows are Procrustes, CKA, dCKA and wCKA, columns epoch, seed, architecture and strategy; dots coloured by kind of probe."}}
-figures.scatters(table, MEASURES)
+figures.scatters(table, PAPER_MEASURES)
 with figures.many_marks():
     plt.show()
 
@@ -297,7 +299,7 @@ with figures.many_marks():
 
 # %% tags=["hide-input"] mystnb={"figure": {"name": "fig-transfer-readings", "caption": "Pearson's r with agreement on all probes but the clean one: activation measures probed with images of the kind that the agreement is counted on; two baselines, minus the gap in clean accuracy and the agreement on clean images; and wCKA."}, "image": {"alt": "Four panels, one a factor: correlations of Procrustes, CKA and dCKA on the probe itself, of the gap in accuracy, of the agreement on clean images and of wCKA, with intervals and marks."}}
 on_probe = [f"{m}, on the probe" for m in ACTIVATION_MEASURES]
-readings = compare_by_factor(table[table.kind != "clean"].dropna(subset=on_probe),
+readings = statistics.compare_by_factor(table[table.kind != "clean"].dropna(subset=on_probe),
                              [*on_probe, "accuracy gap", "clean agreement", "wcka"], "agreement, own attack")
 figures.readings(readings)
 plt.show()
@@ -305,7 +307,7 @@ plt.show()
 # %% tags=["remove-cell"]
 for rival in (*on_probe, "accuracy gap", "clean agreement"):
     short = rival.split(",")[0].replace(" ", "-")
-    glue(f"transfer-{short}-surely", claims.ahead(readings, rival, sure=True), display=False)
+    glue(f"transfer-{short}-surely", verdicts.ahead(readings, rival, sure=True), display=False)
 
 # %% [markdown]
 # What follows agreement surely better than wCKA, and for which factor: Procrustes, shown the images in question, {glue:text}`transfer-procrustes-surely`; CKA,
@@ -320,14 +322,14 @@ for rival in (*on_probe, "accuracy gap", "clean agreement"):
 
 # %% tags=["hide-input"]
 sensitivity = variants(models, members, whole, layer, probe_images, probing, learned)
-sensitivity.rename(figures.NAMES, level=1).style.format("{:.2f}", na_rep="–").background_gradient(
+sensitivity.rename(MEASURE_LABELS, level=1).style.format("{:.2f}", na_rep="–").background_gradient(
     cmap="cividis", vmin=0, vmax=1, axis=None).highlight_null(
     props="background-color: transparent; color: inherit")
 
 # %% tags=["remove-cell"]
 few = f"{probe_images} images"
 for name, rows, those in (
-        ("learned", ["only networks that have learned"], MEASURES),
+        ("learned", ["only networks that have learned"], PAPER_MEASURES),
         ("seen", [f"on the probe, {few}"], ACTIVATION_MEASURES),
         ("few", [f"clean, {few}"], ACTIVATION_MEASURES),
         ("layers", [f"{other}, {few}" for other in benchmark.LAYERS if other != layer], ACTIVATION_MEASURES),
@@ -366,7 +368,7 @@ for name, rows, those in (
 
 # %%
 control_models, control_members, on_pixels = grid(28 * 28, control)
-benchmark.overview(control_members).style.format(precision=3)
+summaries.overview(control_members).style.format(precision=3)
 
 # %% [markdown]
 # Without the trunk the same training gets less far, above all under attack. To compare like with like, only pairs count of which
@@ -389,7 +391,7 @@ def estimate(statistic, rows, *columns, scale=lambda r: r):
         here, there = (statistic(*part) for part in np.split(np.stack(values), 2))
         return np.array([scale(here), scale(there), here - there])
 
-    found = over_models(both, rows["start a"], rows["start b"], *given)
+    found = statistics.over_models(both, rows["start a"], rows["start b"], *given)
     return pd.DataFrame({"value": found.value, "low": found.low, "high": found.high},
                         [*PLACES, "difference"])
 
@@ -397,7 +399,7 @@ def estimate(statistic, rows, *columns, scale=lambda r: r):
 def r_of(rows, measure):
     """Pearson's r with agreement, each probe's mean taken away; intervals by Fisher's z."""
     columns = [f"{column} {place}" for column in (measure, "agreement") for place in PLACES]
-    found = estimate(lambda x, y: np.corrcoef(x, y)[0, 1], demeaned(rows, columns, "probe"),
+    found = estimate(lambda x, y: np.corrcoef(x, y)[0, 1], statistics.demeaned(rows, columns, "probe"),
                      measure, "agreement", scale=np.arctanh)
     found.loc[list(PLACES)] = np.tanh(found.loc[list(PLACES)])
     return found
@@ -405,16 +407,16 @@ def r_of(rows, measure):
 
 strategy, seeds_differ = (paired[paired.differs == factor] for factor in ("strategy", "seed"))
 imposed, imposed_seeds = (
-    pd.concat({m: estimate(np.mean, rows[rows["probe"] == "clean"], m) for m in MEASURES})
+    pd.concat({m: estimate(np.mean, rows[rows["probe"] == "clean"], m) for m in PAPER_MEASURES})
     for rows in (strategy, seeds_differ))
 agreeing = pd.concat({kind: estimate(np.mean, strategy[strategy.kind == kind], "agreement")
-                      for kind in figures.PROBES if (strategy.kind == kind).any()})
-follows = pd.concat({m: r_of(strategy, m) for m in MEASURES})
+                      for kind in figures.PROBE_COLORS if (strategy.kind == kind).any()})
+follows = pd.concat({m: r_of(strategy, m) for m in PAPER_MEASURES})
 
 # %% tags=["hide-input"] mystnb={"figure": {"name": "fig-control", "caption": "Behind the trunk (filled) and on pixels (hollow), with intervals over starts. Top: mean similarity of pairs of different strategy and of different seed. Bottom: mean agreement of pairs of different strategy, and Pearson's r of their similarity with agreement, each probe's mean taken away."}, "image": {"alt": "Four panels of points with intervals, two for each entry, behind the trunk and on pixels: mean similarity of four measures for pairs of different strategy and of different seed, mean agreement on clean, corrupted and attacked images, and Pearson's r of four measures."}}
 fig, panels = plt.subplots(2, 2, figsize=(figures.WIDTH, 5.6))
 panels[0, 1].sharey(panels[0, 0])
-colours = {**figures.MEASURES, **figures.PROBES}
+colours = {**figures.MEASURE_COLORS, **figures.PROBE_COLORS}
 shown = {"similarity: strategy differs": imposed, "similarity: seed differs": imposed_seeds,
          "agreement: strategy differs": agreeing, "Pearson's r: strategy differs": follows}
 for axes, (title, numbers) in zip(panels.flat, shown.items()):
@@ -425,7 +427,7 @@ for axes, (title, numbers) in zip(panels.flat, shown.items()):
             axes.plot([i + shift] * 2, [row.low, row.high], color=colours[name], lw=1.6)
             axes.plot(i + shift, row.value, "o", mfc=fill, mec=colours[name], ms=6)
     axes.set(title=title, xticks=range(len(names)), xlim=(-0.6, len(names) - 0.4))
-    axes.set_xticklabels([figures.NAMES.get(name, name) for name in names])
+    axes.set_xticklabels([MEASURE_LABELS.get(name, name) for name in names])
 fig.legend([plt.Line2D([], [], marker="o", ls="", color=figures.QUIET, mfc=fill)
             for fill in (figures.QUIET, "white")], PLACES, loc="outside upper center", ncols=2)
 plt.show()
@@ -435,7 +437,7 @@ def rising(estimates, sign=1):
     """What is surely higher (sign 1) or lower (-1) behind the trunk, as text."""
     change = estimates.xs("difference", level=1)[["low", "high"]]
     sure = change.index[(sign * change > 0).all(axis=1)]
-    return ", ".join(figures.NAMES.get(name, name) for name in sure) or "none"
+    return ", ".join(MEASURE_LABELS.get(name, name) for name in sure) or "none"
 
 
 for name, estimates in (("similar", imposed), ("seeds", imposed_seeds), ("agree", agreeing), ("follow", follows)):
@@ -467,17 +469,17 @@ for place, short in zip(PLACES, ("trunk", "pixels")):
 
 # %% tags=["hide-input"] mystnb={"figure": {"name": "fig-transfer-layers", "caption": "Similarity of corresponding layers of the deepest head, trained by the first and by the last strategy from the same initial weights; means over seeds. Layer by layer from the head's first to the logits, behind the trunk (filled) and on pixels (hollow)."}, "image": {"alt": "Lines of similarity against layer, one for each of CKA and wCKA, behind the trunk and on pixels."}}
 deepest = max(control, key=lambda hidden: (len(hidden), sum(hidden)))
-by_layer = {place: benchmark.by_layer(of, deepest, (strategies[0], strategies[-1]), max(checkpoints), probing)
+by_layer = {place: summaries.by_layer(of, deepest, (strategies[0], strategies[-1]), max(checkpoints), probing)
             for place, of in zip(PLACES, (models, control_models))}
 diagonals = {(measure, place): row["between strategies"].diagonal(axis1=1, axis2=2)
              for place, maps in by_layer.items() for measure, row in maps.items()}
 fig, axes = plt.subplots(figsize=(figures.WIDTH * 0.75, 3))
 for (measure, place), values in diagonals.items():
-    axes.plot(range(1, values.shape[1] + 1), values.mean(0), "o-", color=figures.MEASURES[measure], ms=6,
-              mfc=figures.MEASURES[measure] if place == PLACES[0] else "white")
+    axes.plot(range(1, values.shape[1] + 1), values.mean(0), "o-", color=figures.MEASURE_COLORS[measure], ms=6,
+              mfc=figures.MEASURE_COLORS[measure] if place == PLACES[0] else "white")
     if place == PLACES[0]:
-        axes.annotate(figures.NAMES[measure], (values.shape[1], values[:, -1].mean()), (8, 0),
-                      textcoords="offset points", va="center", color=figures.MEASURES[measure])
+        axes.annotate(MEASURE_LABELS[measure], (values.shape[1], values[:, -1].mean()), (8, 0),
+                      textcoords="offset points", va="center", color=figures.MEASURE_COLORS[measure])
 axes.text(0.03, 0.06, "● behind the trunk   ○ on pixels", fontsize=9, transform=axes.transAxes)
 axes.set(xlabel="layer", ylabel="similarity", ylim=(0, 1.02), xticks=range(1, len(deepest) + 2))
 plt.show()
@@ -487,7 +489,7 @@ falls = {name: values[:, 0] - values[:, -1] for name, values in diagonals.items(
 for measure in ("cka", "wcka"):
     here, there = (falls[measure, place] for place in PLACES)
     for short, fall in (("trunk", here), ("pixels", there), ("more", here - there)):
-        found = over_models(np.mean, range(seeds), range(seeds), fall)
+        found = statistics.over_models(np.mean, range(seeds), range(seeds), fall)
         glue(f"{short}-fall-{measure}", interval(*found[:3], "+.2f"), display=False)
 
 # %% [markdown]
@@ -513,10 +515,10 @@ for measure in ("cka", "wcka"):
 
 # %%
 names = members.model.to_numpy()
-of_weights = benchmark.weights(models)
+of_weights = benchmark.chain_similarities(models)
 through = of_weights.assign(a=names[of_weights.a], b=names[of_weights.b]).drop(columns=["differs", "wcka"])
 through = table.astype({"a": str, "b": str}).merge(through, on=["a", "b"], validate="m:1")
-both = compare_by_factor(through, ["wcka", "wcka, through the trunk"])
+both = statistics.compare_by_factor(through, ["wcka", "wcka, through the trunk"])
 through_it = both.xs("wcka, through the trunk", level="measure")
 less = [interval(r.difference, r["model difference low"], r["model difference high"], "+.2f") for _, r in through_it.iterrows()]
 pd.DataFrame({"heads alone": [interval(r.r, r["model low"], r["model high"]) for _, r in both.xs("wcka", level="measure").iterrows()],
@@ -557,15 +559,15 @@ def changes(estimates):
     return estimates.xs("difference", level=1)
 
 
-closer, more_similar = claims.raised(changes(follows)), claims.raised(changes(imposed))
+closer, more_similar = verdicts.raised(changes(follows)), verdicts.raised(changes(imposed))
 undecided = len(course) < 24 or (best == 24 and len(course) < 24 + patience)
 results_of_claims = [
     claims.Claim("3.3", "The network has its highest validation accuracy at the 24th epoch",
                  f"at epoch {best} of {len(course)}",
-                 "cannot be told" if undecided else claims.verdict(best == 24)),
-    *claims.strongest_by_factor("3.3, fig. 4", results, benchmark.FACTORS,
+                 "cannot be told" if undecided else verdicts.verdict(best == 24)),
+    *verdicts.strongest_by_factor("3.3, fig. 4", results, benchmark.FACTORS,
                                 {"only networks that have learned": sensitivity.loc["only networks that have learned"]}),
-    claims.significant("fig. 4", results, benchmark.FACTORS),
+    verdicts.significant("fig. 4", results, benchmark.FACTORS),
     claims.Claim("3.3", "Different strategies lower r less than in networks trained from scratch; strikingly so "
                  "for Procrustes, CKA and dCKA",
                  f"r for strategy, behind the trunk less on pixels: {closer[0]}", closer[1]),
@@ -576,7 +578,7 @@ results_of_claims = [
                  else "fails" if (through_it["model difference high"] < -0.1).any() else "cannot be told"),
     claims.Claim("3.3", "The frozen trunk imposes a higher similarity, even under adversarial training",
                  f"mean similarity for strategy, behind the trunk less on pixels: {more_similar[0]}; for seed: "
-                 f"{claims.raised(changes(imposed_seeds))[0]}", more_similar[1]),
+                 f"{verdicts.raised(changes(imposed_seeds))[0]}", more_similar[1]),
 ]
 claims.show(results_of_claims)
 

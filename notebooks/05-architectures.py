@@ -40,19 +40,20 @@ from myst_nb import glue
 from torch import nn
 
 import wcka
-from wcka import benchmark, claims, data, figures, symmetry, units, uses
-from wcka.cache import cached
-from wcka.calibration import calibration
-from wcka.chain import chains
-from wcka.checks import distinct, nearest, within
-from wcka.claims import say
-from wcka.models import mlp
-from wcka.population import initialise, resolve_device
-from wcka.probes import expand
-from wcka.similarity import MEASURES, compare
-from wcka.skeleton import NotLinear
-from wcka.statistics import ceilings, compare_by_factor, overlap, r_by_factor
-from wcka.training import trained
+from wcka.book import claims, distinct, figures, say, verdicts, within
+from wcka.experiments import (
+    benchmark,
+    cached,
+    ensemble_similarities,
+    jobs,
+    matching,
+    statistics,
+    summaries,
+    trained,
+)
+from wcka.measures import MEASURE_LABELS, PAPER_MEASURES, compare, nearest
+from wcka.networks import chains, expand_probes, image_sets, initialise, mlp, resolve_device
+from wcka.weights import NotLinear, symmetry
 
 figures.style()
 
@@ -91,13 +92,13 @@ device: str = "cpu"  # where networks are trained: "cpu", "cuda", or "auto" for 
 
 # %% tags=["hide-input", "checks"]
 for name in datasets:
-    data.check(name, classes)
+    image_sets.check_classes(name, classes)
 resolve_device(device)
-units.check(scheduler)
-probe_names = expand(probes)
+jobs.check_scheduler(scheduler)
+probe_names = expand_probes(probes)
 distinct(families=(families, 1), datasets=(datasets, 1), classes=(classes, 2), kinds=(kinds, 2),
          strategies=(strategies, 2), checkpoints=(checkpoints, 2), long_run=(long_run, 2))
-benchmark.check(strategies, layer, checkpoints, epochs)
+benchmark.check_grid(strategies, layer, checkpoints, epochs)
 sizes = {"channels": channels, "hidden": [hidden], "classes": len(classes)}
 architectures = {"plain": {"factory": "convnet", "kernel": 5, **sizes},
                  "batch norm": {"factory": "convnet", "kernel": 5, "batch_norm": True, **sizes},
@@ -224,7 +225,7 @@ say("slowest", found.seconds.max(), ".1f")
 # What permuting and rescaling hidden units is to a fully connected network, permuting and rescaling *channels* is to a
 # convolutional one. One table says which axes of which tensors run over the same channels; a residual
 # connection ties its two ends together, and batch normalisation is scaled behind its own scale
-# (`symmetry.units`). The function stays, and so does the chain:
+# (`symmetry.hidden_units`). The function stays, and so does the chain:
 
 # %%
 torch.manual_seed(seed)
@@ -237,7 +238,7 @@ moved = {"permuted": symmetry.permute(resnet, seed), "rescaled": symmetry.rescal
 with torch.no_grad():
     rows = {name: {
         "largest change of a logit": float((model(x) - resnet(x)).abs().max() / resnet(x).abs().max()),
-        "cosine of weights": float(torch.cosine_similarity(uses.flat(model), uses.flat(resnet), 0)),
+        "cosine of weights": float(torch.cosine_similarity(matching.flat_weights(model), matching.flat_weights(resnet), 0)),
         "wCKA": wcka.wcka(model, resnet, input_shape=(3, side, side))} for name, model in moved.items()}
 symmetries = pd.DataFrame(rows).T
 symmetries.style.format({"largest change of a logit": "{:.0e}", "cosine of weights": "{:.3f}", "wCKA": "{:.6f}"})
@@ -289,8 +290,8 @@ variants = {
     "tanh for ReLU": replaced(network, nn.ReLU, lambda m: nn.Tanh()),
     "no activation": replaced(network, nn.ReLU, lambda m: nn.Identity()),
     "no biases": without_biases(network)}
-images, labels = data.load(datasets[0], "test", classes)
-x = data.inputs(images)
+images, labels = image_sets.load(datasets[0], "test", classes)
+x = image_sets.as_inputs(images)
 with torch.no_grad():
     blind = pd.DataFrame({name: {
         "wCKA": wcka.wcka(model, network, input_shape=(28, 28)),
@@ -319,7 +320,7 @@ models = {d: [{"architecture": architectures[kind], "strategy": strategy, **sett
 grids = {d: benchmark.grid(models[d], probe_names, layer, attacked_images, {**probing, "dataset": d}, scheduler=scheduler)
          for d in datasets}
 tables = {d: table[~table.collapsed] for d, (_, table) in grids.items()}
-pd.concat({d: benchmark.overview(members) for d, (members, _) in grids.items()}).rename_axis(
+pd.concat({d: summaries.overview(members) for d, (members, _) in grids.items()}).rename_axis(
     [None] * 3).style.format(precision=3)
 
 # %% tags=["remove-cell"]
@@ -347,25 +348,25 @@ def ensembles(dataset, kind):
 
 
 cells = [(d, kind) for d in datasets for kind in kinds]
-found = units.run(calibration, [
+found = jobs.run_jobs(ensemble_similarities, [
     {"ensembles": ensembles(d, kind), "probe_name": "clean", "samples": clean_images, "draw": 0,
-     "layer": {"last hidden": 1, "logits": 2}[layer], "measures": list(MEASURES), "dataset": d,
+     "layer": {"last hidden": 1, "logits": 2}[layer], "measures": list(PAPER_MEASURES), "dataset": d,
      "classes": classes, "seed": seed} for d, kind in cells], description="ensembles", scheduler=scheduler)
 rows = len(found) // len(cells)
 calibrated = found.assign(dataset=np.repeat([d for d, _ in cells], rows),
                           kind=np.repeat([kind for _, kind in cells], rows)).dropna(subset="similarity")
 
 # %% tags=["hide-input"] mystnb={"figure": {"name": "fig-conv-calibration", "caption": "Similarity of untrained convolutional networks (green), of networks of different seed (grey) and of one network at consecutive epochs (purple), by four measures. A column a kind of network, a row a data set."}, "image": {"alt": "Panels of enhanced box plots, one for each kind of network and data set: four measures, and for each three boxes, for untrained networks, for different seeds and for consecutive epochs."}}
-palette = {"untrained": figures.ENSEMBLES["random"], "seeds": "#BBBBBB",
-           "consecutive epochs": figures.ENSEMBLES["adjacent"]}
+palette = {"untrained": figures.ENSEMBLE_COLORS["random"], "seeds": "#BBBBBB",
+           "consecutive epochs": figures.ENSEMBLE_COLORS["adjacent"]}
 fig, panels = plt.subplots(len(datasets), len(kinds), figsize=(figures.WIDTH, 0.9 + 2.1 * len(datasets)),
                            sharex=True, sharey=True, squeeze=False)
 for d, line in zip(datasets, panels):
     for kind, axes in zip(kinds, line):
         part = calibrated[(calibrated.dataset == d) & (calibrated.kind == kind)]
-        figures.boxen(axes, part, x="measure", y="similarity", hue="ensemble", order=MEASURES,
+        figures.boxen(axes, part, x="measure", y="similarity", hue="ensemble", order=PAPER_MEASURES,
                       hue_order=list(palette), palette=palette, legend=False)
-        axes.set_xticks(range(4), [figures.NAMES[m] for m in MEASURES], rotation=45)
+        axes.set_xticks(range(4), [MEASURE_LABELS[m] for m in PAPER_MEASURES], rotation=45)
         axes.set(xlabel="", ylabel=f"similarity\n({d})", ylim=(-0.03, 1.05), title=kind if d == datasets[0] else "")
 fig.legend([plt.Line2D([], [], marker="s", ls="", color=c) for c in palette.values()], palette,
            loc="outside upper center", ncols=3)
@@ -377,16 +378,16 @@ def apart(rows):
     of = {name: rows[rows.ensemble == name].similarity for name in palette}
     return pd.Series({"untrained": of["untrained"].mean(), "highest untrained": of["untrained"].max(),
                       "seeds": of["seeds"].mean(), "lowest consecutive": of["consecutive epochs"].min(),
-                      "overlap": overlap(of["untrained"], of["consecutive epochs"])})
+                      "overlap": statistics.overlap(of["untrained"], of["consecutive epochs"])})
 
 
 floors = calibrated.groupby(["dataset", "kind", "measure"], sort=False)[calibrated.columns].apply(apart)
-floors.rename(figures.NAMES, level="measure").unstack("measure")[["untrained", "seeds", "lowest consecutive"]].style.format(
+floors.rename(MEASURE_LABELS, level="measure").unstack("measure")[["untrained", "seeds", "lowest consecutive"]].style.format(
     "{:.2f}")
 
 # %% tags=["remove-cell"]
 by_measure = floors.groupby("measure")
-for measure in MEASURES:
+for measure in PAPER_MEASURES:
     say(f"conv-floor-{measure}", by_measure.untrained.max()[measure], ".2f")
 say("conv-seeds-low", floors.xs("wcka", level="measure").seeds.min(), ".2f")
 say("conv-seeds-high", floors.xs("wcka", level="measure").seeds.max(), ".2f")
@@ -427,7 +428,7 @@ def between_seeds(dataset):
     of = {key: rows.a.astype(str).map(names[key]) for key in ("architecture", "strategy", "epoch")}
     rows = rows[(of["strategy"] == "standard") & (of["epoch"] == epochs)]
     means = rows.groupby(of["architecture"]).agreement.mean()
-    return [means[benchmark.name(architectures[kind])] for kind in kinds]
+    return [means[benchmark.architecture_name(architectures[kind])] for kind in kinds]
 
 
 seen = floors.xs("wcka", level="measure")[["untrained", "seeds"]].add_prefix("wCKA, ")
@@ -447,11 +448,11 @@ seen.style.format("{:.3f}")
 # ### Similarity against agreement
 
 # %%
-results = {d: {method: compare_by_factor(table, MEASURES, method=method) for method in ("pearson", "spearman")}
+results = {d: {method: statistics.compare_by_factor(table, PAPER_MEASURES, method=method) for method in ("pearson", "spearman")}
            for d, table in tables.items()}
 
 # %% tags=["hide-input"] mystnb={"figure": {"name": "fig-conv-benchmark", "caption": "The functional benchmark of {numref}`fig-benchmark`, for convolutional networks on the first data set. Top: similarity by wCKA against agreement, a dot a pair and probe: clean (black), corrupted (orange), attacked (green). Middle and bottom: correlation of each measure with agreement (white dot), with the paper's interval (broad bar) and over starts (thin line). Marks compare with wCKA, by the paper's test (upper line) and over starts (lower line): + where wCKA is ahead, − where it is behind."}, "image": {"alt": "Three rows of four panels, one column each for epoch, seed, architecture and strategy. Top: scatter of agreement against wCKA. Middle: Pearson's r of four measures with intervals and marks of significance. Bottom: Spearman's rho."}}
-figures.benchmark(tables[datasets[0]], results[datasets[0]], ceilings(tables[datasets[0]]))
+figures.benchmark(tables[datasets[0]], results[datasets[0]], statistics.ceilings(tables[datasets[0]]))
 with figures.many_marks():
     plt.show()
 
@@ -459,12 +460,12 @@ with figures.many_marks():
 # Each measure's r and ρ on all data sets, and wCKA's lead, with 95 % intervals over starts:
 
 # %% tags=["hide-input"]
-pd.concat({d: claims.leads(r) for d, r in results.items()}).style
+pd.concat({d: verdicts.leads(r) for d, r in results.items()}).style
 
 # %% tags=["remove-cell"]
 glue("conv-summary", "; ".join(
-    f"on {d} r is surely higher for {claims.surely(results[d]['pearson'], 1)}, lower for "
-    f"{claims.surely(results[d]['pearson'], -1)}" for d in datasets), display=False)
+    f"on {d} r is surely higher for {verdicts.surely(results[d]['pearson'], 1)}, lower for "
+    f"{verdicts.surely(results[d]['pearson'], -1)}" for d in datasets), display=False)
 
 # %% [markdown]
 # Against the other measures wCKA's {glue:text}`conv-summary`. (Sure: significant at the 5 % level over starts, of which
@@ -480,7 +481,7 @@ def by_pair(dataset):
     part = tables[dataset][tables[dataset].differs == "architecture"]
     residual = part.a.astype(str).str.startswith("ResNet") | part.b.astype(str).str.startswith("ResNet")
     groups = {"all": part, "without residual": part[~residual], "with residual": part[residual]}
-    return pd.DataFrame({name: {**{figures.NAMES[m]: rows[m].corr(rows.agreement) for m in MEASURES},
+    return pd.DataFrame({name: {**{MEASURE_LABELS[m]: rows[m].corr(rows.agreement) for m in PAPER_MEASURES},
                                 "mean agreement": rows.agreement.mean(), "mean wCKA": rows.wcka.mean(), "rows": len(rows)}
                          for name, rows in groups.items() if len(rows)}).T
 
@@ -540,7 +541,7 @@ def among_learned(dataset):
     members, table = grids[dataset]
     weak = members.model[members.accuracy < learned]
     rows = table[~table.collapsed & ~table.a.isin(weak) & ~table.b.isin(weak)]
-    return r_by_factor(rows, {m: m for m in MEASURES}).reindex(columns=benchmark.FACTORS)
+    return statistics.r_by_factor(rows, {m: m for m in PAPER_MEASURES}).reindex(columns=benchmark.FACTORS)
 
 
 separated = floors.overlap.unstack("measure") == 0
@@ -552,21 +553,21 @@ def readings(dataset):
     found = {"only networks that have learned": among_learned(dataset)}
     if (dataset, "without residual") in pairs_of.index:
         r = pairs_of.loc[(dataset, "without residual")]
-        found["without residual networks"] = pd.DataFrame({"architecture": {m: r[figures.NAMES[m]] for m in MEASURES}})
+        found["without residual networks"] = pd.DataFrame({"architecture": {m: r[MEASURE_LABELS[m]] for m in PAPER_MEASURES}})
     return found
 
 
-strong = [claims.strongest_by_factor(f"beyond, as 3.2 on {d}", results[d], benchmark.FACTORS, readings(d)) for d in datasets]
+strong = [verdicts.strongest_by_factor(f"beyond, as 3.2 on {d}", results[d], benchmark.FACTORS, readings(d)) for d in datasets]
 claims.show([
     claims.Claim("beyond, as 3.1", "Untrained networks and consecutive epochs are told apart, here: convolutional networks",
-                 "no overlap in " + ", ".join(f"{separated[m].sum()} of {len(separated)} ({figures.NAMES[m]})"
-                                             for m in MEASURES), claims.verdict(*separated["wcka"])),
+                 "no overlap in " + ", ".join(f"{separated[m].sum()} of {len(separated)} ({MEASURE_LABELS[m]})"
+                                             for m in PAPER_MEASURES), verdicts.verdict(*separated["wcka"])),
     claims.Claim("beyond, as 3.1", "wCKA has the lowest floor, here: convolutional networks",
                  f"in {lowest.sum()} of {len(lowest)} kinds and data sets; mean over untrained pairs " + ", ".join(
-                     f"{figures.NAMES[m]} {by_measure.untrained.mean()[m]:.2f}" for m in MEASURES),
-                 claims.verdict(*lowest)),
+                     f"{MEASURE_LABELS[m]} {by_measure.untrained.mean()[m]:.2f}" for m in PAPER_MEASURES),
+                 verdicts.verdict(*lowest)),
     *[claim for part in strong for claim in part],
-    *[claims.significant(f"beyond, as 3.2 on {d}", results[d], benchmark.FACTORS) for d in datasets],
+    *[verdicts.significant(f"beyond, as 3.2 on {d}", results[d], benchmark.FACTORS) for d in datasets],
 ])
 
 # %% [markdown]

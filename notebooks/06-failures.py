@@ -35,14 +35,11 @@ import torch
 from myst_nb import glue
 
 import wcka
-from wcka import benchmark, breaking, claims, data, figures, symmetry, units
-from wcka.checks import distinct, within
-from wcka.claims import interval, say
-from wcka.population import initialise
-from wcka.probes import expand, labelled
-from wcka.similarity import compare
-from wcka.statistics import compare_measures
-from wcka.training import trained
+from wcka.book import claims, distinct, figures, interval, say, verdicts, within
+from wcka.experiments import benchmark, jobs, statistics, summaries, trained
+from wcka.measures import MEASURE_LABELS, compare
+from wcka.networks import counterexamples, expand_probes, image_sets, initialise, labelled_images
+from wcka.weights import symmetry
 
 figures.style()
 
@@ -72,12 +69,12 @@ seed: int = 0  # of the first network and of all draws
 scheduler: str = ""  # address of a Dask scheduler whose workers do the work, like "tcp://10.0.0.1:8786"; empty for this machine
 
 # %% tags=["hide-input", "checks"]
-data.check(dataset, classes)
-units.check(scheduler)
-probe_names = expand(probes)
+image_sets.check_classes(dataset, classes)
+jobs.check_scheduler(scheduler)
+probe_names = expand_probes(probes)
 distinct(classes=(classes, 2), widths=(widths, 1), depths=(depths, 1),
          checkpoints=(checkpoints, 1), factors=(factors, 2))
-benchmark.check(["standard"], "last hidden", checkpoints, epochs)
+benchmark.check_grid(["standard"], "last hidden", checkpoints, epochs)
 within(train_images=(train_images, 100, 60000), batch_size=(batch_size, 1, 60000), attacked=(attacked, 1, seeds),
        steps=(steps, 1, 100000), keep=(keep, 0, 1e6), kept_images=(kept_images, 10, train_images), factors=(factors, 1e-9, 1e9),
        clean_images=(clean_images, 10, 10000), widths=(widths, 1, 10000), depths=(depths, 1, 1000), seeds=(seeds, 3, 1000),
@@ -104,9 +101,9 @@ probing = {"dataset": dataset, "classes": classes, "seed": seed, "eps": 0.1, "st
 members, table = benchmark.grid(models, probe_names, "last hidden", 100, probing, scheduler=scheduler)
 table = table[~table.collapsed]
 
-test, labels = data.load(dataset, "test", classes)
-x = data.inputs(test)
-train = data.inputs(labelled(dataset, tuple(classes), "train")[0])[:train_images]
+test, labels = image_sets.load(dataset, "test", classes)
+x = image_sets.as_inputs(test)
+train = image_sets.as_inputs(labelled_images(dataset, tuple(classes), "train")[0])[:train_images]
 
 
 def last_epoch(hidden):
@@ -115,7 +112,7 @@ def last_epoch(hidden):
 
 
 networks = [last_epoch([width]).member(i) for i in range(seeds)]
-benchmark.overview(members).style.format(precision=3)
+summaries.overview(members).style.format(precision=3)
 
 # %% [markdown]
 # **Remedies.** A chain is a matrix, and wCKA the CKA of two of them. Before they are compared one can
@@ -189,14 +186,14 @@ def by_hand(i):
     raw = initialise(models[shapes.index([width])]["architecture"], [seed + 1000 + i]).member(0)
     pairs = {
         ("function stays", "border redrawn"): symmetry.redraw_silent_weights(model, x, seed + i),
-        ("function stays", "dead units"): breaking.deaden(model, width // 4 + 1, 0.2, seed + i),
-        ("function stays", "all logits lifted"): breaking.lift(model, 3.0, seed + i),
-        ("function stays", "a random chain"): breaking.impersonate(model, wcka.chain(raw)),
-        ("function stays", "wider"): breaking.widen(model),
-        ("function stays", "deeper"): breaking.deepen(model),
-        ("chain stays", "biases drowned"): breaking.drown(model, 2.0, seed + i),
-        ("chain stays", "signs flipped"): breaking.flip(model, seed + i),
-        ("chain stays", "impersonated"): breaking.impersonate(raw, wcka.chain(model)),
+        ("function stays", "dead units"): counterexamples.deaden(model, width // 4 + 1, 0.2, seed + i),
+        ("function stays", "all logits lifted"): counterexamples.lift(model, 3.0, seed + i),
+        ("function stays", "a random chain"): counterexamples.impersonate(model, wcka.chain(raw)),
+        ("function stays", "wider"): counterexamples.widen(model),
+        ("function stays", "deeper"): counterexamples.deepen(model),
+        ("chain stays", "biases drowned"): counterexamples.drown(model, 2.0, seed + i),
+        ("chain stays", "signs flipped"): counterexamples.flip(model, seed + i),
+        ("chain stays", "impersonated"): counterexamples.impersonate(raw, wcka.chain(model)),
         ("for scale", "another seed"): stranger, ("for scale", "another seed, untrained"): raw}
     return {name: compared(model, other) for name, other in pairs.items()}
 
@@ -268,10 +265,10 @@ say("silent-norm", 100 * in_border.median(), ".0f")
 
 # %% tags=["hide-input"] mystnb={"figure": {"name": "fig-logit", "caption": "One logit multiplied by a factor: wCKA with the network as it was (orange), and agreement with it on clean test images (black). Lines: medians over seeds; bands: lowest to highest."}, "image": {"alt": "Two lines against the factor on a logarithmic axis: wCKA and agreement, both highest at one."}}
 scaled = pd.DataFrame([
-    {"factor": factor, "seed": i, **compared(model, breaking.scale_logit(model, factor))}
+    {"factor": factor, "seed": i, **compared(model, counterexamples.scale_logit(model, factor))}
     for factor in sorted(factors) for i, model in enumerate(networks)])
 fig, axes = plt.subplots(figsize=(figures.WIDTH * 0.75, 2.8))
-for column, color in (("wCKA", figures.MEASURES["wcka"]), ("agreement", figures.PROBES["clean"])):
+for column, color in (("wCKA", figures.MEASURE_COLORS["wcka"]), ("agreement", figures.PROBE_COLORS["clean"])):
     by_factor = scaled.groupby("factor")[column]
     axes.fill_between(by_factor.min().index, by_factor.min(), by_factor.max(), color=color, alpha=0.15, lw=0)
     axes.plot(by_factor.median(), "o-", color=color, ms=4)
@@ -310,11 +307,11 @@ def between_seeds(hidden):
     return {**trained_pairs, "untrained": floor}
 
 
-by_shape = pd.DataFrame({benchmark.name({"widths": [784, *h, 0]}): between_seeds(h) for h in shapes}).T
+by_shape = pd.DataFrame({benchmark.architecture_name({"widths": [784, *h, 0]}): between_seeds(h) for h in shapes}).T
 
 # %% tags=["hide-input"] mystnb={"figure": {"name": "fig-shape", "caption": "Networks of different seed at the last epoch, by the width of one hidden layer (left) and by the number of hidden layers (right): agreement on clean test images (black), CKA of the last hidden layer (blue), wCKA (orange, filled), wCKA weighted by the covariance (orange, hollow), and wCKA of untrained networks (grey)."}, "image": {"alt": "Two panels of lines: similarity against width and against depth, for agreement, CKA, wCKA, wCKA weighted by the covariance, and wCKA of untrained networks."}}
-styles = {"agreement": (figures.PROBES["clean"], "o"), "CKA": (figures.MEASURES["cka"], "o"),
-          "wCKA": (figures.MEASURES["wcka"], "o"), "covariance": (figures.MEASURES["wcka"], "o"),
+styles = {"agreement": (figures.PROBE_COLORS["clean"], "o"), "CKA": (figures.MEASURE_COLORS["cka"], "o"),
+          "wCKA": (figures.MEASURE_COLORS["wcka"], "o"), "covariance": (figures.MEASURE_COLORS["wcka"], "o"),
           "untrained": (figures.QUIET, "s")}
 fig, panels = plt.subplots(1, 2, figsize=(figures.WIDTH, 3.2), sharey=True)
 for axes, numbers, rows, label in (
@@ -367,8 +364,8 @@ for i, model in enumerate(networks[:attacked]):
     raw = initialise(models[shapes.index([width])]["architecture"], [seed + 1000 + i]).member(0)
     for measure in ("wcka", "cka"):
         for way, target in (("away", None), ("towards an untrained network", raw)):
-            moved = breaking.move(model, train[:kept_images], measure, target, steps, keep=keep)
-            rows.append({"what moves": f"{figures.NAMES[measure]} {way}",
+            moved = counterexamples.move(model, train[:kept_images], measure, target, steps, keep=keep)
+            rows.append({"what moves": f"{MEASURE_LABELS[measure]} {way}",
                          "agreement": compared(moved, model)["agreement"],
                          **{f"{m}, {when}": compared(a, target or model)[m] for when, a in (
                              ("before", model), ("after", moved)) for m in ("wCKA", "covariance", "CKA")}})
@@ -401,17 +398,17 @@ say("seeds-agreement", 100 * value.loc["another seed", "agreement"], ".1f")
 # similarity with agreement on clean and corrupted images, and by how much each is behind plain wCKA or ahead of it.
 
 # %%
-populations, _ = benchmark.networks(models)
+populations, _ = benchmark.grid_networks(models)
 nets = [p.member(i) for p in populations for i in range(len(p))]
 position = {name: i for i, name in enumerate(members.model)}
 pairs = tuple(table[side].astype(str).map(position).to_numpy() for side in ("a", "b"))
 found = pd.DataFrame({name: compare("wcka", [of(m) for m in nets], pairs) for name, of in REMEDIES.items()
                       }, table.index).rename(columns={"wCKA": "wcka"}).join(table[["cka", "procrustes"]])
-remedied = pd.concat({factor: compare_measures(part["start a"], part["start b"], part.agreement, found.loc[part.index])
+remedied = pd.concat({factor: statistics.compare_measures(part["start a"], part["start b"], part.agreement, found.loc[part.index])
                       for factor, part in table.groupby("differs", sort=False)}, names=["differs"])
 
 # %% tags=["hide-input"]
-named = {**figures.NAMES, **{name: f"wCKA, {name}" for name in REMEDIES if name != "wCKA"}}
+named = {**MEASURE_LABELS, **{name: f"wCKA, {name}" for name in REMEDIES if name != "wCKA"}}
 text = {factor: [f"{row.r:.2f}" + (f" ({figures.mark(row['p model'], -row.difference)})" if measure != "wcka" else "")
                  for measure, row in part.droplevel(0).iterrows()] for factor, part in remedied.groupby("differs", sort=False)}
 pd.DataFrame(text, [named[m] for m in remedied.index.unique(1)])
@@ -461,23 +458,23 @@ claims.show([
     claims.Claim("4", "wCKA's setpoints match: one value means the same likeness, whatever the architecture",
                  f"between seeds, over {len(alike)} shapes whose agreement is within 0.1 of the highest: wCKA "
                  f"{alike.wCKA.min():.2f} to {alike.wCKA.max():.2f}, CKA {alike.CKA.min():.2f} to {alike.CKA.max():.2f}",
-                 claims.verdict(np.ptp(alike.wCKA) <= 0.1)),
+                 verdicts.verdict(np.ptp(alike.wCKA) <= 0.1)),
     claims.Claim("1", "wCKA is invariant to permutations and intertwiners: what leaves a ReLU network's function alone",
                  f"wider {spans('wider')}, deeper {spans('deeper')}; but border redrawn {spans('border redrawn')}, "
                  f"dead units {spans('dead units')}, logits lifted {spans('all logits lifted')}",
-                 claims.verdict(*(value.wCKA[name] > 0.99 for name in
+                 verdicts.verdict(*(value.wCKA[name] > 0.99 for name in
                                   ("wider", "deeper", "border redrawn", "dead units", "all logits lifted")))),
     claims.Claim("1", "Other metrics can be manipulated; wCKA cannot, as it does without probes",
                  f"with a random chain and the same function: wCKA {spans('a random chain')}, agreement "
                  f"{spans('a random chain', 'agreement')}; by gradients: wCKA {moves.loc['wCKA away', 'wCKA, after']:.2f}, agreement "
                  f"{moves.loc['wCKA away', 'agreement']:.3f} (two seeds: {value.loc['another seed', 'wCKA']:.2f}, "
                  f"{value.loc['another seed', 'agreement']:.3f})",
-                 claims.verdict(not (value.wCKA["a random chain"] < 0.5 and value.agreement["a random chain"] > 0.99))),
+                 verdicts.verdict(not (value.wCKA["a random chain"] < 0.5 and value.agreement["a random chain"] > 0.99))),
     claims.Claim("4", "wCKA can ensure similarity to a trusted model",
                  f"an untrained network with the trusted one's chain: wCKA {spans('impersonated')}, agreement "
                  f"{spans('impersonated', 'agreement')}; signs flipped: {spans('signs flipped')}, "
                  f"{spans('signs flipped', 'agreement')}",
-                 claims.verdict(value.wCKA["impersonated"] < 0.99, value.wCKA["signs flipped"] < 0.99)),
+                 verdicts.verdict(value.wCKA["impersonated"] < 0.99, value.wCKA["signs flipped"] < 0.99)),
 ])
 
 # %% [markdown]

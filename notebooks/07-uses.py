@@ -37,14 +37,11 @@ from myst_nb import glue
 from torch.nn.functional import nll_loss
 
 import wcka
-from wcka import claims, data, figures, symmetry, uses
-from wcka.checks import distinct, nearest, within
-from wcka.claims import interval, say
-from wcka.functional import pairwise_agreement
-from wcka.population import Population
-from wcka.similarity import compare
-from wcka.statistics import overlap
-from wcka.training import train, trained
+from wcka.book import claims, distinct, figures, interval, say, verdicts, within
+from wcka.experiments import calibration_error, least_similar, matching, statistics, trained
+from wcka.measures import compare, nearest, pairwise_agreement
+from wcka.networks import Population, edits, image_sets, train
+from wcka.weights import symmetry
 
 figures.style()
 
@@ -79,8 +76,8 @@ tolerated: float = 0.01  # loss of accuracy that is still no harm
 seed: int = 0  # of the first network and of all draws
 
 # %% tags=["hide-input", "checks"]
-data.check(dataset, None)
-data.check(other_dataset, None)
+image_sets.check_classes(dataset, None)
+image_sets.check_classes(other_dataset, None)
 distinct(pruned=(pruned, 1), bits=(bits, 1), noisy=(noisy, 1), shares=(shares, 3),
          pool_shapes=(pool_shapes, 2), pruned_shapes=(pruned_shapes, 2), shown_corruptions=(shown_corruptions, 1))
 for name in shown_corruptions:
@@ -120,27 +117,27 @@ family = trained(**model(hidden, range(seed, seed + trusted)))
 
 def held_out(name, count, skip=0):
     """Training images that no network was trained on, with their labels."""
-    images, labels = data.load(name, "train", ten)
+    images, labels = image_sets.load(name, "train", ten)
     order = np.random.default_rng([seed, *b"images"]).permutation(len(labels))[train_images + skip:][:count]
     return images[order], torch.from_numpy(labels[order])
 
 
 def tuned(images, labels, times=1):
     """All trusted networks, trained further."""
-    return train(family, data.inputs(images) if isinstance(images, np.ndarray) else images, labels, times * tuned_epochs,
+    return train(family, image_sets.as_inputs(images) if isinstance(images, np.ndarray) else images, labels, times * tuned_epochs,
                  batch_size=batch_size, seed=seed)
 
 
 more, more_labels = held_out(dataset, tuned_images)
-poison, poison_labels = uses.backdoor(data.inputs(more), more_labels, poisoned, seed=seed)
+poison, poison_labels = edits.backdoor(image_sets.as_inputs(more), more_labels, poisoned, seed=seed)
 populations = {"fine-tuned": tuned(more, more_labels), "fine-tuned, longer": tuned(more, more_labels, times=3),
                "fine-tuned, fog": tuned(wcka.corrupt(more, "fog", seed), more_labels),
                "fine-tuned, other task": tuned(*held_out(other_dataset, tuned_images)),
                "backdoored": tuned(poison, poison_labels)}
 changes: dict[str, Callable] = {
-    **{f"pruned, {share:.0%}": lambda m, i, share=share: uses.prune(m, share) for share in pruned},
-    **{f"quantised, {b} bits": lambda m, i, b=b: uses.quantise(m, b) for b in bits},
-    **{f"noisy, {size:g}": lambda m, i, size=size: uses.add_noise(m, size, seed + i) for size in noisy}}
+    **{f"pruned, {share:.0%}": lambda m, i, share=share: edits.prune(m, share) for share in pruned},
+    **{f"quantised, {b} bits": lambda m, i, b=b: edits.quantise(m, b) for b in bits},
+    **{f"noisy, {size:g}": lambda m, i, size=size: edits.add_noise(m, size, seed + i) for size in noisy}}
 originals = [family.member(i) for i in range(trusted)]
 copies = {**{name: [p.member(i) for i in range(trusted)] for name, p in populations.items()},
           **{name: [change(m, i) for i, m in enumerate(originals)] for name, change in changes.items()}}
@@ -152,8 +149,8 @@ copies = {**{name: [p.member(i) for i in range(trusted)] for name, p in populati
 # shuffled the hidden units of every suspect and rescaled each by a random factor, which changes nothing that it does.
 
 # %% tags=["hide-input"]
-images, labels = data.load(dataset, "test", ten)
-x, y = data.inputs(images[:test_images]), torch.from_numpy(labels[:test_images])
+images, labels = image_sets.load(dataset, "test", ten)
+x, y = image_sets.as_inputs(images[:test_images]), torch.from_numpy(labels[:test_images])
 
 
 def hide(network, i):
@@ -166,14 +163,14 @@ def scores(suspects, ancestors, kinds):
         outputs = [[(m[:-1](x), m(x).argmax(1)) for m in some] for some in (originals, suspects)]
     both = [*originals, *suspects]
     a, b = (part.ravel() for part in np.meshgrid(range(trusted), trusted + np.arange(len(suspects)), indexing="ij"))
-    flat = torch.stack([uses.flat(m) for m in both]).double()
+    flat = torch.stack([matching.flat_weights(m) for m in both]).double()
     flat = flat / flat.norm(dim=1, keepdim=True)
     seen = [*outputs[0], *outputs[1]]
     agreement = pairwise_agreement(torch.stack([guess for _, guess in seen]))
     return pd.DataFrame({
         "trusted": a, "kind": np.array(kinds)[b - trusted], "descends": np.array(ancestors)[b - trusted] == a,
         "wCKA": compare("wcka", [wcka.chain(m) for m in both], (a, b)), "cosine of weights": (flat @ flat.T)[a, b],
-        "cosine, matched": [uses.matched_cosine(both[i], both[j]) for i, j in zip(a, b)],
+        "cosine, matched": [matching.matched_cosine(both[i], both[j]) for i, j in zip(a, b)],
         "CKA": compare("cka", [h for h, _ in seen], (a, b)), "agreement": agreement[a, b]})
 
 
@@ -185,9 +182,9 @@ judged = {"as they are": scores(suspects, ancestors, kinds),
           "shuffled and rescaled": scores([hide(m, i) for i, m in enumerate(suspects)], ancestors, kinds)}
 
 # %% tags=["hide-input"] mystnb={"figure": {"name": "fig-roc", "caption": "Telling descendants of a trusted network from strangers, ROC curves: share of descendants found against share of strangers wrongly called descendants, by each score. Left: suspects as they are. Right: after an adversary shuffled and rescaled their hidden units. The false alarms' axis is logarithmic."}, "image": {"alt": "Two panels of ROC curves for wCKA, the cosine of weights, the same after matching, CKA and agreement; in the right panel the raw cosine and CKA drop."}}
-COLOURS = {"wCKA": figures.MEASURES["wcka"], "cosine of weights": figures.MEASURES["procrustes"],
-           "cosine, matched": figures.ENSEMBLES["random"], "cosine, by layers": figures.ENSEMBLES["random"],
-           "CKA": figures.MEASURES["cka"], "agreement": figures.PROBES["clean"]}
+COLOURS = {"wCKA": figures.MEASURE_COLORS["wcka"], "cosine of weights": figures.MEASURE_COLORS["procrustes"],
+           "cosine, matched": figures.ENSEMBLE_COLORS["random"], "cosine, by layers": figures.ENSEMBLE_COLORS["random"],
+           "CKA": figures.MEASURE_COLORS["cka"], "agreement": figures.PROBE_COLORS["clean"]}
 
 
 def roc(rows, method):
@@ -216,7 +213,7 @@ plt.show()
 def areas(rows):
     """Area under the ROC curve of each kind of descendant against all strangers."""
     strangers, own = rows[~rows.descends], rows[rows.descends]
-    return pd.DataFrame({method: {kind: overlap(part[method], strangers[method])
+    return pd.DataFrame({method: {kind: statistics.overlap(part[method], strangers[method])
                                   for kind, part in own.groupby("kind", sort=False)} for method in METHODS})
 
 
@@ -231,7 +228,7 @@ plt.show()
 
 # %% tags=["remove-cell"]
 say("n-trusted", trusted, "d")
-whole = {title: {method: overlap(rows[rows.descends][method], rows[~rows.descends][method]) for method in METHODS}
+whole = {title: {method: statistics.overlap(rows[rows.descends][method], rows[~rows.descends][method]) for method in METHODS}
          for title, rows in judged.items()}
 for short, title in (("plain", "as they are"), ("hidden", "shuffled and rescaled")):
     for method, name in zip(METHODS, ("wcka", "cosine", "matched", "cka", "agreement")):
@@ -241,7 +238,7 @@ seen = judged["as they are"]
 hardest = table["shuffled and rescaled"].wCKA.idxmin()
 glue("hardest", hardest, display=False)
 say("hardest-auc", table["shuffled and rescaled"].wCKA[hardest], ".2f")
-triggered, _ = uses.backdoor(x[y > 0], y[y > 0], 1.0)
+triggered, _ = edits.backdoor(x[y > 0], y[y > 0], 1.0)
 with torch.no_grad():
     clean_copies = copies["fine-tuned"], copies["backdoored"]
     fooled = [np.mean([(m(triggered).argmax(1) == 0).double().mean() for m in some]) for some in clean_copies]
@@ -253,7 +250,7 @@ for name, value in zip(("benign", "poisoned"), right):
 by_kind = {kind: part.wCKA for kind, part in seen[seen.descends].groupby("kind")}
 backdoored, benign = by_kind["backdoored"], pd.concat(
     [by_kind[kind] for kind in ("fine-tuned", "fine-tuned, longer", "fine-tuned, fog")])
-backdoor_noticed = overlap(benign, backdoored)
+backdoor_noticed = statistics.overlap(benign, backdoored)
 for name, values in (("benign", by_kind["fine-tuned"]), ("longer", by_kind["fine-tuned, longer"]),
                      ("fog", by_kind["fine-tuned, fog"]), ("poisoned", backdoored)):
     glue(f"wcka-{name}", interval(values.median(), values.min(), values.max(), ".3f"), display=False)
@@ -297,16 +294,16 @@ pools: dict[str, list[Population]] = {
     name: [trained(**model(shape, range(seed + 100, seed + 100 + number)))
            for shape, number in zip(of, [len(part) for part in np.array_split(range(pool), len(of))])]
     for name, of in shapes.items()}
-probes = {"clean": x, **{name: data.inputs(wcka.corrupt(images[:test_images], name, seed)) for name in shown_corruptions}}
+probes = {"clean": x, **{name: image_sets.as_inputs(wcka.corrupt(images[:test_images], name, seed)) for name in shown_corruptions}}
 held, held_labels = held_out(dataset, chosen_on, skip=tuned_images)
-held = data.inputs(held)
+held = image_sets.as_inputs(held)
 
 
 def judge(probabilities):
     """Accuracy, negative log-likelihood and calibration error of an ensemble's mean probabilities."""
     return {"accuracy": float((probabilities.argmax(1) == y).double().mean()),
             "log-likelihood": -float(nll_loss(probabilities.clamp(min=1e-12).log(), y)),
-            "calibration error": uses.calibration_error(probabilities, y)}
+            "calibration error": calibration_error(probabilities, y)}
 
 
 choices: list[dict] = []
@@ -321,8 +318,8 @@ def ensembles(pool_name, populations):
         outputs = {name: torch.stack([m(seen).softmax(1) for m in nets]) for name, seen in probes.items()}
     right = (guesses == held_labels).double().mean(1)
     rng = np.random.default_rng(seed)
-    chosen = {"low wCKA": uses.least_alike(similarity, members),
-              "low agreement": uses.least_alike(pairwise_agreement(guesses), members),
+    chosen = {"low wCKA": least_similar(similarity, members),
+              "low agreement": least_similar(pairwise_agreement(guesses), members),
               "high accuracy": right.topk(members).indices.numpy(),
               **{f"random {i}": rng.permutation(len(nets))[:members] for i in range(draws)}}
     rows = [{"chosen by": name, "probe": probe, **judge(of[some].mean(0))}
@@ -342,7 +339,7 @@ found = pd.concat({name: ensembles(name, populations) for name, populations in p
 picked = pd.DataFrame(choices).set_index(["pool", "chosen by"]).rename_axis([None, None])
 
 # %% tags=["hide-input"] mystnb={"figure": {"name": "fig-ensembles-chosen", "caption": "Ensembles chosen in three ways (dots) among ensembles drawn at random (grey, enhanced box plots): accuracy, log-likelihood and calibration error, on clean and on corrupted test images (mean over corruptions). Up is better in the first two, down in the last. Left column of each panel: a pool of one shape; right: of several shapes."}, "image": {"alt": "Six panels in two rows, clean and corrupted; in each, grey enhanced box plots of random ensembles for two pools, with three dots for the ensembles chosen by low wCKA, low agreement and high accuracy."}}
-CHOSEN = {"low wCKA": figures.MEASURES["wcka"], "low agreement": figures.PROBES["clean"], "high accuracy": figures.MEASURES["dcka"]}
+CHOSEN = {"low wCKA": figures.MEASURE_COLORS["wcka"], "low agreement": figures.PROBE_COLORS["clean"], "high accuracy": figures.MEASURE_COLORS["dcka"]}
 SCORES = ("accuracy", "log-likelihood", "calibration error")
 tested = found.assign(images=np.where(found["probe"] == "clean", "clean", "corrupted"))
 tested = tested.groupby(["pool", "chosen by", "images"], sort=False)[[*SCORES, "alike"]].mean().reset_index()
@@ -419,12 +416,12 @@ for shape in pruned_shapes:
         with torch.no_grad():
             base, before = network[:-1](x), float((network(x).argmax(1) == y).double().mean())
             for share in shares:
-                less = uses.prune(network, share)
+                less = edits.prune(network, share)
                 rows.append({
                     "shape": "-".join(map(str, shape)), "seed": i, "share": share,
                     "lost": before - float((less(x).argmax(1) == y).double().mean()),
                     "wCKA": compare("wcka", [wcka.chain(less), wcka.chain(network)])[0, 1],
-                    "cosine of weights": float(torch.cosine_similarity(uses.flat(less), uses.flat(network), 0)),
+                    "cosine of weights": float(torch.cosine_similarity(matching.flat_weights(less), matching.flat_weights(network), 0)),
                     "cosine, by layers": float(torch.stack([
                         torch.cosine_similarity(p.flatten(), q.flatten(), 0) for p, q in zip(less.parameters(), network.parameters())
                         if p.ndim > 1]).prod()),
@@ -462,7 +459,7 @@ def warning(score):
         threshold = steps[~there & harmed][score].quantile(0.95)
         caught.append((steps[there & harmed][score] <= threshold).mean())
         alarms.append((steps[there & ~harmed & (steps.share > 0)][score] <= threshold).mean())
-    return {"area under the curve": overlap(steps[~harmed][score], steps[harmed][score]),
+    return {"area under the curve": statistics.overlap(steps[~harmed][score], steps[harmed][score]),
             "harmed steps caught": np.nanmean(caught), "lowest, by shape": np.nanmin(caught),
             "false alarms": np.nanmean(alarms), "highest, by shape": np.nanmax(alarms)}
 
@@ -516,7 +513,7 @@ claims.show([
                  "holds" if backdoor_noticed == 1 else "partly" if backdoor_noticed > 0.75 else "fails"),
     claims.Claim("4", "wCKA can build truly diverse ensembles (more accurate than 95 % of random ones)",
                  "; ".join(f"{name}, {seen_on}: better than {value:.0%}" for (name, seen_on), value in of_wcka.accuracy.items()),
-                 claims.verdict(*high) if any(high) else "fails" if (of_wcka.accuracy < 0.5).all() else "cannot be told"),
+                 verdicts.verdict(*high) if any(high) else "fails" if (of_wcka.accuracy < 0.5).all() else "cannot be told"),
     claims.Claim("4", "wCKA can guide pruning (tells harmed networks, without data)",
                  "area under the curve: " + ", ".join(f"{score} {warned.loc[score, 'area under the curve']:.3f}" for score in SIGNS),
                  beats(warned.loc["wCKA", "area under the curve"],

@@ -38,14 +38,11 @@ from myst_nb import glue
 from torch import nn
 
 import wcka
-from wcka import alignment, claims, data, figures, peers, symmetry
-from wcka.chain import chains
-from wcka.checks import distinct, within
-from wcka.claims import say
-from wcka.deconfounding import Confounder
-from wcka.population import build, initialise
-from wcka.similarity import INVARIANCES
-from wcka.training import train, trained
+from wcka.book import claims, distinct, figures, say, verdicts, within
+from wcka.experiments import other_libraries, trained
+from wcka.measures import INVARIANCES, MEASURE_LABELS, Confounder, products
+from wcka.networks import build, chains, image_sets, initialise, train
+from wcka.weights import symmetry
 
 figures.style()
 
@@ -74,7 +71,7 @@ batch_size: int = 32  # images in one step of training
 seed: int = 0  # of the first network and of all draws
 
 # %% tags=["hide-input", "checks"]
-data.check(dataset, classes)
+image_sets.check_classes(dataset, classes)
 distinct(pair_probes=(pair_probes, 3), pair_widths=(pair_widths, 1), models=(models, 3), chain_widths=(chain_widths, 2), dcka_probes=(dcka_probes, 2), classes=(classes, 2))
 within(width=(width, 2, 10000), epochs=(epochs, 1, 1000), probes=(probes, 10, 3000), repeats=(repeats, 1, 1000), pair_probes=(pair_probes, 10, 60000),
        dcka_probes=(dcka_probes, 10, 60000), many_probes=(many_probes, 10, 60000), pair_widths=(pair_widths, 2, 10000), chain_widths=(chain_widths, 1, 10000), patience=(patience, 0, 1e6),
@@ -87,15 +84,15 @@ for name, wanted, listed in (("goal_models", goal_models, models), ("width", wid
 # ## The family
 #
 # {glue:text}`measures` measures, one interface: `wcka.NAME(x, y)` for a pair, `wcka.pairwise("NAME", features)` for all pairs. What tells them apart first is
-# what they do *not* see. Each declares its invariances in one table, `wcka.similarity.INVARIANCES`; the project's tests
+# what they do *not* see. Each declares its invariances in one table, `wcka.INVARIANCES`; the project's tests
 # assert every entry, present or absent. Here they are measured: of two networks one is changed, either of them, and the similarity moves by so much.
 
 # %%
-images, labels = data.load(dataset, "test", classes)
+images, labels = image_sets.load(dataset, "test", classes)
 small = {"factory": "mlp", "widths": [784, 32, 32, len(classes)], "activation": "relu"}
 one, other = (trained(small, [seed, seed + 1], dataset, classes, epochs).member(i).double() for i in range(2))
-shown = data.inputs(images[:min(300, len(images))]).double()
-foggy = data.inputs(wcka.corrupt(images[:len(shown)], "fog", seed)).double()
+shown = image_sets.as_inputs(images[:min(300, len(images))]).double()
+foggy = image_sets.as_inputs(wcka.corrupt(images[:len(shown)], "fog", seed)).double()
 
 
 def both_ways(measure, a, b, seen):
@@ -138,10 +135,10 @@ plt.show()
 # Where a library wants networks and loaders, its arithmetic is called directly. What is not installed is left out: {glue:text}`missing`.
 
 # %%
-found, missing = peers.available()
+found, missing = other_libraries.available()
 wide = {"factory": "mlp", "widths": [784, width, width, len(classes)], "activation": "relu"}
 population = trained(wide, [seed, seed + 1], dataset, classes, epochs)
-inputs = data.inputs(images[:probes]).double()
+inputs = image_sets.as_inputs(images[:probes]).double()
 activations = [a[:, a.amax(0) > 0].double() for a in population.activations(inputs.float(), 2)]
 x, y = activations[:2]
 options = {"dcka": {"inputs": inputs}, "minibatch_cka": {"batch_size": probes // 4}}
@@ -191,14 +188,14 @@ def features_of(count, n, units):
     return list(initialise(shape, range(seed, seed + count)).activations(every_image[:n], 1).double())
 
 
-every_image = data.inputs(data.load(dataset, "train", None)[0])
+every_image = image_sets.as_inputs(image_sets.load(dataset, "train", None)[0])
 LINEAR = ("cka", "unbiased_cka")  # linear kernels: which of the two estimators makes no difference to the time
 linear_peers = {p.package: p for p in reversed(found) if p.measure in LINEAR}
 
 def bare_products(features):
     """Nothing but the matrix products of the cheaper way: kernels, and the kernels'; or all features'."""
     n, d = features[0].shape
-    if alignment.cheaper_by_kernels(np.full(len(features), d, dtype=float), n, None):
+    if products.cheaper_by_kernels(np.full(len(features), d, dtype=float), n, None):
         stack, rows = torch.stack(features), -(-n // 8)
         for start in range(0, n, rows):
             strip = torch.bmm(stack[:, start:start + rows], stack[:, start:].mT).flatten(1)
@@ -237,7 +234,7 @@ times = pair.pivot_table(index="library", columns=["n", "units"], values="second
 (1e3 * times).style.format("{:.2f}", na_rep="–").set_caption("Milliseconds for one pair, linear CKA; –: would take longer than `patience`")
 
 # %% tags=["hide-input", "timing"] mystnb={"figure": {"name": "fig-pair", "caption": "Time of linear CKA of one pair against the number of probes, on logarithmic axes. Dashed: in single precision; dotted: the bare matrix products."}, "image": {"alt": "Lines on logarithmic axes: milliseconds of one pair against number of probes, one line a library; wcka in red, its single precision dashed, the bare products dotted."}}
-COLOURS = {"wcka": figures.MEASURES["wcka"], "bare products": "#000000", "ckatorch": "#56B4E9", "pytorch-cka": "#0072B2",
+COLOURS = {"wcka": figures.MEASURE_COLORS["wcka"], "bare products": "#000000", "ckatorch": "#56B4E9", "pytorch-cka": "#0072B2",
            "torch_cka": "#009E73", "simtorch": "#CC79A7", "repsim": "#E69F00", "rsatoolbox": "#999999"}
 
 
@@ -375,7 +372,7 @@ glue("all-reach", "out of this algorithm's reach" if possible < 30 else "within 
 # %% tags=["timing"]
 def peak_memory(*call):
     """GB beyond the features; NaN where memory is not to be measured."""
-    return peers.peak_memory(*call) if memory_too else np.nan
+    return other_libraries.peak_memory(*call) if memory_too else np.nan
 
 
 largest = max(pair_probes)
@@ -419,7 +416,7 @@ for package in ("wcka", "pytorch-cka"):
     of_package = memory[memory.library == package].GB
     say(f"memory-{package}", of_package.iloc[0] if len(of_package) else np.nan, ".2f")
 say("memory-many", memory[memory.library == "wcka"].GB.iloc[-1], ".2f")
-say("memory-kept", alignment.KEPT / 1e9, ".1f")
+say("memory-kept", products.KEPT / 1e9, ".1f")
 say("growth-probes", growth.loc["wcka", "in probes (one pair)"], ".1f")
 say("growth-units", growth.loc["wcka", "in units (one pair)"], ".1f")
 say("growth-models", growth.loc["wcka", "in networks (all pairs)"], ".1f")
@@ -530,11 +527,11 @@ glue("behind", "; ".join(slower) or "none", display=False)
 # %% tags=["timing"]
 def with_features(features):
     """All pairs by products of features, whatever the shapes."""
-    chosen, alignment.cheaper_by_kernels = alignment.cheaper_by_kernels, lambda *_: False
+    chosen, products.cheaper_by_kernels = products.cheaper_by_kernels, lambda *_: False
     try:
         return wcka.pairwise("cka", features)
     finally:
-        alignment.cheaper_by_kernels = chosen
+        products.cheaper_by_kernels = chosen
 
 
 some = features_of(goal_models, len(inputs), width)
@@ -546,7 +543,7 @@ taken_back = pd.DataFrame({
     "all pairs of CKA by features, although kernels take fewer operations": (
         seconds(with_features, some), seconds(wcka.pairwise, "cka", some)),
     "Procrustes: singular values with LAPACK's own threads, not one thread for each part": (
-        seconds(torch.linalg.svdvals, matrices), seconds(alignment.in_threads, torch.linalg.svdvals, matrices.chunk(12))),
+        seconds(torch.linalg.svdvals, matrices), seconds(products.in_threads, torch.linalg.svdvals, matrices.chunk(12))),
     f"dCKA, {largest:,} probes: an orthonormal basis of the inputs, not a pivoted factor of their Gram matrix": (
         seconds(torch.linalg.qr, live), seconds(Confounder, every_image[:largest])),
 }, index=["older way, s", "present way, s"]).T
@@ -563,7 +560,7 @@ taken_back.style.format({"older way, s": "{:.4f}", "present way, s": "{:.4f}", "
 # the same fused optimiser, on one thread, as these matrices are too small for more. (A loop on each core would be faster by the number of cores at the most.)
 
 # %% tags=["timing"]
-train_x, train_y = (torch.from_numpy(part) if i else data.inputs(part) for i, part in enumerate(data.load(dataset, "train", classes)))
+train_x, train_y = (torch.from_numpy(part) if i else image_sets.as_inputs(part) for i, part in enumerate(image_sets.load(dataset, "train", classes)))
 narrow = {"factory": "mlp", "widths": [784, 32, 32, 32, 32, len(classes)], "activation": "relu"}
 
 
@@ -642,7 +639,7 @@ cheapest = min(rivals_of_wcka) / whole["wcka", 0]
 forward = {n: forwards[n] for n in (few_probes, most_seen)}
 beyond = {m: whole[m, few_probes] / forward[few_probes] - 1 for m in ("cka", "procrustes", "dcka")}
 slopes = {m: np.log(after / before) / np.log(ends[1] / ends[0]) for m, (before, after) in by_probes.items()}
-glue("intensive", ", ".join(f"{ratio:.1f} ({figures.NAMES[m]})" for m, ratio in beyond.items()), display=False)
+glue("intensive", ", ".join(f"{ratio:.1f} ({MEASURE_LABELS[m]})" for m, ratio in beyond.items()), display=False)
 
 # %% tags=["hide-input"]
 some = features_of(min(30, goal_models), len(inputs) - len(inputs) % 4, width)
@@ -654,25 +651,25 @@ say("biased-unbiased", biased.max(), ".3f")
 claims.show([
     claims.Claim("abstract, 4", "wCKA is computationally efficient",
                  f"all pairs of {goal_models} networks, from weights or images on: wCKA {whole['wcka', 0]:.3f} s; with {few_probes:,} probes "
-                 + ", ".join(f"{figures.NAMES[m]} {whole[m, few_probes]:.2f} s" for m in ("cka", "procrustes", "dcka")),
-                 claims.verdict(cheapest > 2, cheapest > 1), timed=True),
+                 + ", ".join(f"{MEASURE_LABELS[m]} {whole[m, few_probes]:.2f} s" for m in ("cka", "procrustes", "dcka")),
+                 verdicts.verdict(cheapest > 2, cheapest > 1), timed=True),
     claims.Claim("abstract", "measures of activations are computationally intensive with many probes",
                  f"all pairs of {goal_models} networks with {few_probes:,} probes, beside the forward pass that gives the activations ({forward[few_probes]:.2f} s): "
-                 + ", ".join(f"{figures.NAMES[m]} {ratio:.1f} times as long" for m, ratio in beyond.items())
+                 + ", ".join(f"{MEASURE_LABELS[m]} {ratio:.1f} times as long" for m, ratio in beyond.items())
                  + f"; CKA with {most_seen:,} probes {whole['cka', most_seen] / forward[most_seen] - 1:.1f} times",
-                 claims.verdict(*(ratio > 1 for ratio in beyond.values())), timed=True),
+                 verdicts.verdict(*(ratio > 1 for ratio in beyond.values())), timed=True),
     claims.Claim("fig. 1c", "the time of Procrustes, CKA and dCKA grows with the number of probes",
                  f"one pair, from {ends[0]:,} to {ends[1]:,} probes: " + ", ".join(
-                     f"{figures.NAMES[m]} {after / before:.1f} times (power {slopes[m]:.1f})" for m, (before, after) in by_probes.items()),
-                 claims.verdict(*(slope > 0.2 for slope in slopes.values())), timed=True),
+                     f"{MEASURE_LABELS[m]} {after / before:.1f} times (power {slopes[m]:.1f})" for m, (before, after) in by_probes.items()),
+                 verdicts.verdict(*(slope > 0.2 for slope in slopes.values())), timed=True),
     claims.Claim("2.1.2", "variants of Procrustes and CKA are invariant to the intertwiners of ReLU",
                  "an intertwiner moves them by " + ", ".join(f"{moved.loc[m, 'intertwiner']:.0e} ({m})" for m in ("relu_procrustes", "relu_cka"))
                  + f"; Procrustes itself by {moved.loc['procrustes', 'intertwiner']:.2f}",
-                 claims.verdict(*(moved.loc[["relu_procrustes", "relu_cka"], "intertwiner"] < 1e-6))),
+                 verdicts.verdict(*(moved.loc[["relu_procrustes", "relu_cka"], "intertwiner"] < 1e-6))),
     claims.Claim("2.1.2", "minibatch CKA approximates CKA",
                  f"{len(some)} networks, {len(inputs):,} probes in four batches: off the CKA of all probes by {np.median(original):.4f} (median) to {original.max():.4f} (most), "
                  f"off its unbiased form by {apart.max():.4f} at the most (CKA itself, biased, is up to {biased.max():.4f} from that)",
-                 claims.verdict(original.max() < 0.05, original.max() < 0.01)),
+                 verdicts.verdict(original.max() < 0.05, original.max() < 0.01)),
 ])
 
 # %% [markdown]
