@@ -10,9 +10,10 @@ import torch
 
 os.environ["TQDM_DISABLE"] = "1"  # read when tqdm is imported
 
-from wcka import chapters, data
-from wcka.population import initialise
-from wcka.training import train
+from wcka.book import checkout, execution
+from wcka.networks import image_sets
+from wcka.networks.populations import initialise
+from wcka.networks.training import train
 
 ARCHITECTURE = {"factory": "mlp", "widths": [784, 32, 32, 32, 32, 3], "activation": "relu"}
 
@@ -26,16 +27,16 @@ def results_of_tests(tmp_path_factory):
 @pytest.fixture(scope="session")
 def digits():
     """Test images of the digits 0, 1, 2 as inputs (3147, 784), and their labels."""
-    images, labels = data.load()
-    return data.inputs(images), torch.from_numpy(labels)
+    images, labels = image_sets.load()
+    return image_sets.as_inputs(images), torch.from_numpy(labels)
 
 
 @pytest.fixture(scope="session")
 def trained(digits):
     """Three networks of the paper's section 3.1 after 0 and 3 epochs on a few real digits."""
-    images, labels = data.load(split="train")
+    images, labels = image_sets.load(split="train")
     population = initialise(ARCHITECTURE, [0, 1, 2])
-    return train(population, data.inputs(images[:3000]), labels[:3000], 3, [0, 3])
+    return train(population, image_sets.as_inputs(images[:3000]), labels[:3000], 3, [0, 3])
 
 
 class Smoke:
@@ -57,7 +58,7 @@ class Smoke:
         output = self.folder / "chapters" / "smoke" / f"{path.stem}.ipynb"
         done = subprocess.run(
             [sys.executable, "-m", "wcka", "run", path.stem, "--profile", "smoke", "-o", output],
-            env=self.environment, cwd=chapters.ROOT, capture_output=True, text=True)
+            env=self.environment, cwd=checkout.ROOT, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         return output
 
@@ -85,15 +86,15 @@ class Tiny:
         self.path = path
 
     def run(self, name="out.ipynb", **values):
-        return chapters.run(self.path, values, "quick", chapters.BUILD / name)
+        return execution.run_chapter(self.path, values, "quick", checkout.BUILD / name)
 
 
 @pytest.fixture
 def chapter(tmp_path, monkeypatch):
     """Write a small chapter, the only one there is."""
     (tmp_path / "notebooks" / "profiles").mkdir(parents=True)
-    monkeypatch.setattr(chapters, "NOTEBOOKS", tmp_path / "notebooks")
-    monkeypatch.setattr(chapters, "BUILD", tmp_path / "_build")
+    monkeypatch.setattr(checkout, "NOTEBOOKS", tmp_path / "notebooks")
+    monkeypatch.setattr(checkout, "BUILD", tmp_path / "_build")
 
     def write(code, profile=""):
         path = tmp_path / "notebooks" / "07-tiny.py"

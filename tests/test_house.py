@@ -3,9 +3,9 @@
 import ast
 import re
 
-from wcka import chapters
+from wcka.book import checkout
 
-PACKAGE = chapters.ROOT / "wcka"
+PACKAGE = checkout.ROOT / "wcka"
 
 
 def imported(module):
@@ -17,12 +17,12 @@ def imported(module):
 
 def order():
     """Modules in the order of the map."""
-    text = (chapters.ROOT / "CONTRIBUTING.md").read_text()
+    text = (checkout.ROOT / "CONTRIBUTING.md").read_text()
     return re.findall(r"(\w+)\.py`", text.split("## The map")[1].split("| `notebooks/")[0])
 
 
 def test_every_module_stands_on_a_page():
-    pages = "".join(p.read_text() for p in (chapters.ROOT / "book" / "api").glob("*.md"))
+    pages = "".join(p.read_text() for p in (checkout.ROOT / "book" / "api").glob("*.md"))
     assert sorted(re.findall(r"automodule:: wcka\.(\w+)", pages)) == sorted(order())
 
 

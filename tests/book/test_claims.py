@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from wcka import claims
+from wcka.book import verdicts
 
 
 def comparisons(**measures):
@@ -22,35 +22,35 @@ RESULTS = pd.concat({"epoch": UNSURE, "seed": AHEAD, "strategy": BEHIND}, names=
 
 
 def test_strongest():
-    assert claims.strongest(AHEAD) == "holds"
-    assert claims.strongest(BEHIND) == "fails"
-    assert claims.strongest(UNSURE) == "cannot be told"
-    assert claims.strongest(comparisons(cka=(0.1, 0.2), dcka=(0.1, 0.01))) == "partly"
+    assert verdicts.strongest(AHEAD) == "holds"
+    assert verdicts.strongest(BEHIND) == "fails"
+    assert verdicts.strongest(UNSURE) == "cannot be told"
+    assert verdicts.strongest(comparisons(cka=(0.1, 0.2), dcka=(0.1, 0.01))) == "partly"
 
 
 def test_similar():
-    assert claims.similar(UNSURE) == "holds"
-    assert claims.similar(UNSURE, AHEAD) == "fails"
-    assert claims.similar(comparisons(cka=(0.08, 0.2))) == "cannot be told"
+    assert verdicts.similar(UNSURE) == "holds"
+    assert verdicts.similar(UNSURE, AHEAD) == "fails"
+    assert verdicts.similar(comparisons(cka=(0.08, 0.2))) == "cannot be told"
 
 
 def test_who_is_surely_ahead():
     expected = "seed (than Procrustes, CKA, dCKA); strategy (than CKA, dCKA)"
-    assert claims.surely(RESULTS, 1) == expected
-    assert claims.surely(RESULTS, -1) == "strategy (than Procrustes)"
-    assert claims.surely(RESULTS.loc[["epoch"]], 1) == "no factor"
-    assert claims.ahead(RESULTS, "procrustes", sure=True) == "strategy"
-    assert claims.ahead(RESULTS, "cka", sure=False) == "epoch"
-    assert claims.ahead(RESULTS, "cka", sure=True) == "no factor"
+    assert verdicts.surely(RESULTS, 1) == expected
+    assert verdicts.surely(RESULTS, -1) == "strategy (than Procrustes)"
+    assert verdicts.surely(RESULTS.loc[["epoch"]], 1) == "no factor"
+    assert verdicts.ahead(RESULTS, "procrustes", sure=True) == "strategy"
+    assert verdicts.ahead(RESULTS, "cka", sure=False) == "epoch"
+    assert verdicts.ahead(RESULTS, "cka", sure=True) == "no factor"
 
 
 def test_only_leads_count_as_significant():
     both = {"pearson": RESULTS, "spearman": RESULTS}
-    claim = claims.significant("Fig. 3", both, ["strategy"])
+    claim = verdicts.significant("Fig. 3", both, ["strategy"])
     assert claim.verdict == "fails"  # one is significant, but it is another's lead
     assert "0 ahead and 2 behind over starts (4 ahead and 2 behind at 0.05)" in claim.found
     assert "of 6 comparisons 2 ahead and 2 behind by the paper's test" in claim.found
-    assert claims.significant("Fig. 3", both, ["seed"]).verdict == "partly"
+    assert verdicts.significant("Fig. 3", both, ["seed"]).verdict == "partly"
 
 
 @pytest.mark.parametrize(("lows", "expected"), [
@@ -59,12 +59,12 @@ def test_only_leads_count_as_significant():
 def test_raised(lows, expected):
     changes = pd.DataFrame([(low + 0.2, low, low + 0.4) for low in lows], ["cka", "wcka"],
                            ["value", "low", "high"])
-    words, verdict = claims.raised(changes)
+    words, verdict = verdicts.raised(changes)
     assert verdict == expected and words.startswith(f"CKA {lows[0] + 0.2:+.2f} ({lows[0]:+.2f} to")
 
 
 def test_words():
-    table = claims.leads({"pearson": RESULTS, "spearman": RESULTS})
+    table = verdicts.leads({"pearson": RESULTS, "spearman": RESULTS})
     assert table.loc[("seed", "dCKA"), ("Pearson's r", "correlation")] == "0.30 (0.20 to 0.40)"
     assert table.loc[("seed", "dCKA"), ("Spearman's ρ", "wCKA's lead")] == "+0.30 (+0.25 to +0.35)"
     assert table.loc[("seed", "wCKA"), ("Pearson's r", "wCKA's lead")] == ""
@@ -72,7 +72,7 @@ def test_words():
 
 @pytest.mark.parametrize(("rival", "verdict"), [(0.5, "holds"), (0.7, "partly")])
 def test_a_reading_may_leave_wcka_as_it_is(rival, verdict):
-    row, = claims.strongest_by_factor("3.2", {"pearson": RESULTS}, ["seed"],
+    row, = verdicts.strongest_by_factor("3.2", {"pearson": RESULTS}, ["seed"],
                                       {"on the probe": pd.DataFrame({"seed": [rival]}, ["cka"])})
     assert row.verdict == verdict
     assert row.found.endswith(f"; on the probe: CKA {rival:.2f}")
@@ -81,7 +81,7 @@ def test_a_reading_may_leave_wcka_as_it_is(rival, verdict):
 @pytest.mark.parametrize(("rival", "verdict"), [(0.2, "holds"), (0.5, "partly")])
 def test_what_holds_in_one_reading_only_holds_in_part(rival, verdict):
     learned = pd.DataFrame({"seed": [rival, 0.4]}, ["cka", "wcka"])
-    rows = claims.strongest_by_factor("3.2", {"pearson": RESULTS, "spearman": RESULTS},
+    rows = verdicts.strongest_by_factor("3.2", {"pearson": RESULTS, "spearman": RESULTS},
                                       ["seed", "strategy"], {"only the best": learned})
     assert [row.verdict for row in rows] == [verdict, "fails", "holds", "fails"]
     assert f"wCKA 0.60 (0.50 to 0.70); only the best: CKA {rival:.2f}, wCKA 0.40" in rows[0].found
@@ -89,4 +89,4 @@ def test_what_holds_in_one_reading_only_holds_in_part(rival, verdict):
 
 
 def test_an_insignificant_lead_tells_nothing():
-    assert claims.strongest(comparisons(cka=(0.1, 0.2), dcka=(0.01, 0.6))) == "cannot be told"
+    assert verdicts.strongest(comparisons(cka=(0.1, 0.2), dcka=(0.01, 0.6))) == "cannot be told"

@@ -10,17 +10,19 @@ import pytest
 import yaml
 from jupytext.compare import compare_notebooks
 
-from wcka import chapters, claims, cli, data, runs
+from wcka import cli
+from wcka.book import checkout, claims, diff, execution, parameters, verdicts
+from wcka.networks import sources
 
-CHAPTERS = chapters.every()
+CHAPTERS = checkout.chapters()
 
 
 @pytest.mark.parametrize("path", CHAPTERS, ids=lambda p: p.stem)
 def test_every_chapter_runs_at_the_smoke_profile(path, smoke):
     notebook = nbformat.read(smoke(path), 4)
-    chapters.check(notebook, path.name)
+    execution.check_executed(notebook, path.name)
     assert notebook.cells[-1].source.startswith("## What ran")
-    rows = runs.claims(notebook)
+    rows = diff.claims(notebook)
     assert len(rows) > 3 and {row.verdict for row in rows} <= set(claims.VERDICTS)
 
 
@@ -28,7 +30,7 @@ def test_every_chapter_runs_at_the_smoke_profile(path, smoke):
 def test_pairs_hold_the_same_cells_and_no_outputs(path):
     pair = nbformat.read(path.with_suffix(".ipynb"), 4)
     colab = "colab" in pair.cells[0].metadata.get("tags", [])
-    assert colab or not chapters.repository(), "the project has an address: make pair, and commit"
+    assert colab or not checkout.repository(), "the project has an address: make pair, and commit"
     del pair.cells[:colab]
     compare_notebooks(pair, jupytext.read(path), "py:percent")
     assert not any(cell.get("outputs") for cell in pair.cells)
@@ -45,9 +47,9 @@ def test_figures_have_captions_and_alternative_text(path):
 @pytest.mark.parametrize("path", CHAPTERS, ids=lambda p: p.stem)
 @pytest.mark.parametrize("profile", ["quick", "smoke", "paper"])
 def test_profiles_name_known_parameters_of_the_right_type_and_range(path, profile):
-    known = chapters.parameters(path)
+    known = parameters.parameters(path)
     assert all(p.comment for p in known.values())
-    chapters.vet(path, chapters.choose(path, profile, []))
+    parameters.vet(path, parameters.choose(path, profile, []))
 
 
 @pytest.mark.parametrize("path", CHAPTERS, ids=lambda p: p.stem)
@@ -64,9 +66,9 @@ def test_numbers_in_prose_are_glued(path):
 def test_values_are_typed_and_only_differences_are_kept(chapter):
     path = chapter("1", "'07': {seeds: 9, kind: b}").path
     given = [("rate", "2"), ("names", "[3]"), ("fast", "True"), ("kind", "3")]
-    assert chapters.choose(path, "tiny", given) == {
+    assert parameters.choose(path, "tiny", given) == {
         "seeds": 9, "rate": 2.0, "names": [3], "fast": True, "kind": "3"}
-    assert chapters.choose(path, "quick", [("seeds", "5")]) == {}
+    assert parameters.choose(path, "quick", [("seeds", "5")]) == {}
 
 
 @pytest.mark.parametrize("arguments, words", [
@@ -81,7 +83,7 @@ def test_bad_calls_are_refused_before_anything_runs(chapter, arguments, words, c
     chapter("raise SystemError('must not run')")
     assert cli.main(arguments) == 2
     assert re.search(words, capsys.readouterr().err)
-    assert not chapters.BUILD.exists()
+    assert not checkout.BUILD.exists()
 
 
 @pytest.mark.parametrize("command", [["run", "07"], ["book"]])
@@ -90,22 +92,22 @@ def test_bad_calls_are_refused_before_anything_runs(chapter, arguments, words, c
 def test_data_are_fetched_before_anything_runs(chapter, monkeypatch, capsys, command, line):
     path = chapter("raise SystemError('must not run')").path
     path.write_text(path.read_text().replace('kind: str = "a"  # which', line))
-    monkeypatch.setitem(data.DATASETS, "fashion", data.DATASETS["fashion"]._replace(sources=()))
+    monkeypatch.setitem(sources.DATASETS, "fashion", sources.DATASETS["fashion"]._replace(sources=()))
     monkeypatch.setenv("WCKA_DATA", str(path.parent / "empty"))
     assert cli.main(command) == 1
     assert "no FashionMNIST in" in capsys.readouterr().err
-    assert not chapters.BUILD.exists()
+    assert not checkout.BUILD.exists()
 
 
 @pytest.mark.parametrize("path", CHAPTERS, ids=lambda p: p.stem)
 def test_chapters_refuse_every_absurd_value_without_a_kernel(path):
     """Of each parameter in turn: too small, too large, nothing, nonsense."""
     absurd = {int: [-7, 10**12], float: [-7.0, 1e12], str: ["nonsense"], bool: []}
-    for name, parameter in chapters.parameters(path).items():
+    for name, parameter in parameters.parameters(path).items():
         for value in absurd.get(parameter.type, [[], ["nonsense"], [-7], [[-7]], [[]]]):
-            if isinstance(parameter.type, type) or chapters._is_a(value, parameter.type):
-                with pytest.raises(chapters.UsageError) as refused:
-                    chapters.vet(path, {name: value})
+            if isinstance(parameter.type, type) or parameters.is_a(value, parameter.type):
+                with pytest.raises(checkout.UsageError) as refused:
+                    parameters.vet(path, {name: value})
                     pytest.fail(f"{name} = {value!r} was taken")
                 assert path.stem in str(refused.value)
 
@@ -113,7 +115,7 @@ def test_chapters_refuse_every_absurd_value_without_a_kernel(path):
 def test_a_run_says_what_ran_and_shows_changed_parameters(chapter):
     chapter("seeds * 2")
     assert cli.main(["run", "7", "-p", "seeds", "21"]) == 0
-    notebook = nbformat.read(chapters.BUILD / "runs" / "07-tiny.ipynb", 4)
+    notebook = nbformat.read(checkout.BUILD / "runs" / "07-tiny.ipynb", 4)
     assert any("# Parameters of this run\nseeds = 21" in cell.source for cell in notebook.cells)
     assert any(out.get("data", {}).get("text/plain") == "42"
                for cell in notebook.cells for out in cell.get("outputs", []))
@@ -124,19 +126,19 @@ def test_a_failed_chapter_leaves_no_result_but_its_notebook(chapter, capsys):
     chapter("seeds / 0")
     assert cli.main(["run", "07"]) == 1
     assert "failed: cell 1: ZeroDivision" in capsys.readouterr().err
-    assert [p.name for p in (chapters.BUILD / "runs").iterdir()] == ["07-tiny.failed.ipynb"]
+    assert [p.name for p in (checkout.BUILD / "runs").iterdir()] == ["07-tiny.failed.ipynb"]
 
 
 def test_a_chapter_is_run_again_only_when_something_changed(chapter, monkeypatch):
     path = chapter("seeds").path
-    output = chapters.BUILD / "x.ipynb"
-    chapters.run(path, {}, "quick", output)
-    assert chapters.is_fresh(output, chapters.key_of(path, {}, "quick"))
-    assert not chapters.is_fresh(output, chapters.key_of(path, {"seeds": 6}, "quick"))
+    output = checkout.BUILD / "x.ipynb"
+    execution.run_chapter(path, {}, "quick", output)
+    assert execution.is_fresh(output, execution.key_of(path, {}, "quick"))
+    assert not execution.is_fresh(output, execution.key_of(path, {"seeds": 6}, "quick"))
     path.write_text(path.read_text() + "\n# one more line\n")
-    assert not chapters.is_fresh(output, chapters.key_of(path, {}, "quick"))
+    assert not execution.is_fresh(output, execution.key_of(path, {}, "quick"))
     output.write_text("not a notebook")
-    assert not chapters.is_fresh(output, "")
+    assert not execution.is_fresh(output, "")
 
 
 def executed(**changes):
@@ -146,23 +148,23 @@ def executed(**changes):
 
 
 def test_gates_refuse_failed_and_unexecuted_notebooks():
-    chapters.check(executed(), "ok")
+    execution.check_executed(executed(), "ok")
     error = nbformat.v4.new_output("error", ename="E", evalue="", traceback=[])
     with pytest.raises(RuntimeError, match="ended in an error"):
-        chapters.check(executed(outputs=[error]), "x")
+        execution.check_executed(executed(outputs=[error]), "x")
     with pytest.raises(RuntimeError, match="never ran"):
-        chapters.check(executed(execution_count=None), "x")
+        execution.check_executed(executed(execution_count=None), "x")
     failed = executed()
     failed.metadata["papermill"] = {"exception": True}
     with pytest.raises(RuntimeError, match="papermill reports"):
-        chapters.check(failed, "x")
+        execution.check_executed(failed, "x")
 
 
 def test_a_parameters_cell_must_hold_annotated_literals(chapter):
     path = chapter("1").path
     path.write_text(path.read_text().replace("seeds: int = 5", "seeds = 5"))
     with pytest.raises(ValueError, match="not an annotated literal: seeds = 5"):
-        chapters.parameters(path)
+        parameters.parameters(path)
 
 
 def test_params_lists_what_can_be_set(chapter, capsys):
@@ -172,7 +174,7 @@ def test_params_lists_what_can_be_set(chapter, capsys):
 
 
 def test_claims_need_a_known_verdict():
-    assert [claims.verdict(*v) for v in ([True, True], [True, False], [False])] == [
+    assert [verdicts.verdict(*v) for v in ([True, True], [True, False], [False])] == [
         "holds", "partly", "fails"]
     with pytest.raises(ValueError, match="'maybe'"):
         claims.show([claims.Claim("1", "it says", "we found", "maybe")])
@@ -189,14 +191,14 @@ def requirement(text):
 
 def dependencies():
     """All that pyproject.toml names, extras included, and the Pythons it allows."""
-    project = tomllib.loads((chapters.ROOT / "pyproject.toml").read_text())["project"]
+    project = tomllib.loads((checkout.ROOT / "pyproject.toml").read_text())["project"]
     extras = chain.from_iterable(project["optional-dependencies"].values())
     return [*project["dependencies"], *extras], project["requires-python"]
 
 
 def test_environment_and_pyproject_name_the_same_packages():
     ours, python = dependencies()
-    conda = yaml.safe_load((chapters.ROOT / "environment.yml").read_text())
+    conda = yaml.safe_load((checkout.ROOT / "environment.yml").read_text())
     *packages, of_pip = conda["dependencies"]
     assert of_pip["pip"][0] == "-e ."
     theirs = dict(map(requirement, [*packages, *of_pip["pip"][1:]]))
@@ -211,7 +213,7 @@ def test_environment_and_pyproject_name_the_same_packages():
 def test_every_dependency_is_pinned_within_its_bounds():
     from packaging.requirements import Requirement
 
-    lines = (chapters.ROOT / "constraints.txt").read_text().splitlines()
+    lines = (checkout.ROOT / "constraints.txt").read_text().splitlines()
     pins = {name: version for name, _, version in
             (line.partition("==") for line in lines if "==" in line)}
     pins = {name.lower().replace("_", "-"): version for name, version in pins.items()}

@@ -11,10 +11,11 @@ import nbformat
 import pytest
 from filelock import FileLock
 
-from wcka import chapters, cli, runs
+from wcka import cli
+from wcka.book import checkout, diff, execution
 
 CLAIM = """
-from wcka import claims
+from wcka.book import claims
 claims.show([claims.Claim("3.1", "it is so", "r 0.50 (0.40 to 0.60)", "holds")])
 claims.say("plain", 0)
 """
@@ -24,7 +25,7 @@ def notebook(found="r 0.50 (0.40 to 0.60)", verdict="holds", statement="it is so
     """An executed chapter with one claim and one number."""
     claim = {"where": "3.1", "statement": statement, "found": found, "verdict": verdict}
     number = nbformat.v4.new_output(
-        "display_data", {runs._RECORD: "'0.000'"}, metadata={"scrapbook": {"name": "plain"}})
+        "display_data", {diff._RECORD: "'0.000'"}, metadata={"scrapbook": {"name": "plain"}})
     shown = nbformat.v4.new_output("display_data", {}, metadata={"wcka": {"claims": [claim]}})
     cell = nbformat.v4.new_code_cell("", outputs=[shown, number])
     return nbformat.v4.new_notebook(cells=[cell], metadata={"wcka": {}})
@@ -32,8 +33,8 @@ def notebook(found="r 0.50 (0.40 to 0.60)", verdict="holds", statement="it is so
 
 def test_claims_and_numbers_are_read_back(chapter):
     executed, made = nbformat.read(chapter(CLAIM).run(), 4), notebook()
-    assert runs.claims(executed) == runs.claims(made) and runs.claims(made)[0].where == "3.1"
-    assert runs.numbers(executed) == runs.numbers(made) == {"plain": "0.000"}
+    assert diff.claims(executed) == diff.claims(made) and diff.claims(made)[0].where == "3.1"
+    assert diff.numbers(executed) == diff.numbers(made) == {"plain": "0.000"}
 
 
 @pytest.mark.parametrize(("changes", "lines"), [
@@ -84,7 +85,7 @@ def test_ctrl_c_is_one_line(monkeypatch, capsys):
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(chapters, "run", interrupted)
+    monkeypatch.setattr(execution, "run_chapter", interrupted)
     assert cli.main(["run", "01"]) == 130
     assert capsys.readouterr().err.startswith("wcka: interrupted; what was computed is kept")
 
@@ -107,22 +108,22 @@ time.time()
 
 def test_two_runs_have_one_canonical_hash_and_other_parameters_another(chapter):
     tiny = chapter(VARIES)
-    hashes = [runs.canonical(nbformat.read(tiny.run(seeds=seeds), 4)) for seeds in (5, 5, 6)]
+    hashes = [diff.canonical(nbformat.read(tiny.run(seeds=seeds), 4)) for seeds in (5, 5, 6)]
     assert hashes[0] == hashes[1] != hashes[2]
 
 
 # Those with times among their outputs, which is where a hash would differ; the others, for time,
 # are left to `make benchmark`.
-TIMED = [chapters.find(name) for name in ("02", "03", "05", "08")]
+TIMED = [checkout.find_chapter(name) for name in ("02", "03", "05", "08")]
 
 
 @pytest.mark.parametrize("path", TIMED + [
-    pytest.param(path, marks=pytest.mark.benchmark) for path in chapters.every()
+    pytest.param(path, marks=pytest.mark.benchmark) for path in checkout.chapters()
     if path not in TIMED], ids=lambda p: p.stem)
 def test_a_chapter_computed_anew_has_the_same_canonical_hash(path, smoke, smoke_again):
     for other in TIMED if path in TIMED else ():  # these are all wanted: two at a time
         smoke_again.start(other)
-    first, second = (runs.canonical(nbformat.read(each(path), 4)) for each in (smoke, smoke_again))
+    first, second = (diff.canonical(nbformat.read(each(path), 4)) for each in (smoke, smoke_again))
     assert first == second
 
 
@@ -131,8 +132,8 @@ def test_claims_on_times_are_left_out_of_the_hash(timed):
     found = [notebook(found=text) for text in ("0.1 s", "0.2 s")]
     for each in found:
         each.cells[0].outputs[0].metadata["wcka"]["claims"][0]["timed"] = timed
-        each.cells[0].outputs[0]["data"] = {"text/html": runs.claims(each)[0].found}
-    assert (runs.canonical(found[0]) == runs.canonical(found[1])) == timed
+        each.cells[0].outputs[0]["data"] = {"text/html": diff.claims(each)[0].found}
+    assert (diff.canonical(found[0]) == diff.canonical(found[1])) == timed
 
 
 # ------------------------------------------------------------------------- when things go wrong
@@ -142,7 +143,7 @@ def test_a_killed_kernel_is_said_and_what_came_before_is_kept(chapter, capsys):
     chapter('print("so far")\n\n# %%\nimport os, signal\nos.kill(os.getpid(), signal.SIGKILL)')
     assert cli.main(["run", "07"]) == 1
     assert "kernel died" in capsys.readouterr().err
-    kept, = (chapters.BUILD / "runs").iterdir()
+    kept, = (checkout.BUILD / "runs").iterdir()
     assert kept.name == "07-tiny.failed.ipynb" and "so far" in kept.read_text()
 
 
@@ -156,7 +157,7 @@ def limited(code, tmp_path, limit, **environment):
 
 def test_a_result_that_does_not_fit_on_the_disk_is_returned_all_the_same(tmp_path):
     (tmp_path / "m.py").write_text(
-        "import numpy as np, pandas as pd\nfrom wcka.cache import cached\n@cached\n"
+        "import numpy as np, pandas as pd\nfrom wcka.experiments.cache import cached\n@cached\n"
         "def large(n):\n    return pd.DataFrame({'x': np.random.default_rng(0).normal(size=n)})\n")
     done = limited("import m; print(len(m.large(10000)), len(m.large(100)))", tmp_path, 20000)
     assert done.stdout.split() == ["10000", "100"], done.stderr
@@ -167,41 +168,41 @@ def test_a_result_that_does_not_fit_on_the_disk_is_returned_all_the_same(tmp_pat
 def test_a_notebook_that_does_not_fit_on_the_disk_is_said(chapter, tmp_path):
     chapter("'x' * 100000")
     done = limited(
-        f"import sys; from pathlib import Path; from wcka import chapters, cli\n"
-        f"chapters.NOTEBOOKS = Path({str(chapters.NOTEBOOKS)!r})\n"
-        f"chapters.BUILD = Path({str(chapters.BUILD)!r})\nsys.exit(cli.main(['run', '07']))",
+        f"import sys; from pathlib import Path; from wcka.book import checkout; from wcka import cli\n"
+        f"checkout.NOTEBOOKS = Path({str(checkout.NOTEBOOKS)!r})\n"
+        f"checkout.BUILD = Path({str(checkout.BUILD)!r})\nsys.exit(cli.main(['run', '07']))",
         tmp_path, 50000)
     assert done.returncode == 1 and "File too large" in done.stderr.splitlines()[-1]
-    assert not list((chapters.BUILD / "runs").glob("*.ipynb"))
+    assert not list((checkout.BUILD / "runs").glob("*.ipynb"))
 
 
 def test_without_a_home_that_can_be_written_a_chapter_says_what_to_set(chapter, tmp_path):
-    chapter("from wcka.calibration import calibration\nfrom wcka import data\ndata.load()")
+    chapter("import wcka\nwcka.load()")
     (tmp_path / "file").touch()
     home = {"HOME": str(tmp_path / "file" / "home"), "XDG_CACHE_HOME": "", "WCKA_CACHE": "",
             "WCKA_DATA": ""}
     done = limited(
-        f"import sys; from pathlib import Path; from wcka import chapters, cli\n"
-        f"chapters.NOTEBOOKS = Path({str(chapters.NOTEBOOKS)!r})\n"
-        f"chapters.BUILD = Path({str(chapters.BUILD)!r})\nsys.exit(cli.main(['run', '07']))",
+        f"import sys; from pathlib import Path; from wcka.book import checkout; from wcka import cli\n"
+        f"checkout.NOTEBOOKS = Path({str(checkout.NOTEBOOKS)!r})\n"
+        f"checkout.BUILD = Path({str(checkout.BUILD)!r})\nsys.exit(cli.main(['run', '07']))",
         tmp_path, 10**9, **home)
     assert done.returncode == 1 and "WCKA_DATA" in done.stderr, done.stderr
 
 
 def test_two_runs_at_once_do_not_disturb_each_other(chapter):
     chapter("import time\ntime.sleep(1)\nseeds")
-    code = (f"import sys; from pathlib import Path; from wcka import chapters, cli\n"
-            f"chapters.NOTEBOOKS = Path({str(chapters.NOTEBOOKS)!r})\n"
-            f"chapters.BUILD = Path({str(chapters.BUILD)!r})\nsys.exit(cli.main(['run', '07']))")
+    code = (f"import sys; from pathlib import Path; from wcka.book import checkout; from wcka import cli\n"
+            f"checkout.NOTEBOOKS = Path({str(checkout.NOTEBOOKS)!r})\n"
+            f"checkout.BUILD = Path({str(checkout.BUILD)!r})\nsys.exit(cli.main(['run', '07']))")
     both = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(2)]
     assert [process.wait(120) for process in both] == [0, 0]
-    output, = (chapters.BUILD / "runs").iterdir()
-    chapters.check(nbformat.read(output, 4), output.name)
+    output, = (checkout.BUILD / "runs").iterdir()
+    execution.check_executed(nbformat.read(output, 4), output.name)
 
 
 def test_a_second_build_of_the_book_is_refused_while_one_is_under_way(chapter, capsys):
     chapter("1")
-    chapters.BUILD.mkdir()
-    with FileLock(Path(chapters.BUILD) / ".lock"):
+    checkout.BUILD.mkdir()
+    with FileLock(Path(checkout.BUILD) / ".lock"):
         assert cli.main(["book"]) == 1
     assert "another process builds the book" in capsys.readouterr().err

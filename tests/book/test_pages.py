@@ -9,9 +9,9 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from wcka import book, chapters, claims, runs
+from wcka.book import builder, checkout, claims, diff, execution, parameters
 
-CHROMIUM = next((path for path in map(shutil.which, book.BROWSERS) if path), None)
+CHROMIUM = next((path for path in map(shutil.which, builder.BROWSERS) if path), None)
 DRIVER = shutil.which("chromedriver")
 in_browser = pytest.mark.skipif(
     not (CHROMIUM and DRIVER), reason="no Chromium, or no chromedriver: cannot look at the pages")
@@ -20,19 +20,19 @@ in_browser = pytest.mark.skipif(
 @pytest.fixture(scope="module")
 def site(smoke):
     """Folder of the html, with a PDF where there is a browser."""
-    for path in chapters.every():
+    for path in checkout.chapters():
         smoke.start(path)
-    for path in chapters.every():
+    for path in checkout.chapters():
         smoke(path)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(chapters, "BUILD", smoke.folder)
-        return book.build("smoke", pdf=bool(CHROMIUM)).parent
+        patch.setattr(checkout, "BUILD", smoke.folder)
+        return builder.build("smoke", pdf=bool(CHROMIUM)).parent
 
 
 @pytest.fixture(scope="module")
 def found(smoke):
     """Claims of each chapter."""
-    return {path.stem: runs.claims(nbformat.read(smoke(path), 4)) for path in chapters.every()}
+    return {path.stem: diff.claims(nbformat.read(smoke(path), 4)) for path in checkout.chapters()}
 
 
 # ------------------------------------------------------------------------------- the scorecard
@@ -59,7 +59,7 @@ def test_the_scorecard_covers_every_part_and_figure_of_the_paper(found):
 
 
 def test_no_claim_is_typed_on_the_page():
-    source = (chapters.ROOT / "book" / "scorecard.md").read_text()
+    source = (checkout.ROOT / "book" / "scorecard.md").read_text()
     assert "{include} _scorecard.txt" in source and "|" not in source
     assert not re.search(r"\d\.\d", source)
 
@@ -74,17 +74,17 @@ def test_a_claim_belongs_to_a_place_of_the_paper():
 
 def test_links_and_launch_buttons_come_with_the_address(monkeypatch, tmp_path):
     monkeypatch.setenv("GITHUB_REPOSITORY", "someone/wcka")
-    config = book._config()
+    config = builder._config()
     assert config["repository"]["url"] == "https://github.com/someone/wcka"
     assert {"binderhub_url", "colab_url"} < set(config["launch_buttons"])
     path = tmp_path / "07-x.py"
     path.write_text("# %%\n1\n")
-    first = nbformat.read(chapters.write_pair(path), 4).cells[0]
+    first = nbformat.read(execution.write_pair(path), 4).cells[0]
     assert "git+https://github.com/someone/wcka" in first.source
     monkeypatch.delenv("GITHUB_REPOSITORY")
-    monkeypatch.setattr(chapters, "ROOT", tmp_path)  # no repository
-    assert chapters.repository() == ""
-    assert len(nbformat.read(chapters.write_pair(path), 4).cells) == 1
+    monkeypatch.setattr(execution, "ROOT", tmp_path)  # no repository
+    assert checkout.repository() == ""
+    assert len(nbformat.read(execution.write_pair(path), 4).cells) == 1
 
 
 # ------------------------------------------------------------------------------- in the browser
@@ -137,7 +137,7 @@ def opened(browser, page):
 
 
 @in_browser
-@pytest.mark.parametrize("page", book.pages())
+@pytest.mark.parametrize("page", builder.pages())
 def test_pages_read_from_a_file_without_a_network_at_any_width(site, browser, page):
     opened(browser, site / f"{page}.html")
     for width in (1300, 390):
@@ -187,7 +187,7 @@ def test_the_pdf_is_of_a_page_with_every_figure_and_the_landing_page_links_it(si
 # ------------------------------------------------------------------------------- on every page
 
 
-@pytest.mark.parametrize("path", chapters.every(), ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", checkout.chapters(), ids=lambda p: p.stem)
 def test_chapters_have_objectives_takeaways_numbered_figures_and_what_ran(site, path):
     page = (site / "notebooks" / f"{path.stem}.html").read_text()
     text = re.sub(r"</?span[^>]*>", "", page)
@@ -196,7 +196,7 @@ def test_chapters_have_objectives_takeaways_numbered_figures_and_what_ran(site, 
         assert re.search(rf"<h2>(<span[^>]*>[^<]*</span>)?{heading}", page), heading
     assert f"python -m wcka run {path.stem[:2]}" in text
     assert re.search(rf'href="[^"]*/{path.name}"', page)
-    for parameter in chapters.parameters(path).values():
+    for parameter in parameters.parameters(path).values():
         assert f"<code>{parameter.name}: " in page, parameter.name
     figures = re.findall(r'<figure.*?</figure>', page, re.S)
     assert all("caption-number" in figure for figure in figures)
@@ -204,9 +204,9 @@ def test_chapters_have_objectives_takeaways_numbered_figures_and_what_ran(site, 
 
 def test_bibliography_has_links_and_every_entry_is_used():
     entries = re.findall(r"@\w+\{(\w+),(.*?)\n(?=@|\Z)",
-                         (chapters.ROOT / "book" / "references.bib").read_text() + "\n", re.S)
+                         (checkout.ROOT / "book" / "references.bib").read_text() + "\n", re.S)
     text = "".join(path.read_text() for folder in ("book", "notebooks")
-                   for path in Path(chapters.ROOT / folder).glob("*.[mp][dy]"))
+                   for path in Path(checkout.ROOT / folder).glob("*.[mp][dy]"))
     for name, body in entries:
         assert "url = " in body or "doi = " in body, name
         assert name in text, name

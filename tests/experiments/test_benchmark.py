@@ -13,9 +13,10 @@ import torch
 from torch import nn
 
 import wcka
-from wcka import attacks, benchmark, data
-from wcka.chain import linear_layers
-from wcka.variants import variants
+from wcka.experiments import benchmark
+from wcka.experiments.sensitivity import variants
+from wcka.networks import attacks, image_sets
+from wcka.weights.chains import linear_layers
 
 SETTINGS = {"seeds": [0, 1], "dataset": "mnist", "classes": [0, 1, 2], "epochs": 2,
             "checkpoints": [1, 2], "batch_size": 512, "eps": 0.1, "attack_steps": 2}
@@ -36,7 +37,7 @@ def grid():
 @pytest.fixture(scope="module")
 def networks(grid):
     """The single networks, by the names in the table."""
-    populations, _ = benchmark.networks(MODELS)
+    populations, _ = benchmark.grid_networks(MODELS)
     singles = [p.member(i) for p in populations for i in range(len(p))]
     return dict(zip(grid[0].model, singles))
 
@@ -83,7 +84,7 @@ def test_similarity_is_that_of_the_two_networks_on_clean_images(grid, networks, 
 
 def test_agreement_on_shared_probes(grid, networks, digits):
     images, labels = digits
-    stripes = data.inputs(wcka.corrupt(data.load()[0], "stripe", seed=3))
+    stripes = image_sets.as_inputs(wcka.corrupt(image_sets.load()[0], "stripe", seed=3))
     noisy = attacks.gaussian_noise(images, 0.2, seed=3)
     for probe, x in (("clean", images), ("stripe", stripes), ("gaussian_noise", noisy)):
         found = row(grid, "architecture", probe, 5)
@@ -138,7 +139,7 @@ def test_baselines_kinds_and_starts(grid):
 
 
 def test_variants_of_wcka(grid, networks):
-    table = benchmark.weights(MODELS)
+    table = benchmark.chain_similarities(MODELS)
     members = grid[0]
 
     def uncentred(x, y):
@@ -229,14 +230,14 @@ def test_without_attacks(grid):
 def test_two_architectures_of_one_name_are_refused():
     other = {**MODELS[0], "architecture": {**MODELS[0]["architecture"], "activation": "tanh"}}
     with pytest.raises(ValueError, match=r"two architectures are called '1 × 8'.*tanh"):
-        benchmark.networks([MODELS[0], other])
+        benchmark.grid_networks([MODELS[0], other])
 
 
 SCRIPT = """
 import sys
 sys.path.insert(0, {tests!r})
-from test_grid import ARGUMENTS
-from wcka import benchmark
+from test_benchmark import ARGUMENTS
+from wcka.experiments import benchmark
 members, table = benchmark.grid(*ARGUMENTS, jobs={jobs})
 members.to_parquet("members.parquet")
 table.to_parquet("table.parquet")

@@ -13,12 +13,12 @@ import torch
 from conftest import ARCHITECTURE
 
 import wcka
-from wcka import corruptions, data
-from wcka.calibration import calibration
-from wcka.population import initialise
-from wcka.similarity import MEASURES, NO_PSD
-from wcka.training import trained
-from wcka.units import run
+from wcka.experiments.calibration import ensemble_similarities
+from wcka.experiments.jobs import run_jobs
+from wcka.experiments.training_runs import trained
+from wcka.measures.all_pairs import NO_PSD, PAPER_MEASURES
+from wcka.networks import corruptions, image_sets
+from wcka.networks.populations import initialise
 
 RANDOM = {"architecture": ARCHITECTURE, "seeds": [0, 1, 2]}
 TRAJECTORY = {"architecture": {**ARCHITECTURE, "widths": [784, 8, 3]}, "seeds": [4],
@@ -27,17 +27,17 @@ TRAJECTORY = {"architecture": {**ARCHITECTURE, "widths": [784, 8, 3]}, "seeds": 
 
 
 def unit(ensembles, layer=4, **changes):
-    return calibration(**{
+    return ensemble_similarities(**{
         "ensembles": ensembles, "probe_name": "fog", "samples": 60, "draw": 1, "layer": layer,
-        "measures": [*MEASURES, NO_PSD], "dataset": "mnist",
+        "measures": [*PAPER_MEASURES, NO_PSD], "dataset": "mnist",
         "classes": [0, 1, 2], "seed": 5, **changes})
 
 
 def test_all_pairs_are_the_measures_of_the_named_models_and_probes():
     table = unit({"random": RANDOM})
-    images = corruptions.corrupt(data.load()[0], "fog", seed=5)
+    images = corruptions.corrupt(image_sets.load()[0], "fog", seed=5)
     images = images[np.random.default_rng([5, 1]).permutation(len(images))[:60]]
-    x = data.inputs(images)
+    x = image_sets.as_inputs(images)
     a, b = (initialise(ARCHITECTURE, [seed]).member(0) for seed in (0, 2))
     with torch.no_grad():
         u, v = a[:-1](x), b[:-1](x)
@@ -67,19 +67,19 @@ def test_run_stacks_units_in_order_from_other_processes_into_the_folder_of_this_
     tables = []
     for name in ("one", "other"):  # the processes of the first run do the second, too
         monkeypatch.setenv("WCKA_CACHE", str(tmp_path / name))
-        tables.append(run(calibration, [stripe, clean], jobs=2))
-        assert len(list((tmp_path / name).glob("calibration-*"))) == 2
+        tables.append(run_jobs(ensemble_similarities, [stripe, clean], jobs=2))
+        assert len(list((tmp_path / name).glob("ensemble_similarities-*"))) == 2
     pd.testing.assert_frame_equal(*tables, check_exact=True)
     assert tables[0]["probe"].tolist() == ["stripe"] * 3 + ["clean"] * 3
     monkeypatch.setenv("WCKA_CACHE", str(tmp_path / "alone"))
-    alone = run(calibration, [clean], jobs=1)
+    alone = run_jobs(ensemble_similarities, [clean], jobs=1)
     np.testing.assert_allclose(tables[0].similarity[3:], alone.similarity, atol=1e-12)
 
 
 SCRIPT = """
 import time
 import pandas as pd
-from wcka import cache, units
+from wcka.experiments import cache, jobs
 
 @cache.cached
 def slow(i):
@@ -87,7 +87,7 @@ def slow(i):
     open(f"{i}.computed", "a").write("x")
     return pd.DataFrame({"i": [i], "square": [i * i]})
 
-units.run(slow, [{"i": i} for i in range(8)], jobs=1).to_csv("table.csv", index=False)
+jobs.run_jobs(slow, [{"i": i} for i in range(8)], jobs=1).to_csv("table.csv", index=False)
 """
 
 

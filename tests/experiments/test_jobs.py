@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from test_grid import ARGUMENTS
+from test_benchmark import ARGUMENTS
 
-from wcka import benchmark, units
+from wcka.experiments import benchmark, jobs
 
 dask, distributed = pytest.importorskip("dask"), pytest.importorskip("distributed")
 
@@ -62,41 +62,41 @@ def test_a_worker_is_killed_and_the_table_is_the_same_to_the_last_bit(
 
 def test_workers_must_see_the_same_folders_and_have_the_same_code(two_workers, folder,
                                                                   monkeypatch):
-    here, seen = os.getpid(), units._seen
+    here, seen = os.getpid(), jobs._seen
     for elsewhere, words in (
             ((set(), "", ""), r"folder of WCKA_CACHE \(.*set it to one"),
             (({"WCKA_CACHE"}, "", ""), r"folder of WCKA_DATA \(.*set it to one"),
             (({"WCKA_CACHE", "WCKA_DATA"}, "", "0.0"), r"version of wcka or of PyTorch \(0.0")):
-        monkeypatch.setattr(units, "_seen", lambda needed, there=elsewhere: (
+        monkeypatch.setattr(jobs, "_seen", lambda needed, there=elsewhere: (
             seen(needed) if os.getpid() == here else there))
         with pytest.raises(RuntimeError, match=words):
-            units.run(benchmark._fit, [{"model": ARGUMENTS[0][0]}],
+            jobs.run_jobs(benchmark._fit, [{"model": ARGUMENTS[0][0]}],
                       scheduler=two_workers.scheduler_address)
     assert not list(folder.iterdir())
 
 
 def test_every_chapter_with_units_of_work_hands_them_to_the_scheduler():
     chapters = 0
-    for path in (Path(__file__).parents[1] / "notebooks").glob("*.py"):
+    for path in (Path(__file__).parents[2] / "notebooks").glob("*.py"):
         nodes = ast.walk(ast.parse(path.read_text()))
         calls = [ast.unparse(node) for node in nodes if isinstance(node, ast.Call)
-                 and ast.unparse(node.func) in ("units.run", "benchmark.grid")]
+                 and ast.unparse(node.func) in ("jobs.run_jobs", "benchmark.grid")]
         assert all("scheduler=scheduler" in call for call in calls), path
         chapters += bool(calls)
     assert chapters == 5
 
 
 def test_no_scheduler_is_said_before_any_work(monkeypatch, folder):
-    monkeypatch.setattr(units, "_PATIENCE", 1)
+    monkeypatch.setattr(jobs, "_PATIENCE", 1)
     with pytest.raises(RuntimeError, match=r"no Dask scheduler at tcp:"):
-        units.run(benchmark._fit, [{"model": ARGUMENTS[0][0]}], scheduler="tcp://127.0.0.1:9")
+        jobs.run_jobs(benchmark._fit, [{"model": ARGUMENTS[0][0]}], scheduler="tcp://127.0.0.1:9")
     assert not list(folder.iterdir())
 
 
 def test_the_job_of_the_page_on_clusters_starts_workers_of_one_thread(monkeypatch):
     """The page's own lines, up to the job that they would submit."""
     jobqueue = pytest.importorskip("dask_jobqueue")
-    page = (Path(__file__).parents[1] / "book" / "cluster.md").read_text()
+    page = (Path(__file__).parents[2] / "book" / "cluster.md").read_text()
     lines = page.split("```python\n")[1].split("cluster.adapt")[0]
     names = {}
     with dask.config.set({}):

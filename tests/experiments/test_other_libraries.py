@@ -3,9 +3,10 @@
 import pytest
 
 import wcka
-from wcka import cli, peers
+from wcka import cli
+from wcka.experiments import other_libraries
 
-FOUND, MISSING = peers.available()
+FOUND, MISSING = other_libraries.available()
 
 
 @pytest.fixture(scope="module")
@@ -43,17 +44,17 @@ def test_the_criterion_by_definition_is_the_peers_other_way(real):
 
 
 def test_what_is_not_installed_is_named(monkeypatch):
-    monkeypatch.setitem(peers._PACKAGES, "not-there", ("not_there", lambda module: []))
-    found, missing = peers.available()
+    monkeypatch.setitem(other_libraries._PACKAGES, "not-there", ("not_there", lambda module: []))
+    found, missing = other_libraries.available()
     assert missing == [*MISSING, "not-there"] and len(found) == len(FOUND)
 
 
 def test_the_chapter_on_cost_does_without_any_of_them(tmp_path, monkeypatch):
-    modules = {module.split(".")[0] for module, _ in peers._PACKAGES.values()}
+    modules = {module.split(".")[0] for module, _ in other_libraries._PACKAGES.values()}
     (tmp_path / "sitecustomize.py").write_text(
         f"import sys\nsys.modules.update(dict.fromkeys({sorted(modules)}))\n")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     output = tmp_path / "out.ipynb"
     assert cli.main(["run", "08", "--profile", "smoke", "-o", str(output)]) == 0
     text = output.read_text()
-    assert ", ".join(peers._PACKAGES) in text and "not measured" in text
+    assert ", ".join(other_libraries._PACKAGES) in text and "not measured" in text

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from wcka.statistics import (
+from wcka.experiments.statistics import (
     ceilings,
     compare_by_factor,
     compare_measures,

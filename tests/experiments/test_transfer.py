@@ -7,10 +7,13 @@ from torch import nn
 from torch.nn.functional import conv2d, cross_entropy, max_pool2d
 
 import wcka
-from wcka import attacks, benchmark, data, models
-from wcka.chain import chain, chains
-from wcka.population import Population, Transfer, extract, initialise
-from wcka.training import features, frozen, pretrained, train, trained
+from wcka.experiments import benchmark, summaries
+from wcka.experiments.training_runs import features, frozen, pretrained, trained
+from wcka.networks import architectures, attacks, image_sets
+from wcka.networks.populations import Population, Transfer, chains, extract, initialise
+from wcka.networks.training import train
+from wcka.weights import layers
+from wcka.weights.chains import chain
 
 SMALL = {"factory": "convnet", "channels": [4, 3], "kernel": 5, "hidden": [12], "classes": 10}
 TRUNK = {"architecture": SMALL, "seed": 1, "dataset": "mnist", "epochs": 1, "patience": 1,
@@ -29,8 +32,8 @@ def head(hidden, strategy, **changes):
 
 def test_the_chain_through_the_trunk():
     models = [head(hidden, "standard") for hidden in ([8], [5, 5])]
-    table = benchmark.weights(models)
-    populations, members = benchmark.networks(models)
+    table = benchmark.chain_similarities(models)
+    populations, members = benchmark.grid_networks(models)
     row = table[table.differs == "architecture"].iloc[0]
     whole = [nn.Sequential(frozen(TRUNK), populations[members.group[i]].member(
         i - members.group.searchsorted(members.group[i]))) for i in (row.a, row.b)]
@@ -48,7 +51,7 @@ def trunk():
 
 
 def test_the_networks_layers_are_those_of_the_paper(digits):
-    network, x = models.convnet(), digits[0][:5]
+    network, x = architectures.convnet(), digits[0][:5]
     shapes = [tuple(p.shape) for p in network.parameters() if p.ndim > 1]
     assert shapes == [(64, 1, 5, 5), (32, 64, 5, 5), (1024, 512), (10, 1024)]
     weights = list(network.parameters())
@@ -64,7 +67,7 @@ def test_the_networks_layers_are_those_of_the_paper(digits):
 def test_patch_convolution_is_the_convolution(of_images):
     torch.manual_seed(0)
     usual = nn.Conv2d(2, 5, (3, 4))
-    ours = models.PatchConv2d(2, 5, (3, 4))
+    ours = layers.PatchConv2d(2, 5, (3, 4))
     ours.load_state_dict(usual.state_dict())
     x = torch.rand(3, 2, 9, 8, requires_grad=of_images)
     pull = torch.rand(3, 5, 7, 5)
@@ -79,7 +82,7 @@ def test_patch_convolution_is_the_convolution(of_images):
                                      {"side": 12}, {"hidden": (0,)}, {"classes": True}])
 def test_convnet_refuses(changes):
     with pytest.raises(ValueError, match=r"wanted|nothing is left"):
-        models.convnet(**changes)
+        architectures.convnet(**changes)
 
 
 NORMED = {**SMALL, "batch_norm": True}
@@ -113,8 +116,8 @@ def test_chains_of_a_population_of_convnets_are_its_members(architecture):
 
 @CONVOLUTIONAL
 def test_a_convnet_learns_as_it_would_alone(architecture, tmp_path):
-    images, labels = data.load(split="train")
-    x, y = data.inputs(images[:96]), torch.from_numpy(labels[:96])
+    images, labels = image_sets.load(split="train")
+    x, y = image_sets.as_inputs(images[:96]), torch.from_numpy(labels[:96])
     start = initialise(architecture, [2])
     population, alone = train(start, x, y, 2, seed=5), start.member(0).train()
     optimizer, rng = torch.optim.Adam(alone.parameters(), lr=1e-3), np.random.default_rng([5, 0])
@@ -125,8 +128,11 @@ def test_a_convnet_learns_as_it_would_alone(architecture, tmp_path):
             optimizer.step()
     population.save(tmp_path / "trained.safetensors")
     population = Population.load(tmp_path / "trained.safetensors")
-    for name, values in alone.state_dict().items():  # moved by .006, and Adam magnifies rounding
-        torch.testing.assert_close(population.state[name][0], values, atol=5e-4, rtol=1e-3)
+    # Adam's steps have the size of the learning rate whatever the gradient's, so that rounding
+    # decides the sign of those that are next to nothing.
+    for name, values in alone.state_dict().items():
+        change = (population.state[name][0] - values).abs().double()
+        assert change.max() <= 6e-3 and (change > 1e-3).double().mean() < 0.05, name
     with torch.no_grad():  # with the running statistics that it has learned
         torch.testing.assert_close(population.forward(x)[0], alone.eval()(x), atol=1e-4, rtol=1e-3)
 
@@ -144,8 +150,8 @@ def test_pretraining_keeps_the_best_epoch_and_stops_when_patience_ends(patience)
     assert len(course) == min(30, epoch + patience) and (patience == 30 or len(course) < 30)
     order = np.random.default_rng([2, *b"validation"]).permutation(60000)
     held = torch.from_numpy(order[:59000])
-    images, labels = data.load("mnist", "train", None)
-    found = best.accuracy(data.inputs(images)[held], torch.from_numpy(labels)[held])
+    images, labels = image_sets.load("mnist", "train", None)
+    found = best.accuracy(image_sets.as_inputs(images)[held], torch.from_numpy(labels)[held])
     assert found == course[epoch - 1]
     whole = pretrained(**{**quick, "epochs": epoch, "patience": 30})  # stopped right there
     for name, values in whole.state.items():
@@ -158,9 +164,9 @@ def test_pretraining_keeps_the_best_epoch_and_stops_when_patience_ends(patience)
 
 
 def test_features_are_the_trunks(trunk):
-    images, _ = data.load()
+    images, _ = image_sets.load()
     network = pretrained(**TRUNK).member(0)
-    x = data.inputs(wcka.corrupt(images, "stripe", seed=3))[:70]
+    x = image_sets.as_inputs(wcka.corrupt(images, "stripe", seed=3))[:70]
     with torch.no_grad():
         hidden = network[-3](network[:-3](x))  # by the network's own next layer
         seen = features(TRUNK, "stripe", seed=3, **ABOUT)[:70]
@@ -204,8 +210,8 @@ def test_one_attack_for_all_climbs_the_sum_of_their_losses(trunk, digits):
 
 @pytest.mark.parametrize("shared", [True, False])
 def test_heads_learn_from_attacked_images_as_a_whole_network_would(trunk, shared):
-    images, labels = data.load(split="train")
-    x, y = data.inputs(images[:64]), torch.from_numpy(labels[:64])
+    images, labels = image_sets.load(split="train")
+    x, y = image_sets.as_inputs(images[:64]), torch.from_numpy(labels[:64])
     start = initialise(head([8], "standard")["architecture"], [7])  # of one, both attacks are one
     heads = train(start, x, y, 1, seed=5, strategy="fgsm", trunk=trunk, shared_attack=shared)
     alone = start.member(0)
@@ -220,13 +226,13 @@ def test_heads_learn_from_attacked_images_as_a_whole_network_would(trunk, shared
 
 
 def test_standard_heads_learn_on_features_of_some_images(trunk):
-    images, labels = data.load(split="train")
+    images, labels = image_sets.load(split="train")
     chosen = np.sort(np.random.default_rng([0, *b"images"]).permutation(18623)[:400])
     found = trained(**head([8], "standard"))
-    seen = extract(trunk, data.inputs(images[chosen]))
+    seen = extract(trunk, image_sets.as_inputs(images[chosen]))
     start = initialise(head([8], "standard")["architecture"], [0, 1])
     expected = train(start, seen, labels[chosen], 2, [1, 2], batch_size=50)
-    through = train(start, data.inputs(images[chosen]), labels[chosen], 2, [1, 2], batch_size=50,
+    through = train(start, image_sets.as_inputs(images[chosen]), labels[chosen], 2, [1, 2], batch_size=50,
                     trunk=trunk)
     for name, values in expected.state.items():
         torch.testing.assert_close(found.state[name], values, atol=1e-5, rtol=1e-4)
@@ -247,14 +253,14 @@ def grid():
 @pytest.mark.parametrize("factor", benchmark.FACTORS)
 def test_the_table_is_that_of_whole_networks(grid, trunk, digits, factor):
     members, table = grid
-    populations, _ = benchmark.networks(MODELS)
+    populations, _ = benchmark.grid_networks(MODELS)
     singles = [nn.Sequential(trunk, p.member(i)) for p in populations for i in range(len(p))]
     networks = dict(zip(members.model, singles))
     rows = table[table.differs == factor].iloc[:3].set_index("probe")
     assert list(rows.index) == PROBES
     a, b = (networks[rows.iloc[0][side]] for side in ("a", "b"))
     images, labels = digits
-    stripes = data.inputs(wcka.corrupt(data.load()[0], "stripe", seed=3))
+    stripes = image_sets.as_inputs(wcka.corrupt(image_sets.load()[0], "stripe", seed=3))
     order = torch.from_numpy(np.random.default_rng(3).permutation(3147))
     x, some = images[order[:300]], images[order[:40]]
     with torch.no_grad():
@@ -276,7 +282,7 @@ def test_dcka_can_take_the_features_influence_away(grid):
                                     deconfounded="features")
     seen = features(TRUNK, "clean", **ABOUT)
     x = seen[torch.from_numpy(np.random.default_rng(3).permutation(3147)[:50])]
-    populations, members = benchmark.networks(MODELS)
+    populations, members = benchmark.grid_networks(MODELS)
     found = table.iloc[5]
     u, v = (populations[members.group[i]].activations(x, populations[members.group[i]].depth - 1)[
         i - members.group.searchsorted(members.group[i])] for i in (int(found.a), int(found.b)))
@@ -284,8 +290,8 @@ def test_dcka_can_take_the_features_influence_away(grid):
 
 
 def test_similarities_of_layers_with_layers(grid):
-    maps = benchmark.by_layer(MODELS, [6, 6], ("standard", "fgsm"), 2, PROBING)
-    populations, _ = benchmark.networks(MODELS)
+    maps = summaries.by_layer(MODELS, [6, 6], ("standard", "fgsm"), 2, PROBING)
+    populations, _ = benchmark.grid_networks(MODELS)
     first, second = (p[(p.members.epoch == 2).to_numpy()] for p in (populations[2], populations[3]))
     one, other = (chains(p, layer=k) for p, k in ((first, 1), (second, 3)))
     expected = [wcka.wcka(*pair) for pair in zip(one, other)]
@@ -303,13 +309,13 @@ def test_a_grid_has_one_trunk():
 def test_what_heads_have_cost_and_how_they_did(grid):
     members, table = grid
     assert set(table.attrs["seconds"]) == {"training", "probes", "attacks"}
-    shown = benchmark.overview(members)
+    shown = summaries.overview(members)
     last = members[members.epoch == 2]
     cell = last[(last.architecture == "2 × 6") & (last.strategy == "fgsm")]
     found = shown.loc[("2 × 6", "fgsm")]
     assert found.accuracy == cell.accuracy.median() and found.lowest == cell.accuracy.min()
     assert found["under fgsm"] == cell["under fgsm"].median()
-    means = benchmark.by_strategies(members, table)
+    means = summaries.strategy_table(members, table)
     rows = table[(table.differs == "strategy") & (table.kind == "attacked")]
     assert list(means.index) == ["standard and fgsm"]
     assert means["agreement, attacked"].iloc[0] == pytest.approx(rows.agreement.mean())

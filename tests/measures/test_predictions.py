@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import wcka
-from wcka.functional import collapsed, pairwise_agreement
+from wcka.measures.predictions import collapsed, pairwise_agreement
 
 
 def test_agreement_counts_equal_predictions():

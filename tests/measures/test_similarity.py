@@ -15,11 +15,13 @@ from scipy.spatial.distance import pdist, squareform
 from torch import nn
 
 import wcka
-from wcka import alignment, corruptions, data, models, similarity, symmetry
-from wcka.similarity import INVARIANCES
-from wcka.symmetry import TRANSFORMATIONS
+from wcka.measures import products, similarity
+from wcka.measures.all_pairs import INVARIANCES
+from wcka.networks import architectures, corruptions, image_sets
+from wcka.weights import symmetry
+from wcka.weights.symmetry import TRANSFORMATIONS
 
-MEASURES = tuple(INVARIANCES)
+PAPER_MEASURES = tuple(INVARIANCES)
 
 
 def hsic(k, m):
@@ -249,11 +251,11 @@ def test_relu_cka_equals_the_definition(real):
 # ------------------------------------------------------------------- all pairs
 
 
-@pytest.mark.parametrize("measure", MEASURES)
+@pytest.mark.parametrize("measure", PAPER_MEASURES)
 def test_pairwise_equals_pairs(measure, trained, digits, monkeypatch):
     x = digits[0][:200]
-    monkeypatch.setattr(alignment, "_LEFT", 40)  # several blocks, the last one ragged
-    monkeypatch.setattr(alignment, "_RIGHT", 64)
+    monkeypatch.setattr(products, "_LEFT", 40)  # several blocks, the last one ragged
+    monkeypatch.setattr(products, "_RIGHT", 64)
     population = trained[[0, 1, 2, 3, 4]]
     if measure == "wcka":
         features, kw = [population.member(i) for i in range(5)], {}
@@ -269,7 +271,7 @@ def test_pairwise_equals_pairs(measure, trained, digits, monkeypatch):
 
 
 @pytest.mark.parametrize("measure, kw", [
-    *((m, {}) for m in MEASURES), ("dcka", {"psd": False}), ("minibatch_cka", {"batch_size": 10})])
+    *((m, {}) for m in PAPER_MEASURES), ("dcka", {"psd": False}), ("minibatch_cka", {"batch_size": 10})])
 def test_listed_pairs_equal_those_of_all(measure, kw):
     rng = np.random.default_rng(0)
     features = [rng.standard_normal((30, d)) for d in (3, 1, 5, 2, 40)]
@@ -303,7 +305,7 @@ def test_features_and_kernels_give_the_same(real, monkeypatch):
     features = [x, y, x[:, :9], y[:, 3:] ** 2]
     by_kernels = np.array([[cka_by_definition(a, b) for a in features] for b in features])
     by_features = wcka.pairwise("cka", features)
-    monkeypatch.setattr(alignment, "cheaper_by_kernels", lambda *_: True)
+    monkeypatch.setattr(products, "cheaper_by_kernels", lambda *_: True)
     np.testing.assert_allclose(wcka.pairwise("cka", features), by_kernels, atol=1e-12)
     np.testing.assert_allclose(by_features, by_kernels, atol=1e-12)
 
@@ -333,9 +335,9 @@ def test_pairwise_dcka_without_positive_part(real):
 
 def test_working_memory_grows_neither_with_models_nor_with_samples(monkeypatch):
     """Converted features are not kept here, as where there are very many; nothing else is large."""
-    monkeypatch.setattr(alignment, "KEPT", 0)
-    monkeypatch.setattr(alignment, "_SAMPLES", 500)
-    monkeypatch.setattr(alignment, "_STRIP", 2**16)
+    monkeypatch.setattr(products, "KEPT", 0)
+    monkeypatch.setattr(products, "_SAMPLES", 500)
+    monkeypatch.setattr(products, "_STRIP", 2**16)
     largest = 0
 
     class Watch(torch.overrides.TorchFunctionMode):
@@ -388,13 +390,13 @@ def similarity_on(measure, a, b, probes):
 
 
 @pytest.mark.parametrize("transformation", [*TRANSFORMATIONS, "probes"])
-@pytest.mark.parametrize("measure", MEASURES)
+@pytest.mark.parametrize("measure", PAPER_MEASURES)
 def test_declared_invariances_and_variances(measure, transformation, pair, digits):
     """Whichever of the two networks is changed: no value moves, or one of them does."""
     (a, b), probes = pair, digits[0][:300].double()
     before = [similarity_on(measure, *each, probes) for each in ((a, b), (b, a))]
     if transformation == "probes":
-        foggy = data.inputs(corruptions.corrupt(data.load()[0][:300], "fog")).double()
+        foggy = image_sets.as_inputs(corruptions.corrupt(image_sets.load()[0][:300], "fog")).double()
         after = [similarity_on(measure, *each, foggy) for each in ((a, b), (b, a))]
     else:
         c = TRANSFORMATIONS[transformation](b, probes, 1)
@@ -417,7 +419,7 @@ LOWEST = {"unbiased_cka": -1, "minibatch_cka": -1, "relu_cka": -1, "relu_procrus
 def test_range_symmetry_and_self_similarity(x, y):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)
-        for name in sorted(set(MEASURES) - {"wcka", "dcka"}):
+        for name in sorted(set(PAPER_MEASURES) - {"wcka", "dcka"}):
             measure = getattr(wcka, name)
             s = measure(x, y)
             assert np.isnan(s) or LOWEST.get(name, 0) <= s <= 1
@@ -478,7 +480,7 @@ def test_half_precision_is_what_it_says():
     y = x @ rng.standard_normal((8, 6)) + rng.standard_normal((1500, 6))
     for kind in (torch.float16, torch.bfloat16):
         half = [torch.from_numpy(z).to(kind) for z in (x, y)]
-        for measure in sorted(set(MEASURES) - {"wcka", "dcka"}):
+        for measure in sorted(set(PAPER_MEASURES) - {"wcka", "dcka"}):
             assert getattr(wcka, measure)(*half) == pytest.approx(
                 getattr(wcka, measure)(*(h.double() for h in half)), abs=1e-9)
 
@@ -540,7 +542,7 @@ def test_unusual_arrays():
         wcka.pairwise("wcka", [x, x], nonsense=3)
     with pytest.raises(TypeError, match="dcka takes no images; it takes inputs, psd"):
         wcka.pairwise("dcka", [x, x], images=x)
-    with pytest.raises(TypeError, match="a function of this module"):
+    with pytest.raises(TypeError, match="a function of wcka"):
         wcka.pairwise(np.linalg.norm, [x, x])
 
 
@@ -627,7 +629,7 @@ def test_accepts_networks_matrices_and_chains(trained):
     expected = wcka.wcka(a, b)
     assert wcka.wcka(a, matrices) == pytest.approx(expected, abs=1e-6)
     assert wcka.wcka(wcka.chain(a), wcka.chain(b)) == pytest.approx(expected, abs=1e-12)
-    other = models.mlp((100, 3))
+    other = architectures.mlp((100, 3))
     with pytest.raises(ValueError, match="different numbers of rows: a has 784, b has 100"):
         wcka.wcka(a, other)
 

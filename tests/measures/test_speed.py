@@ -10,10 +10,9 @@ from conftest import ARCHITECTURE
 from torch import nn
 
 import wcka
-from wcka import attacks, data, models
-from wcka.chain import chains
-from wcka.population import build, initialise
-from wcka.training import train
+from wcka.networks import architectures, attacks, image_sets
+from wcka.networks.populations import build, chains, initialise
+from wcka.networks.training import train
 
 pytestmark = pytest.mark.benchmark
 
@@ -35,12 +34,12 @@ def report(name, ratio, goal):
 
 @pytest.fixture(scope="module")
 def images():
-    return data.inputs(data.load()[0])
+    return image_sets.as_inputs(image_sets.load()[0])
 
 
 def test_pgd_training_of_a_population_against_a_loop_over_networks():
-    images, labels = data.load(split="train")
-    x, y = data.inputs(images[:4000]), torch.from_numpy(labels[:4000])
+    images, labels = image_sets.load(split="train")
+    x, y = image_sets.as_inputs(images[:4000]), torch.from_numpy(labels[:4000])
     population = initialise(ARCHITECTURE, range(25))
 
     def learn(some):
@@ -53,7 +52,7 @@ def test_pgd_training_of_a_population_against_a_loop_over_networks():
 
 @pytest.fixture(scope="module")
 def trunk():
-    return models.convnet()[:9].requires_grad_(False).to(memory_format=torch.channels_last)
+    return architectures.convnet()[:9].requires_grad_(False).to(memory_format=torch.channels_last)
 
 
 @pytest.fixture
@@ -66,7 +65,7 @@ def one_thread():
 
 
 def test_an_attack_through_the_trunk_against_the_usual_convolution(images, trunk, one_thread):
-    usual = models.convnet()[:9].requires_grad_(False)
+    usual = architectures.convnet()[:9].requires_grad_(False)
     usual[2] = nn.Conv2d(1, 64, 5).requires_grad_(False)
     usual.load_state_dict(trunk.state_dict())
     usual = usual.to(memory_format=torch.channels_last)
@@ -77,8 +76,8 @@ def test_an_attack_through_the_trunk_against_the_usual_convolution(images, trunk
 
 
 def test_pgd_training_of_heads_by_one_attack_against_a_loop_over_heads(trunk, one_thread):
-    images, labels = data.load(split="train")
-    x, y = data.inputs(images[:512]), torch.from_numpy(labels[:512])
+    images, labels = image_sets.load(split="train")
+    x, y = image_sets.as_inputs(images[:512]), torch.from_numpy(labels[:512])
     heads = initialise({"factory": "mlp", "widths": [512, 32, 3]}, range(5))
 
     def learn(some):
@@ -152,9 +151,9 @@ def test_listed_pairs_against_a_loop(measure, goal, images):
 
 @pytest.mark.parametrize("size", [32, 64, 128])
 def test_training_a_population_against_a_loop(size):
-    images, labels = data.load(split="train")
-    x, y = data.inputs(images), torch.from_numpy(labels)
-    test, test_labels = data.load()
+    images, labels = image_sets.load(split="train")
+    x, y = image_sets.as_inputs(images), torch.from_numpy(labels)
+    test, test_labels = image_sets.load()
 
     def alone():
         torch.manual_seed(0)
@@ -169,10 +168,10 @@ def test_training_a_population_against_a_loop(size):
     population = initialise(ARCHITECTURE, range(50))
     together = median_seconds(lambda: train(population, x, y, 1, batch_size=size))
     ratio = median_seconds(alone) / (together / 50)
-    accuracy = train(population, x, y, 1, batch_size=size).accuracy(data.inputs(test), test_labels)
+    accuracy = train(population, x, y, 1, batch_size=size).accuracy(image_sets.as_inputs(test), test_labels)
     model = alone()
     with torch.no_grad():
-        own = (model(data.inputs(test)).argmax(1).numpy() == test_labels).mean()
+        own = (model(image_sets.as_inputs(test)).argmax(1).numpy() == test_labels).mean()
     print(f"\naccuracy: {accuracy.mean():.4f} together, {own:.4f} alone")
     assert accuracy.mean() > own - 0.02
     report(f"training, each network of 50, batches of {size}", ratio, 8)

@@ -2,9 +2,9 @@
 
 import pytest
 
-from wcka import benchmark
-from wcka.checks import distinct, within
-from wcka.probes import ATTACKS, PROBES, expand
+from wcka.book.ranges import distinct, within
+from wcka.experiments import benchmark
+from wcka.networks.probes import ATTACKS, PROBES, expand_probes
 
 
 def test_lists():
@@ -23,18 +23,18 @@ def test_ranges():
 
 
 def test_probes():
-    assert expand(["clean", "corruptions", "attacks"]) == [*PROBES, *ATTACKS]
-    assert expand(["pgd", "clean"]) == ["pgd", "clean"]
+    assert expand_probes(["clean", "corruptions", "attacks"]) == [*PROBES, *ATTACKS]
+    assert expand_probes(["pgd", "clean"]) == ["pgd", "clean"]
     for wrong in (["clean"], ["fog"], ["clean", "fogg"], ["clean", "fog", "corruptions"], []):
         with pytest.raises(ValueError, match="wanted clean and some others, each once"):
-            expand(wrong)
+            expand_probes(wrong)
 
 
 def test_grids():
-    benchmark.check(["standard", "pgd"], "logits", [1, 4], 4)
+    benchmark.check_grid(["standard", "pgd"], "logits", [1, 4], 4)
     for wrong, message in (((["pdg"], "logits", [1], 4), "did you mean 'pgd'"),
                            ((["pgd"], "last", [1], 4), "did you mean 'last hidden'"),
                            ((["pgd"], "logits", [0, 1], 4), "wanted epochs from 1 to 4"),
                            ((["pgd"], "logits", [5], 4), "wanted epochs from 1 to 4")):
         with pytest.raises(ValueError, match=message):
-            benchmark.check(*wrong)
+            benchmark.check_grid(*wrong)

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from wcka import attacks
+from wcka.networks import attacks
 
 ALL = {
     "fgsm": lambda model, x, y, eps, **kw: attacks.fgsm(model, x, y, eps),

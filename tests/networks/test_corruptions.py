@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import affine_transform, gaussian_filter
 
-from wcka import corruptions
-from wcka.corruptions import _TABLE, CORRUPTIONS, corrupt
+from wcka.networks import corruptions
+from wcka.networks.corruptions import _TABLE, CORRUPTIONS, corrupt
 
 DRAWLESS = {"scale", "brightness", "stripe", "canny_edges"}
 SIZE = range(28)

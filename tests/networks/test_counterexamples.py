@@ -5,12 +5,12 @@ import pytest
 import torch
 
 import wcka
-from wcka import breaking, data, models
+from wcka.networks import architectures, counterexamples, image_sets
 
 
 def network(widths=(784, 16, 12, 3), seed=0):
     torch.manual_seed(seed)
-    model = models.mlp(widths).double()
+    model = architectures.mlp(widths).double()
     for layer in model[1::2]:
         torch.nn.init.normal_(layer.bias)
     return model
@@ -18,12 +18,12 @@ def network(widths=(784, 16, 12, 3), seed=0):
 
 @pytest.fixture(scope="module")
 def x():
-    return data.inputs(wcka.load()[0][:200]).double()
+    return image_sets.as_inputs(wcka.load()[0][:200]).double()
 
 
 @pytest.mark.parametrize("change", [
-    breaking.deaden, breaking.widen, breaking.deepen, lambda m: breaking.widen(m, 3),
-    lambda m: breaking.deaden(m, 30, 2.0, 5)])
+    counterexamples.deaden, counterexamples.widen, counterexamples.deepen, lambda m: counterexamples.widen(m, 3),
+    lambda m: counterexamples.deaden(m, 30, 2.0, 5)])
 def test_the_function_stays(change, x):
     for model in (network(), network((784, 9, 3))):
         with torch.no_grad():
@@ -32,7 +32,7 @@ def test_the_function_stays(change, x):
 
 def test_any_function_can_have_any_chain(x):
     model, other = network((784, 9, 3)), network((784, 20, 5, 3), seed=1)
-    moved = breaking.impersonate(model, wcka.chain(other))
+    moved = counterexamples.impersonate(model, wcka.chain(other))
     for inputs in (x, torch.zeros_like(x[:1]), torch.ones_like(x[:1])):
         with torch.no_grad():
             torch.testing.assert_close(moved(inputs), model(inputs), rtol=1e-9, atol=1e-9)
@@ -40,8 +40,8 @@ def test_any_function_can_have_any_chain(x):
     assert wcka.wcka(moved, other) == pytest.approx(1) and wcka.wcka(moved, model) < 0.1
 
 
-@pytest.mark.parametrize("change", [breaking.flip, breaking.drown, breaking.widen, breaking.deepen,
-                                    lambda m: breaking.drown(m, 5.0, 3)])
+@pytest.mark.parametrize("change", [counterexamples.flip, counterexamples.drown, counterexamples.widen, counterexamples.deepen,
+                                    lambda m: counterexamples.drown(m, 5.0, 3)])
 def test_the_chain_stays(change):
     model = network()
     torch.testing.assert_close(wcka.chain(change(model)), wcka.chain(model))
@@ -51,18 +51,18 @@ def test_what_should_change_does(x):
     model = network()
     with torch.no_grad():
         y = model(x)
-        for change in (breaking.flip, breaking.drown):
+        for change in (counterexamples.flip, counterexamples.drown):
             assert (change(model)(x) - y).abs().max() > 0.1 * y.std()
-        scaled = breaking.scale_logit(model, 4.0, 1)(x)
+        scaled = counterexamples.scale_logit(model, 4.0, 1)(x)
     torch.testing.assert_close(scaled, y * torch.tensor([1, 4, 1]))
-    for change in (breaking.deaden, breaking.lift, lambda m: breaking.scale_logit(m, 10.0)):
+    for change in (counterexamples.deaden, counterexamples.lift, lambda m: counterexamples.scale_logit(m, 10.0)):
         assert wcka.wcka(change(model), model) < 0.99
 
 
 def test_lifting_all_logits_leaves_the_probabilities(x):
     model = network()
     with torch.no_grad():
-        lifted = breaking.lift(model, 3.0)(x)
+        lifted = counterexamples.lift(model, 3.0)(x)
         torch.testing.assert_close(lifted.softmax(1), model(x).softmax(1))
         assert (lifted - model(x)).abs().max() > 0.1
 
@@ -75,8 +75,8 @@ def test_gradients_move_a_measure_and_the_logits_stay(measure, x):
     def similarity(a, b):
         return wcka.wcka(a, b) if measure == "wcka" else wcka.cka(a[:-1](x), b[:-1](x))
 
-    away = breaking.move(model, x, measure, steps=60, keep=0.1)
-    towards = breaking.move(model, x, measure, target, steps=60, keep=0.1)
+    away = counterexamples.move(model, x, measure, steps=60, keep=0.1)
+    towards = counterexamples.move(model, x, measure, target, steps=60, keep=0.1)
     with torch.no_grad():
         assert similarity(away, model) < 0.9
         assert similarity(towards, target) > similarity(model, target) + 0.05
@@ -84,18 +84,18 @@ def test_gradients_move_a_measure_and_the_logits_stay(measure, x):
             change = (moved(x) - model(x)).square().mean() / model(x).var()
             assert change < 0.2
     a, b = torch.randn(2, 50, 4, generator=torch.manual_seed(0))
-    assert breaking._cka(a, b).item() == pytest.approx(wcka.cka(a, b), rel=1e-4)
+    assert counterexamples._cka(a, b).item() == pytest.approx(wcka.cka(a, b), rel=1e-4)
 
 
 def test_other_networks_are_refused():
-    for model, words in ((models.mlp((4, 3, 2), "tanh"), "ReLU"), (models.mlp((4, 2)), "hidden")):
+    for model, words in ((architectures.mlp((4, 3, 2), "tanh"), "ReLU"), (architectures.mlp((4, 2)), "hidden")):
         with pytest.raises(TypeError, match=words):
-            breaking.flip(model)
+            counterexamples.flip(model)
     with pytest.raises(TypeError, match="one hidden layer, got 2"):
-        breaking.impersonate(network(), torch.zeros(784, 3))
+        counterexamples.impersonate(network(), torch.zeros(784, 3))
     with pytest.raises(ValueError, match="unknown measure"):
-        breaking.move(network(), torch.zeros(2, 784), "dcka")
+        counterexamples.move(network(), torch.zeros(2, 784), "dcka")
     model = network()
     before = [p.clone() for p in model.parameters()]
-    breaking.flip(model), breaking.deaden(model)
+    counterexamples.flip(model), counterexamples.deaden(model)
     assert all(np.array_equal(a.detach(), b.detach()) for a, b in zip(before, model.parameters()))

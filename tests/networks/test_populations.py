@@ -1,21 +1,18 @@
 """Populations: the same numbers as separate modules, and results that survive on disk."""
 
 import copy
-import warnings
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from conftest import ARCHITECTURE
 from torch import nn
 
 import wcka
-from wcka import attacks, cache, data, models
-from wcka.chain import chains
-from wcka.population import Population, build, initialise
-from wcka.training import train
-from wcka.training import trained as train_by_name
+from wcka.experiments.training_runs import trained as train_by_name
+from wcka.networks import architectures, attacks, image_sets
+from wcka.networks.populations import Population, build, chains, initialise
+from wcka.networks.training import train
 
 
 def small(seeds=(0, 1, 2)):
@@ -65,7 +62,7 @@ def test_own_inputs_and_images_with_two_axes(digits):
     [nn.LayerNorm(6), nn.PReLU()], [nn.Softmax(1)], [nn.Unflatten(1, (2, 3)), nn.Flatten()],
     [nn.BatchNorm1d(6, affine=False)], [nn.Sequential(nn.ReLU(), nn.Linear(6, 6))]])
 def test_modules_of_other_kinds_run_one_by_one(digits, monkeypatch, between):
-    monkeypatch.setattr(models, "other", lambda: nn.Sequential(
+    monkeypatch.setattr(architectures, "other", lambda: nn.Sequential(
         nn.Flatten(), nn.Linear(784, 6), *copy.deepcopy(between), nn.Linear(6, 2)), raising=False)
     population = initialise({"factory": "other"}, [0, 1])
     with torch.no_grad():
@@ -85,8 +82,8 @@ def test_chains_of_a_population_are_those_of_its_members(trained):
 
 @pytest.mark.parametrize("private_order", [False, True])
 def test_members_learn_as_they_would_alone(private_order):
-    images, labels = data.load(split="train")
-    x, y = data.inputs(images[:200]), torch.from_numpy(labels[:200])
+    images, labels = image_sets.load(split="train")
+    x, y = image_sets.as_inputs(images[:200]), torch.from_numpy(labels[:200])
     start = small()
     together = train(start, x, y, 2, batch_size=64, seed=3, private_order=private_order)
     i = 2
@@ -104,8 +101,8 @@ def test_members_learn_as_they_would_alone(private_order):
 
 @pytest.mark.parametrize("strategy", ["fgsm", "pgd"])
 def test_adversarial_training_is_that_of_each_member_alone(strategy):
-    images, labels = data.load(split="train")
-    x, y = data.inputs(images[:128]), torch.from_numpy(labels[:128])
+    images, labels = image_sets.load(split="train")
+    x, y = image_sets.as_inputs(images[:128]), torch.from_numpy(labels[:128])
     start = small()
     together = train(start, x, y, 1, seed=3, strategy=strategy)
     alone = train(start[1], x, y, 1, seed=3, strategy=strategy)
@@ -116,8 +113,8 @@ def test_adversarial_training_is_that_of_each_member_alone(strategy):
 
 
 def test_adversarial_training_makes_robust_networks(digits):
-    images, labels = data.load(split="train")
-    x, y = data.inputs(images[:3000]), labels[:3000]
+    images, labels = image_sets.load(split="train")
+    x, y = image_sets.as_inputs(images[:3000]), labels[:3000]
     start = initialise({"factory": "mlp", "widths": [784, 32, 3]}, [0, 1])
     test, wanted = digits[0][::10], digits[1][::10]
     robust = {}
@@ -164,73 +161,6 @@ def test_selection_and_disk(trained, tmp_path):
     assert [p.name for p in (tmp_path / "new").iterdir()] == ["late.safetensors"]
 
 
-def arguments(**changes):
-    return {"architecture": {"factory": "mlp", "widths": [784, 4, 2]}, "seeds": [0, 1],
-            "dataset": "mnist", "classes": [0, 1], "epochs": 1, **changes}
-
-
-def test_trained_populations_are_computed_once(tmp_path, monkeypatch):
-    monkeypatch.setenv("WCKA_CACHE", str(tmp_path))
-    first = train_by_name(**arguments())
-    monkeypatch.setattr("wcka.training.train", None)  # nothing may be trained from here on
-    again = train_by_name(**arguments())
-    assert all(torch.equal(first.state[name], again.state[name]) for name in first.state)
-    with pytest.raises(TypeError):
-        train_by_name(**arguments(seed=1))
-
-
-def test_a_damaged_result_is_reported_and_computed_anew(tmp_path, monkeypatch):
-    monkeypatch.setenv("WCKA_CACHE", str(tmp_path))
-    first = train_by_name(**arguments())
-    (path,) = tmp_path.iterdir()
-    path.write_bytes(path.read_bytes()[:1000])
-    with pytest.warns(UserWarning, match="cannot be read"):
-        again = train_by_name(**arguments())
-    assert all(torch.equal(first.state[name], again.state[name]) for name in first.state)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        train_by_name(**arguments())
-
-
-def test_tables_are_cached_by_arguments_and_source(tmp_path, monkeypatch):
-    monkeypatch.setenv("WCKA_CACHE", str(tmp_path))
-    calls = []
-
-    @cache.cached
-    def table(a, b=2):
-        calls.append((a, b))
-        return pd.DataFrame({"a": [a], "b": [b], "name": ["x"]})
-
-    pd.testing.assert_frame_equal(table(1), table(a=1, b=2))
-    assert calls == [(1, 2)]
-    table(1, b=3)
-    monkeypatch.setattr(cache, "source", lambda roots: "another state of the code")
-    table(1)
-    assert calls == [(1, 2), (1, 3), (1, 2)]
-
-
-def test_tensors_are_cached(tmp_path, monkeypatch):
-    monkeypatch.setenv("WCKA_CACHE", str(tmp_path))
-    calls = []
-
-    @cache.cached
-    def numbers(n):
-        calls.append(n)
-        return torch.arange(n).reshape(2, -1).mT
-
-    assert not numbers.kept(6)
-    for _ in range(2):
-        assert torch.equal(numbers(6), torch.tensor([[0, 3], [1, 4], [2, 5]]))
-    assert calls == [6] and numbers.kept(6) and len(list(tmp_path.iterdir())) == 1
-
-
-def test_a_result_depends_on_the_modules_it_imports_only():
-    text = cache.source(["training"])
-    assert "def train(" in text and "class Population" in text and "def load(" in text
-    assert "def cka(" not in text
-    assert "def cka(" in cache.source(["__init__"])
-
-
 def test_population_is_copyable_between_devices(trained):
     meta = trained.to("meta")
     assert meta.state["1.weight"].device.type == "meta" and len(meta) == len(trained)
@@ -254,19 +184,3 @@ def test_nothing_is_made_on_another_device_than_the_populations():
     inputs = torch.zeros(5, 784, device="meta")
     assert population.activations(inputs, 1).device.type == "meta"
     assert {c.device.type for c in chains(population)} == {"meta"}
-
-
-def test_what_is_remembered_belongs_to_the_folder_of_results(tmp_path, monkeypatch):
-    made = []
-
-    @cache.remembered(2)
-    def of(model: dict, device: str = "cpu") -> tuple:
-        made.append(model)
-        return model["widths"], device, len(made)
-
-    monkeypatch.setenv("WCKA_CACHE", str(tmp_path / "one"))
-    assert of({"widths": (3, 2)}) == of({"widths": [3, 2]}, device="cpu") == ([3, 2], "cpu", 1)
-    monkeypatch.setenv("WCKA_CACHE", str(tmp_path / "two"))
-    assert of({"widths": [3, 2]}) == ([3, 2], "cpu", 2)
-    monkeypatch.setenv("WCKA_CACHE", str(tmp_path / "one"))
-    assert of({"widths": [3, 2]}) == ([3, 2], "cpu", 1)

@@ -8,15 +8,16 @@ from torch import nn
 from torch.nn.utils import prune
 
 import wcka
-from wcka import models, symmetry
-from wcka.chain import linear_layers
+from wcka.networks import architectures
+from wcka.weights import layers, symmetry
+from wcka.weights.chains import linear_layers
 
 TELESCOPING = ("identity", "relu", "leaky_relu", "sigmoid", "gelu", "tanh")
 
 
 def network(activation="relu", seed=0, bias=True):
     torch.manual_seed(seed)
-    return models.mlp((20, 8, 6, 3), activation, bias).double()
+    return architectures.mlp((20, 8, 6, 3), activation, bias).double()
 
 
 def inputs(n=50):
@@ -143,7 +144,7 @@ def test_unknown_layer_in_a_class_of_ones_own_is_refused():
         wcka.chain(Net())
 
 
-@pytest.mark.parametrize("activation", models.ACTIVATIONS)
+@pytest.mark.parametrize("activation", layers.ACTIVATIONS)
 def test_permutations_and_intertwiners_preserve_the_function(activation):
     model, x = network(activation), inputs()
     for transform in (symmetry.permute, symmetry.intertwine):
@@ -153,7 +154,7 @@ def test_permutations_and_intertwiners_preserve_the_function(activation):
         assert not torch.equal(moved[1].weight, model[1].weight)
 
 
-@pytest.mark.parametrize("activation", models.ACTIVATIONS)
+@pytest.mark.parametrize("activation", layers.ACTIVATIONS)
 def test_the_chain_survives_intertwiners_exactly_where_phi_is_the_identity(activation):
     model = network(activation)
     moved = symmetry.intertwine(model, seed=3)
@@ -168,7 +169,7 @@ def test_rescaling_preserves_relu_networks_and_is_refused_for_others():
     torch.testing.assert_close(wcka.chain(symmetry.rescale(model)), wcka.chain(model))
     with pytest.raises(TypeError, match="Sigmoid"):
         symmetry.rescale(network("sigmoid"))
-    class Cubic(models.Square):
+    class Cubic(layers.Square):
         """An activation that no table knows."""
 
     with pytest.raises(TypeError, match="Cubic not known"):
@@ -242,16 +243,16 @@ def test_layers_come_with_their_activations():
 @pytest.mark.parametrize("widths", [(3,), (), (3, 0, 2), (3, 2.5)])
 def test_mlp_refuses_bad_widths(widths):
     with pytest.raises(ValueError, match="widths"):
-        models.mlp(widths)
+        architectures.mlp(widths)
     with pytest.raises(ValueError, match="did you mean 'relu'"):
-        models.mlp((2, 2), "rellu")
+        architectures.mlp((2, 2), "rellu")
 
 
 def convolutional(name):
     torch.manual_seed(0)
-    build = {"plain": lambda: models.convnet((4, 3), 3, (5,), 3, 12),
-             "batch norm": lambda: models.convnet((4, 3), 3, (5,), 3, 12, batch_norm=True),
-             "residual": lambda: models.resnet((4, 6), (5,), 3, 12),
+    build = {"plain": lambda: architectures.convnet((4, 3), 3, (5,), 3, 12),
+             "batch norm": lambda: architectures.convnet((4, 3), 3, (5,), 3, 12, batch_norm=True),
+             "residual": lambda: architectures.resnet((4, 6), (5,), 3, 12),
              "resnet18": lambda: torchvision.models.resnet18(num_classes=3),
              "resnet50": lambda: torchvision.models.resnet50(num_classes=3)}
     shape = (3, 32, 32) if "resnet" in name else (144,)
@@ -273,7 +274,7 @@ def test_channels_move_through_convolutions_normalisation_and_residual_groups(na
         torch.testing.assert_close(moved(x), model(x), rtol=1e-8, atol=1e-8)
     torch.testing.assert_close(wcka.chain(moved, shape), wcka.chain(model, shape), rtol=1e-7,
                                atol=1e-12)
-    written = [rows[0][0] for rows in symmetry.units(model).values()]
+    written = [rows[0][0] for rows in symmetry.hidden_units(model).values()]
     state, before = moved.state_dict(), model.state_dict()
     gains = [name for name in before if name.endswith("weight") and before[name].ndim == 1]
     changed = gains if transform is symmetry.rescale and gains else written
@@ -282,7 +283,7 @@ def test_channels_move_through_convolutions_normalisation_and_residual_groups(na
 
 def test_the_table_of_units_of_resnet18():
     model, _ = convolutional("resnet18")
-    table = symmetry.units(model)
+    table = symmetry.hidden_units(model)
     # The stem and every stage have one stream; each of the eight blocks has its own inside.
     assert len(table) == 4 + 8
     assert ("fc.weight", 1, -1) in table["layer4.0.downsample.0"]
@@ -306,7 +307,7 @@ def weighted(layer):
 def test_units_that_are_not_known_are_refused():
     norm, block = nn.BatchNorm1d(4, affine=False), torchvision.models.resnet.BasicBlock
     for model, words in (
-            (nn.Sequential(nn.Linear(3, 4), models.Residual(nn.BatchNorm1d(4), nn.Linear(4, 4)),
+            (nn.Sequential(nn.Linear(3, 4), layers.Residual(nn.BatchNorm1d(4), nn.Linear(4, 4)),
                            nn.Linear(4, 2)), "BatchNorm1d"),
             (nn.Sequential(nn.Linear(3, 4), norm, nn.Linear(4, 2)), "BatchNorm1d"),
             (nn.Sequential(nn.Linear(3, 4), norm, nn.Linear(4, 4), norm), "two places"),
@@ -325,23 +326,23 @@ def test_units_that_are_not_known_are_refused():
 
 def test_a_residual_connection_to_the_input_keeps_its_units_in_place():
     torch.manual_seed(0)
-    model = nn.Sequential(models.Residual(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 4)), nn.ReLU(),
+    model = nn.Sequential(layers.Residual(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 4)), nn.ReLU(),
                           nn.Linear(4, 2)).double()
     moved, x = symmetry.permute(model, seed=1), torch.randn(5, 4, dtype=torch.float64)
     with torch.no_grad():
         torch.testing.assert_close(moved(x), model(x))
-    assert list(symmetry.units(model)) == ["0.0"]
+    assert list(symmetry.hidden_units(model)) == ["0.0"]
 
 
-@pytest.mark.parametrize("inner", [[nn.ReLU()], [models.Residual(nn.Linear(5, 5), nn.ReLU())]],
+@pytest.mark.parametrize("inner", [[nn.ReLU()], [layers.Residual(nn.Linear(5, 5), nn.ReLU())]],
                          ids=["no weights", "nested"])
 def test_a_way_around_that_adds_no_units_of_its_own(inner):
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(4, 5), models.Residual(*inner), nn.Linear(5, 3)).double()
+    model = nn.Sequential(nn.Linear(4, 5), layers.Residual(*inner), nn.Linear(5, 3)).double()
     x = torch.randn(7, 4, dtype=torch.float64)
     for transform in (symmetry.permute, symmetry.rescale):
         moved = transform(model, seed=1)
         assert not torch.allclose(moved[0].weight, model[0].weight)
         with torch.no_grad():
             torch.testing.assert_close(moved(x), model(x))
-    assert list(symmetry.units(model)) == ["0"]
+    assert list(symmetry.hidden_units(model)) == ["0"]

