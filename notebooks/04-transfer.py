@@ -198,7 +198,7 @@ def strength(models, epoch, probing):
         for whose, attacked in (("all seeds together", target.forward), ("each for itself", target)):
             moved = torch.cat([BY_GRADIENT["pgd"](attacked, *part, model["eps"], model["attack_steps"], i)
                                for i, part in enumerate(zip(x.split(16), labels.split(16)))], dim=-2)
-            right = target.forward(moved, own=moved.ndim > x.ndim).argmax(-1) == labels
+            right = target.forward(moved, per_model=moved.ndim > x.ndim).argmax(-1) == labels
             rows.append((benchmark.architecture_name(model["architecture"]), model["strategy"], whose,
                          float(right.double().mean())))
     return pd.DataFrame(rows, columns=["architecture", "strategy", "attacked", "accuracy"])

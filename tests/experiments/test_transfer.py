@@ -99,7 +99,7 @@ def test_a_population_of_convnets_is_its_members(digits, architecture):
             alone = population.member(i)
             torch.testing.assert_close(population.forward(x)[i], alone(x))
             torch.testing.assert_close(population.forward(x, 1)[i], alone[:-1](x))
-            own = population.forward(x.reshape(2, 3, 784), own=True)[i]
+            own = population.forward(x.reshape(2, 3, 784), per_model=True)[i]
             torch.testing.assert_close(own, alone(x[3 * i:3 * i + 3]))
 
 
@@ -181,7 +181,7 @@ def test_transfer_is_trunk_and_head_in_a_row(trunk, digits):
     for i in range(2):
         alone = nn.Sequential(trunk, heads.member(i))
         torch.testing.assert_close(both.forward(x)[i], alone(x))
-        own = both.forward(x.reshape(2, 3, 784), own=True)[i]
+        own = both.forward(x.reshape(2, 3, 784), per_model=True)[i]
         torch.testing.assert_close(own, alone(x[3 * i:3 * i + 3]))
 
 
@@ -200,7 +200,7 @@ def test_one_attack_for_all_climbs_the_sum_of_their_losses(trunk, digits):
 
     def losses(images, own):
         with torch.no_grad():
-            logits = target.forward(images, own=own)
+            logits = target.forward(images, per_model=own)
         return torch.stack([cross_entropy(each, y) for each in logits])
 
     own, shared = (losses(attacks.pgd(on, x, y, 0.2, 0.05, 10), on is target)

@@ -52,7 +52,7 @@ def test_forward_and_activations_are_those_of_the_members(trained, digits):
 def test_own_inputs_and_images_with_two_axes(digits):
     population, x = small(), digits[0][:6].reshape(3, 2, 784)
     with torch.no_grad():
-        own = population.forward(x, own=True)
+        own = population.forward(x, per_model=True)
         torch.testing.assert_close(own[1], population.member(1)(x[1]))
         images = digits[0][:3].reshape(3, 28, 28)  # as many images as members: still shared
         torch.testing.assert_close(population.forward(images)[2], population.member(2)(images))
@@ -123,7 +123,7 @@ def test_adversarial_training_makes_robust_networks(digits):
         assert (population.accuracy(test, wanted) > 0.9).all()
         moved = attacks.pgd(population, test, wanted, 0.1, 0.025, 10)
         with torch.no_grad():
-            predicted = population.forward(moved, own=True).argmax(-1)
+            predicted = population.forward(moved, per_model=True).argmax(-1)
         robust[strategy] = (predicted == wanted).double().mean().item()
     assert robust["standard"] + 0.1 < min(robust["fgsm"], robust["pgd"])
 

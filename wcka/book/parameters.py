@@ -30,7 +30,9 @@ class Parameter(typing.NamedTuple):
 
 
 def parameters(path: Path) -> dict[str, Parameter]:
-    """Read the parameters cell of a chapter: annotated literals, one per line, each explained.
+    """Read the parameters cell of a chapter: annotated literals, each explained.
+
+    A parameter's comment stands behind it, or on the lines above it.
 
     Parameters
     ----------
@@ -61,9 +63,18 @@ def parameters(path: Path) -> dict[str, Parameter]:
             raise ValueError(f"{path.name}: not an annotated literal: {line}")
         name = ast.unparse(node.target)
         kind = eval(ast.unparse(node.annotation))
-        comment = line.partition("#")[2].strip()
+        comment = line.partition("#")[2].strip() or _comment_above(lines, node.lineno - 1)
         known[name] = Parameter(name, kind, ast.literal_eval(node.value), comment)
     return known
+
+
+def _comment_above(lines: list[str], number: int) -> str:
+    """The comment that fills the lines right above a line, as one text."""
+    words: list[str] = []
+    while number and lines[number - 1].startswith("#"):
+        number -= 1
+        words.insert(0, lines[number].lstrip("# "))
+    return " ".join(words)
 
 
 def choose(path: Path, profile: str, given: list[tuple[str, str]]) -> dict[str, object]:

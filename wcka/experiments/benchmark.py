@@ -359,8 +359,8 @@ def under_attack(models: Sequence[dict], attack: str, layer: str, samples: int,
     for some in _slices(models, populations):
         made = _against(models, some, attack, x, labels, probing)
         with torch.no_grad():
-            own = some.forward(made, own=True).argmax(-1)
-            activations += some.forward(made[:, :samples], LAYERS[layer](some), own=True)
+            own = some.forward(made, per_model=True).argmax(-1)
+            activations += some.forward(made[:, :samples], LAYERS[layer](some), per_model=True)
         for one, (seen, mine) in enumerate(zip(made, own), start=len(guesses)):
             partners = np.concatenate([b[a == one], a[b == one]])
             group = members.group.to_numpy()[partners]
@@ -403,7 +403,7 @@ def _against(models: Sequence[dict], population: Population, attack: str, x: Ten
         seed = int(np.random.SeedSequence([probing["seed"], i]).generate_state(1)[0])
         moved = BY_GRADIENT[attack](target, *part, eps=probing["eps"], steps=probing["steps"],
                                     seed=seed)
-        made.append(target.features(moved, own=True) if isinstance(target, Transfer) else moved)
+        made.append(target.features(moved, per_model=True) if isinstance(target, Transfer) else moved)
     return torch.cat(made, 1)
 
 

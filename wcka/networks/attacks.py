@@ -21,10 +21,10 @@ class Stacked:
         """Return the number of networks."""
         raise NotImplementedError
 
-    def forward(self, x: Tensor, *, own: bool = False) -> Tensor:
+    def forward(self, x: Tensor, *, per_model: bool = False) -> Tensor:
         """Return the logits (N, n, classes) of every network.
 
-        `x` are images (n, ...) that all networks share or, with `own`, those of each (N, n, ...).
+        `x` are images (n, ...) that all networks share or, with `per_model`, those of each (N, n, ...).
         """
         raise NotImplementedError
 
@@ -163,7 +163,7 @@ def _prepared(model, x: Tensor, **amounts) -> tuple[Callable, Tensor]:
                                                 if x.numel() else ""))
     if isinstance(model, Stacked):
         own = x.detach().expand(len(model), *x.shape)
-        return lambda images: model.forward(images, own=True), own
+        return lambda images: model.forward(images, per_model=True), own
     return model, x.detach()
 
 

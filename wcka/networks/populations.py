@@ -90,18 +90,18 @@ class Population(Stacked):
         return Population(self.architecture, {k: v.to(target) for k, v in self.state.items()},
                           self.members)
 
-    def forward(self, x: Tensor, layer: int | None = None, own: bool = False) -> Tensor:
+    def forward(self, x: Tensor, layer: int | None = None, per_model: bool = False) -> Tensor:
         """Logits of every model, or the activations of one layer.
 
         Parameters
         ----------
         x : Tensor
-            Inputs shared by all models (n, ...), or with `own` each model's own (N, n, ...);
+            Inputs shared by all models (n, ...), or with `per_model` each model's own (N, n, ...);
             float32, on the population's device.
         layer : int, optional
             1 to ``depth``: the output of that linear layer after its activation.
             ``depth``, the default, is the logits.
-        own : bool
+        per_model : bool
             Whether each model has its own inputs.
 
         Returns
@@ -118,13 +118,13 @@ class Population(Stacked):
         modules = list(self.network._modules.items())[:stop]
         if not all(_is_stacked(module) for _, module in modules):
             # Convolutions gain nothing from it, and others may not mean the last axis.
-            return torch.stack([self._alone(i, stop, x[i] if own else x) for i in range(len(self))])
+            return torch.stack([self._alone(i, stop, x[i] if per_model else x) for i in range(len(self))])
         for name, module in modules:
             if isinstance(module, nn.Linear):
-                x, own = _linear(x, own, self.state[f"{name}.weight"],
+                x, per_model = _linear(x, per_model, self.state[f"{name}.weight"],
                                  self.state.get(f"{name}.bias")), True
             elif isinstance(module, nn.Flatten):
-                x = x.flatten(2 if own else 1)
+                x = x.flatten(2 if per_model else 1)
             else:  # acts on each number alone
                 x = module(x)
         return x
@@ -199,13 +199,13 @@ class Transfer(Stacked):
     def __len__(self) -> int:
         return len(self.heads)
 
-    def features(self, x: Tensor, own: bool = False) -> Tensor:
+    def features(self, x: Tensor, per_model: bool = False) -> Tensor:
         """The trunk's outputs: (n, units), or (N, n, units) for each model's own images."""
-        return self.trunk(x.flatten(0, 1)).unflatten(0, x.shape[:2]) if own else self.trunk(x)
+        return self.trunk(x.flatten(0, 1)).unflatten(0, x.shape[:2]) if per_model else self.trunk(x)
 
-    def forward(self, x: Tensor, own: bool = False) -> Tensor:
+    def forward(self, x: Tensor, per_model: bool = False) -> Tensor:
         """Logits of every model (N, n, classes), as ``Population.forward``."""
-        return self.heads.forward(self.features(x, own), own=own)
+        return self.heads.forward(self.features(x, per_model), per_model=per_model)
 
 
 def _is_stacked(module: nn.Module) -> bool:
@@ -285,9 +285,9 @@ def _channels_last(weight: Tensor) -> Tensor:
     return weight.clone(memory_format=torch.channels_last) if weight.ndim == 4 else weight
 
 
-def _linear(x: Tensor, own: bool, weight: Tensor, bias: Tensor | None) -> Tensor:
+def _linear(x: Tensor, per_model: bool, weight: Tensor, bias: Tensor | None) -> Tensor:
     """Every model's linear layer: (n, in) shared or (N, n, in) -> (N, n, out)."""
-    if own:
+    if per_model:
         return x @ weight.mT if bias is None else torch.baddbmm(bias[:, None], x, weight.mT)
     # Shared inputs: all models' weights side by side make one matrix product.
     flat = nn.functional.linear(x, weight.flatten(0, 1), None if bias is None else bias.flatten())

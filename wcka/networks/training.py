@@ -115,20 +115,20 @@ def course(population, x, labels, learning_rate, batch_size, seed, private_order
         order = torch.from_numpy(np.stack([rng.permutation(len(x)) for rng in orders])).to(x.device)
         for batch in order.split(batch_size, dim=1):
             batch = batch.squeeze(0)  # (n,) shared, or (N, n)
-            images, own = x[batch], batch.ndim == 2
+            images, per_model = x[batch], batch.ndim == 2
             if attack:
-                own = not shared_attack
-                images = attack(target if own else target.forward, images, labels[batch],
+                per_model = not shared_attack
+                images = attack(target if per_model else target.forward, images, labels[batch],
                                 seed=int(starts.integers(2**31)))
             if isinstance(target, Transfer):
                 with torch.no_grad():
-                    images = target.features(images, own)
-            _step(learner, optimizer, images, labels[batch], own)
+                    images = target.features(images, per_model)
+            _step(learner, optimizer, images, labels[batch], per_model)
         yield standing
 
 
-def _step(learner: Population, optimizer, x: Tensor, labels: Tensor, own: bool) -> None:
-    logits = learner.forward(x, own=own)
+def _step(learner: Population, optimizer, x: Tensor, labels: Tensor, per_model: bool) -> None:
+    logits = learner.forward(x, per_model=per_model)
     wanted = labels.expand(logits.shape[:2])
     loss = cross_entropy(logits.flatten(0, 1), wanted.flatten(), reduction="sum")
     optimizer.zero_grad()
