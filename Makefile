@@ -6,16 +6,20 @@ PROFILE := quick
 CONSTRAINTS := constraints.txt
 CHAPTER :=
 ARGS :=
+# TORCH=cpu takes PyTorch's CPU builds, a quarter of the download.
+TORCH :=
 
-# Any Python from 3.11 to 3.13; name yours with `make PYTHON=/path/to/python3.12 book`.
-PYTHON := $(shell for p in python3.11 python3.12 python3.13 python3; do \
-	"$$p" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null \
+# Any Python from 3.11 to 3.14; name yours with `make PYTHON=/path/to/python3.12 book`.
+PYTHON := $(shell for p in python3.11 python3.12 python3.13 python3.14 python3; do \
+	"$$p" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))' 2>/dev/null \
 	&& echo "$$p" && break; done)
 INSTALLED := $(VENV)/.installed
 RUN := $(VENV)/bin/python
+INSTALL := $(RUN) -m uv pip install --python $(RUN) -c $(CONSTRAINTS)
+EXTRAS := book,tests,cluster
 
 .DEFAULT_GOAL := help
-.PHONY: help book pdf test run lab benchmark pair links clean
+.PHONY: help book pdf check test run lab benchmark pair links clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -28,17 +32,24 @@ book: $(INSTALLED)  ## run the chapters that changed and build the html: PROFILE
 pdf: $(INSTALLED)  ## the book, and a PDF of it (needs Chromium): PROFILE=quick
 	@$(RUN) -m wcka book --profile $(PROFILE) --pdf
 
+check: $(INSTALLED)  ## what takes a minute: linters, types, and tests without chapters or a browser
+	@$(RUN) -m ruff check .
+	@$(RUN) -m mypy
+	@$(VENV)/bin/lint-imports > $(VENV)/imports.log || { cat $(VENV)/imports.log; exit 1; }
+	@$(RUN) -m pytest -n 2 -m 'not benchmark and not slow'
+
 test: $(INSTALLED)  ## run all tests, every chapter at the smoke profile among them
 	@$(RUN) -m ruff check .
 	@$(RUN) -m mypy
-	@$(RUN) -m pytest
+	@$(VENV)/bin/lint-imports > $(VENV)/imports.log || { cat $(VENV)/imports.log; exit 1; }
+	@$(RUN) -m pytest -n 2 --dist loadgroup
 
 run: $(INSTALLED)  ## run one chapter: make run CHAPTER=02 ARGS="-p seed 3"
 	@test -n "$(CHAPTER)" || { echo 'which chapter? make run CHAPTER=02 ARGS="-p seed 3"'; exit 2; }
 	@$(RUN) -m wcka run $(CHAPTER) --profile $(PROFILE) $(ARGS)
 
 lab: $(INSTALLED)  ## open the notebooks in JupyterLab
-	@$(RUN) -m pip install --quiet -c $(CONSTRAINTS) -e '.[lab]'
+	@$(INSTALL) --quiet -e '.[lab]'
 	@$(RUN) -m wcka pair
 	@$(RUN) -m jupyterlab notebooks
 
@@ -55,10 +66,18 @@ clean:  ## delete what was built (not the environment, the data or the cached re
 	@rm -rf _build
 
 $(INSTALLED): pyproject.toml constraints.txt
-	@test -n "$(PYTHON)" || { echo 'No Python 3.11 to 3.13 found: install one, or name it: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)'; exit 1; }
+	@test -n "$(PYTHON)" || command -v uv > /dev/null || { echo 'No Python 3.11 to 3.14 found: install one, or name it: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)'; exit 1; }
 	@test $$(df -Pk . | awk 'NR == 2 {print $$4}') -gt 8000000 || test -d $(VENV) || { echo 'The environment takes up to 6 GB, and less than 8 GB are free here: make room, then try again.'; exit 1; }
-	@echo "Installing the environment into $(VENV) ($(PYTHON)); a few minutes the first time ..."
-	@"$(PYTHON)" -m venv $(VENV) || { echo 'Python has no venv: install it (Debian: apt-get install python3-venv), then try again.'; exit 1; }
-	@$(RUN) -m pip install --quiet -c $(CONSTRAINTS) -e '.[book,tests,cluster]' 2> $(VENV)/pip.log || { grep -v WARNING $(VENV)/pip.log | tail -n 5; echo 'The packages could not be installed (see above): check the network and the room on the disk, then try again.'; exit 1; }
-	@$(RUN) -m pip install --quiet -c $(CONSTRAINTS) -e '.[peers]' 2> $(VENV)/peers.log || echo 'Some libraries that chapter 8 compares with could not be installed (see $(VENV)/peers.log): it leaves out what is missing.'
+	@echo "Installing the environment into $(VENV) ($(or $(PYTHON),a Python that uv fetches)) ..."
+	@if test -n "$(PYTHON)"; then \
+		"$(PYTHON)" -m venv $(VENV) || { echo 'Python has no venv: install it (Debian: apt-get install python3-venv), then try again.'; exit 1; }; \
+	else uv venv --allow-existing --seed --python 3.13 $(VENV); fi
+	@$(RUN) -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) uv
+	@$(if $(filter cpu,$(TORCH)),$(INSTALL) --torch-backend cpu torch torchvision || echo "PyTorch's CPU builds cannot be reached: taking the usual ones.")
+	@$(INSTALL) -e '.[$(EXTRAS)]' \
+		|| { echo 'uv could not install the packages (see above); trying pip, which reads pip.conf ...'; \
+			$(RUN) -m pip install -c $(CONSTRAINTS) -e '.[$(EXTRAS)]'; } \
+		|| { echo 'The packages could not be installed (see above): check the network and the room on the disk, then try again.'; exit 1; }
+	@$(INSTALL) --quiet -e '.[peers]' 2> $(VENV)/peers.log || echo 'Some libraries that chapter 8 compares with could not be installed (see $(VENV)/peers.log): it leaves out what is missing.'
+	@$(INSTALL) --quiet --no-deps torchattacks 2> $(VENV)/torchattacks.log || echo 'torchattacks could not be installed (see $(VENV)/torchattacks.log): one test is skipped.'
 	@touch $@
