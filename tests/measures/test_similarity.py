@@ -254,8 +254,8 @@ def test_relu_cka_equals_the_definition(real):
 @pytest.mark.parametrize("measure", PAPER_MEASURES)
 def test_pairwise_equals_pairs(measure, trained, digits, monkeypatch):
     x = digits[0][:200]
-    monkeypatch.setattr(products, "_LEFT", 40)  # several blocks, the last one ragged
-    monkeypatch.setattr(products, "_RIGHT", 64)
+    monkeypatch.setattr(products, "_LEFT_COLUMNS", 40)  # several blocks, the last one ragged
+    monkeypatch.setattr(products, "_RIGHT_COLUMNS", 64)
     population = trained[[0, 1, 2, 3, 4]]
     if measure == "wcka":
         features, kw = [population.member(i) for i in range(5)], {}
@@ -336,8 +336,8 @@ def test_pairwise_dcka_without_positive_part(real):
 def test_working_memory_grows_neither_with_models_nor_with_samples(monkeypatch):
     """Converted features are not kept here, as where there are very many; nothing else is large."""
     monkeypatch.setattr(products, "KEPT", 0)
-    monkeypatch.setattr(products, "_SAMPLES", 500)
-    monkeypatch.setattr(products, "_STRIP", 2**16)
+    monkeypatch.setattr(products, "_PIECE_ROWS", 500)
+    monkeypatch.setattr(products, "_STRIP_NUMBERS", 2**16)
     largest = 0
 
     class Watch(torch.overrides.TorchFunctionMode):

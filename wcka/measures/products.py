@@ -1,9 +1,10 @@
-"""Inner products of many representations at once: what every measure is made of.
+"""Inner products of many representations at once, from which every measure is computed.
 
 With centred features X (n, d) and kernel K = XX', the criterion of CKA has two forms,
-<K, L> = ||X'Y||_F^2. For all pairs of N models the first costs about N^2 n^2 + N n^2 d operations,
-the second N^2 n d^2: the cheaper one is taken, from the shapes alone. Both read the samples in
-pieces, so that beyond the features themselves memory does not grow with n.
+<K, L> = ||X'Y||_F^2. For all pairs of N models the first costs about N^2 n^2 + N n^2 d
+operations, the second N^2 n d^2: the shapes alone decide which is cheaper. Both forms
+read the samples in pieces, so that beyond the features themselves memory does not grow
+with n.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -15,176 +16,362 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-Pairs = tuple[np.ndarray, np.ndarray] | None  # positions of the models to compare; None: all
+# Positions of the models to compare; None stands for all pairs.
+Pairs = tuple[np.ndarray, np.ndarray] | None
 
-KEPT = 2**29  # bytes of converted features, or of kernels, that are kept and not made anew
-_SAMPLES = 4096  # samples in one piece
-_LEFT = 128  # columns of features in one block of models ...
-_RIGHT = 1024  # ... and of the models it is multiplied with: products at full speed, within 8 MB
-_STRIP = 2**24  # numbers in one strip of rows of all models' kernels
-_SINGLE = 1024  # terms that are added up in float32 before float64 takes their sum
+# Bytes of converted features, or of kernels, that are kept instead of computed again.
+KEPT = 2**29
+_PIECE_ROWS = 4096  # samples in one piece
+# Columns of a block of models and of the block that it is multiplied with: these sizes
+# reach full speed and keep the products within 8 MB.
+_LEFT_COLUMNS = 128
+_RIGHT_COLUMNS = 1024
+_STRIP_NUMBERS = 2**24  # numbers in one strip of rows of all models' kernels
+_FLOAT32_TERMS = 1024  # terms that are summed in float32 before float64 takes over
+
+_LARGEST = 1e150  # larger numbers overflow when they are squared
 
 _one_thread = Lock()  # the number of PyTorch's threads belongs to the whole process
 
 
+# ------------------------------------------------------------------- representations
+
+
 class Representation:
-    """Features of one model, read in pieces of rows: no dead columns, of size 1 at most, centred.
+    """Features of one model: centred, scaled to at most 1, without constant columns.
+
+    The features are read in pieces of rows: a memory-mapped array stays on disk.
 
     Parameters
     ----------
     values : Tensor
         (n, d), real numbers.
     label : str
-        What error messages call them.
+        Name of the features in error messages.
     centred : bool
-        Take the mean of each column away.
+        Whether to subtract the mean of each column.
     dtype : torch.dtype
-        Of what ``rows`` gives.
+        Type of the numbers that ``rows`` returns.
     scale : float, optional
-        Size to divide by: the largest number, unless given.
+        Divisor of all numbers; by default the largest absolute value after centring.
 
     Raises
     ------
     ValueError
         For NaN, infinity, or numbers beyond 1e150.
+
+    Examples
+    --------
+    >>> constant_second_column = torch.tensor([[0.0, 5.0], [4.0, 5.0]])
+    >>> Representation(constant_second_column).rows().tolist()
+    [[-1.0], [1.0]]
     """
 
     def __init__(self, values: Tensor, label: str = "x", centred: bool = True,
                  dtype: torch.dtype = torch.float64, scale: float | None = None):
-        self.values, self.dtype, wide = values, dtype, _accumulated(values)
+        self.values = values
+        self.dtype = dtype
+        wide = _accumulated(values)
         mean = values.new_zeros(values.shape[1], dtype=wide)
-        for part in pieces(len(values)) if centred else ():  # whole, it would be copied into `wide`
-            mean += values[part].sum(0, dtype=wide) / len(values)
+        if centred:  # in pieces: a sum of all rows at once would copy them into `wide`
+            for part in pieces(len(values)):
+                mean += values[part].sum(0, dtype=wide) / len(values)
         ends = torch.stack([values.amin(0).to(wide), values.amax(0).to(wide), mean])
-        low, high, mean = ends.cpu().numpy()  # small vectors: NumPy's overhead is the least
-        if not (np.isfinite(low).all() and np.isfinite(high).all()):
-            raise ValueError(f"{label} holds NaN or infinity")
-        largest = np.maximum(np.abs(low), np.abs(high))
-        if largest.max() > 1e150:
-            raise ValueError(f"{label}: values beyond 1e150 overflow when squared; divide them "
-                             f"first")
-        size = np.maximum(high - mean, mean - low)
-        # The mean of equal numbers is not always that number, and what varies in the last bits
-        # only is rounding: such a column counts as constant, a dead unit. It adds nothing, and many
-        # networks have a third of them.
+        # These vectors are small, and NumPy has the smallest overhead.
+        low, high, mean = ends.cpu().numpy()
+        largest = _checked_size(low, high, label)  # (columns,)
+        size = np.maximum(high - mean, mean - low)  # (columns,)
+        # The mean of equal numbers is not always that number, and variation in the last
+        # bits is rounding: such a column counts as constant, a dead unit. It adds
+        # nothing to any product, and a third of the units of many networks are dead.
         live = size > tolerance(values) * largest
         self.sizes = torch.from_numpy(size[live]).to(values.device)
-        self.columns = None if live.all() else torch.from_numpy(live.nonzero()[0]).to(values.device)
-        self.mean = ends[2] if self.columns is None else ends[2, self.columns]
-        self.scale: Any = scale or float(size.max()) or 1.0  # no square overflows
-        self.n, self.d = len(values), len(self.mean)
+        self.mean = ends[2]
+        self.columns = None
+        if not live.all():
+            self.columns = torch.from_numpy(live.nonzero()[0]).to(values.device)
+            self.mean = ends[2, self.columns]
+        # No square of a number divided by the scale overflows.
+        self.scale: Any = scale or float(size.max()) or 1.0
+        self.n = len(values)
+        self.d = len(self.mean)
         self.kept: Tensor | None = None
 
     def rows(self, part: slice = slice(None)) -> Tensor:
-        """Some rows, (rows, d)."""
+        """Return a slice of rows, by default all of them.
+
+        Returns
+        -------
+        Tensor
+            (rows, d)
+
+        Examples
+        --------
+        >>> Representation(torch.tensor([[0.0], [1.0], [2.0]])).rows(slice(2)).tolist()
+        [[-1.0], [0.0]]
+        """
         if self.kept is not None:
             return self.kept[part]
-        values = self.values[part]
+        values = self.values[part]  # (rows, all columns)
         if self.columns is not None:
-            values = values.index_select(1, self.columns)
+            values = values.index_select(1, self.columns)  # (rows, d)
         if values.dtype == self.dtype:
-            near = self.mean.to(self.dtype)
-            result = values.sub(near)
-            if near.dtype != self.mean.dtype:  # what single precision leaves of the mean
-                result.sub_((self.mean - near).to(self.dtype))
+            rounded_mean = self.mean.to(self.dtype)
+            result = values.sub(rounded_mean)
+            if rounded_mean.dtype != self.mean.dtype:
+                # Subtract the part of the mean that single precision cannot hold.
+                result.sub_((self.mean - rounded_mean).to(self.dtype))
         else:  # in place and in one type: twice as fast as a difference of two types
             result = values.to(self.mean.dtype, copy=True).sub_(self.mean)
         return result.div_(self.scale).to(self.dtype)
 
     def keep(self) -> None:
-        """Hold all rows, converted."""
+        """Hold all rows in memory after their conversion."""
         self.kept = self.rows()
 
     def take(self, columns: Tensor) -> None:
-        """Leave out all other columns, and put these in this order."""
+        """Keep only these columns, in this order.
+
+        Parameters
+        ----------
+        columns : Tensor
+            Positions among the d columns that are not constant.
+        """
         self.columns = columns if self.columns is None else self.columns[columns]
-        self.mean, self.sizes, self.d = self.mean[columns], self.sizes[columns], len(columns)
+        self.mean = self.mean[columns]
+        self.sizes = self.sizes[columns]
+        self.d = len(columns)
         if self.kept is not None:
             self.kept = self.kept.index_select(1, columns)
 
 
 class Given(Representation):
-    """Features that are used as they are."""
+    """Features that are used unchanged, without centring or scaling.
+
+    Examples
+    --------
+    >>> Given(torch.tensor([[0.0, 5.0], [4.0, 5.0]])).rows().tolist()
+    [[0.0, 5.0], [4.0, 5.0]]
+    """
 
     def __init__(self, values: Tensor):
-        self.values = self.kept = values
-        self.dtype, (self.n, self.d) = values.dtype, values.shape
+        self.values = values
+        self.kept = values
+        self.dtype = values.dtype
+        self.n, self.d = values.shape
 
     def take(self, columns: Tensor) -> None:
-        """As there."""
+        """Keep only these columns, in this order. See ``Representation.take``."""
         Given.__init__(self, self.values.index_select(1, columns))
 
 
 def represented(features: dict[str, Tensor], centred: bool = True,
                 dtype: torch.dtype = torch.float64,
                 scales: Sequence[float | None] | None = None) -> list[Representation]:
-    """Read features of models by their labels; converted once where that fits easily."""
-    # Single precision stays as it is on CUDA, where double costs up to 64 times as much.
-    result = [
-        Representation(f, label, centred, min(dtype, _accumulated(f), key=lambda t: t.itemsize), s)
-        for (label, f), s in zip(features.items(), scales or [None] * len(features))]
-    if sum(r.n * r.d for r in result) * dtype.itemsize <= KEPT:
-        for r in result:
-            r.keep()
-    return result
+    """Read the features of all models; convert them once where that fits into memory.
+
+    Parameters
+    ----------
+    features : dict of str to Tensor
+        (n, d_i) by the labels that error messages use.
+    centred, dtype : bool, torch.dtype
+        See ``Representation``.
+    scales : sequence of float, optional
+        One divisor per model.
+
+    Returns
+    -------
+    list of Representation
+
+    Examples
+    --------
+    >>> models = represented({"x": torch.eye(3), "constant": torch.ones(3, 2)})
+    >>> [model.d for model in models]
+    [3, 0]
+    """
+    models = []
+    scales = scales or [None] * len(features)
+    for (label, values), scale in zip(features.items(), scales):
+        # CUDA keeps single precision, since double costs up to 64 times as much there.
+        lower = min(dtype, _accumulated(values), key=lambda number: number.itemsize)
+        models.append(Representation(values, label, centred, lower, scale))
+    if sum(model.n * model.d for model in models) * dtype.itemsize <= KEPT:
+        for model in models:
+            model.keep()
+    return models
 
 
-def _accumulated(values: Tensor) -> torch.dtype:
-    return torch.float32 if values.is_cuda and values.dtype == torch.float32 else torch.float64
+def narrow(model: Representation) -> Representation:
+    """Return features with at most as many columns as rows.
+
+    The columns are rotated, which changes no product of interest here.
+
+    Examples
+    --------
+    >>> narrow(Given(torch.ones(2, 5))).d
+    2
+    """
+    if model.d <= model.n:
+        return model
+    return Given(torch.linalg.qr(model.rows().T).R.T)  # (n, n)
 
 
 def tolerance(x: Tensor) -> float:
-    """Relative size of what is rounding: of numbers in half precision, in what came before it."""
+    """Return the relative size below which a difference of numbers is rounding.
+
+    Numbers in half precision were computed in single precision before, whose rounding
+    counts.
+
+    Examples
+    --------
+    >>> tolerance(torch.ones(3)) == tolerance(torch.ones(3).half()) == 2.0**-19
+    True
+    """
     return 16 * torch.finfo(torch.promote_types(x.dtype, torch.float32)).eps
 
 
-# ------------------------------------------------------------------------------- the alignments
+def _accumulated(values: Tensor) -> torch.dtype:
+    """Type in which sums of these values are accumulated."""
+    if values.is_cuda and values.dtype == torch.float32:
+        return torch.float32
+    return torch.float64
+
+
+def _checked_size(low: np.ndarray, high: np.ndarray, label: str) -> np.ndarray:
+    """Largest absolute value of each column; refuse what no measure can use."""
+    if not (np.isfinite(low).all() and np.isfinite(high).all()):
+        raise ValueError(f"{label} holds NaN or infinity")
+    largest = np.maximum(np.abs(low), np.abs(high))
+    if largest.max() > _LARGEST:
+        raise ValueError(f"{label}: values beyond 1e150 overflow when squared; divide "
+                         f"them first")
+    return largest
+
+
+# ------------------------------------------------------------------- the alignments
 
 
 def squared_norms(models: Sequence[Representation],
                   pairs: Pairs = None) -> tuple[np.ndarray, np.ndarray]:
-    """||X'Y||_F^2 of all pairs (N, N), or of those listed (P,); and of each with itself (N,)."""
-    if cheaper_by_kernels(np.array([m.d for m in models], dtype=float), models[0].n, pairs):
+    """Return ||X'Y||_F^2 of pairs of models, and of each model with itself.
+
+    Parameters
+    ----------
+    models : sequence of N Representation
+        Features (n, d_i), rows shared.
+    pairs : pair of int arrays (P,), optional
+        Positions of the models to compare; all pairs by default.
+
+    Returns
+    -------
+    cross : ndarray
+        (N, N), or (P,) for listed `pairs`.
+    self_products : ndarray
+        (N,)
+
+    Examples
+    --------
+    >>> x = torch.tensor([[1.0], [-1.0]])
+    >>> cross, self_products = squared_norms([Given(x), Given(2 * x)])
+    >>> cross.tolist(), self_products.tolist()
+    ([[4.0, 16.0], [16.0, 64.0]], [4.0, 64.0])
+    """
+    if cheaper_by_kernels(_widths(models).astype(float), models[0].n, pairs):
         result = _linear_kernel_products(models)
         return (result if pairs is None else result[pairs]), np.diag(result).copy()
 
     def align(left, right, _):
-        return products(left, right).square_().sum((1, 3))
+        return products(left, right).square_().sum((1, 3))  # (left, right)
 
     return _aligned(models, align, pairs)
 
 
 def cheaper_by_kernels(d: np.ndarray, n: int, pairs: Pairs) -> bool:
-    """Whether kernels (n, n) of all models take fewer operations than products of features."""
-    by_features = d.sum()**2 if pairs is None else 2 * (d[pairs[0]] @ d[pairs[1]] + d @ d)
+    """Tell whether kernels take fewer operations than products of features.
+
+    Parameters
+    ----------
+    d : ndarray of float (N,)
+        Numbers of columns of the models.
+    n : int
+        Number of samples.
+    pairs : pair of int arrays (P,) or None
+        Positions of the models to compare; None for all pairs.
+
+    Examples
+    --------
+    >>> wide, narrow = np.full(10, 1000.0), np.full(10, 10.0)
+    >>> cheaper_by_kernels(wide, 100, None), cheaper_by_kernels(narrow, 100, None)
+    (True, False)
+    """
+    if pairs is None:
+        by_features = d.sum()**2
+    else:
+        by_features = 2 * (d[pairs[0]] @ d[pairs[1]] + d @ d)
     return bool(by_features * n > n**2 * (d.sum() + len(d)**2))
 
 
 def nuclear_norms(models: Sequence[Representation],
                   pairs: Pairs = None) -> tuple[np.ndarray, np.ndarray]:
-    """||X'Y||_* as ``squared_norms``; of each with itself it is ||X||_F^2."""
-    models = [narrow(m) for m in models]
+    """Return ||X'Y||_* of pairs of models, and ||X||_F^2, that of a model with itself.
 
-    def align(left, right, wanted):
-        result = torch.zeros(wanted.shape, dtype=torch.float64)
-        matrices = products(left, right).transpose(1, 2)[torch.from_numpy(wanted)]
+    Parameters and results have the shapes of ``squared_norms``.
+
+    Examples
+    --------
+    >>> x = torch.tensor([[1.0], [-1.0]])
+    >>> cross, self_products = nuclear_norms([Given(x), Given(2 * x)])
+    >>> cross.round(6).tolist(), self_products.round(6).tolist()
+    ([[2.0, 4.0], [4.0, 8.0]], [2.0, 8.0])
+    """
+    models = [narrow(model) for model in models]
+
+    def sum_of_singular_values(matrices):
+        return torch.linalg.svdvals(matrices).sum(-1)
+
+    def align(left, right, mask):
+        result = torch.zeros(mask.shape, dtype=torch.float64)
+        matrices = products(left, right)  # (left, columns, right, columns)
+        matrices = matrices.transpose(1, 2)[torch.from_numpy(mask)]
+        # matrices: (pairs, columns, columns)
         if len(matrices):
-            parts = matrices.chunk(1 if matrices.is_cuda else -(-len(matrices) // 16))
-            norms = in_threads(lambda some: torch.linalg.svdvals(some).sum(-1), parts)
-            result[torch.from_numpy(wanted)] = torch.cat(norms).double().cpu()
+            chunks = matrices.chunk(1 if matrices.is_cuda else -(-len(matrices) // 16))
+            norms = in_threads(sum_of_singular_values, chunks)
+            result[torch.from_numpy(mask)] = torch.cat(norms).double().cpu()
         return result
 
-    values, _ = _aligned(models, align, pairs, itself=False)
-    selves = np.array([sum(float(torch.linalg.vector_norm(m.rows(part), dtype=torch.float64))**2
-                           for part in pieces(m.n)) for m in models])
+    # A model with itself needs no singular values.
+    values, _ = _aligned(models, align, pairs, diagonal=False)
+    self_products = np.array([_squared_norm(model) for model in models])
     if pairs is None:
-        np.fill_diagonal(values, selves)
-    return values, selves
+        np.fill_diagonal(values, self_products)
+    return values, self_products
 
 
 def in_threads(function: Callable, tasks: Iterable) -> list:
-    """Decompose many small matrices, each on one thread: LAPACK's own are of no use there."""
-    if len(tasks := list(tasks)) < 2:
+    """Apply a function to many small matrices, with one thread for each at a time.
+
+    LAPACK's own threads slow the decomposition of a small matrix down.
+
+    Parameters
+    ----------
+    function : callable
+        A function of one task.
+    tasks : iterable
+        Arguments of the calls.
+
+    Returns
+    -------
+    list
+        One result per task, in their order.
+
+    Examples
+    --------
+    >>> in_threads(torch.linalg.vector_norm, [torch.ones(4), torch.zeros(2)])
+    [tensor(2.), tensor(0.)]
+    """
+    tasks = list(tasks)
+    if len(tasks) < 2:
         return [function(task) for task in tasks]
     with _one_thread:
         threads = torch.get_num_threads()
@@ -196,138 +383,247 @@ def in_threads(function: Callable, tasks: Iterable) -> list:
             torch.set_num_threads(threads)
 
 
-def narrow(model: Representation) -> Representation:
-    """No more columns than rows: a rotation of the columns, which no alignment here notices."""
-    return model if model.d <= model.n else Given(torch.linalg.qr(model.rows().T).R.T)
+def _squared_norm(model: Representation) -> float:
+    """||X||_F^2, summed over pieces of rows."""
+    total = 0.0
+    for part in pieces(model.n):
+        norm = torch.linalg.vector_norm(model.rows(part), dtype=torch.float64)
+        total += float(norm)**2
+    return total
 
 
-# ------------------------------------------------------------------------------- by features
+def _widths(models: Sequence[Representation]) -> np.ndarray:
+    """Numbers of columns of the models (N,)."""
+    return np.array([model.d for model in models])
+
+
+# ------------------------------------------------------------------- by features
 
 
 def pieces(n: int, size: int | None = None) -> list[slice]:
-    """Slices of at most `size` that cover n samples."""
-    size = size or _SAMPLES
-    return [slice(i, min(i + size, n)) for i in range(0, n, size)]
+    """Return slices of at most `size` samples that cover n samples.
+
+    Examples
+    --------
+    >>> pieces(5, 2)
+    [slice(0, 2, None), slice(2, 4, None), slice(4, 5, None)]
+    """
+    size = size or _PIECE_ROWS
+    return [slice(start, min(start + size, n)) for start in range(0, n, size)]
 
 
 def products(left: Sequence[Representation], right: Sequence[Representation]) -> Tensor:
-    """All X'Y of two blocks of models: (models, columns, models, columns), added up in float64.
+    """Return all X'Y of two blocks of models, accumulated in float64.
 
-    Each block is as wide as its widest model; the rest is zero.
+    Parameters
+    ----------
+    left, right : sequence of Representation
+        Features (n, d_i), rows shared.
+
+    Returns
+    -------
+    Tensor
+        (left models, columns, right models, columns); each block is as wide as its
+        widest model, and the columns that a model lacks are zero.
+
+    Examples
+    --------
+    >>> x, y = Given(torch.ones(4, 2)), Given(torch.ones(4, 1))
+    >>> products([x], [x, y]).tolist()
+    [[[[4.0, 4.0], [4.0, 0.0]], [[4.0, 4.0], [4.0, 0.0]]]]
     """
     single = left[0].dtype == torch.float32 and not left[0].values.is_cuda
     total: Any = None  # a Tensor from the first piece on
-    for part in pieces(left[0].n, _SINGLE if single else _SAMPLES):
-        x, y = beside(left, part), beside(right, part)
-        product = x.flatten(1).T @ y.flatten(1)
-        product = product.double() if single else product
+    for part in pieces(left[0].n, _FLOAT32_TERMS if single else _PIECE_ROWS):
+        x = beside(left, part)  # (rows, left models, columns)
+        y = beside(right, part)  # (rows, right models, columns)
+        product = x.flatten(1).T @ y.flatten(1)  # (left columns, right columns)
+        if single:
+            product = product.double()
         total = product if total is None else total.add_(product)
+    # (left models, columns, right models, columns)
     return total.unflatten(1, y.shape[1:]).unflatten(0, x.shape[1:])
 
 
 def beside(models: Sequence[Representation], part: slice, dim: int = 1) -> Tensor:
-    """Rows of several models stacked, (rows, models, columns), as wide as the widest; models may
-    be another `dim`."""
-    width = max(m.d for m in models)
-    rows = [m.rows(part) for m in models]
-    rows = [r if r.shape[1] == width else nn.functional.pad(r, (0, width - r.shape[1]))
-            for r in rows]
-    return torch.stack(rows, dim) if len(rows) > 1 else rows[0].unsqueeze(dim)
+    """Stack a slice of rows of several models, padded to the widest model.
+
+    Parameters
+    ----------
+    models : sequence of Representation
+        Features (n, d_i), rows shared.
+    part : slice
+        The rows.
+    dim : int
+        Position of the axis of models in the result.
+
+    Returns
+    -------
+    Tensor
+        (rows, models, columns) for the default `dim`.
+
+    Examples
+    --------
+    >>> x, y = Given(torch.ones(4, 2)), Given(torch.ones(4, 1))
+    >>> beside([x, y], slice(3)).shape
+    torch.Size([3, 2, 2])
+    """
+    width = max(model.d for model in models)
+    padded = []
+    for model in models:
+        rows = model.rows(part)  # (rows, d)
+        if rows.shape[1] < width:
+            rows = nn.functional.pad(rows, (0, width - rows.shape[1]))
+        padded.append(rows)
+    return torch.stack(padded, dim) if len(padded) > 1 else padded[0].unsqueeze(dim)
 
 
 def _aligned(models: Sequence[Representation], align: Callable, pairs: Pairs,
-             itself: bool = True) -> tuple:
-    """Apply `align` to blocks of models: (left, right, which pairs are wanted) to their values."""
-    # Models of like width side by side: a block is as wide as its widest.
-    order = np.argsort([m.d for m in models], kind="stable")
-    models, back = [models[i] for i in order], np.argsort(order)
+             diagonal: bool = True) -> tuple:
+    """Values of `align` for pairs of models, and for each model with itself.
+
+    ``align(left, right, mask)`` returns one value per pair of two blocks of models;
+    only values where the mask is true are used. Without `diagonal`, no model is aligned
+    with itself.
+    """
+    # A block is as wide as its widest model: models of similar widths go side by side.
+    order = np.argsort(_widths(models), kind="stable")
+    models = [models[i] for i in order]
+    back = np.argsort(order)
     if pairs is not None:
-        values, selves = _listed(models, align, back[pairs[0]], back[pairs[1]], itself)
-        return values, selves if selves is None else selves[back]
+        a, b = back[pairs[0]], back[pairs[1]]
+        values, self_products = _listed(models, align, a, b, diagonal)
+        return values, None if self_products is None else self_products[back]
     count = len(models)
+    positions = np.arange(count)
+    offset = 0 if diagonal else 1
     result = np.zeros((count, count))
-    # Where nothing is kept, what is on the right is converted anew for each block on the left.
-    for rows in _blocks(models, _LEFT if models[0].kept is not None else _RIGHT):
-        for columns in _blocks(models, _RIGHT, rows.start + (not itself)):
-            wanted = np.arange(count)[rows, None] + (not itself) <= np.arange(count)[columns]
-            values = align(models[rows], models[columns], wanted).cpu().numpy()
-            result[rows, columns] = np.where(wanted, values, result[rows, columns])
+    # Unless the rows are kept, the models on the right are converted again for each
+    # block on the left, which is then as large as those on the right.
+    left_columns = _LEFT_COLUMNS if models[0].kept is not None else _RIGHT_COLUMNS
+    for rows in _blocks(models, left_columns):
+        for columns in _blocks(models, _RIGHT_COLUMNS, rows.start + offset):
+            # Only the upper triangle is computed.
+            mask = positions[rows, None] + offset <= positions[columns]
+            values = align(models[rows], models[columns], mask).cpu().numpy()
+            result[rows, columns] = np.where(mask, values, result[rows, columns])
     result = np.triu(result) + np.triu(result, 1).T
     return result[np.ix_(back, back)], np.diag(result)[back].copy()
 
 
-def _listed(models: Sequence[Representation], align: Callable, a, b, itself: bool) -> tuple:
-    """Align each model with all its partners at once; and each with itself."""
-    one = np.ones((1, 1), dtype=bool)
-    selves = np.array([float(align([m], [m], one)) for m in models]) if itself else None
-    result, order = np.empty(len(a)), np.argsort(a, kind="stable")
-    for rows in np.split(order, np.flatnonzero(np.diff(a[order])) + 1):
-        left, right = [models[a[rows[0]]]], [models[i] for i in b[rows]]
-        for some in _blocks(right, _RIGHT):
-            wanted = np.ones((1, len(right[some])), dtype=bool)
-            result[rows[some]] = align(left, right[some], wanted)[0].cpu().numpy()
-    return result, selves
+def _listed(models: Sequence[Representation], align: Callable, a: np.ndarray,
+            b: np.ndarray, diagonal: bool) -> tuple:
+    """Values of listed pairs: each model is aligned with all its partners at once."""
+    self_products = None
+    if diagonal:
+        single_pair = np.ones((1, 1), dtype=bool)
+        self_products = np.array(
+            [float(align([model], [model], single_pair)) for model in models])
+    result = np.empty(len(a))
+    order = np.argsort(a, kind="stable")
+    group_starts = np.flatnonzero(np.diff(a[order])) + 1
+    for group in np.split(order, group_starts):  # the pairs with the same first model
+        left = [models[a[group[0]]]]
+        right = [models[i] for i in b[group]]
+        for block in _blocks(right, _RIGHT_COLUMNS):
+            mask = np.ones((1, len(right[block])), dtype=bool)
+            values = align(left, right[block], mask)  # (1, models of the block)
+            result[group[block]] = values[0].cpu().numpy()
+    return result, self_products
 
 
-def _blocks(models: Sequence[Representation], columns: int, start: int = 0) -> list[slice]:
-    """Slices of at least one model that have at most so many columns when padded."""
+def _blocks(models: Sequence[Representation], columns: int,
+            start: int = 0) -> list[slice]:
+    """Slices of at least one model, with at most so many columns after padding."""
     if start >= len(models):
         return []
-    edges, width = [start], 0
+    edges = [start]
+    width = 0
     for i in range(start, len(models)):
         width = max(width, models[i].d)
         if i > edges[-1] and width * (i + 1 - edges[-1]) > columns:
             edges.append(i)
             width = models[i].d
-    return [slice(*edge) for edge in zip(edges, [*edges[1:], len(models)])]
+    edges.append(len(models))
+    return [slice(first, last) for first, last in zip(edges, edges[1:])]
 
 
-# ------------------------------------------------------------------------------- by kernels
+# ------------------------------------------------------------------- by kernels
 
 
 def _linear_kernel_products(models: Sequence[Representation]) -> np.ndarray:
-    """<K, L> of all pairs of linear kernels (N, N); those of some models by one batched product."""
-    order = np.argsort([m.d for m in models], kind="stable")
-    models, back = [models[i] for i in order], np.argsort(order)
-    blocks = _blocks(models, _RIGHT)
-    kept = [beside(models[b], slice(None), 0) for b in blocks if models[0].kept is not None]
+    """<K, L> of all pairs of linear kernels (N, N).
+
+    The kernels of a block of models come from one batched product.
+    """
+    order = np.argsort(_widths(models), kind="stable")
+    models = [models[i] for i in order]
+    back = np.argsort(order)
+    blocks = _blocks(models, _RIGHT_COLUMNS)
+    stacks = []
+    if models[0].kept is not None:
+        stacks = [beside(models[block], slice(None), 0) for block in blocks]
 
     def fill(part: slice, out: Tensor) -> None:
+        height = part.stop - part.start
         for i, block in enumerate(blocks):
-            x = (kept[i][:, part.start:] if kept
-                 else beside(models[block], slice(part.start, None), 0))
-            torch.bmm(x[:, :part.stop - part.start], x.mT, out=out[block])
+            if stacks:
+                x = stacks[i][:, part.start:]
+            else:
+                x = beside(models[block], slice(part.start, None), 0)
+            # x: (models, rows from the first of the part on, columns)
+            torch.bmm(x[:, :height], x.mT, out=out[block])
 
     return strip_products(fill, len(models), models[0])[np.ix_(back, back)]
 
 
 def strip_products(fill: Callable[[slice, Tensor], None], count: int,
                    like: Representation) -> np.ndarray:
-    """<K, L> of all pairs of symmetric kernels (N, N), each computed once, in strips of rows.
+    """Return <K, L> of all pairs of symmetric kernels, computed in strips of rows.
 
     Parameters
     ----------
     fill : function
-        (part, out) writes into `out`, (N, rows, columns), those rows of all kernels, without what
-        lies left of the first one's diagonal.
+        ``fill(part, out)`` writes these rows of all kernels into `out`, (N, rows,
+        columns), from the column of the first row's diagonal entry on.
     count : int
         Number N of kernels.
     like : Representation
-        One of them, for its number of samples, type and device.
+        Any of the models; it gives the number of samples, the type and the device.
+
+    Returns
+    -------
+    ndarray
+        (N, N)
+
+    Examples
+    --------
+    >>> kernel = 3 * torch.eye(4)
+    >>> def fill(part, out):
+    ...     out[0] = kernel[part, part.start:]
+    >>> strip_products(fill, 1, Given(torch.eye(4))).tolist()
+    [[36.0]]
     """
-    n, total = like.n, like.values.new_zeros(())
-    height = max(1, min(_STRIP // (n * count), -(-n // 8)))
+    n = like.n
+    total = like.values.new_zeros(())
+    height = max(1, min(_STRIP_NUMBERS // (n * count), -(-n // 8)))
     space = torch.empty(count * height * n, dtype=like.dtype, device=like.values.device)
     for part in pieces(n, height):
-        shape = count, part.stop - part.start, n - part.start
-        strip = space[:np.prod(shape)].view(shape)
+        rows = part.stop - part.start
+        shape = count, rows, n - part.start
+        strip = space[:np.prod(shape)].view(shape)  # (N, rows, columns)
         fill(part, strip)
-        strip[:, :, shape[1]:] *= 2**0.5  # what lies below the diagonal, too
-        numbers = strip.flatten(1)
+        # Entries right of the square on the diagonal also stand below it: they count
+        # twice in the sum of products, so each factor is multiplied by the root of 2.
+        strip[:, :, rows:] *= 2**0.5
+        numbers = strip.flatten(1)  # (N, rows x columns)
         if like.dtype == torch.float32 and not like.values.is_cuda:
-            most = numbers.shape[1] // _SINGLE * _SINGLE
-            short = numbers[:, :most].unflatten(1, (-1, _SINGLE)).transpose(0, 1)
-            total = torch.bmm(short, short.mT).double().sum(0) + total
+            # Sum short runs of products in float32 and the runs in float64.
+            most = numbers.shape[1] // _FLOAT32_TERMS * _FLOAT32_TERMS
+            runs = numbers[:, :most].unflatten(1, (-1, _FLOAT32_TERMS))
+            runs = runs.transpose(0, 1)  # (runs, N, terms)
+            total = torch.bmm(runs, runs.mT).double().sum(0) + total
             numbers = numbers[:, most:]
-        total = (numbers @ numbers.T).double() + total
-    return ((total + total.T) / 2).cpu().numpy()  # the same on both sides, to the last bit
+        total = (numbers @ numbers.T).double() + total  # (N, N)
+    # Matrix products are not symmetric to the last bit; similarities are.
+    return ((total + total.T) / 2).cpu().numpy()
