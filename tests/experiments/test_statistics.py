@@ -1,4 +1,6 @@
-"""Statistics over pairs of models, against formulas written out and against simulation."""
+"""Statistics over pairs of models, against written-out formulas and simulation."""
+
+import itertools
 
 import numpy as np
 import pandas as pd
@@ -10,6 +12,7 @@ from wcka.experiments.statistics import (
     compare_by_factor,
     compare_measures,
     correlation,
+    demeaned,
     fisher_test,
     mantel_test,
     mean_over_pairs,
@@ -24,29 +27,36 @@ from wcka.experiments.statistics import (
 
 
 def pairs_of(n):
+    """Return the two models of each pair of n models."""
     return np.triu_indices(n, 1)
 
 
 def test_mean_over_pairs_equals_a_jackknife_by_hand():
     rng = np.random.default_rng(0)
-    (a, b), n = pairs_of(7), 7
+    n = 7
+    a, b = pairs_of(n)
     values = rng.standard_normal(len(a))
     estimate = mean_over_pairs(a, b, values)
-    without = np.array([values[(a != i) & (b != i)].mean() for i in range(n)])
-    error = np.sqrt((n - 1) / n * ((without - without.mean()) ** 2).sum())
+    means = []
+    for model in range(n):
+        means.append(values[(a != model) & (b != model)].mean())
+    error = np.sqrt((n - 1) / n * ((means - np.mean(means)) ** 2).sum())
     assert estimate.value == pytest.approx(values.mean())
-    assert estimate.high - estimate.value == pytest.approx(stats.t.ppf(0.975, n - 1) * error)
-    assert estimate.value - estimate.low == pytest.approx(estimate.high - estimate.value)
+    half_width = stats.t.ppf(0.975, n - 1) * error
+    assert estimate.high - estimate.value == pytest.approx(half_width)
+    assert estimate.value - estimate.low == pytest.approx(half_width)
 
 
 def test_the_interval_covers_where_the_naive_one_does_not():
-    """Each value is the sum of two models' effects: pairs that share a model move together."""
+    """A value is the sum of two models' effects: pairs that share one vary together."""
     rng = np.random.default_rng(1)
-    (a, b), n, runs = pairs_of(15), 15, 400
-    covered, naive = 0, 0
+    n, runs = 15, 400
+    a, b = pairs_of(n)
+    covered = naive = 0
     for _ in range(runs):
         effect = rng.standard_normal(n)
-        values = effect[a] + effect[b] + 0.5 * rng.standard_normal(len(a))  # the true mean is 0
+        noise = 0.5 * rng.standard_normal(len(a))
+        values = effect[a] + effect[b] + noise  # the true mean is 0
         estimate = mean_over_pairs(a, b, values)
         covered += estimate.low <= 0 <= estimate.high
         naive += abs(values.mean()) < 1.96 * stats.sem(values)
@@ -55,7 +65,8 @@ def test_the_interval_covers_where_the_naive_one_does_not():
 
 
 def test_models_may_be_missing():
-    (a, b), rng = pairs_of(8), np.random.default_rng(3)
+    a, b = pairs_of(8)
+    rng = np.random.default_rng(3)
     keep = (a != 3) & (b != 3)
     values = rng.standard_normal(keep.sum())
     estimate = mean_over_pairs(a[keep], b[keep], values)
@@ -63,7 +74,7 @@ def test_models_may_be_missing():
 
 
 def dyads(rng, n, rho):
-    """Two tables of pairs whose model effects correlate by rho, and the pairs."""
+    """Return the pairs of n models, and two values whose effects correlate by rho."""
     a, b = pairs_of(n)
     effects = rng.multivariate_normal([0, 0], [[1, rho], [rho, 1]], n)
     noise = 0.3 * rng.standard_normal((len(a), 2))
@@ -75,8 +86,9 @@ def z_of(x, y):
 
 
 def test_intervals_of_a_correlation_cover_where_the_naive_ones_do_not():
-    rng, n, rho, runs = np.random.default_rng(5), 20, 0.5, 200
-    truth = np.arctanh(2 * rho / (2 + 0.3**2))  # of the sums of two effects with their noise
+    rng = np.random.default_rng(5)
+    n, rho, runs = 20, 0.5, 200
+    truth = np.arctanh(2 * rho / (2 + 0.3**2))  # of sums of two effects and noise
     covered = naive = 0
     for _ in range(runs):
         a, b, x, y = dyads(rng, n, rho)
@@ -92,7 +104,8 @@ def test_over_models_of_a_mean_is_the_mean_over_pairs():
     rng = np.random.default_rng(6)
     a, b = pairs_of(9)
     values = rng.standard_normal(len(a))
-    assert over_models(np.mean, a, b, values)[:3] == pytest.approx(mean_over_pairs(a, b, values))
+    expected = mean_over_pairs(a, b, values)
+    assert over_models(np.mean, a, b, values)[:3] == pytest.approx(expected)
     with pytest.raises(ValueError, match="at least three"):
         over_models(np.mean, ["r", "r"], ["s", "s"], [1.0, 2.0])
 
@@ -102,51 +115,59 @@ def test_over_models_of_several_statistics_at_once():
     a, b = pairs_of(9)
     values = rng.standard_normal((len(a), 2)) + np.array([0, 0.8])
 
-    def both(rows):
+    def means(rows):
         return rows.mean(0)
 
-    together = over_models(both, a, b, values)
-    for i in range(2):
-        alone = over_models(np.mean, a, b, values[:, i])
-        assert [part[i] for part in together] == pytest.approx(alone)
+    together = over_models(means, a, b, values)
+    for column in range(2):
+        alone = over_models(np.mean, a, b, values[:, column])
+        assert [part[column] for part in together] == pytest.approx(alone)
         error = (alone.high - alone.value) / stats.t.ppf(0.975, 8)
         assert alone.p == pytest.approx(2 * stats.t.sf(abs(alone.value) / error, 8))
 
 
 @pytest.mark.parametrize("method", ["pearson", "spearman"])
 def test_compare_measures_against_its_parts(method):
-    rng, n = np.random.default_rng(10), 14
+    rng = np.random.default_rng(10)
+    n = 14
     a, b, x, agreement = dyads(rng, n, 0.7)
     table = pd.DataFrame({"cka": x + rng.standard_normal(len(x)), "wcka": x})
     runs = np.array([f"run {i}" for i in range(n)])
-    found = compare_measures(runs[a], runs[b], agreement, table, method=method)
-    r = {m: correlation(table[m], agreement, method) for m in table}
+    comparison = compare_measures(runs[a], runs[b], agreement, table, method=method)
+    r = {}
     for m in table:
-        assert found.loc[m, ["r", "low", "high"]].tolist() == pytest.approx(r[m])
+        r[m] = correlation(table[m], agreement, method)
+        assert comparison.loc[m, ["r", "low", "high"]].tolist() == pytest.approx(r[m])
     between = correlation(table.cka, table.wcka, method).value
-    row = found.loc["cka"]
-    given = (r["wcka"].value, r["cka"].value, between, len(a))
-    assert row["p Steiger"] == pytest.approx(steiger_test(*given).p)
-    assert row["p Meng"] == pytest.approx(meng_test(*given).p)
-    assert row["p Fisher"] == pytest.approx(fisher_test(*given[:2], len(a)).p)
-    assert (row["Zou low"], row["Zou high"]) == pytest.approx(zou_interval(*given)[1:])
+    row = comparison.loc["cka"]
+    correlations = (r["wcka"].value, r["cka"].value, between, len(a))
+    assert row["p Steiger"] == pytest.approx(steiger_test(*correlations).p)
+    assert row["p Meng"] == pytest.approx(meng_test(*correlations).p)
+    assert row["p Fisher"] == pytest.approx(fisher_test(*correlations[:2], len(a)).p)
+    zou = zou_interval(*correlations)
+    assert (row["Zou low"], row["Zou high"]) == pytest.approx(zou[1:])
 
     def difference(rows):
-        one, other = (correlation(rows[:, i], rows[:, 0], method).value for i in (2, 1))
-        return one - other
+        r_wcka = correlation(rows[:, 2], rows[:, 0], method).value
+        return r_wcka - correlation(rows[:, 1], rows[:, 0], method).value
 
-    expected = over_models(difference, a, b, np.column_stack([agreement, table]))
-    assert row[["difference", "model difference low", "model difference high", "p model"]
-               ].tolist() == pytest.approx(expected)
-    z = over_models(lambda rows: np.arctanh(correlation(rows[:, 1], rows[:, 0], method).value),
-                    a, b, np.column_stack([agreement, table]))
-    assert row[["model low", "model high"]].tolist() == pytest.approx(np.tanh(z[1:3]))
-    assert np.isnan(found.loc["wcka", "p model"]) and found.n.tolist() == [len(a)] * 2
+    def z(rows):
+        return np.arctanh(correlation(rows[:, 1], rows[:, 0], method).value)
+
+    values = np.column_stack([agreement, table])
+    names = ["difference", "model difference low", "model difference high", "p model"]
+    expected = over_models(difference, a, b, values)
+    assert row[names].tolist() == pytest.approx(expected)
+    expected = np.tanh(over_models(z, a, b, values)[1:3])
+    assert row[["model low", "model high"]].tolist() == pytest.approx(expected)
+    assert np.isnan(comparison.loc["wcka", "p model"])
+    assert comparison.n.tolist() == [len(a)] * 2
 
 
 def test_the_interval_of_a_difference_covers_where_the_naive_one_does_not():
-    """Two measures that follow agreement equally well, by effects of models: the truth is 0."""
-    rng, n, runs = np.random.default_rng(11), 16, 150
+    """Two measures follow agreement equally well, by effects of models: truth is 0."""
+    rng = np.random.default_rng(11)
+    n, runs = 16, 150
     a, b = pairs_of(n)
     covered = naive = 0
     for _ in range(runs):
@@ -161,13 +182,19 @@ def test_the_interval_of_a_difference_covers_where_the_naive_one_does_not():
 
 
 def test_mantel_finds_an_association_and_keeps_its_level_without_one():
-    rng, runs = np.random.default_rng(7), 100
+    rng = np.random.default_rng(7)
+    runs = 100
     a, b, x, y = dyads(rng, 12, 0.95)
     assert mantel_test(a, b, x, y, permutations=199) < 0.02
-    p = [mantel_test(*dyads(rng, 12, 0.0), permutations=99, seed=i) for i in range(runs)]
-    assert np.mean(np.array(p) <= 0.1) < 0.2
-    naive = [stats.pearsonr(*dyads(rng, 12, 0.0)[2:]).pvalue for _ in range(runs)]
-    assert np.mean(np.array(naive) <= 0.1) > 0.25
+    assert mantel_test(a, b, x, x, permutations=99) == 1 / 100
+    rejected = naive = 0
+    for seed in range(runs):
+        p = mantel_test(*dyads(rng, 12, 0.0), permutations=99, seed=seed)
+        rejected += p <= 0.1
+    for _ in range(runs):
+        naive += stats.pearsonr(*dyads(rng, 12, 0.0)[2:]).pvalue <= 0.1
+    assert rejected / runs < 0.2
+    assert naive / runs > 0.25
 
 
 def test_mantel_permutes_within_strata_only():
@@ -177,8 +204,53 @@ def test_mantel_permutes_within_strata_only():
     inside = strata[a] == strata[b]
     x = inside + 0.01 * rng.standard_normal(len(a))  # all association is between strata
     y = inside + 0.01 * rng.standard_normal(len(a))
-    assert mantel_test(a, b, x, y, permutations=199) < 0.15  # 2 of 20 splits keep the strata
+    # 2 of 20 splits keep the strata.
+    assert mantel_test(a, b, x, y, permutations=199) < 0.15
     assert mantel_test(a, b, x, y, strata=strata, permutations=199) > 0.15
+
+
+def test_mantel_counts_draws_that_repeat_the_data_as_ties():
+    """Two strata of two models have four orders, so every fourth draw is the data.
+
+    x is the distance of models on a line, which does not change if the line is
+    reversed: r is then that of the data as well, but for the rounding of its sums.
+    """
+    a, b = pairs_of(4)
+    strata = [0, 1, 1, 0]
+    x = b - a
+    y = np.array([0.2, 0.7, 0.8, 0.6, 0.6, 0.4])
+    r = {}
+    for order in ([0, 1, 2, 3], [3, 2, 1, 0], [3, 1, 2, 0], [0, 2, 1, 3]):
+        table = np.zeros((4, 4))
+        table[a, b] = table[b, a] = y
+        table = table[np.ix_(order, order)]
+        r[tuple(order)] = np.corrcoef(x, table[a, b])[0, 1]
+    assert r[0, 1, 2, 3] == pytest.approx(r[3, 2, 1, 0], abs=1e-12)
+    assert max(r[3, 1, 2, 0], r[0, 2, 1, 3]) < r[0, 1, 2, 3] - 0.01
+    p = mantel_test(a, b, x, y, strata, permutations=999)
+    assert p == pytest.approx(1 / 2, abs=0.05)
+
+
+def test_mantel_leaves_out_pairs_whose_replacement_is_unknown():
+    """Without the pair of models 0 and 1, against an enumeration of all orders."""
+    rng = np.random.default_rng(12)
+    a, b = (models[1:] for models in pairs_of(5))
+    x, y = rng.random((2, 9))
+    value = {}
+    for model_a, model_b, number in zip(a, b, y):
+        value[model_a, model_b] = value[model_b, model_a] = number
+    r = []
+    for order in itertools.permutations(range(5)):
+        kept_x, permuted = [], []
+        for model_a, model_b, number in zip(a, b, x):
+            if (order[model_a], order[model_b]) in value:
+                kept_x.append(number)
+                permuted.append(value[order[model_a], order[model_b]])
+        r.append(np.corrcoef(kept_x, permuted)[0, 1])
+    expected = np.mean(np.array(r) >= r[0] - 1e-12)
+    p = mantel_test(a, b, x, y, permutations=1999)
+    assert 0.2 < expected < 0.8
+    assert p == pytest.approx(expected, abs=0.04)
 
 
 def test_bad_numbers_are_refused():
@@ -203,13 +275,15 @@ def test_correlations_and_their_intervals():
     rng = np.random.default_rng(4)
     x = rng.standard_normal(60)
     y = np.exp(x + rng.standard_normal(60))
-    theirs = stats.pearsonr(x, y)
-    estimate, interval = correlation(x, y), theirs.confidence_interval()
-    assert estimate == pytest.approx((theirs.statistic, interval.low, interval.high))
+    pearson = stats.pearsonr(x, y)
+    interval = pearson.confidence_interval()
+    expected = (pearson.statistic, interval.low, interval.high)
+    assert correlation(x, y) == pytest.approx(expected)
     rho = stats.spearmanr(x, y).statistic
     estimate = correlation(x, y, "spearman")
-    reach = 1.959964 * np.sqrt((1 + rho**2 / 2) / 57)
-    assert estimate == pytest.approx((rho, *np.tanh(np.arctanh(rho) + np.array([-reach, reach]))))
+    half_width = 1.959964 * np.sqrt((1 + rho**2 / 2) / 57)
+    ends = np.tanh(np.arctanh(rho) + np.array([-half_width, half_width]))
+    assert estimate == pytest.approx((rho, *ends))
     assert np.isnan(correlation(x, np.ones(60)).value)
     assert correlation(x, 2 * x).value == pytest.approx(1)
 
@@ -225,57 +299,74 @@ def test_correlations_refuse(arguments, words):
         correlation(*arguments)
 
 
-@pytest.mark.parametrize("given, steiger, meng, zou", [  # from the R package cocor
+@pytest.mark.parametrize("values, steiger, meng, zou", [  # from the R package cocor
     ((0.60, 0.45, 0.70, 100), 2.322998, 2.315952, (0.024147, 0.285819)),
     ((0.80, 0.30, 0.10, 190), 7.487386, 7.443739, (0.362292, 0.643485)),
 ])
-def test_comparisons_of_dependent_correlations(given, steiger, meng, zou):
-    assert steiger_test(*given).z == pytest.approx(steiger, abs=1e-6)
-    assert meng_test(*given).z == pytest.approx(meng, abs=1e-6)
-    estimate = zou_interval(*given)
+def test_comparisons_of_dependent_correlations(values, steiger, meng, zou):
+    assert steiger_test(*values).z == pytest.approx(steiger, abs=1e-6)
+    assert meng_test(*values).z == pytest.approx(meng, abs=1e-6)
+    estimate = zou_interval(*values)
     assert (estimate.low, estimate.high) == pytest.approx(zou, abs=1e-6)
-    assert estimate.value == pytest.approx(given[0] - given[1])
-    assert steiger_test(*given).p == pytest.approx(2 * stats.norm.sf(steiger), rel=1e-4)
+    assert estimate.value == pytest.approx(values[0] - values[1])
+    p = 2 * stats.norm.sf(steiger)
+    assert steiger_test(*values).p == pytest.approx(p, rel=1e-4)
 
 
 def test_the_papers_comparison():
     z = (np.arctanh(0.6) - np.arctanh(0.45)) / np.sqrt(2 / 97)
     assert fisher_test(0.6, 0.45, 100).z == pytest.approx(z)
     assert fisher_test(0.5, 0.5, 30, 50) == (0, 1)
+    z = (np.arctanh(0.6) - np.arctanh(0.45)) / np.sqrt(1 / 97 + 1 / 47)
+    assert fisher_test(0.6, 0.45, 100, 50).z == pytest.approx(z)
 
 
-# ------------------------------------------------------------------------- tables of pairs
+# ------------------------------------------------------------------ tables of pairs
 
 
 @pytest.fixture(scope="module")
 def table():
-    """Pairs of eight starts, two factors and three probes; similarity follows agreement."""
+    """Return pairs of eight starts by two factors; similarity follows agreement."""
     rng = np.random.default_rng(0)
     a, b = np.triu_indices(8, 1)
-    rows = pd.DataFrame({"a": a, "b": b, "start a": a, "start b": b, "wcka": rng.random(28),
-                         "cka": rng.random(28)})
+    rows = pd.DataFrame({"a": a, "b": b, "start a": a, "start b": b})
+    rows["wcka"] = rng.random(28)
+    rows["cka"] = rng.random(28)
     rows["differs"] = np.where(np.arange(28) % 2, "seed", "epoch")
-    rows = pd.concat([rows.assign(probe=p) for p in ("clean", "fog", "pgd")], ignore_index=True)
+    probes = ("clean", "fog", "pgd")
+    rows = pd.concat([rows.assign(probe=probe) for probe in probes], ignore_index=True)
     return rows.assign(agreement=0.5 * rows.wcka + 0.2 * rng.random(84))
 
 
 def test_by_factor_is_each_factor_by_itself(table):
     for method in ("pearson", "spearman"):
-        found = compare_by_factor(table, ["cka", "wcka"], method=method)
-        assert list(found.index.unique("differs")) == ["epoch", "seed"]
+        comparison = compare_by_factor(table, ["cka", "wcka"], method=method)
+        assert list(comparison.index.unique("differs")) == ["epoch", "seed"]
         part = table[table.differs == "seed"]
         expected = compare_measures(part["start a"], part["start b"], part.agreement,
                                     part[["cka", "wcka"]], method=method)
-        pd.testing.assert_frame_equal(found.loc["seed"], expected)
-    r = r_by_factor(table, {"one": "cka", "other": "wcka"})
-    assert list(r.columns) == ["epoch", "seed"] and list(r.index) == ["one", "other"]
-    assert r.seed["other"] == pytest.approx(np.corrcoef(part.wcka, part.agreement)[0, 1])
-    assert r_by_factor(table[:0], {"one": "cka"}).shape == (1, 0)
+        pd.testing.assert_frame_equal(comparison.loc["seed"], expected)
+    r = r_by_factor(table, {"CKA": "cka", "wCKA": "wcka"})
+    assert list(r.columns) == ["epoch", "seed"] and list(r.index) == ["CKA", "wCKA"]
+    expected = np.corrcoef(part.wcka, part.agreement)[0, 1]
+    assert r.seed["wCKA"] == pytest.approx(expected)
+    assert r_by_factor(table[:0], {"CKA": "cka"}).shape == (1, 0)
+
+
+def test_demeaned_columns_have_no_mean_in_any_group_and_the_rest_stays(table):
+    result = demeaned(table, ["agreement"], ["differs", "probe"])
+    means = result.groupby(["differs", "probe"]).agreement.mean()
+    assert means.abs().max() < 1e-12
+    fog = (table.probe == "fog") & (table.differs == "seed")
+    expected = table.agreement[fog] - table.agreement[fog].mean()
+    np.testing.assert_allclose(result.agreement[fog], expected)
+    unchanged = table.columns.drop("agreement")
+    pd.testing.assert_frame_equal(result[unchanged], table[unchanged])
 
 
 def test_the_ceiling_is_what_the_best_similarity_of_a_pair_reaches(table):
-    best = table.assign(best=table.groupby(["a", "b"]).agreement.transform("mean"))
-    expected = r_by_factor(best, {"best": "best"}).loc["best"]
+    pair_means = table.groupby(["a", "b"]).agreement.transform("mean")
+    expected = r_by_factor(table.assign(best=pair_means), {"best": "best"}).loc["best"]
     pd.testing.assert_series_equal(ceilings(table), expected, check_names=False)
     assert (r_by_factor(table, {"wcka": "wcka"}).loc["wcka"] <= expected).all()
 
@@ -286,8 +377,53 @@ def test_a_curve_explains_more_than_a_line_only_where_there_is_one():
     noise = 0.1 * rng.standard_normal(2000)
     line, curve = straightness(x, 2 * x + noise)
     explained = np.corrcoef(x, 2 * x + noise)[0, 1] ** 2
-    assert line == pytest.approx(explained, abs=0.01) and curve == pytest.approx(line, abs=0.01)
+    assert line == pytest.approx(explained, abs=0.01)
+    assert curve == pytest.approx(line, abs=0.01)
     line, curve = straightness(x, x > 0.5)
     assert curve > 0.98 and line == pytest.approx(0.75, abs=0.02)
     line, curve = straightness(x, noise)
     assert abs(line) < 0.02 and curve < 0.02  # out of sample there is nothing to win
+
+
+def test_straightness_is_cross_validated_in_ten_folds():
+    """The line against a closed form, the curve against the max-min formula.
+
+    The errors of a least-squares fit on the rows that it leaves out are (I - H)^-1 e,
+    with the residuals e and the block H of the hat matrix of those rows. An isotonic
+    fit at i is the maximum over j <= i of the minimum over k >= i of means of y[j..k].
+    """
+    rng = np.random.default_rng(2)
+    x = rng.random(30)
+    y = x**3 + 0.1 * rng.standard_normal(30)
+    folds = np.random.default_rng(0).permutation(30) % 10
+    design = np.column_stack([np.ones(30), x])
+    hat = design @ np.linalg.solve(design.T @ design, design.T)
+    residuals = y - hat @ y
+    line_errors = np.empty(30)
+    curve_errors = np.empty(30)
+    for fold in range(10):
+        is_left_out = folds == fold
+        block = np.eye(3) - hat[np.ix_(is_left_out, is_left_out)]
+        line_errors[is_left_out] = np.linalg.solve(block, residuals[is_left_out])
+        order = np.argsort(x[~is_left_out])
+        x_fit, y_fit = x[~is_left_out][order], y[~is_left_out][order]
+        curve = np.interp(x[is_left_out], x_fit, rising(y_fit))
+        curve_errors[is_left_out] = y[is_left_out] - curve
+    variation = ((y - y.mean()) ** 2).sum()
+    expected = [1 - (line_errors**2).sum() / variation,
+                1 - (curve_errors**2).sum() / variation]
+    assert straightness(x, y) == pytest.approx(expected)
+    assert straightness(x, y, folds=2) != pytest.approx(expected, rel=1e-3)
+
+
+def rising(y):
+    """Return the isotonic regression of y by the max-min formula."""
+    n = len(y)
+    fitted = np.empty(n)
+    for i in range(n):
+        minima = []
+        for j in range(i + 1):
+            means = [y[j:k + 1].mean() for k in range(i, n)]
+            minima.append(min(means))
+        fitted[i] = max(minima)
+    return fitted

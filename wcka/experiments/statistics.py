@@ -1,4 +1,4 @@
-"""Numbers about pairs of models that respect that pairs share models."""
+"""Statistics over pairs of models that account for pairs that share models."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -12,7 +12,14 @@ from ..measures.spelling import nearest
 
 
 class Estimate(NamedTuple):
-    """A number with the ends of its interval."""
+    """A number with the ends of its interval.
+
+    Examples
+    --------
+    >>> estimate = Estimate(0.5, 0.4, 0.6)
+    >>> estimate.low < estimate.value < estimate.high
+    True
+    """
 
     value: float
     low: float
@@ -20,7 +27,16 @@ class Estimate(NamedTuple):
 
 
 class Jackknife(NamedTuple):
-    """A number, or an array of them, with the ends of its interval and the p-value of zero."""
+    """A statistic with its jackknife interval and its p-value.
+
+    They are floats, or arrays of one shape. The p-value is two-sided, under the
+    hypothesis that the statistic is zero.
+
+    Examples
+    --------
+    >>> Jackknife(value=0.5, low=0.2, high=0.8, p=0.01).p
+    0.01
+    """
 
     value: Any
     low: Any
@@ -28,21 +44,37 @@ class Jackknife(NamedTuple):
     p: Any
 
 
-def mean_over_pairs(a, b, values, level: float = 0.95) -> Estimate:
-    """Mean over pairs of models, with a jackknife interval that leaves out whole models.
+class Comparison(NamedTuple):
+    """A test statistic, standard normal under no difference, and its two-sided p-value.
 
-    n pairs of N models are not n observations: those that share a model move together. Leaving
-    out one model at a time, with all its pairs, measures how much the mean hangs on the draw of
-    models (Snijders & Borgatti 1999).
+    Examples
+    --------
+    >>> Comparison(z=0.0, p=1.0).p
+    1.0
+    """
+
+    z: float
+    p: float
+
+
+# ------------------------------------------------------------ intervals over models
+
+
+def mean_over_pairs(a, b, values, level: float = 0.95) -> Estimate:
+    """Return the mean over pairs of models, with a jackknife interval over models.
+
+    The n pairs of N models are not n independent observations: pairs that share a
+    model vary together. Leaving out one model at a time, with all its pairs, measures
+    how much the mean depends on the draw of models (Snijders & Borgatti 1999).
 
     Parameters
     ----------
     a, b : array-like of int
-        The two models of each pair, by numbers of your choice.
+        The two models of each pair, by any numbers.
     values : array-like
-        One number a pair.
+        One number per pair.
     level : float
-        Of the interval, in (0, 1).
+        Level of the interval, in (0, 1).
 
     Returns
     -------
@@ -52,184 +84,295 @@ def mean_over_pairs(a, b, values, level: float = 0.95) -> Estimate:
     Raises
     ------
     ValueError
-        For fewer than three models, arrays of different lengths, or numbers that are not finite.
+        For fewer than three models, arrays of different lengths, or numbers that are
+        not finite.
+
+    Examples
+    --------
+    >>> mean, low, high = mean_over_pairs([0, 0, 1], [1, 2, 2], [0.2, 0.3, 0.4])
+    >>> round(mean, 3), round(low, 3), round(high, 3)
+    (0.3, -0.197, 0.797)
     """
-    a, b, values = np.asarray(a), np.asarray(b), np.asarray(values, dtype=float)
+    a = np.asarray(a)
+    b = np.asarray(b)
+    values = np.asarray(values, dtype=float)
     if not a.shape == b.shape == values.shape or a.ndim != 1:
-        raise ValueError(f"wanted three rows of equal length, got {a.shape}, {b.shape}, "
-                         f"{values.shape}")
-    if not np.isfinite(values).all():
-        raise ValueError(f"{(~np.isfinite(values)).sum()} of {len(values)} values are not finite; "
-                         f"drop and count them first")
-    return Estimate(*over_models(np.mean, a, b, values, level=level)[:3])
+        raise ValueError(
+            f"wanted three rows of equal length, got {a.shape}, {b.shape}, "
+            f"{values.shape}"
+        )
+    is_finite = np.isfinite(values)
+    if not is_finite.all():
+        raise ValueError(
+            f"{(~is_finite).sum()} of {len(values)} values are not finite; "
+            f"drop and count them first"
+        )
+    jackknife = over_models(np.mean, a, b, values, level=level)
+    return Estimate(jackknife.value, jackknife.low, jackknife.high)
 
 
 def over_models(statistic: Callable, a, b, *columns, level: float = 0.95) -> Jackknife:
-    """Any statistic of pairs of models, with the interval of ``mean_over_pairs``.
+    """Return any statistic of pairs of models, with a jackknife interval over models.
 
     Parameters
     ----------
     statistic : function
-        From some of the rows of `columns` to a number or an array; close to normal over draws of
-        models (a correlation: its Fisher z, or a difference of two).
+        Maps a subset of the rows of `columns` to a number or an array. Its
+        distribution over draws of models should be close to normal: take Fisher's z of
+        a correlation, or a difference of two correlations.
     a, b : array-like
-        The two models of each pair, by names of your choice. Checkpoints of one training run are
-        not independent: name the run, not the checkpoint (a pair within a run has a = b).
+        The two models of each pair, by any names. Checkpoints of one training run are
+        not independent: name the run, not the checkpoint. A pair within a run has
+        a = b.
     *columns : array-like
-        What the statistic takes, one row a pair.
+        The arguments of the statistic, one row per pair.
     level : float
-        Of the interval, in (0, 1).
+        Level of the interval, in (0, 1).
 
     Returns
     -------
     Jackknife
-        The statistic and its interval; arrays where the statistic is one.
+        The statistic, its interval and its p-value, in the shape of the statistic.
 
     Raises
     ------
     ValueError
         For fewer than three models.
+
+    Examples
+    --------
+    >>> over_models(np.mean, ["x", "x", "y"], ["y", "z", "z"], [0.5, 0.5, 0.5])
+    Jackknife(value=0.5, low=0.5, high=0.5, p=0.0)
     """
-    arrays = [np.asarray(c) for c in columns]
+    arrays = [np.asarray(column) for column in columns]
     models, numbers = np.unique(np.concatenate([a, b]), return_inverse=True)
     if len(models) < 3:
         raise ValueError(f"wanted pairs of at least three models, got {len(models)}")
     a, b = np.split(numbers, 2)
-    keep = ((a != model) & (b != model) for model in range(len(models)))
-    without = np.array([statistic(*(c[k] for c in arrays)) for k in keep])
-    return _jackknife(statistic(*arrays), without, level)
+    leave_one_out = []
+    for model in range(len(models)):
+        is_without = (a != model) & (b != model)
+        leave_one_out.append(statistic(*(array[is_without] for array in arrays)))
+    return _jackknife(statistic(*arrays), np.array(leave_one_out), level)
 
 
-def _jackknife(value, without: np.ndarray, level: float) -> Jackknife:
-    """Interval from the values without each model in turn; Student's t, N - 1 degrees."""
-    n = len(without)
-    error = np.sqrt((n - 1) / n * ((without - without.mean(0)) ** 2).sum(0))
-    reach = stats.t.ppf((1 + level) / 2, n - 1) * error
+def _jackknife(value, leave_one_out: np.ndarray, level: float) -> Jackknife:
+    """Return the interval from the values without one model each; Student's t."""
+    n = len(leave_one_out)
+    deviations = leave_one_out - leave_one_out.mean(0)  # (models, ...)
+    error = np.sqrt((n - 1) / n * (deviations**2).sum(0))  # (...)
+    half_width = stats.t.ppf((1 + level) / 2, n - 1) * error
+    # A statistic that no model changes has no error: p is 0, or NaN if it is zero.
     with np.errstate(divide="ignore", invalid="ignore"):
         p = 2 * stats.t.sf(np.abs(value) / error, n - 1)
-    parts = (np.asarray(part, float) for part in (value, value - reach, value + reach, p))
-    return Jackknife(*(float(part) if part.ndim == 0 else part for part in parts))
+    return Jackknife(
+        _plain(value), _plain(value - half_width), _plain(value + half_width), _plain(p)
+    )
 
 
-def mantel_test(a, b, x, y, strata=None, permutations: int = 999, seed: int = 0) -> float:
-    """One-sided p-value of a correlation between two tables of pairs, by permuting models.
+def _plain(number):
+    """Return a float for a scalar, an array of floats for an array."""
+    array = np.asarray(number, float)
+    return float(array) if array.ndim == 0 else array
+
+
+def mantel_test(
+    a, b, x, y, strata=None, permutations: int = 999, seed: int = 0
+) -> float:
+    """Return the one-sided p-value of a correlation of pairs, by permuting models.
 
     Parameters
     ----------
     a, b : array-like of int
         The two models of each pair, numbered from 0; each pair once.
     x, y : array-like
-        Two numbers a pair; models of `y` are permuted.
+        Two numbers per pair; the models of `y` are permuted.
     strata : array-like, optional
-        One name a model: models change places within a stratum only. With strata that hold
-        models of one kind, every pair finds another of its kind; pairs that do not are left out.
+        One name per model: models are permuted within a stratum only. Where each
+        stratum holds models of one kind, a pair is always replaced by a pair of the
+        same kinds. Pairs whose replacement is not among the data are left out of that
+        permutation's r.
     permutations : int
-        Draws; the smallest p-value is 1 / (permutations + 1).
+        Number of draws; the smallest p-value is 1 / (permutations + 1).
     seed : int
-        Of the draws.
+        Seed of the draws.
 
     Returns
     -------
     float
-        Share of draws, the data among them, with Pearson's r at least that of the data.
+        Share of draws, the data counted as one, whose Pearson's r is at least that of
+        the data.
+
+    Examples
+    --------
+    Six models on a line; both numbers of a pair are the distance of its models.
+
+    >>> a, b = np.triu_indices(6, 1)
+    >>> print(mantel_test(a, b, b - a, b - a, permutations=99))
+    0.01
     """
-    a, b, x, y = np.asarray(a), np.asarray(b), np.asarray(x, float), np.asarray(y, float)
-    n, rng = int(max(a.max(), b.max())) + 1, np.random.default_rng(seed)
-    table = np.full((n, n), np.nan)
+    a = np.asarray(a)
+    b = np.asarray(b)
+    x = np.asarray(x, float)
+    y = np.asarray(y, float)
+    n = int(max(a.max(), b.max())) + 1
+    rng = np.random.default_rng(seed)
+    table = np.full((n, n), np.nan)  # (models, models)
     table[a, b] = table[b, a] = y
-    groups = [np.arange(n)] if strata is None else [
-        np.flatnonzero(np.asarray(strata) == s) for s in np.unique(strata)]
 
     def r(order: np.ndarray) -> float:
-        moved = table[order[a], order[b]]
-        there = np.isfinite(moved)
-        return np.corrcoef(x[there], moved[there])[0, 1]
+        permuted = table[order[a], order[b]]  # (pairs,)
+        is_known = np.isfinite(permuted)
+        return np.corrcoef(x[is_known], permuted[is_known])[0, 1]
 
-    order, found, count = np.arange(n), r(np.arange(n)), 1
+    groups = _groups(strata, n)
+    order = np.arange(n)
+    observed = r(order)
+    count = 1  # the data themselves
     for _ in range(permutations):
         for group in groups:
             order[group] = group[rng.permutation(len(group))]
-        count += r(order) >= found - 1e-12
+        # In small strata draws repeat the data. They count as ties, whatever their
+        # rounding errors: hence the margin.
+        count += r(order) >= observed - 1e-12
     return count / (permutations + 1)
 
 
-def overlap(lower, upper) -> float:
-    """Probability that a draw from `lower` is at least one from `upper`; ties count half.
+def _groups(strata, n: int) -> list[np.ndarray]:
+    """Return the numbers of the models of each stratum; one group without strata."""
+    if strata is None:
+        return [np.arange(n)]
+    strata = np.asarray(strata)
+    return [np.flatnonzero(strata == stratum) for stratum in np.unique(strata)]
 
-    0 where the two sets of values do not overlap, 1/2 where they cannot be told apart: one minus
-    the area under the ROC curve of telling them apart.
+
+def overlap(lower, upper) -> float:
+    """Return the probability that a draw from `lower` exceeds one from `upper`.
+
+    Ties count half. This is one minus the area under the ROC curve of a classifier
+    that tells the two sets apart by their values.
+
+    Parameters
+    ----------
+    lower, upper : array-like
+        (n,) and (m,), the set that should have the lower values and the other one.
+
+    Returns
+    -------
+    float
+        0 where the two sets do not overlap, 1/2 where they cannot be told apart.
+
+    Examples
+    --------
+    >>> overlap([0, 1], [2, 3]), overlap([0, 2], [1, 3]), overlap([1], [1])
+    (0.0, 0.25, 0.5)
     """
-    lower, upper = np.asarray(lower, dtype=float), np.asarray(upper, dtype=float)
+    lower = np.asarray(lower, dtype=float)
+    upper = np.asarray(upper, dtype=float)
     u = stats.mannwhitneyu(lower, upper).statistic
     return float(u / (lower.size * upper.size))
 
 
-class Comparison(NamedTuple):
-    """Statistic, standard normal where there is no difference, and two-sided p-value."""
-
-    z: float
-    p: float
+# ------------------------------------------------- correlations and their differences
 
 
 def correlation(x, y, method: str = "pearson", level: float = 0.95) -> Estimate:
-    """Correlation with Fisher's interval, as in the paper (section 2.5).
+    """Return a correlation with Fisher's interval, as in the paper (section 2.5).
 
     Parameters
     ----------
     x, y : array-like
         (n,), n at least 4.
     method : {"pearson", "spearman"}
-        Pearson's r, standard error 1/sqrt(n - 3) of its z; or Spearman's rho, whose error is
-        sqrt((1 + rho^2 / 2) / (n - 3)) (Bonett & Wright 2000).
+        Pearson's r, whose Fisher z has the standard error 1/sqrt(n - 3); or Spearman's
+        rho, whose z has sqrt((1 + rho^2 / 2) / (n - 3)) (Bonett & Wright 2000).
     level : float
-        Of the interval, in (0, 1).
+        Level of the interval, in (0, 1).
 
     Returns
     -------
     Estimate
-        In [-1, 1]; NaN where one side does not vary. The interval takes the n pairs for
-        independent, which pairs of models that share models are not.
+        Values in [-1, 1]; NaN where x or y is constant. The interval assumes n
+        independent pairs, which pairs of models that share models are not.
 
     Raises
     ------
     ValueError
-        For an unknown method, fewer than 4 numbers, different lengths, numbers not finite.
+        For an unknown method, fewer than 4 numbers, different lengths, or numbers that
+        are not finite.
+
+    Examples
+    --------
+    >>> estimate = correlation([1, 2, 3, 4, 5], [1, 3, 2, 5, 4], "spearman")
+    >>> round(estimate.value, 3)
+    0.8
     """
     nearest(method, ("pearson", "spearman"), "method")
-    x, y = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
+    x = np.asarray(x, dtype=float)
+    y = np.asarray(y, dtype=float)
     if x.shape != y.shape or x.ndim != 1 or len(x) < 4:
-        raise ValueError(f"wanted two rows of the same length, at least 4; got {x.shape} and "
-                         f"{y.shape}")
+        raise ValueError(
+            f"wanted two rows of the same length, at least 4; got {x.shape} and "
+            f"{y.shape}"
+        )
     if not (np.isfinite(x).all() and np.isfinite(y).all()):
         raise ValueError("some numbers are not finite; drop and count them first")
     if np.ptp(x) == 0 or np.ptp(y) == 0:
         return Estimate(np.nan, np.nan, np.nan)
-    r = float(stats.pearsonr(x, y)[0] if method == "pearson" else stats.spearmanr(x, y)[0])
-    factor = 1 if method == "pearson" else 1 + r**2 / 2
+    if method == "pearson":
+        r = float(stats.pearsonr(x, y)[0])
+        factor: float = 1
+    else:
+        r = float(stats.spearmanr(x, y)[0])
+        factor = 1 + r**2 / 2
     return _fisher(r, np.sqrt(factor / (len(x) - 3)), level)
 
 
 def _fisher(r: float, error: float, level: float = 0.95) -> Estimate:
-    reach = stats.norm.ppf((1 + level) / 2) * error
-    z = np.arctanh(np.clip(r, -1 + 1e-15, 1 - 1e-15))
-    return Estimate(r, float(np.tanh(z - reach)), float(np.tanh(z + reach)))
+    """Return Fisher's interval of a correlation, given the standard error of its z."""
+    half_width = stats.norm.ppf((1 + level) / 2) * error
+    z = np.arctanh(np.clip(r, -1 + 1e-15, 1 - 1e-15))  # finite at r = 1
+    return Estimate(r, float(np.tanh(z - half_width)), float(np.tanh(z + half_width)))
 
 
 def fisher_test(a: float, b: float, n: int, m: int | None = None) -> Comparison:
-    """Compare two correlations as if from independent samples of n and m (the paper's way)."""
+    """Compare two correlations as if they came from independent samples.
+
+    This is the paper's test (section 2.5).
+
+    Parameters
+    ----------
+    a, b : float
+        Correlations, in (-1, 1).
+    n, m : int
+        Sizes of the two samples; m is n unless it is given.
+
+    Examples
+    --------
+    >>> fisher_test(0.5, 0.5, n=30, m=50)
+    Comparison(z=0.0, p=1.0)
+    """
     z = (np.arctanh(a) - np.arctanh(b)) / np.sqrt(1 / (n - 3) + 1 / ((m or n) - 3))
     return _two_sided(z)
 
 
 def steiger_test(a: float, b: float, c: float, n: int) -> Comparison:
-    """Compare r_jk = a with r_jh = b, which share j, given r_kh = c (Steiger 1980).
+    """Compare two correlations that share a variable (Steiger 1980).
 
     Parameters
     ----------
-    a, b, c : float
-        Correlations, in (-1, 1).
+    a, b : float
+        The correlations r_jk and r_jh, in (-1, 1), which share the variable j.
+    c : float
+        The correlation r_kh of the two variables that are not shared.
     n : int
         Number of observations.
+
+    Examples
+    --------
+    >>> z, p = steiger_test(0.60, 0.45, 0.70, n=100)
+    >>> round(z, 3)
+    2.323
     """
     r = (a + b) / 2
     s = (c * (1 - 2 * r**2) - r**2 * (1 - 2 * r**2 - c**2) / 2) / (1 - r**2) ** 2
@@ -237,91 +380,179 @@ def steiger_test(a: float, b: float, c: float, n: int) -> Comparison:
 
 
 def meng_test(a: float, b: float, c: float, n: int) -> Comparison:
-    """As ``steiger_test``, by Meng, Rosenthal & Rubin (1992)."""
+    """Compare two correlations that share a variable (Meng, Rosenthal & Rubin 1992).
+
+    See ``steiger_test`` for the parameters.
+
+    Examples
+    --------
+    >>> z, p = meng_test(0.60, 0.45, 0.70, n=100)
+    >>> round(z, 3)
+    2.316
+    """
     m = (a**2 + b**2) / 2
     f = min(1, (1 - c) / (2 * (1 - m)))
     h = (1 - f * m) / (1 - m)
-    return _two_sided((np.arctanh(a) - np.arctanh(b)) * np.sqrt((n - 3) / (2 * (1 - c) * h)))
+    scale = np.sqrt((n - 3) / (2 * (1 - c) * h))
+    return _two_sided((np.arctanh(a) - np.arctanh(b)) * scale)
 
 
-def zou_interval(a: float, b: float, c: float, n: int, level: float = 0.95) -> Estimate:
-    """Interval of the difference a - b of two correlations that share a variable (Zou 2007).
+def zou_interval(
+    a: float, b: float, c: float, n: int, level: float = 0.95
+) -> Estimate:
+    """Return the difference a - b of correlations that share a variable (Zou 2007).
 
-    Parameters as in ``steiger_test``.
+    See ``steiger_test`` for the parameters; `level` is that of the interval.
+
+    Examples
+    --------
+    >>> difference, low, high = zou_interval(0.60, 0.45, 0.70, n=100)
+    >>> f"{difference:.2f} ({low:.2f} to {high:.2f})"
+    '0.15 (0.02 to 0.29)'
     """
-    (_, l1, u1), (_, l2, u2) = (_fisher(r, 1 / np.sqrt(n - 3), level) for r in (a, b))
-    q = ((c - a * b / 2) * (1 - a**2 - b**2 - c**2) + c**3) / ((1 - a**2) * (1 - b**2))
-    low = np.sqrt((a - l1) ** 2 + (u2 - b) ** 2 - 2 * q * (a - l1) * (u2 - b))
-    high = np.sqrt((u1 - a) ** 2 + (b - l2) ** 2 - 2 * q * (u1 - a) * (b - l2))
-    return Estimate(a - b, a - b - low, a - b + high)
+    _, low_a, high_a = _fisher(a, 1 / np.sqrt(n - 3), level)
+    _, low_b, high_b = _fisher(b, 1 / np.sqrt(n - 3), level)
+    # The correlation between the two correlations
+    q = (c - a * b / 2) * (1 - a**2 - b**2 - c**2) + c**3
+    q = q / ((1 - a**2) * (1 - b**2))
+    below_a = a - low_a
+    above_a = high_a - a
+    below_b = b - low_b
+    above_b = high_b - b
+    below = np.sqrt(below_a**2 + above_b**2 - 2 * q * below_a * above_b)
+    above = np.sqrt(above_a**2 + below_b**2 - 2 * q * above_a * below_b)
+    return Estimate(a - b, a - b - below, a - b + above)
 
 
-def compare_measures(a, b, agreement, similarities: pd.DataFrame, reference: str = "wcka",
-                     method: str = "pearson", level: float = 0.95) -> pd.DataFrame:
-    """How well measures of similarity follow agreement, and whether one does better than others.
+def _two_sided(z: float) -> Comparison:
+    """Return a standard normal statistic with its two-sided p-value."""
+    return Comparison(float(z), float(2 * stats.norm.sf(abs(z))))
+
+
+# ------------------------------------------------------------ tables of comparisons
+
+
+def compare_measures(
+    a, b, agreement, similarities: pd.DataFrame, reference: str = "wcka",
+    method: str = "pearson", level: float = 0.95,
+) -> pd.DataFrame:
+    """Correlate measures of similarity with agreement, and compare the correlations.
 
     Parameters
     ----------
     a, b : array-like
         The training runs of each pair's two models, as in ``over_models``.
     agreement : array-like
-        Functional similarity, one value a row.
+        Functional similarity, one value per row.
     similarities : DataFrame
-        A column a measure, rows as `agreement`.
+        One column per measure, rows as in `agreement`.
     reference : str
-        The measure that the others are compared with.
+        The measure that the other ones are compared with.
     method : {"pearson", "spearman"}
-        As in ``correlation``.
+        See ``correlation``.
     level : float
-        Of all intervals, in (0, 1).
+        Level of all intervals, in (0, 1).
 
     Returns
     -------
     DataFrame
-        A row a measure. r; n, its number of rows; low and high, as if rows were independent (the
-        paper's section 2.5); "model low" and "model high", over runs. Of the difference r of the
-        reference minus r: difference; "p Fisher" (the paper's test, which takes the two
-        correlations for independent), "p Steiger", "p Meng", "Zou low", "Zou high", which know that
-        both share the agreement but take rows for independent; "model difference low", "model
-        difference high", "p model", over runs.
+        One row per measure, with its correlation r; n, its number of rows; "low" and
+        "high", an interval for independent rows (the paper's section 2.5); and "model
+        low" and "model high", an interval over runs.
+
+        Five tests are of the difference, r of the reference minus r of the measure.
+        "p Fisher" (the paper's test) takes the two correlations for independent. "p
+        Steiger", "p Meng", "Zou low" and "Zou high" know that the two share the
+        agreement, but take rows for independent. "p model", "model difference low" and
+        "model difference high" are over runs.
 
     Raises
     ------
     ValueError
-        As ``correlation`` and ``over_models``.
+        See ``correlation`` and ``over_models``.
+
+    Examples
+    --------
+    >>> a, b = np.triu_indices(5, 1)
+    >>> agreement = (a - b) ** 2
+    >>> similarities = pd.DataFrame({"cka": a * b, "wcka": agreement + a})
+    >>> table = compare_measures(a, b, agreement, similarities)
+    >>> table[["r", "difference"]].round(2)
+                r  difference
+    measure
+    cka     -0.41        1.39
+    wcka     0.98        0.00
     """
-    values = np.column_stack([agreement, similarities])
-    names, n = list(similarities), len(values)
-    one = names.index(reference)
+    values = np.column_stack([agreement, similarities])  # (rows, 1 + measures)
+    names = list(similarities)
+    n = len(values)
+    reference_index = names.index(reference)
 
     def statistic(rows: np.ndarray) -> np.ndarray:
-        r = _correlations(rows, method)[0, 1:]
-        return np.stack([np.arctanh(r), r[one] - r])
+        r = _correlations(rows, method)[0, 1:]  # (measures,)
+        return np.stack([np.arctanh(r), r[reference_index] - r])  # (2, measures)
 
-    naive = pd.DataFrame([correlation(values[:, 0], similarities[m], method, level)
-                          for m in names], names)
-    z, difference = (Jackknife(*part) for part in zip(
-        *over_models(statistic, a, b, values, level=level)))
-    between = _correlations(values[:, 1:], method)[one]
-    tests = [(m, naive.value[reference], naive.value[m], c) for m, c in zip(names, between)]
-    zou = [zou_interval(x, y, c, n, level)[1:] if m != reference else (0, 0)
-           for m, x, y, c in tests]
+    intervals = pd.DataFrame(
+        [correlation(values[:, 0], similarities[m], method, level) for m in names],
+        names,
+    )
+    jackknife = over_models(statistic, a, b, values, level=level)
+    difference = Jackknife(*(part[1] for part in jackknife))
+    with_reference = _correlations(values[:, 1:], method)[reference_index]
+    tests = []
+    for measure, shared in zip(names, with_reference):
+        if measure == reference:
+            tests.append(_NO_DIFFERENCE)
+        else:
+            of_reference = intervals.value[reference]
+            of_measure = intervals.value[measure]
+            tests.append(_dependent_tests(of_reference, of_measure, shared, n, level))
     return pd.DataFrame({
-        "r": naive.value, "n": n, "low": naive.low, "high": naive.high,
-        "model low": np.tanh(z.low), "model high": np.tanh(z.high),
+        "r": intervals.value,
+        "n": n,
+        "low": intervals.low,
+        "high": intervals.high,
+        "model low": np.tanh(jackknife.low[0]),
+        "model high": np.tanh(jackknife.high[0]),
         "difference": difference.value,
-        **{f"p {name}": [test(x, y, c, n).p if m != reference else np.nan
-                         for m, x, y, c in tests] for name, test in (
-            ("Fisher", lambda x, y, c, n: fisher_test(x, y, n)),
-            ("Steiger", steiger_test), ("Meng", meng_test))},
-        "Zou low": [low for low, _ in zou], "Zou high": [high for _, high in zou],
-        "model difference low": difference.low, "model difference high": difference.high,
-        "p model": difference.p}, index=pd.Index(names, name="measure"))
+        **pd.DataFrame(tests, names),
+        "model difference low": difference.low,
+        "model difference high": difference.high,
+        "p model": difference.p,
+    }, index=pd.Index(names, name="measure"))
 
 
-def compare_by_factor(table: pd.DataFrame, columns: Sequence[str], target: str = "agreement",
-                      method: str = "pearson") -> pd.DataFrame:
-    """``compare_measures`` for each factor of a table of ``benchmark.grid``, over starts.
+# A measure has no difference from itself to test.
+_NO_DIFFERENCE = {"p Fisher": np.nan, "p Steiger": np.nan, "p Meng": np.nan,
+                  "Zou low": 0, "Zou high": 0}
+
+
+def _dependent_tests(
+    a: float, b: float, c: float, n: int, level: float
+) -> dict[str, float]:
+    """Return the tests of a difference that take rows for independent."""
+    zou = zou_interval(a, b, c, n, level)
+    return {
+        "p Fisher": fisher_test(a, b, n).p,
+        "p Steiger": steiger_test(a, b, c, n).p,
+        "p Meng": meng_test(a, b, c, n).p,
+        "Zou low": zou.low,
+        "Zou high": zou.high,
+    }
+
+
+def _correlations(columns: np.ndarray, method: str) -> np.ndarray:
+    """Return the correlations of all pairs of columns."""
+    if method == "pearson":
+        return np.corrcoef(columns, rowvar=False)
+    return np.corrcoef(stats.rankdata(columns, axis=0), rowvar=False)
+
+
+def compare_by_factor(
+    table: pd.DataFrame, columns: Sequence[str], target: str = "agreement",
+    method: str = "pearson",
+) -> pd.DataFrame:
+    """Apply ``compare_measures``, over starts, to each factor of ``benchmark.grid``.
 
     Parameters
     ----------
@@ -330,79 +561,163 @@ def compare_by_factor(table: pd.DataFrame, columns: Sequence[str], target: str =
     columns : sequence of str
         The measures, wcka among them.
     target : str
-        What they should follow.
+        The column that the measures should follow.
     method : {"pearson", "spearman"}
-        As in ``correlation``.
+        See ``correlation``.
 
     Returns
     -------
     DataFrame
-        Rows by what differs and measure.
+        Indexed by what differs and by measure.
+
+    Examples
+    --------
+    >>> a, b = np.triu_indices(5, 1)
+    >>> table = pd.DataFrame({"differs": "seed", "start a": a, "start b": b,
+    ...                       "agreement": (a - b) ** 2, "cka": a * b, "wcka": a + b})
+    >>> compare_by_factor(table, ["cka", "wcka"]).index.tolist()
+    [('seed', 'cka'), ('seed', 'wcka')]
     """
-    return pd.concat({
-        factor: compare_measures(part["start a"], part["start b"], part[target],
-                                 part[list(columns)], method=method)
-        for factor, part in table.groupby("differs", sort=False)}, names=["differs"])
+    comparisons = {}
+    for factor, part in table.groupby("differs", sort=False):
+        comparisons[factor] = compare_measures(
+            part["start a"], part["start b"], part[target], part[list(columns)],
+            method=method,
+        )
+    return pd.concat(comparisons, names=["differs"])
 
 
-def r_by_factor(table: pd.DataFrame, columns: dict[str, str],
-                target: str = "agreement") -> pd.DataFrame:
-    """Pearson's r of columns (values) with a target: a row a name (keys), a column a factor."""
-    return pd.DataFrame({
-        factor: {name: part[column].corr(part[target]) for name, column in columns.items()}
-        for factor, part in table.groupby("differs", sort=False)}, index=list(columns))
+def r_by_factor(
+    table: pd.DataFrame, columns: dict[str, str], target: str = "agreement"
+) -> pd.DataFrame:
+    """Return Pearson's r of columns with a target, by factor.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Columns differs, `target` and the values of `columns`.
+    columns : dict of str to str
+        Columns of the table, by the names of the rows that they become.
+    target : str
+        The column to correlate with.
+
+    Returns
+    -------
+    DataFrame
+        One row per name, one column per factor.
+
+    Examples
+    --------
+    >>> table = pd.DataFrame({"differs": "seed", "agreement": [1, 2, 3],
+    ...                       "wcka": [2, 4, 6]})
+    >>> r_by_factor(table, {"wCKA": "wcka"}).round(6)
+          seed
+    wCKA   1.0
+    """
+    correlations = {}
+    for factor, part in table.groupby("differs", sort=False):
+        of_factor = {}
+        for name, column in columns.items():
+            of_factor[name] = part[column].corr(part[target])
+        correlations[factor] = of_factor
+    return pd.DataFrame(correlations, index=list(columns))
 
 
 def demeaned(rows: pd.DataFrame, columns: Sequence[str], by) -> pd.DataFrame:
-    """The table with `columns` less their means over the rows that are alike in `by`."""
+    """Return the table with `columns` minus their means over groups of rows.
+
+    Parameters
+    ----------
+    rows : DataFrame
+    columns : sequence of str
+        The columns that change; all other ones stay.
+    by : str, list or Series
+        What the rows of a group have in common, as for ``DataFrame.groupby``.
+
+    Examples
+    --------
+    >>> rows = pd.DataFrame({"probe": ["fog", "fog", "pgd"], "wcka": [0.0, 1.0, 5.0]})
+    >>> demeaned(rows, ["wcka"], "probe").wcka.tolist()
+    [-0.5, 0.5, 0.0]
+    """
     columns = list(columns)
-    return rows.assign(**rows[columns] - rows.groupby(by)[columns].transform("mean"))
+    means = rows.groupby(by)[columns].transform("mean")
+    return rows.assign(**rows[columns] - means)
 
 
 def ceilings(table: pd.DataFrame) -> pd.Series:
-    """Highest r with agreement of whatever has one value a pair, the same on all probes."""
-    def highest(part: pd.DataFrame) -> float:
-        mean = part.groupby(["a", "b"], observed=True).agreement.transform("mean")
-        return float(np.sqrt(mean.var() / part.agreement.var()))
+    """Return the highest r with agreement of a measure that ignores the probes.
 
-    return pd.Series({factor: highest(part)
-                      for factor, part in table.groupby("differs", sort=False)})
+    Such a measure, as wCKA is, has one value per pair, the same on all probes. It
+    follows agreement best if it equals the pair's mean agreement.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Columns differs, a, b (the pair) and agreement; one row per pair and probe.
+
+    Returns
+    -------
+    Series
+        One value in [0, 1] per factor.
+
+    Examples
+    --------
+    >>> table = pd.DataFrame({"differs": "seed", "a": [0, 0, 1, 1], "b": 2,
+    ...                       "agreement": [0.5, 0.5, 1.0, 1.0]})
+    >>> ceilings(table)
+    seed    1.0
+    dtype: float64
+    """
+    highest = {}
+    for factor, part in table.groupby("differs", sort=False):
+        by_pair = part.groupby(["a", "b"], observed=True).agreement
+        mean = by_pair.transform("mean")
+        highest[factor] = float(np.sqrt(mean.var() / part.agreement.var()))
+    return pd.Series(highest)
 
 
 def straightness(x, y, folds: int = 10, seed: int = 0) -> tuple[float, float]:
-    """Share of the variance of `y` that a line in `x`, and a rising curve, explain out of sample.
+    """Return the shares of the variance of `y` that a line and a rising curve explain.
+
+    Both are fitted to `x`, and both shares are out of sample, by cross-validation. The
+    curve is an isotonic regression, linear between its values.
 
     Parameters
     ----------
     x, y : array-like
         (n,).
     folds : int
-        Each is left out of the fit in turn.
+        Number of folds; each is left out of the fit in turn.
     seed : int
-        Of the assignment to folds.
+        Seed of the assignment to folds.
 
     Returns
     -------
     line, curve : float
-        R squared on what was left out; a straight relation has both alike.
+        R squared on the folds that were left out. They are similar if the relation is
+        straight.
+
+    Examples
+    --------
+    >>> line, curve = straightness(np.arange(40), 2 * np.arange(40) + 1)
+    >>> round(line, 6)
+    1.0
     """
-    x, y = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
-    fold = np.random.default_rng(seed).permutation(len(x)) % folds
-    rest = np.zeros(2)
-    for k in range(folds):
-        fit = np.flatnonzero(fold != k)
-        fit, kept = fit[np.argsort(x[fit], kind="stable")], fold == k
-        line = np.polyval(np.polyfit(x[fit], y[fit], 1), x[kept])
-        curve = np.interp(x[kept], x[fit], isotonic_regression(y[fit]).x)
-        rest += [((y[kept] - fitted) ** 2).sum() for fitted in (line, curve)]
-    line, curve = 1 - rest / ((y - y.mean()) ** 2).sum()
-    return float(line), float(curve)
-
-
-def _correlations(columns: np.ndarray, method: str) -> np.ndarray:
-    ranks = columns if method == "pearson" else stats.rankdata(columns, axis=0)
-    return np.corrcoef(ranks, rowvar=False)
-
-
-def _two_sided(z: float) -> Comparison:
-    return Comparison(float(z), float(2 * stats.norm.sf(abs(z))))
+    x = np.asarray(x, dtype=float)
+    y = np.asarray(y, dtype=float)
+    fold_numbers = np.random.default_rng(seed).permutation(len(x)) % folds
+    squared_errors = np.zeros(2)  # of the line and of the curve
+    for fold in range(folds):
+        is_left_out = fold_numbers == fold
+        fit = np.flatnonzero(fold_numbers != fold)
+        # Isotonic regression wants y in the order of x.
+        fit = fit[np.argsort(x[fit], kind="stable")]
+        line = np.polyval(np.polyfit(x[fit], y[fit], 1), x[is_left_out])
+        curve = np.interp(x[is_left_out], x[fit], isotonic_regression(y[fit]).x)
+        squared_errors += [
+            ((y[is_left_out] - line) ** 2).sum(),
+            ((y[is_left_out] - curve) ** 2).sum(),
+        ]
+    line_share, curve_share = 1 - squared_errors / ((y - y.mean()) ** 2).sum()
+    return float(line_share), float(curve_share)
