@@ -73,7 +73,10 @@ $(INSTALLED): pyproject.toml constraints.txt
 		"$(PYTHON)" -m venv $(VENV) || { echo 'Python has no venv: install it (Debian: apt-get install python3-venv), then try again.'; exit 1; }; \
 	else uv venv --allow-existing --seed --python 3.13 $(VENV); fi
 	@$(RUN) -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) uv
-	@$(if $(filter cpu,$(TORCH)),$(INSTALL) --torch-backend cpu torch torchvision || echo "PyTorch's CPU builds cannot be reached: taking the usual ones.")
+	@if test "$(TORCH)" = cpu; then \
+		if $(INSTALL) --quiet --dry-run --torch-backend cpu torch torchvision 2> /dev/null; \
+		then $(INSTALL) --torch-backend cpu torch torchvision; \
+		else echo "PyTorch's CPU builds cannot be reached: taking the usual ones."; fi; fi
 	@$(INSTALL) -e '.[$(EXTRAS)]' \
 		|| { echo 'uv could not install the packages (see above); trying pip, which reads pip.conf ...'; \
 			$(RUN) -m pip install -c $(CONSTRAINTS) -e '.[$(EXTRAS)]'; } \
