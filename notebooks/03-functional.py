@@ -49,7 +49,13 @@ from wcka.book import (
 )
 from wcka.experiments import benchmark, jobs, statistics, summaries, variants
 from wcka.measures import ACTIVATION_MEASURES, MEASURE_LABELS, PAPER_MEASURES
-from wcka.networks import BY_GRADIENT, expand_probes, image_sets, kind_of_probe, resolve_device
+from wcka.networks import (
+    BY_GRADIENT,
+    expand_probes,
+    image_sets,
+    kind_of_probe,
+    resolve_device,
+)
 
 figures.style()
 
@@ -60,73 +66,137 @@ figures.style()
 # %% tags=["parameters"]
 dataset: str = "mnist"  # real images: "mnist" or "fashion"
 classes: list[int] = [0, 1, 2]  # the classes that the networks tell apart
-architectures: list[list[int]] = [[8], [32], [16, 16], [8, 8, 8, 8], [32, 32, 32, 32]]  # widths of the hidden layers of each
-strategies: list[str] = ["standard", "fgsm", "pgd"]  # what is trained on: clean images, or those of an attack
+# widths of the hidden layers of each
+architectures: list[list[int]] = [
+    [8], [32], [16, 16], [8, 8, 8, 8], [32, 32, 32, 32],
+]
+# what is trained on: clean images, or those of an attack
+strategies: list[str] = ["standard", "fgsm", "pgd"]
 seeds: int = 5  # initialisations of each architecture and strategy
 epochs: int = 16  # passes through the training images
-checkpoints: list[int] = [1, 2, 4, 8, 16]  # epochs at whose end the networks are compared
+# epochs at whose end the networks are compared
+checkpoints: list[int] = [1, 2, 4, 8, 16]
 batch_size: int = 128  # images in one step of training
-train_eps: float = 0.1  # largest change of a pixel by the attacks that are trained on
+# largest change of a pixel by the attacks that are trained on
+train_eps: float = 0.1
 train_steps: int = 5  # steps of PGD in training
-probes: list[str] = ["clean", "corruptions", "attacks"]  # clean, names of corruptions or attacks, or "corruptions" and "attacks" for all
-eps: float = 0.1  # largest change of a pixel by the attacks that agreement is counted under
+# clean, names of corruptions or attacks, or "corruptions" and "attacks" for
+# all
+probes: list[str] = ["clean", "corruptions", "attacks"]
+# largest change of a pixel by the attacks that agreement is counted under
+eps: float = 0.1
 attack_steps: int = 10  # steps of PGD and TRADES there
 noise: float = 0.1  # standard deviation of the Gaussian noise there
-layer: str = "last hidden"  # whose activations are compared: "first hidden", "last hidden" or "logits"
-probe_images: int = 500  # images for activation measures where they are probed with more than clean images
-learned: float = 0.95  # clean accuracy from which a network counts as having learned, in one of the variants
-seed: int = 0  # of the first network, of the corruptions and of the attacks' random starts
-scheduler: str = ""  # address of a Dask scheduler whose workers do the work, like "tcp://10.0.0.1:8786"; empty for this machine
-device: str = "cpu"  # where networks are trained: "cpu", "cuda", or "auto" for CUDA where there is one
+# whose activations are compared: "first hidden", "last hidden" or "logits"
+layer: str = "last hidden"
+# images for activation measures where they are probed with more than clean
+# images
+probe_images: int = 500
+# clean accuracy from which a network counts as having learned, in one of the
+# variants
+learned: float = 0.95
+# of the first network, of the corruptions and of the attacks' random starts
+seed: int = 0
+# address of a Dask scheduler whose workers do the work, like
+# "tcp://10.0.0.1:8786"; empty for this machine
+scheduler: str = ""
+# where networks are trained: "cpu", "cuda", or "auto" for CUDA where there is
+# one
+device: str = "cpu"
 
 # %% tags=["hide-input", "checks"]
 image_sets.check_classes(dataset, classes)
 resolve_device(device)
 jobs.check_scheduler(scheduler)
 probe_names = expand_probes(probes)
-distinct(architectures=(architectures, 2), strategies=(strategies, 2),
-         checkpoints=(checkpoints, 2), classes=(classes, 2))
+distinct(
+    architectures=(architectures, 2),
+    strategies=(strategies, 2),
+    checkpoints=(checkpoints, 2),
+    classes=(classes, 2),
+)
 benchmark.check_grid(strategies, layer, checkpoints, epochs)
-within(train_eps=(train_eps, 0, 1), eps=(eps, 0, 1), noise=(noise, 0, 1), learned=(learned, 0, 1),
-       attack_steps=(attack_steps, 1, 1000), train_steps=(train_steps, 1, 1000),
-       batch_size=(batch_size, 1, 60000), probe_images=(probe_images, 10, 10000),
-       architectures=(architectures, 1, 10000), seeds=(seeds, 3, 1000), epochs=(epochs, 1, 10000), seed=(seed, 0, 2**31))
+within(
+    train_eps=(train_eps, 0, 1),
+    eps=(eps, 0, 1),
+    noise=(noise, 0, 1),
+    learned=(learned, 0, 1),
+    attack_steps=(attack_steps, 1, 1000),
+    train_steps=(train_steps, 1, 1000),
+    batch_size=(batch_size, 1, 60000),
+    probe_images=(probe_images, 10, 10000),
+    architectures=(architectures, 1, 10000),
+    seeds=(seeds, 3, 1000),
+    epochs=(epochs, 1, 10000),
+    seed=(seed, 0, 2**31),
+)
 
 # %% [markdown]
 # ## The experiment (figure 2)
 
 # %% tags=["hide-input"] mystnb={"figure": {"name": "fig-pipeline", "caption": "The benchmark; the paper's figure 2. Networks of the grid are paired where they differ in one factor. Each pair gets a similarity, from activations or from weights, and on each probe an agreement; the two are correlated over pairs and probes."}, "image": {"alt": "Diagram in four columns joined by arrows. A grid of networks, with its four factors; pairs that differ in one factor; above, the similarity of a pair by four measures, below, the agreement of its predictions on clean, corrupted and attacked images; last, their correlation."}}
-def box(axes, x, y, width, height, title, lines, color=figures.QUIET):
-    """A rounded box with a title and some lines; x, y is its left lower corner."""
-    axes.add_patch(FancyBboxPatch((x, y), width, height, boxstyle="round,pad=0,rounding_size=1.5",
-                                  fc="white", ec=color, lw=1.6))
-    axes.text(x + width / 2, y + height - 4.5, title, ha="center", va="center", weight="bold")
-    axes.text(x + width / 2, y + height - 8.5, "\n".join(lines), ha="center", va="top",
+def draw_box(axes, corner, size, title, lines, color=figures.QUIET):
+    """Draw a rounded box with a title above lines of text.
+
+    `corner` is (x, y) of the lower left corner, `size` is (width, height).
+    """
+    x, y = corner
+    width, height = size
+    axes.add_patch(FancyBboxPatch(
+        corner, width, height, boxstyle="round,pad=0,rounding_size=1.5",
+        fc="white", ec=color, lw=1.6))
+    center = x + width / 2
+    top = y + height
+    axes.text(center, top - 4.5, title, ha="center", va="center", weight="bold")
+    axes.text(center, top - 8.5, "\n".join(lines), ha="center", va="top",
               fontsize=9.5, linespacing=1.45)
 
 
-def arrow(axes, start, end):
-    axes.add_patch(FancyArrowPatch(start, end, arrowstyle="-|>", mutation_scale=13, lw=1.4,
-                                   color=figures.QUIET, shrinkA=2, shrinkB=2))
+def draw_arrow(axes, start, end):
+    """Draw an arrow between two points."""
+    axes.add_patch(FancyArrowPatch(
+        start, end, arrowstyle="-|>", mutation_scale=13, lw=1.4,
+        color=figures.QUIET, shrinkA=2, shrinkB=2))
 
 
-kinds = pd.Series([kind_of_probe(name) for name in probe_names]).value_counts()
-shapes = [benchmark.architecture_name({"widths": [784, *hidden, 0]}) for hidden in architectures]
+architecture_names = []
+for hidden in architectures:
+    widths = [784, *hidden, 0]
+    architecture_names.append(benchmark.architecture_name({"widths": widths}))
+network_lines = [
+    f"{len(architectures)} architectures",
+    *architecture_names[:6],
+    "",
+    f"{len(strategies)} strategies",
+    ", ".join(strategies[:3]),
+    "",
+    f"{seeds} seeds × {len(checkpoints)} epochs",
+]
+similarity_lines = [
+    "of activations:", "Procrustes, CKA, dCKA", "of weights: wCKA",
+]
+probe_counts = pd.Series(probe_names).map(kind_of_probe).value_counts()
+agreement_lines = [f"on {len(probe_names)} probes:"]
+for kind in figures.PROBE_COLORS:
+    if kind in probe_counts:
+        agreement_lines.append(f"{probe_counts[kind]} {kind}")
+
 fig, axes = plt.subplots(figsize=(figures.WIDTH, 3.9))
 axes.set(xlim=(-1, 101), ylim=(0, 56))
 axes.axis("off")
-box(axes, 0, 4, 24, 48, "Networks", [
-    f"{len(architectures)} architectures", *shapes[:6], "", f"{len(strategies)} strategies",
-    ", ".join(strategies[:3]), "", f"{seeds} seeds × {len(checkpoints)} epochs"])
-box(axes, 32, 14, 17, 29, "Pairs", ["differ in", "one factor:", *benchmark.FACTORS])
-box(axes, 57, 30, 24, 22, "Similarity", ["of activations:", "Procrustes, CKA, dCKA", "of weights: wCKA"],
-    figures.MEASURE_COLORS["wcka"])
-box(axes, 57, 4, 24, 22, "Agreement", [f"on {len(probe_names)} probes:", *(
-    f"{kinds[kind]} {kind}" for kind in figures.PROBE_COLORS if kind in kinds)], figures.PROBE_COLORS["attacked"])
-box(axes, 89, 19, 11, 18, "r and ρ", ["over", "pairs and", "probes"])
-for start, end in (((24, 28), (32, 28)), ((49, 31), (57, 40)), ((49, 25), (57, 16)),
-                   ((81, 40), (89, 32)), ((81, 16), (89, 24))):
-    arrow(axes, start, end)
+draw_box(axes, (0, 4), (24, 48), "Networks", network_lines)
+draw_box(axes, (32, 14), (17, 29), "Pairs",
+         ["differ in", "one factor:", *benchmark.FACTORS])
+draw_box(axes, (57, 30), (24, 22), "Similarity", similarity_lines,
+         figures.MEASURE_COLORS["wcka"])
+draw_box(axes, (57, 4), (24, 22), "Agreement", agreement_lines,
+         figures.PROBE_COLORS["attacked"])
+draw_box(axes, (89, 19), (11, 18), "r and ρ", ["over", "pairs and", "probes"])
+draw_arrow(axes, (24, 28), (32, 28))
+draw_arrow(axes, (49, 31), (57, 40))
+draw_arrow(axes, (49, 25), (57, 16))
+draw_arrow(axes, (81, 40), (89, 32))
+draw_arrow(axes, (81, 16), (89, 24))
 plt.show()
 
 # %% [markdown]
@@ -145,29 +215,58 @@ plt.show()
 # differs in that factor alone. Networks of one architecture and seed are one **start** below.
 
 # %%
-settings = {"seeds": list(range(seed, seed + seeds)), "dataset": dataset, "classes": classes,
-            "epochs": epochs, "checkpoints": sorted(checkpoints), "batch_size": batch_size,
-            "eps": train_eps, "attack_steps": train_steps, "seed": seed, "device": device}
-models = [{"architecture": {"factory": "mlp", "widths": [784, *hidden, len(classes)],
-                            "activation": "relu"}, "strategy": strategy, **settings}
-          for hidden in architectures for strategy in strategies]
-probing = {"dataset": dataset, "classes": classes, "seed": seed, "eps": eps,
-           "steps": attack_steps, "noise": noise, "images": None, "attacked": None}
-members, table = benchmark.grid(models, probe_names, layer, probe_images, probing, scheduler=scheduler)
+settings = {
+    "seeds": list(range(seed, seed + seeds)),
+    "dataset": dataset,
+    "classes": classes,
+    "epochs": epochs,
+    "checkpoints": sorted(checkpoints),
+    "batch_size": batch_size,
+    "eps": train_eps,
+    "attack_steps": train_steps,
+    "seed": seed,
+    "device": device,
+}
+models = []
+for hidden in architectures:
+    architecture = {
+        "factory": "mlp",
+        "widths": [784, *hidden, len(classes)],
+        "activation": "relu",
+    }
+    for strategy in strategies:
+        models.append({
+            "architecture": architecture, "strategy": strategy, **settings})
+probing = {
+    "dataset": dataset,
+    "classes": classes,
+    "seed": seed,
+    "eps": eps,
+    "steps": attack_steps,
+    "noise": noise,
+    "images": None,  # all test images of these classes
+    "attacked": None,  # all of these
+}
+members, all_rows = benchmark.grid(
+    models, probe_names, layer, probe_images, probing, scheduler=scheduler)
 
 summaries.overview(members).style.format(precision=3)
 
 # %% tags=["remove-cell"]
-seconds = table.attrs["seconds"]
-whole, table = table, table[~table.collapsed]
-last = members[members.epoch == max(checkpoints)]
+seconds = all_rows.attrs["seconds"]
+table = all_rows[~all_rows.collapsed]
+last_members = members[members.epoch == max(checkpoints)]
 weak = (members.accuracy < learned) & ~members.collapsed
-for name, number in (("n-networks", len(members)), ("n-starts", members.start[~members.collapsed].nunique()),
-                     ("n-pairs", len(table) // len(probe_names)), ("n-rows", len(table)),
-                     ("n-all-rows", len(whole)), ("n-weak", weak.sum()),
-                     ("n-collapsed", members.collapsed.sum()), ("n-left-out", whole.collapsed.sum()),
-                     ("n-probes", len(probe_names)), ("n-last-collapsed", last.collapsed.sum())):
-    say(name, number, ",")
+say("n-networks", len(members), ",")
+say("n-starts", members.start[~members.collapsed].nunique(), ",")
+say("n-pairs", len(table) // len(probe_names), ",")
+say("n-rows", len(table), ",")
+say("n-all-rows", len(all_rows), ",")
+say("n-weak", weak.sum(), ",")
+say("n-collapsed", members.collapsed.sum(), ",")
+say("n-left-out", all_rows.collapsed.sum(), ",")
+say("n-probes", len(probe_names), ",")
+say("n-last-collapsed", last_members.collapsed.sum(), ",")
 
 # %% [markdown]
 # That makes {glue:text}`n-networks` networks. Some **collapsed**: they predict one class for at least
@@ -206,7 +305,10 @@ plt.show()
 # one similarity by each measure, and as many agreements as there are probes.
 
 # %%
-results = {method: statistics.compare_by_factor(table, PAPER_MEASURES, method=method) for method in ("pearson", "spearman")}
+results = {}
+for method in ("pearson", "spearman"):
+    results[method] = statistics.compare_by_factor(
+        table, PAPER_MEASURES, method=method)
 highest = statistics.ceilings(table)
 
 # %% tags=["hide-input"] mystnb={"figure": {"name": "fig-benchmark", "caption": "The paper's figure 3; columns are what the two networks differ in. Top: similarity by wCKA against agreement, a dot a pair and probe: clean (black), corrupted (orange), attacked (green). Middle and bottom: correlation of each measure with agreement (white dot), with the paper's 95 % interval, which takes all rows for independent (broad bar), and one that leaves out whole starts (thin line). Marks compare each measure with wCKA, by the paper's test (upper line) and over starts (lower line): + where wCKA is ahead, − where it is behind, * p < 0.05, ** p < 0.01, *** p < 0.001, n.s. otherwise. Dotted: the highest r that a similarity can have that knows nothing of the probe."}, "image": {"alt": "Three rows of four panels, one column each for epoch, seed, architecture and strategy. Top: scatter of agreement against wCKA. Middle: Pearson's r of four measures with narrow and wide intervals and marks of significance. Bottom: Spearman's rho in the same way."}}
@@ -222,23 +324,29 @@ with figures.many_marks():
 verdicts.leads(results).style
 
 # %% tags=["remove-cell"]
-pearson, spearman = results["pearson"], results["spearman"]
-others = list(ACTIVATION_MEASURES)
-later = benchmark.FACTORS[1:]
-both = pd.concat(results)
-comparisons = both.loc[(slice(None), slice(None), others), :]
+pearson = results["pearson"]
+spearman = results["spearman"]
+activation_measures = list(ACTIVATION_MEASURES)
+later_factors = benchmark.FACTORS[1:]  # all but the epoch
+correlations = pd.concat(results)
+comparisons = correlations.loc[
+    (slice(None), slice(None), activation_measures), :]
+# Zou's test is an interval of the difference; it is significant without zero.
+zou_significant = (comparisons["Zou low"] > 0) | (comparisons["Zou high"] < 0)
 say("n-comparisons", len(comparisons), "d")
 say("paper-significant", (comparisons["p Fisher"] < 0.05).sum(), "d")
 say("steiger-significant", (comparisons["p Steiger"] < 0.05).sum(), "d")
 say("meng-significant", (comparisons["p Meng"] < 0.05).sum(), "d")
-say("zou-significant", ((comparisons["Zou low"] > 0) | (comparisons["Zou high"] < 0)).sum(), "d")
+say("zou-significant", zou_significant.sum(), "d")
 say("model-significant", (comparisons["p model"] < 0.05).sum(), "d")
 for name, rows in (("r", pearson), ("rho", spearman)):
     glue(f"ahead-{name}", verdicts.surely(rows, 1), display=False)
     glue(f"behind-{name}", verdicts.surely(rows, -1), display=False)
 for factor in benchmark.FACTORS:
     say(f"ceiling-{factor}", highest[factor], ".2f")
-say("wider", ((both["model high"] - both["model low"]) / (both["high"] - both["low"])).median(), ".0f")
+widths_over_starts = correlations["model high"] - correlations["model low"]
+widths_over_rows = correlations["high"] - correlations["low"]
+say("wider", (widths_over_starts / widths_over_rows).median(), ".0f")
 
 # %% [markdown]
 # At the 5 % level, over starts, wCKA's r is higher for {glue:text}`ahead-r`, and lower for {glue:text}`behind-r`.
@@ -270,26 +378,51 @@ say("wider", ((both["model high"] - both["model low"]) / (both["high"] - both["l
 # 95 % interval hold the truth?
 
 # %%
+def numbered_sides(rows, labels):
+    """Number the labels of both networks of each pair: (pairs, 2)."""
+    sides = [rows[side].map(labels).astype(str) for side in ("a", "b")]
+    pairs = np.stack(sides, axis=1)  # (pairs, 2)
+    _, numbers = np.unique(pairs, return_inverse=True)
+    return numbers.reshape(pairs.shape)
+
+
+def fisher_z(x, y):
+    """Fisher's transformation of Pearson's r."""
+    return np.arctanh(np.corrcoef(x, y)[0, 1])
+
+
 def simulate(draws, rho=0.5, noise=0.3):
-    """Share of draws in which each 95 % interval of r holds the truth; networks as in our grid."""
-    about = members.set_index("model")
+    """Share of draws in which each 95 % interval of r holds the truth.
+
+    The networks and pairs are those of our grid that differ in the seed, on
+    clean images. `rho` is the correlation of the hidden effects of a network
+    on similarity and on agreement, `noise` the standard deviation of a pair's
+    own noise.
+    """
+    networks = members.set_index("model")
     rows = table[(table.differs == "seed") & (table["probe"] == "clean")]
-
-    def numbers(of):
-        pair = np.stack([rows[side].map(of).astype(str) for side in ("a", "b")], axis=1)
-        return np.unique(pair, return_inverse=True)[1].reshape(pair.shape)
-
-    starts, runs = numbers(about.start), numbers(about.start + about.strategy)
-    rng, held, truth = np.random.default_rng(seed), [], np.arctanh(2 * rho / (2 + noise**2))
+    starts = numbered_sides(rows, networks.start)
+    runs = numbered_sides(rows, networks.start + networks.strategy)
+    rng = np.random.default_rng(seed)
+    covariance = [[0.5, rho / 2], [rho / 2, 0.5]]
+    # A pair adds the effects of two networks: covariance 2 rho, variance 2.
+    truth = np.arctanh(2 * rho / (2 + noise**2))
+    coverages = []
     for _ in range(draws):
         x, y = noise * rng.standard_normal((2, len(rows)))
         for level in (starts, runs):  # each has half of the variance
-            effects = rng.multivariate_normal([0, 0], [[0.5, rho / 2], [rho / 2, 0.5]], level.max() + 1)
-            x, y = (values + effects[level, i].sum(1) for i, values in enumerate((x, y)))
-        naive = statistics.correlation(x, y)
-        models = statistics.over_models(lambda x, y: np.arctanh(np.corrcoef(x, y)[0, 1]), *starts.T, x, y)
-        held.append([naive.low <= np.tanh(truth) <= naive.high, models.low <= truth <= models.high])
-    return pd.Series(np.mean(held, axis=0), ["rows (the paper's)", "starts"], name="holds the truth")
+            effects = rng.multivariate_normal(
+                [0, 0], covariance, level.max() + 1)  # (starts or runs, 2)
+            x = x + effects[level, 0].sum(1)
+            y = y + effects[level, 1].sum(1)
+        by_rows = statistics.correlation(x, y)
+        by_starts = statistics.over_models(fisher_z, *starts.T, x, y)
+        coverages.append([
+            by_rows.low <= np.tanh(truth) <= by_rows.high,
+            by_starts.low <= truth <= by_starts.high,
+        ])
+    return pd.Series(np.mean(coverages, axis=0),
+                     ["rows (the paper's)", "starts"], name="holds the truth")
 
 
 coverage = simulate(400)
@@ -317,7 +450,10 @@ say("model-coverage", 100 * coverage.iloc[1], ".1f")
 # So we look at each kind of probe by itself.
 
 # %% tags=["hide-input"] mystnb={"figure": {"name": "fig-kinds", "caption": "Pearson's r of similarity with agreement, on clean, corrupted and attacked images apart; the similarity is the same in all three."}, "image": {"alt": "Three heat maps side by side, for clean, corrupted and attacked probes: a row for each measure, a column for each factor, the cells hold Pearson's r."}}
-by_kind = {kind: statistics.r_by_factor(rows, {m: m for m in PAPER_MEASURES}) for kind, rows in table.groupby("kind")}
+measure_columns = dict(zip(PAPER_MEASURES, PAPER_MEASURES))
+by_kind = {}
+for kind, rows in table.groupby("kind"):
+    by_kind[kind] = statistics.r_by_factor(rows, measure_columns)
 figures.by_kind(by_kind)
 plt.show()
 
@@ -325,12 +461,16 @@ plt.show()
 # Pairs of different strategy are of several kinds, and so are their numbers:
 
 # %% tags=["hide-input"]
-summaries.strategy_table(members, table).rename(columns=MEASURE_LABELS).style.format("{:.2f}")
+strategy_table = summaries.strategy_table(members, table)
+strategy_table.rename(columns=MEASURE_LABELS).style.format("{:.2f}")
 
 # %% tags=["remove-cell"]
-for of in ("clean", "attacked"):
+for kind in ("clean", "attacked"):
     for measure in ("wcka", "cka"):
-        say(f"kind-{of}-{measure}", by_kind[of].loc[measure, "strategy"] if of in by_kind else np.nan, ".2f")
+        r = np.nan
+        if kind in by_kind:
+            r = by_kind[kind].loc[measure, "strategy"]
+        say(f"kind-{kind}-{measure}", r, ".2f")
 
 # %% [markdown]
 # wCKA tells networks that were trained on attacked images from those that were not, and on attacked
@@ -353,21 +493,37 @@ for of in ("clean", "attacked"):
 # images. So that this is no tautology, all are compared on the other probes only.
 
 # %%
-on_probe = [f"{m}, on the probe" for m in others]
-readings = statistics.compare_by_factor(table[table.kind != "clean"].dropna(subset=on_probe),
-                    [*on_probe, "accuracy gap", "clean agreement", "wcka"], "agreement, own attack")
+on_probe = [f"{measure}, on the probe" for measure in activation_measures]
+not_clean = table[table.kind != "clean"].dropna(subset=on_probe)
+readings = statistics.compare_by_factor(
+    not_clean, [*on_probe, "accuracy gap", "clean agreement", "wcka"],
+    "agreement, own attack")
 
 # %% tags=["hide-input"] mystnb={"figure": {"name": "fig-readings", "caption": "Pearson's r with agreement on all probes but the clean one, drawn as in the middle row of figure 3 above: activation measures probed with images of the kind that the agreement is counted on; two baselines, minus the gap in clean accuracy and the agreement on clean images; and wCKA."}, "image": {"alt": "Four panels, one a factor: correlations of Procrustes, CKA and dCKA on the probe itself, of the gap in accuracy, of the agreement on clean images and of wCKA, with intervals and marks."}}
 figures.readings(readings)
 plt.show()
 
 # %% tags=["remove-cell"]
+procrustes_on_probe = "procrustes, on the probe"
+reading_columns = {
+    "procrustes": procrustes_on_probe,
+    "cka": "cka, on the probe",
+    "wcka": "wcka",
+}
 for factor in ("seed", "strategy"):
-    for measure, name in ((on_probe[0], "procrustes"), (on_probe[1], "cka"), ("wcka", "wcka")):
-        say(f"reading-{factor}-{name}", readings.loc[(factor, measure), "r"], ".2f")
-for rival, name in ((on_probe[0], "procrustes"), ("accuracy gap", "gap"), ("clean agreement", "clean")):
-    glue(f"{name}-ahead", verdicts.ahead(readings, rival, sure=False), display=False)
-    glue(f"{name}-surely-ahead", verdicts.ahead(readings, rival, sure=True), display=False)
+    for name, column in reading_columns.items():
+        r = readings.loc[(factor, column), "r"]
+        say(f"reading-{factor}-{name}", r, ".2f")
+rivals = {
+    "procrustes": procrustes_on_probe,
+    "gap": "accuracy gap",
+    "clean": "clean agreement",
+}
+for name, rival in rivals.items():
+    ahead = verdicts.ahead(readings, rival, sure=False)
+    significantly_ahead = verdicts.ahead(readings, rival, sure=True)
+    glue(f"{name}-ahead", ahead, display=False)
+    glue(f"{name}-surely-ahead", significantly_ahead, display=False)
 
 # %% [markdown]
 # For strategy, Procrustes on the probe itself reaches {glue:text}`reading-strategy-procrustes` and CKA
@@ -397,27 +553,42 @@ with figures.many_marks():
 # {numref}`fig-benchmark`.
 
 # %% tags=["hide-input"]
-sensitivity = variants(models, members, whole, layer, probe_images, probing, learned)
-sensitivity.rename(MEASURE_LABELS, level=1).style.format("{:.2f}", na_rep="–").background_gradient(
-    cmap="cividis", vmin=0, vmax=1, axis=None).highlight_null(
-    props="background-color: transparent; color: inherit")
+sensitivity = variants(
+    models, members, all_rows, layer, probe_images, probing, learned)
+sensitivity.rename(MEASURE_LABELS, level=1).style.format(
+    "{:.2f}", na_rep="–",
+).background_gradient(
+    cmap="cividis", vmin=0, vmax=1, axis=None,
+).highlight_null(
+    props="background-color: transparent; color: inherit",
+)
 
 # %% tags=["remove-cell"]
 few = f"{probe_images} images"
-for name, row in (("collapsed", "collapsed networks too"), ("learned", "only networks that have learned"),
-                  ("kinds", "each kind of pair's mean taken away")):
+variant_rows = {
+    "collapsed": "collapsed networks too",
+    "learned": "only networks that have learned",
+    "kinds": "each kind of pair's mean taken away",
+}
+for name, variant in variant_rows.items():
     for measure in ("procrustes", "wcka"):
-        say(f"{name}-{measure}", sensitivity.loc[(row, measure), "seed"], ".2f")
-    best = sensitivity.loc[row].dropna(axis=1).idxmax().map(MEASURE_LABELS)
-    glue(f"{name}-best", ", ".join(f"{factor} {measure}" for factor, measure in best.items())
-         or "nothing (no pairs)", display=False)
-few_move = (sensitivity.loc[f"clean, {few}"] - sensitivity.loc["as above"].drop("wcka")).abs()
-say("few-move", few_move.max().max(), ".2f")
+        r = sensitivity.loc[(variant, measure), "seed"]
+        say(f"{name}-{measure}", r, ".2f")
+    best = sensitivity.loc[variant].dropna(axis=1).idxmax().map(MEASURE_LABELS)
+    best_texts = [f"{factor} {measure}" for factor, measure in best.items()]
+    best_text = ", ".join(best_texts) or "nothing (no pairs)"
+    glue(f"{name}-best", best_text, display=False)
+as_above = sensitivity.loc["as above"]
+few_changes = sensitivity.loc[f"clean, {few}"] - as_above.drop("wcka")
+say("few-move", few_changes.abs().max().max(), ".2f")
 say("learned-percent", 100 * learned, ".0f")
-changes = {name: sensitivity.loc[(row, measure)] - sensitivity.loc[("as above", measure)]
-           for name, row, measure in (("wang", "rows normalised", "wcka"), ("bias", "with biases", "wcka"),
-                                      ("psd", f"no PSD step, {few}", "dcka"))}
-for name, change in changes.items():
+changed_choices = {
+    "wang": ("rows normalised", "wcka"),
+    "bias": ("with biases", "wcka"),
+    "psd": (f"no PSD step, {few}", "dcka"),
+}
+for name, (variant, measure) in changed_choices.items():
+    change = sensitivity.loc[(variant, measure)] - as_above.loc[measure]
     say(f"{name}-low", change.min(), "+.2f")
     say(f"{name}-high", change.max(), "+.2f")
 
@@ -448,42 +619,60 @@ for name, change in changes.items():
 # they differ in.
 
 # %% tags=["hide-input"] mystnb={"figure": {"name": "fig-all-pairs", "caption": "All pairs of networks at the last epoch, ordered by architecture, then strategy, then seed: agreement (mean over the clean, corrupted and noisy images, which all networks share), and similarity by each measure. Lines part the architectures. White bands: collapsed networks."}, "image": {"alt": "Five square heat maps with a row and a column for each network: agreement, Procrustes, CKA, dCKA and wCKA, with lines between the architectures."}}
-square = benchmark.all_pairs(models, max(checkpoints), probe_names, layer, probing)
-rows = last.index.to_numpy()
-position = pd.Series(np.arange(len(rows)), index=rows)
-alive = last.index[~last.collapsed]
+square = benchmark.all_pairs(
+    models, max(checkpoints), probe_names, layer, probing)
+networks = last_members.index.to_numpy()
+position = pd.Series(np.arange(len(networks)), index=networks)
+alive = last_members.index[~last_members.collapsed]
+live_pairs = square[square.a.isin(alive) & square.b.isin(alive)]
 columns = ["agreement", *PAPER_MEASURES]
 
 
 def matrix(column):
     """Square table of one column of all pairs; collapsed networks are NaN."""
-    values = np.full((len(rows), len(rows)), np.nan)
-    i, j = position[square.a], position[square.b]
-    values[i, j] = values[j, i] = square[column]
+    values = np.full((len(networks), len(networks)), np.nan)
+    i = position[square.a]
+    j = position[square.b]
+    values[i, j] = square[column]
+    values[j, i] = square[column]
     np.fill_diagonal(values, 1)
-    gone = last.collapsed.to_numpy()
-    values[gone] = values[:, gone] = np.nan
+    collapsed = last_members.collapsed.to_numpy()
+    values[collapsed] = np.nan
+    values[:, collapsed] = np.nan
     return values
 
 
 fig, panels = plt.subplots(2, 3, figsize=(figures.WIDTH, 5.4))
-block = len(strategies) * seeds
-bars = {}
+block = len(strategies) * seeds  # networks of one architecture
+block_edges = np.arange(block, len(networks), block) - 0.5
+block_centers = np.arange(len(architectures)) * block + block / 2 - 0.5
+line_style = {"color": figures.MEASURE_COLORS["wcka"], "lw": 0.8}
+color_scales = {}  # two: agreement has its own
 for axes, column in zip(panels.flat, columns):
-    low = 0 if column in MEASURE_LABELS else square.agreement[square.a.isin(alive) & square.b.isin(alive)].min()
-    image = axes.imshow(matrix(column), cmap="cividis", vmin=low, vmax=1, interpolation="nearest")
-    bars["similarity" if column in MEASURE_LABELS else "mean agreement"] = image
-    axes.set_title(MEASURE_LABELS.get(column, column))
-    for edge in range(block, len(rows), block):
-        axes.axhline(edge - 0.5, color=figures.MEASURE_COLORS["wcka"], lw=0.8)
-        axes.axvline(edge - 0.5, color=figures.MEASURE_COLORS["wcka"], lw=0.8)
-    axes.set(xticks=[], yticks=np.arange(len(architectures)) * block + block / 2 - 0.5)
-    axes.set_yticklabels(shapes if axes in panels[:, 0] else [], fontsize=9)
+    if column == "agreement":
+        title = column
+        scale_label = "mean agreement"
+        lowest = live_pairs.agreement.min()
+    else:
+        title = MEASURE_LABELS[column]
+        scale_label = "similarity"
+        lowest = 0
+    image = axes.imshow(matrix(column), cmap="cividis", vmin=lowest, vmax=1,
+                        interpolation="nearest")
+    color_scales[scale_label] = image
+    axes.set_title(title)
+    for edge in block_edges:
+        axes.axhline(edge, **line_style)
+        axes.axvline(edge, **line_style)
+    axes.set(xticks=[], yticks=block_centers)
+    tick_labels = architecture_names if axes in panels[:, 0] else []
+    axes.set_yticklabels(tick_labels, fontsize=9)
     axes.tick_params(length=0)
+# The sixth panel holds the two colour scales.
 panels[1, 2].axis("off")
-for i, (label, image) in enumerate(bars.items()):
-    scale = panels[1, 2].inset_axes([0.05, 0.75 - 0.5 * i, 0.9, 0.08])
-    fig.colorbar(image, cax=scale, orientation="horizontal", label=label)
+for i, (label, image) in enumerate(color_scales.items()):
+    bar = panels[1, 2].inset_axes([0.05, 0.75 - 0.5 * i, 0.9, 0.08])
+    fig.colorbar(image, cax=bar, orientation="horizontal", label=label)
 with figures.many_marks():
     plt.show()
 
@@ -496,35 +685,63 @@ with figures.many_marks():
 # is the range of r when any one network is left out.
 
 # %%
+live_pairs = live_pairs.dropna()
 number = pd.Series(np.arange(len(alive)), index=alive)
-live = square[square.a.isin(alive) & square.b.isin(alive)].dropna()
-kind_of = (last.architecture + ", " + last.strategy)[alive]
-like = live[live.a.map(kind_of) == live.b.map(kind_of)]
-like = statistics.demeaned(like, columns, like.a.map(kind_of))
+kind_of_network = last_members.architecture + ", " + last_members.strategy
+kind_of_network = kind_of_network[alive]
+kind_a = live_pairs.a.map(kind_of_network)
+kind_b = live_pairs.b.map(kind_of_network)
+pairs_of_one_kind = live_pairs[kind_a == kind_b]
+pairs_of_one_kind = statistics.demeaned(
+    pairs_of_one_kind, columns, pairs_of_one_kind.a.map(kind_of_network))
 
 
-def association(rows, strata=None):
-    """r with agreement, its interval, Mantel's p and r without one network; a row a measure."""
-    starts = (members.start[rows[side]] for side in ("a", "b"))
-    r = statistics.compare_measures(*starts, rows.agreement, rows[list(PAPER_MEASURES)])
-    without = pd.DataFrame({one: rows[(rows.a != one) & (rows.b != one)][columns].corr().agreement[1:]
-                            for one in alive})
-    p = [statistics.mantel_test(rows.a.map(number), rows.b.map(number), rows.agreement, rows[m], strata, seed=seed)
-         for m in r.index]
-    return pd.DataFrame({
-        "r": [interval(x.r, x["model low"], x["model high"]) for _, x in r.iterrows()],
-        "Mantel's p": [f"{value:.3f}" for value in p],
-        "without one": [f"{x.min():.2f} to {x.max():.2f}" for _, x in without.iterrows()]},
-        index=r.index).rename(MEASURE_LABELS), without
+def leave_one_out(rows):
+    """r with agreement without one network: one row per measure."""
+    correlations = {}
+    for network in alive:
+        remaining = rows[(rows.a != network) & (rows.b != network)]
+        r = remaining[columns].corr().agreement
+        correlations[network] = r[1:]  # that of agreement with itself is 1
+    return pd.DataFrame(correlations)  # (measures, networks)
 
 
-among_all, without_all = association(live)
-among_like, without_like = association(like, kind_of.to_numpy())
-pd.concat({"all pairs": among_all, "pairs of one kind": among_like}, axis=1).rename_axis(None).style
+def association(rows, without, strata=None):
+    """r with agreement, its interval, Mantel's p and r without one network.
+
+    One row per measure, as text; `without` is that of ``leave_one_out``.
+    """
+    by_measure = statistics.compare_measures(
+        members.start[rows.a], members.start[rows.b], rows.agreement,
+        rows[list(PAPER_MEASURES)])
+    cells = []
+    for measure, result in by_measure.iterrows():
+        p = statistics.mantel_test(
+            rows.a.map(number), rows.b.map(number), rows.agreement,
+            rows[measure], strata, seed=seed)
+        lowest_r = without.loc[measure].min()
+        highest_r = without.loc[measure].max()
+        cells.append({
+            "r": interval(result.r, result["model low"], result["model high"]),
+            "Mantel's p": f"{p:.3f}",
+            "without one": f"{lowest_r:.2f} to {highest_r:.2f}",
+        })
+    return pd.DataFrame(cells, index=by_measure.index).rename(MEASURE_LABELS)
+
+
+without_all = leave_one_out(live_pairs)
+without_like = leave_one_out(pairs_of_one_kind)
+among_all = association(live_pairs, without_all)
+among_like = association(
+    pairs_of_one_kind, without_like, kind_of_network.to_numpy())
+pd.concat({"all pairs": among_all, "pairs of one kind": among_like},
+          axis=1).rename_axis(None).style
 
 # %% tags=["remove-cell"]
-for name, rows, without in (("all", live, without_all), ("like", like, without_like)):
+for name, rows, without in (("all", live_pairs, without_all),
+                            ("like", pairs_of_one_kind, without_like)):
     r = rows[columns].corr().agreement
+    # The network whose absence moves wCKA's r most.
     odd = (without.loc["wcka"] - r["wcka"]).abs().idxmax()
     glue(f"{name}-odd", members.model[odd], display=False)
     for measure in PAPER_MEASURES:
@@ -552,8 +769,14 @@ for name, rows, without in (("all", live, without_all), ("like", like, without_l
 # over pairs of seeds.
 
 # %% tags=["hide-input"] mystnb={"figure": {"name": "fig-layers", "caption": "Similarity of each layer (rows) with each layer (columns): within one network, between two networks of different seed, and between the first and the last strategy. Top: CKA of activations on clean test images. Bottom: wCKA of the chains up to that layer. The last layer is the logits."}, "image": {"alt": "Six heat maps in two rows, CKA of activations above and wCKA of chains below: layers within a network, between seeds, and between strategies."}}
-deepest = max(architectures, key=lambda hidden: (len(hidden), sum(hidden)))
-maps = summaries.by_layer(models, deepest, (strategies[0], strategies[-1]), max(checkpoints), probing)
+def depth_and_units(hidden):
+    """Number of hidden layers, and of units in all of them."""
+    return len(hidden), sum(hidden)
+
+
+deepest = max(architectures, key=depth_and_units)
+maps = summaries.by_layer(models, deepest, (strategies[0], strategies[-1]),
+                          max(checkpoints), probing)
 figures.layers(maps)
 plt.show()
 
@@ -578,10 +801,13 @@ for measure in ("cka", "wcka"):
 # the grid and its four variants are the last row.
 
 # %% tags=["hide-input", "timing"]
-pd.Series({"training": seconds["training"], "activations on probes, and dCKA": seconds["probes"],
-           "attacks, and predictions on them": seconds["attacks"],
-           "wCKA and its variants": benchmark.chain_similarities(models).attrs["seconds"]},
-          name="seconds, added over processes").to_frame().style.format("{:.1f}")
+chain_seconds = benchmark.chain_similarities(models).attrs["seconds"]
+pd.Series({
+    "training": seconds["training"],
+    "activations on probes, and dCKA": seconds["probes"],
+    "attacks, and predictions on them": seconds["attacks"],
+    "wCKA and its variants": chain_seconds,
+}, name="seconds, added over processes").to_frame().style.format("{:.1f}")
 
 # %% [markdown]
 # What the paper's scale would take follows from this by counting: training in passes through a network (one a
@@ -589,35 +815,84 @@ pd.Series({"training": seconds["training"], "activations on probes, and dCKA": s
 # worker of a [cluster](../book/cluster) gets at a time.
 
 # %% tags=["timing"]
-def work(of):
-    """Units of work of a run with these parameters, and how much of each kind they hold in all."""
-    members = len(of["architectures"]) * len(of["strategies"]) * of["seeds"] * len(of["checkpoints"])
-    passes = {"standard": 1, "pgd": 1 + of["train_steps"]}
-    steps = {"pgd": of["attack_steps"], "trades": of["attack_steps"]}
-    names = expand_probes(of["probes"])
-    attacks = [name for name in names if name in BY_GRADIENT]
-    shared = len(names) - len(attacks)
+def work(run):
+    """Units of work of a run, and how much of each kind they hold in all.
+
+    `run` holds the values of this chapter's parameters by name.
+    """
+    n_architectures = len(run["architectures"])
+    n_strategies = len(run["strategies"])
+    n_models = n_architectures * n_strategies
+    n_networks = n_models * run["seeds"] * len(run["checkpoints"])
+
+    # Training: a step takes one pass through a network, and one more for each
+    # step of an attack; FGSM has one.
+    passes = {"standard": 1, "pgd": 1 + run["train_steps"]}
+    passes_per_step = 0
+    for strategy in run["strategies"]:
+        passes_per_step += passes.get(strategy, 2)
+    n_runs = n_architectures * run["seeds"]
+    training = n_runs * run["epochs"] * passes_per_step
+
+    # Probes: the same images for all networks, or attacked for each by itself.
+    steps = {"pgd": run["attack_steps"], "trades": run["attack_steps"]}
+    n_shared = 0
+    n_attacks = 0
+    attack_steps_per_network = 0
+    for probe in expand_probes(run["probes"]):
+        if probe in BY_GRADIENT:
+            n_attacks += 1
+            attack_steps_per_network += steps.get(probe, 1)
+        else:
+            n_shared += 1
+
     return pd.DataFrame({
-        "training": (len(of["architectures"]) * len(of["strategies"]), len(of["architectures"]) * of["seeds"] * of["epochs"]
-                     * sum(passes.get(strategy, 2) for strategy in of["strategies"])),
-        "activations on probes, and dCKA": (2 * shared + 1, members * shared),
-        "attacks, and predictions on them": (len(attacks), members * sum(steps.get(name, 1) for name in attacks)),
+        "training": (n_models, training),
+        "activations on probes, and dCKA": (
+            2 * n_shared + 1, n_networks * n_shared),
+        "attacks, and predictions on them": (
+            n_attacks, n_networks * attack_steps_per_network),
     }, index=["units", "work"]).T
 
 
-this_run = {name: globals()[name] for name in ("architectures", "strategies", "seeds", "epochs", "checkpoints", "train_steps", "attack_steps", "probes")}
+this_run = {
+    "architectures": architectures,
+    "strategies": strategies,
+    "seeds": seeds,
+    "epochs": epochs,
+    "checkpoints": checkpoints,
+    "train_steps": train_steps,
+    "attack_steps": attack_steps,
+    "probes": probes,
+}
 chapter = checkout.find_chapter("03")
-paper = {name: each.default for name, each in parameters.parameters(chapter).items()} | parameters.choose(chapter, "paper", [])
-here, there = work(this_run), work(paper)
+paper_run = {}
+for name, parameter in parameters.parameters(chapter).items():
+    paper_run[name] = parameter.default
+paper_run |= parameters.choose(chapter, "paper", [])
+this_work = work(this_run)
+paper_work = work(paper_run)
+measured = [seconds["training"], seconds["probes"], seconds["attacks"]]
+seconds_a_unit = measured / this_work.units
+ratio = paper_work.work / this_work.work
+hours = seconds_a_unit * this_work.units * ratio / 3600
 extrapolated = pd.DataFrame({
-    "units here": here.units, "seconds a unit": [seconds["training"], seconds["probes"], seconds["attacks"]] / here.units,
-    "units at the paper's scale": there.units, "times the work": there.work / here.work})
-extrapolated["hours of one core, extrapolated"] = (
-    extrapolated["seconds a unit"] * here.units * extrapolated["times the work"] / 3600)
-extrapolated.style.format({"units here": "{:.0f}", "units at the paper's scale": "{:.0f}", "seconds a unit": "{:.1f}", "times the work": "{:.1f}", "hours of one core, extrapolated": "{:.2f}"})
+    "units here": this_work.units,
+    "seconds a unit": seconds_a_unit,
+    "units at the paper's scale": paper_work.units,
+    "times the work": ratio,
+    "hours of one core, extrapolated": hours,
+})
+extrapolated.style.format({
+    "units here": "{:.0f}",
+    "units at the paper's scale": "{:.0f}",
+    "seconds a unit": "{:.1f}",
+    "times the work": "{:.1f}",
+    "hours of one core, extrapolated": "{:.2f}",
+})
 
 # %% tags=["remove-cell", "timing"]
-say("paper-hours", extrapolated["hours of one core, extrapolated"].sum(), ".1f")
+say("paper-hours", hours.sum(), ".1f")
 
 # %% [markdown]
 # In all {glue:text}`paper-hours` hours of one core. The estimate is rough: batches are smaller there and networks of a population more, which pull in opposite
@@ -632,35 +907,64 @@ say("paper-hours", extrapolated["hours of one core, extrapolated"].sum(), ".1f")
 # fit, the variance of a pair's mean agreement that a line explains with what a monotone curve explains.
 
 # %% tags=["hide-input"]
-def straight(rows):
-    """Shares that a line and a rising curve explain; agreement averaged over probes."""
-    pairs = rows.groupby(["a", "b"], observed=True)[["wcka", "agreement"]].mean()
+def explained_shares(rows):
+    """Shares that a line and a rising curve explain, over pairs of networks.
+
+    Agreement is averaged over probes.
+    """
+    pairs = rows.groupby(["a", "b"], observed=True)
+    pairs = pairs[["wcka", "agreement"]].mean()
     return statistics.straightness(pairs.wcka, pairs.agreement, seed=seed)
 
 
-shares = {factor: straight(rows) for factor, rows in table.groupby("differs", sort=False)}
-blind = pearson.loc["strategy"].drop("wcka")
+share_texts = []
+line_suffices = []
+for factor, rows in table.groupby("differs", sort=False):
+    line, curve = explained_shares(rows)
+    share_texts.append(f"{factor} {line:.0%}, {curve:.0%}")
+    line_suffices.append(line >= curve - 0.02)
+
+on_probe_row = f"on the probe, {few}"
+on_probe_texts = []
+for measure, r in sensitivity.loc[on_probe_row, "strategy"].items():
+    on_probe_texts.append(f"{MEASURE_LABELS[measure]} {r:.2f}")
+strategy_activations = pearson.loc["strategy"].drop("wcka")
+strategy_verdict = verdicts.verdict(
+    pearson.loc[("strategy", "wcka"), "model low"] > 0,
+    (strategy_activations["model low"] <= 0).all())
+epoch_pearson = verdicts.found(pearson.loc["epoch"])
+epoch_spearman = verdicts.found(spearman.loc["epoch"])
+strategy_pearson = verdicts.found(pearson.loc["strategy"])
+only_learned = sensitivity.loc["only networks that have learned"]
 results_of_claims = [
-    claims.Claim("3.2, fig. 3", "All measures do similarly well for two epochs of one network",
-                 f"Pearson: {verdicts.found(pearson.loc['epoch'])}. Spearman: {verdicts.found(spearman.loc['epoch'])}",
-                 verdicts.similar(pearson.loc["epoch"], spearman.loc["epoch"])),
-    *verdicts.strongest_by_factor("3.2, fig. 3", results, later, {
-        "only networks that have learned": sensitivity.loc["only networks that have learned"],
-        "measured on the probe": sensitivity.loc[f"on the probe, {few}"]}),
-    verdicts.significant("fig. 3", results, later),
-    claims.Claim("3.2", "For different strategies wCKA finds some similarity, the others fail to",
-                 f"Pearson: {verdicts.found(pearson.loc['strategy'])}; measured on the probe: " + ", ".join(
-                     f"{MEASURE_LABELS[m]} {value:.2f}" for m, value
-                     in sensitivity.loc[f"on the probe, {few}", "strategy"].items()),
-                 verdicts.verdict(pearson.loc[("strategy", "wcka"), "model low"] > 0,
-                                (blind["model low"] <= 0).all())),
-    claims.Claim("2.5", "Fisher's transformation gives confidence intervals of r over pairs",
-                 f"where the truth is known, intervals that promise 95 % hold it in {coverage.iloc[0]:.0%} of simulated grids; those over starts in {coverage.iloc[1]:.0%}",
-                 "holds" if coverage.iloc[0] > 0.9 else "fails"),
-    claims.Claim("3.2, 4", "wCKA is linear in functional similarity",
-                 "a line explains, a monotone curve explains: " + "; ".join(
-                     f"{factor} {line:.0%}, {curve:.0%}" for factor, (line, curve) in shares.items()),
-                 verdicts.verdict(*(line >= curve - 0.02 for line, curve in shares.values()))),
+    claims.Claim(
+        "3.2, fig. 3",
+        "All measures do similarly well for two epochs of one network",
+        f"Pearson: {epoch_pearson}. Spearman: {epoch_spearman}",
+        verdicts.similar(pearson.loc["epoch"], spearman.loc["epoch"])),
+    *verdicts.strongest_by_factor("3.2, fig. 3", results, later_factors, {
+        "only networks that have learned": only_learned,
+        "measured on the probe": sensitivity.loc[on_probe_row]}),
+    verdicts.significant("fig. 3", results, later_factors),
+    claims.Claim(
+        "3.2",
+        "For different strategies wCKA finds some similarity, the others fail "
+        "to",
+        f"Pearson: {strategy_pearson}; measured on the probe: "
+        + ", ".join(on_probe_texts),
+        strategy_verdict),
+    claims.Claim(
+        "2.5",
+        "Fisher's transformation gives confidence intervals of r over pairs",
+        "where the truth is known, intervals that promise 95 % hold it in "
+        f"{coverage.iloc[0]:.0%} of simulated grids; those over starts in "
+        f"{coverage.iloc[1]:.0%}",
+        "holds" if coverage.iloc[0] > 0.9 else "fails"),
+    claims.Claim(
+        "3.2, 4",
+        "wCKA is linear in functional similarity",
+        "a line explains, a monotone curve explains: " + "; ".join(share_texts),
+        verdicts.verdict(*line_suffices)),
 ]
 claims.show(results_of_claims)
 
