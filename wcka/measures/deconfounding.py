@@ -1,109 +1,178 @@
-"""What of a representation its inputs do not explain (paper, section 2.1.3; Cui et al. 2022)."""
+"""Deconfounded representations: the part that the inputs do not explain linearly.
+
+See section 2.1.3 of the paper and Cui et al. 2022.
+"""
 
 import numpy as np
 import scipy.linalg
 import torch
+from numpy.typing import ArrayLike
 from threadpoolctl import ThreadpoolController
 from torch import Tensor
 
 from . import validation
-from .products import Given, Representation, narrow, products, represented, tolerance
+from .products import (
+    Given,
+    Representation,
+    narrow,
+    products,
+    represented,
+    tolerance,
+)
 
-# SciPy's threads and PyTorch's wait for each other busily; one eigenproblem of this size is
-# solved about twice as fast by one thread.
+# SciPy's threads and PyTorch's wait for each other busily: one thread solves an
+# eigenproblem of this size about twice as fast.
 _THREADS = ThreadpoolController()
 
-_RESIDUE = 1e-12  # of the inputs' kernel: directions with less of it are rounding
+# Directions that hold less than this share of a Gram matrix are rounding.
+_RESIDUE = 1e-12
 
 
 class Confounder:
-    """The inputs' part of dCKA, factorised once for all representations of the same probes.
+    """The inputs of dCKA, factorised once for all representations of the same probes.
 
-    Of the inputs (n, p) a pivoted factorisation of their Gram matrix leaves r columns, P = B L'
-    with orthonormal B (n, r), which is never formed: all that is needed of the inputs is P'P and,
-    of each representation X, P'X, which are sums over samples.
+    A pivoted Cholesky factorisation of the Gram matrix of the inputs (n, p) selects r of
+    their columns, P = B L' with an orthonormal basis B (n, r). B is never formed: all
+    later steps need only P'P and, for each representation X, P'X, which are sums over
+    samples.
 
     Parameters
     ----------
     inputs : array-like
-        (n, p), or with more axes, which are flattened. Activations must come from these very
+        (n, p); further axes are flattened. The activations must come from these very
         probes; only their number can be checked.
+
+    Raises
+    ------
+    ValueError
+        For inputs whose rows are all the same.
+
+    Examples
+    --------
+    >>> inputs = torch.tensor([[0.0], [1.0], [2.0], [4.0]])
+    >>> confounder = Confounder(inputs)
+    >>> confounder.deconfound(Representation(3 * inputs + 1)).d  # all is explained
+    0
+    >>> confounder.deconfound(Representation(inputs**2)).d
+    1
     """
 
-    def __init__(self, inputs):
-        inputs = inputs if isinstance(inputs, Tensor) else np.asarray(inputs)
-        if inputs.ndim > 2:
-            inputs = inputs.reshape(len(inputs), -1)
-        self.inputs = narrow(*represented({"inputs": validation.matrix(inputs, "inputs")}))
+    def __init__(self, inputs: ArrayLike):
+        values = inputs if isinstance(inputs, Tensor) else np.asarray(inputs)
+        if values.ndim > 2:
+            values = values.reshape(len(values), -1)  # (n, p)
+        (model,) = represented({"inputs": validation.matrix(values, "inputs")})
+        self.inputs = narrow(model)
         if not self.inputs.d:
-            raise ValueError("inputs: all rows are the same, there is nothing to deconfound")
-        gram = products([self.inputs], [self.inputs])[0, :, 0]
+            raise ValueError("inputs: all rows are the same, there is nothing to "
+                             "deconfound")
+        gram = products([self.inputs], [self.inputs])[0, :, 0]  # (p, p)
         with _THREADS.limit(limits=1, user_api="blas"):
-            factor, pivots, rank, _ = scipy.linalg.lapack.dpstrf(
-                gram.double().cpu().numpy(), lower=1, tol=_RESIDUE * float(gram.diagonal().max()))
-        factor = torch.from_numpy(np.tril(factor)[:, :rank]).to(gram)
-        self.inputs.take(torch.from_numpy(pivots[:rank].astype(np.int64) - 1).to(gram.device))
-        self.corner = factor[:rank]  # L, where it is a triangle
-        self.gram = factor.T @ factor  # K0 in the basis B
+            lower, pivots, rank, _ = scipy.linalg.lapack.dpstrf(
+                gram.double().cpu().numpy(), lower=1,
+                tol=_RESIDUE * float(gram.diagonal().max()))
+        factor = torch.from_numpy(np.tril(lower)[:, :rank]).to(gram)  # (p, r)
+        columns = torch.from_numpy(pivots[:rank].astype(np.int64) - 1)
+        self.inputs.take(columns.to(gram.device))
+        self.corner = factor[:rank]  # L for the selected columns, a triangle (r, r)
+        self.gram = factor.T @ factor  # K0 in the basis B, (r, r)
         self.norm = torch.linalg.norm(self.gram)
 
     def project(self, model: Representation) -> tuple[Tensor, Tensor]:
-        """Coordinates B'X (r, d) and <K, K0> / ||K0|| of a representation."""
+        """Project a representation on the span of the inputs.
+
+        Returns
+        -------
+        inside : Tensor
+            (r, d), the coordinates B'X.
+        share : Tensor
+            (), <K, K0> / ||K0||.
+
+        Raises
+        ------
+        ValueError
+            For another number of rows than the inputs have.
+        """
         if model.n != self.inputs.n:
             raise ValueError(f"different numbers of rows: {model.n} activations, "
                              f"{self.inputs.n} inputs")
-        seen = products([self.inputs], [model])[0, :, 0]
-        inside = torch.linalg.solve_triangular(self.corner, seen, upper=False)
+        input_products = products([self.inputs], [model])[0, :, 0]  # P'X, (r, d)
+        inside = torch.linalg.solve_triangular(self.corner, input_products, upper=False)
         return inside, (inside * (self.gram @ inside)).sum() / self.norm
 
     def deconfound(self, model: Representation) -> Representation:
-        """F with FF' the positive part of K - alpha K0, as features: F = X A + P M.
+        """Return F with FF' the positive part of K - alpha K0, as F = X A + P M.
 
-        Where no more than rounding of a representation is left, F has no columns.
+        Returns
+        -------
+        Representation
+            (n, at most d); it has no columns where only rounding is left.
+
+        Raises
+        ------
+        ValueError
+            For another number of rows than the inputs have.
         """
         inside, share = self.project(model)
-        nothing = Given(inside.new_zeros((model.n, 0)))
+        empty = Given(inside.new_zeros((model.n, 0)))
         if not model.d:
-            return nothing
-        gram = products([model], [model])[0, :, 0]
-        # What lies outside of the inputs' span is Q T with orthonormal Q, from its small Gram
-        # matrix; a direction without length is none.
-        squares, turn = torch.linalg.eigh(gram - inside.T @ inside)
-        real = squares > _RESIDUE * gram.trace()
-        length, turn = squares[real].sqrt(), turn[:, real]
-        # In the basis of inputs and x together, K = RR' and K0 are small matrices.
-        r, m = torch.cat([inside, length[:, None] * turn.T]), len(inside)
-        k = r @ r.T
+            return empty
+        gram = products([model], [model])[0, :, 0]  # (d, d)
+        # The part of X outside of the inputs' span is Q T with an orthonormal Q; its
+        # small Gram matrix gives T. A direction without length does not count.
+        squares, directions = torch.linalg.eigh(gram - inside.T @ inside)
+        has_length = squares > _RESIDUE * gram.trace()
+        lengths = squares[has_length].sqrt()  # (q,)
+        directions = directions[:, has_length]  # (d, q)
+        # In the basis of B and Q together, K and K0 are small matrices.
+        coordinates = torch.cat([inside, lengths[:, None] * directions.T])  # (r + q, d)
+        k = coordinates @ coordinates.T  # (r + q, r + q)
+        m = len(inside)
         k[:m, :m] -= share / self.norm * self.gram
-        factor = _positive_factor(k, min(model.d, len(k)))
+        factor = _positive_factor(k, min(model.d, len(k)))  # (r + q, at most d)
         if (factor**2).sum() <= tolerance(model.values) * gram.trace():
-            return nothing
-        a = turn / length @ factor[m:]
-        b = torch.linalg.solve_triangular(self.corner.T, factor[:m] - inside @ a, upper=True)
+            return empty
+        # Back to features: Q = (X - B B'X) directions / lengths.
+        a = directions / lengths @ factor[m:]
+        b = torch.linalg.solve_triangular(
+            self.corner.T, factor[:m] - inside @ a, upper=True)
         return _Deconfounded(model, a, self, b)
 
 
 class _Deconfounded(Representation):
-    def __init__(self, model: Representation, a: Tensor, confounder: Confounder, b: Tensor):
-        self.model, self.a, self.confounder, self.b = model, a, confounder, b
-        self.values, self.dtype, self.kept = model.values, model.dtype, None
-        self.n, self.d = model.n, a.shape[1]
+    """The features X A + P M, computed from X and P in pieces of rows."""
+
+    def __init__(self, model: Representation, a: Tensor, confounder: Confounder,
+                 b: Tensor):
+        self.model = model
+        self.a = a
+        self.confounder = confounder
+        self.b = b
+        self.values = model.values
+        self.dtype = model.dtype
+        self.kept = None
+        self.n = model.n
+        self.d = a.shape[1]
 
     def rows(self, part: slice = slice(None)) -> Tensor:
+        """Return a slice of rows. See ``Representation.rows``."""
         if self.kept is not None:
             return self.kept[part]
-        return self.model.rows(part) @ self.a + self.confounder.inputs.rows(part) @ self.b
+        inputs = self.confounder.inputs
+        return self.model.rows(part) @ self.a + inputs.rows(part) @ self.b
 
 
 def _positive_factor(k: Tensor, rank: int) -> Tensor:
-    """F (m, rank) with FF' the positive part of the symmetric k (m, m), if it has that rank."""
+    """F (m, rank) with FF' the positive part of a symmetric k (m, m) of that rank."""
     m = len(k)
     if k.device.type != "cpu":
         values, vectors = torch.linalg.eigh(k)
-        values, vectors = values[m - rank:], vectors[:, m - rank:]
-    else:  # only the few top eigenpairs: several times faster than all of them
+        values = values[m - rank:]
+        vectors = vectors[:, m - rank:]
+    else:  # the few largest eigenpairs: several times faster than all of them
         with _THREADS.limit(limits=1, user_api="blas"):
-            values, vectors = map(torch.from_numpy, scipy.linalg.eigh(
+            eigenpairs = scipy.linalg.eigh(
                 k.T.numpy(), subset_by_index=[m - rank, m - 1], check_finite=False,
-                overwrite_a=True))
+                overwrite_a=True)
+        values, vectors = map(torch.from_numpy, eigenpairs)
     return vectors * values.clamp(min=0).sqrt()
