@@ -1,12 +1,15 @@
-"""How alike two networks behave: the share of inputs on which they predict the same class."""
+"""Agreement of predictions: the share of inputs with the same predicted class."""
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 
-def agreement(a, b) -> float:
-    """Share of inputs on which two networks predict the same class (paper, section 2.4).
+def agreement(a: ArrayLike, b: ArrayLike) -> float:
+    """Share of inputs for which two networks predict the same class.
+
+    See section 2.4 of the paper.
 
     Parameters
     ----------
@@ -16,21 +19,28 @@ def agreement(a, b) -> float:
     Returns
     -------
     float
-        In [0, 1]; the distance form is one minus it.
+        In [0, 1]; the distance form is 1 minus the agreement.
 
     Raises
     ------
     ValueError
         For different n, no rows, or NaN among the logits.
+
+    Examples
+    --------
+    >>> agreement([0, 1, 2, 2], [0, 1, 1, 0])
+    0.5
     """
-    a, b = _predicted(a, "a"), _predicted(b, "b")
-    if a.shape != b.shape:
-        raise ValueError(f"different numbers of predictions: {len(a)} and {len(b)}")
-    return float((a == b).double().mean())
+    labels_a = _predicted(a, "a")
+    labels_b = _predicted(b, "b")
+    if labels_a.shape != labels_b.shape:
+        raise ValueError(f"different numbers of predictions: {len(labels_a)} and "
+                         f"{len(labels_b)}")
+    return float((labels_a == labels_b).double().mean())
 
 
 def pairwise_agreement(predictions: Tensor) -> np.ndarray:
-    """Agreement of all pairs of N models on the same inputs, in one matrix product.
+    """Agreement of all pairs of N models on the same inputs, from matrix products.
 
     Parameters
     ----------
@@ -46,30 +56,61 @@ def pairwise_agreement(predictions: Tensor) -> np.ndarray:
     ------
     ValueError
         For another shape, or values that are no labels.
+
+    Examples
+    --------
+    >>> pairwise_agreement(torch.tensor([[0, 1, 2, 2], [0, 1, 1, 0]])).tolist()
+    [[1.0, 0.5], [0.5, 1.0]]
     """
     labels = torch.as_tensor(predictions)
-    if labels.ndim != 2 or not labels.numel() or labels.is_floating_point() or labels.min() < 0:
-        raise ValueError(f"predictions: wanted labels (N, n), ints from 0; got {labels.dtype} of "
-                         f"shape {tuple(labels.shape)}")
-    # Each class apart: 1 where a model predicts it. Counts below 2^24 are exact in float32.
-    counts = sum((one := (labels == c).float()) @ one.T for c in labels.unique())
+    is_table = labels.ndim == 2 and labels.numel() and not labels.is_floating_point()
+    if not is_table or labels.min() < 0:
+        raise ValueError(f"predictions: wanted labels (N, n), ints from 0; got "
+                         f"{labels.dtype} of shape {tuple(labels.shape)}")
+    counts = torch.zeros((len(labels), len(labels)), device=labels.device)
+    for label in labels.unique():
+        # 1 where a model predicts this class. Counts below 2^24 are exact in float32.
+        indicator = (labels == label).float()  # (N, n)
+        counts += indicator @ indicator.T
     return (counts.double() / labels.shape[1]).cpu().numpy()
 
 
 def collapsed(predictions: Tensor, share: float = 0.95) -> np.ndarray:
-    """Which models predict one class for at least a `share` of inputs: (N, n) labels to (N,)."""
+    """Tell which models predict one class for at least a share of the inputs.
+
+    Parameters
+    ----------
+    predictions : Tensor
+        Predicted labels (N, n), ints.
+    share : float
+        In [0, 1].
+
+    Returns
+    -------
+    ndarray of bool
+        (N,)
+
+    Examples
+    --------
+    >>> collapsed(torch.tensor([[0, 0, 0, 1], [0, 1, 1, 0]]), share=0.75).tolist()
+    [True, False]
+    """
     labels = torch.as_tensor(predictions)
-    most = torch.stack([(labels == c).double().mean(1) for c in labels.unique()]).amax(0)
-    return (most >= share).cpu().numpy()
+    class_shares = []
+    for label in labels.unique():
+        class_shares.append((labels == label).double().mean(1))  # (N,)
+    largest = torch.stack(class_shares).amax(0)
+    return (largest >= share).cpu().numpy()
 
 
-def _predicted(values, label: str) -> Tensor:
+def _predicted(values: ArrayLike, label: str) -> Tensor:
+    """Predicted labels (n,) from logits or labels."""
     values = torch.as_tensor(values)
     if values.ndim == 2 and values.numel():
         if values.isnan().any():
             raise ValueError(f"{label}: NaN among the logits")
         return values.argmax(1)
     if values.ndim != 1 or not values.numel() or values.is_floating_point():
-        raise ValueError(f"{label}: wanted logits (n, classes) or predicted labels (n,), ints; got "
-                         f"{values.dtype} of shape {tuple(values.shape)}")
+        raise ValueError(f"{label}: wanted logits (n, classes) or predicted labels "
+                         f"(n,), ints; got {values.dtype} of shape {tuple(values.shape)}")
     return values
