@@ -1,4 +1,4 @@
-"""The checkout that holds the book: where its chapters are, and what is built from them."""
+"""The checkout that holds the book: its chapters, its build folder and its version."""
 
 import os
 import re
@@ -13,7 +13,14 @@ BUILD = ROOT / "_build"
 
 
 class UsageError(Exception):
-    """What the user asked for cannot be run; nothing was started."""
+    """A call that cannot be carried out as the user typed it; nothing was started.
+
+    Examples
+    --------
+    >>> raise UsageError("unknown chapter '77'")
+    Traceback (most recent call last):
+    UsageError: unknown chapter '77'
+    """
 
 
 def require() -> None:
@@ -22,15 +29,31 @@ def require() -> None:
     Raises
     ------
     UsageError
-        Where there are no chapters beside the package.
+        If there is no folder of chapters beside the package.
+
+    Examples
+    --------
+    >>> require()  # in a checkout, nothing happens
     """
     if not NOTEBOOKS.is_dir():
-        raise UsageError("the book's commands need a checkout of the project, with its notebooks; "
-                         "this is the library alone")
+        raise UsageError(
+            "the book's commands need a checkout of the project, with its notebooks; "
+            "this is the library alone")
 
 
 def chapters() -> list[Path]:
-    """Return the sources of all chapters, in order."""
+    """Return the sources of all chapters, in the order of the book.
+
+    Returns
+    -------
+    list of Path
+        The .py files whose names begin with a number of two digits.
+
+    Examples
+    --------
+    >>> [path.name for path in chapters()][:2]
+    ['01-theory.py', '02-calibration.py']
+    """
     return sorted(NOTEBOOKS.glob("[0-9][0-9]-*.py"))
 
 
@@ -40,35 +63,78 @@ def find_chapter(name: str) -> Path:
     Parameters
     ----------
     name : str
-        Its number or name: "2", "02", "02-calibration".
+        The number or the name of the chapter: "2", "02", "02-calibration".
+
+    Returns
+    -------
+    Path
+        The chapter's .py file.
 
     Raises
     ------
     ValueError
         For an unknown chapter, with the nearest spelling.
+
+    Examples
+    --------
+    >>> find_chapter("2").name
+    '02-calibration.py'
+    >>> find_chapter("02-calibraton")
+    Traceback (most recent call last):
+    ValueError: unknown chapter '02-calibraton'; did you mean '02-calibration'?
     """
-    known = {}
+    path_of_name = {}
     for path in chapters():
-        known[path.stem] = path
-        known[path.stem[:2]] = path
+        path_of_name[path.stem] = path
+        path_of_name[path.stem[:2]] = path
     stem = Path(name).stem
     if stem.isdigit():
         stem = stem.zfill(2)
-    return known[nearest(stem, known, "chapter")]
+    return path_of_name[nearest(stem, path_of_name, "chapter")]
 
 
 def repository() -> str:
-    """Return the project's address on GitHub, from the environment or git; empty without one."""
+    """Return the project's address on GitHub.
+
+    The environment variable GITHUB_REPOSITORY names it, or else git's remote "origin".
+
+    Returns
+    -------
+    str
+        The address; empty if neither names one on GitHub.
+
+    Examples
+    --------
+    >>> from unittest.mock import patch
+    >>> with patch.dict(os.environ, GITHUB_REPOSITORY="somebody/wcka"):
+    ...     repository()
+    'https://github.com/somebody/wcka'
+    """
     if name := os.environ.get("GITHUB_REPOSITORY"):
         return f"https://github.com/{name}"
-    done = subprocess.run(["git", "remote", "get-url", "origin"], cwd=ROOT, capture_output=True,
-                          text=True)
-    match = re.search(r"github\.com[/:]([\w.-]+/[\w.-]+?)(\.git)?$", done.stdout.strip())
+    git = subprocess.run(
+        ["git", "remote", "get-url", "origin"],
+        cwd=ROOT, capture_output=True, text=True)
+    match = re.search(
+        r"github\.com[/:]([\w.-]+/[\w.-]+?)(\.git)?$", git.stdout.strip())
     return f"https://github.com/{match[1]}" if match else ""
 
 
 def commit() -> str:
-    """Return the name of the checked-out commit, marked where files differ from it."""
-    done = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT,
-                          capture_output=True, text=True)
-    return done.stdout.strip() if done.returncode == 0 else "unknown (no git repository)"
+    """Return the name of the checked-out commit, marked where files differ from it.
+
+    Returns
+    -------
+    str
+        The commit as ``git describe`` abbreviates it, with "-dirty" at its end if a
+        tracked file was changed since.
+
+    Examples
+    --------
+    >>> commit()  # here with changes that are not committed  # doctest: +SKIP
+    '10a146f-dirty'
+    """
+    git = subprocess.run(
+        ["git", "describe", "--always", "--dirty"],
+        cwd=ROOT, capture_output=True, text=True)
+    return git.stdout.strip() if git.returncode == 0 else "unknown (no git repository)"
