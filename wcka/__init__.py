@@ -1,13 +1,21 @@
-"""How similar two trained networks are, from their weights alone (wCKA), and other measures.
+"""How similar trained networks are: by their weights alone (wCKA) and other measures.
 
-Each name is imported when it is first used: ``import wcka`` itself loads no other package.
+Each name is imported when it is first used; ``import wcka`` loads no other package.
+
+Examples
+--------
+>>> import torch, wcka
+>>> network = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.Linear(3, 2))
+>>> round(wcka.wcka(network, network), 6)
+1.0
 """
 
 from typing import TYPE_CHECKING
 
 from ._lazy import attach
 
-if TYPE_CHECKING:  # the same names for type checkers and editors; a test compares both lists
+# The same names once more, for type checkers and editors; a test compares both lists.
+if TYPE_CHECKING:
     from .measures.predictions import agreement as agreement
     from .measures.similarity import cka as cka
     from .measures.similarity import dcka as dcka

@@ -5,7 +5,8 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
 
-_EXTRA_OF_ROOM = {"networks": "experiments", "experiments": "experiments", "book": "book"}
+_EXTRA_OF_ROOM = {
+    "networks": "experiments", "experiments": "experiments", "book": "book"}
 
 
 def attach(package: str, homes: Mapping[str, Sequence[str]]) -> tuple[
@@ -17,40 +18,53 @@ def attach(package: str, homes: Mapping[str, Sequence[str]]) -> tuple[
     package : str
         The package's ``__name__``.
     homes : mapping of str to sequence of str
-        Public names by the module, relative to the package, that defines them. Modules of the
-        package itself stand under the empty string.
+        Public names by the module, relative to the package, that defines them. Modules
+        of the package itself stand under the empty string.
 
     Returns
     -------
     getter, lister : function
-        To be bound to ``__getattr__`` and ``__dir__``.
+        Functions to be bound to ``__getattr__`` and ``__dir__``.
     names : list of str
         All public names in alphabetical order, to be bound to ``__all__``.
+
+    Examples
+    --------
+    >>> getter, lister, names = attach("json", {"decoder": ["JSONDecoder"]})
+    >>> names
+    ['JSONDecoder']
+    >>> getter("JSONDecoder")
+    <class 'json.decoder.JSONDecoder'>
     """
-    home_of = {name: home for home, names in homes.items() for name in names}
+    home_of_name = {}
+    for home, names_of_home in homes.items():
+        for name in names_of_home:
+            home_of_name[name] = home
+    public_names = sorted(home_of_name)
 
     def load(name: str) -> object:
-        if name not in home_of:
+        if name not in home_of_name:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        module = _imported(f"{package}.{home_of[name]}".rstrip("."))
-        # A name can also be a module, which is an attribute of its package once it is imported.
-        value = vars(module).get(name) or _imported(f"{module.__name__}.{name}")
-        setattr(sys.modules[package], name, value)  # the next use finds it without this function
+        module = _import(f"{package}.{home_of_name[name]}".rstrip("."))
+        # A name can also be a module, which is an attribute of its package only once it
+        # is imported.
+        value = vars(module).get(name) or _import(f"{module.__name__}.{name}")
+        # From now on the package has the attribute, and this function is not called.
+        setattr(sys.modules[package], name, value)
         return value
 
-    names = sorted(home_of)
-    return load, lambda: names, names
+    return load, lambda: public_names, public_names
 
 
-def _imported(name: str) -> ModuleType:
-    """Import a module; where a package that it needs is missing, say which extra brings it."""
+def _import(name: str) -> ModuleType:
+    """Import a module; where it lacks a package, name the extra that brings it."""
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         missing = error.name or ""
         if missing.startswith(__package__):
             raise
-        room = name.split(".")[1]
+        extra = _EXTRA_OF_ROOM.get(name.split(".")[1], "experiments")
         raise ModuleNotFoundError(
             f"{name} needs the package {missing!r}, which is not installed: "
-            f"pip install 'wcka[{_EXTRA_OF_ROOM.get(room, 'experiments')}]'", name=missing) from None
+            f"pip install 'wcka[{extra}]'", name=missing) from None
