@@ -196,7 +196,7 @@ def test_chapters_have_objectives_takeaways_numbered_figures_and_what_ran(site, 
         assert re.search(rf"<h2>(<span[^>]*>[^<]*</span>)?{heading}", page), heading
     assert f"python -m wcka run {path.stem[:2]}" in text
     assert re.search(rf'href="[^"]*/{path.name}"', page)
-    for parameter in parameters.parameters(path).values():
+    for parameter in parameters.read_parameters(path).values():
         assert f"<code>{parameter.name}: " in page, parameter.name
     figures = re.findall(r'<figure.*?</figure>', page, re.S)
     assert all("caption-number" in figure for figure in figures)

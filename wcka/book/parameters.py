@@ -1,7 +1,7 @@
-"""A chapter's parameters: read from its source, typed, and refused before a kernel starts.
+"""Parameters of a chapter: read from its source, typed, refused before a kernel starts.
 
-Only ``vet`` imports more than the standard library and PyYAML, so that a misspelt call is
-answered at once.
+Only ``vet`` imports more than the standard library and PyYAML, so that a misspelt call
+is answered at once.
 """
 
 import ast
@@ -16,7 +16,22 @@ from .checkout import UsageError
 
 
 class Parameter(typing.NamedTuple):
-    """One line of a chapter's parameters cell."""
+    """One line of a chapter's parameters cell.
+
+    Attributes
+    ----------
+    name : str
+    type : type
+        A plain type, or a list type such as ``list[int]``.
+    default : object
+    comment : str
+        The meaning of the parameter.
+
+    Examples
+    --------
+    >>> Parameter("seeds", list[int], [1, 2], "of the networks").kind
+    'list[int]'
+    """
 
     name: str
     type: typing.Any
@@ -25,11 +40,11 @@ class Parameter(typing.NamedTuple):
 
     @property
     def kind(self) -> str:
-        """Its type as one writes it."""
+        """The type as it is written in Python."""
         return str(self.type) if typing.get_args(self.type) else self.type.__name__
 
 
-def parameters(path: Path) -> dict[str, Parameter]:
+def read_parameters(path: Path) -> dict[str, Parameter]:
     """Read the parameters cell of a chapter: annotated literals, each explained.
 
     A parameter's comment stands behind it, or on the lines above it.
@@ -42,42 +57,62 @@ def parameters(path: Path) -> dict[str, Parameter]:
     Returns
     -------
     dict of str to Parameter
-        By name, in the order of the cell.
+        Parameters by name, in the order of the cell.
 
     Raises
     ------
     ValueError
-        For a chapter without exactly one such cell, or a line that is no annotated literal.
+        For a chapter without exactly one such cell, or a line that is no annotated
+        literal.
+
+    Examples
+    --------
+    >>> seed = read_parameters(checkout.find_chapter("02"))["seed"]
+    >>> seed.kind, seed.default
+    ('int', 0)
     """
-    # Not by jupytext, whose import would take longer than all the rest of a refused call.
-    cells = re.split(r"(?m)^# %%", path.read_text())
-    tagged = [cell for cell in cells if re.match(r'.*tags=\[[^\]]*"parameters"', cell)]
-    if len(tagged) != 1:
-        raise ValueError(f"{path.name}: wanted one cell tagged parameters, found {len(tagged)}")
-    source = tagged[0].partition("\n")[2]
+    source = _parameters_cell(path)
     lines = source.splitlines()
-    known = {}
+    parameters_by_name = {}
     for node in ast.parse(source).body:
         line = lines[node.lineno - 1]
         if not isinstance(node, ast.AnnAssign) or node.value is None:
             raise ValueError(f"{path.name}: not an annotated literal: {line}")
         name = ast.unparse(node.target)
         kind = eval(ast.unparse(node.annotation))
-        comment = line.partition("#")[2].strip() or _comment_above(lines, node.lineno - 1)
-        known[name] = Parameter(name, kind, ast.literal_eval(node.value), comment)
-    return known
+        comment = line.partition("#")[2].strip()
+        if not comment:
+            comment = _comment_above(lines, node.lineno - 1)
+        default = ast.literal_eval(node.value)
+        parameters_by_name[name] = Parameter(name, kind, default, comment)
+    return parameters_by_name
+
+
+def _parameters_cell(path: Path) -> str:
+    """Return the source of the cell that is tagged parameters."""
+    # Not by jupytext: its import would take longer than the rest of a refused call.
+    sources = []
+    for cell in re.split(r"(?m)^# %%", path.read_text()):
+        if re.match(r'.*tags=\[[^\]]*"parameters"', cell):
+            sources.append(cell.partition("\n")[2])
+    if len(sources) != 1:
+        raise ValueError(
+            f"{path.name}: wanted one cell tagged parameters, found {len(sources)}")
+    return sources[0]
 
 
 def _comment_above(lines: list[str], number: int) -> str:
-    """The comment that fills the lines right above a line, as one text."""
-    words: list[str] = []
+    """Return the comment that fills the lines right above a line, as one text."""
+    comment_lines: list[str] = []
     while number and lines[number - 1].startswith("#"):
         number -= 1
-        words.insert(0, lines[number].lstrip("# "))
-    return " ".join(words)
+        comment_lines.insert(0, lines[number].lstrip("# "))
+    return " ".join(comment_lines)
 
 
-def choose(path: Path, profile: str, given: list[tuple[str, str]]) -> dict[str, object]:
+def choose(
+        path: Path, profile: str, assignments: list[tuple[str, str]],
+) -> dict[str, object]:
     """Return the values that differ from a chapter's defaults.
 
     Parameters
@@ -86,63 +121,106 @@ def choose(path: Path, profile: str, given: list[tuple[str, str]]) -> dict[str, 
         The chapter's .py file.
     profile : str
         A file of notebooks/profiles, or "quick" for the defaults themselves.
-    given : list of (str, str)
-        Names and values as typed by the user; they replace those of the profile.
+    assignments : list of (str, str)
+        Names and values as the user typed them; they replace those of the profile.
+
+    Returns
+    -------
+    dict of str to object
+        Values by the name of the parameter, each of the parameter's type.
 
     Raises
     ------
     UsageError
-        For an unknown profile or parameter (the nearest spelling is shown), or a value of the
-        wrong type.
+        For an unknown profile or parameter (the nearest spelling is shown), or a value
+        of the wrong type.
+
+    Examples
+    --------
+    >>> choose(checkout.find_chapter("02"), "quick", [("seed", "3")])
+    {'seed': 3}
     """
-    known = parameters(path)
-    chosen = {}
+    parameters_by_name = read_parameters(path)
+    values = {}
     for name, value in read_profile(profile).get(path.stem[:2], {}).items():
-        chosen[name] = _typed(path, known, name, value)
-    for name, text in given:
-        chosen[name] = _typed(path, known, name, text)
-    return {name: value for name, value in chosen.items() if value != known[name].default}
+        values[name] = _typed(path, parameters_by_name, name, value)
+    for name, text in assignments:
+        values[name] = _typed(path, parameters_by_name, name, text)
+    differing_values = {}
+    for name, value in values.items():
+        if value != parameters_by_name[name].default:
+            differing_values[name] = value
+    return differing_values
 
 
 def read_profile(name: str) -> dict[str, dict]:
-    """Return the parameters of a profile by chapter number; "quick" changes none.
+    """Return the parameters that a profile sets, by the number of the chapter.
+
+    Parameters
+    ----------
+    name : str
+        A file of notebooks/profiles, or "quick", which sets none.
+
+    Returns
+    -------
+    dict of str to dict
+        Under "02", for instance, the values of chapter 2 by the name of the parameter.
 
     Raises
     ------
     UsageError
         For an unknown profile.
+
+    Examples
+    --------
+    >>> read_profile("quick")
+    {}
+    >>> sorted(read_profile("smoke"))[:2]
+    ['01', '02']
     """
     if name == "quick":
         return {}
     import yaml
 
-    files = {path.stem: path for path in (checkout.NOTEBOOKS / "profiles").glob("*.yml")}
+    folder = checkout.NOTEBOOKS / "profiles"
+    path_of_profile = {path.stem: path for path in folder.glob("*.yml")}
     try:
-        nearest(name, [*files, "quick"], "profile")
+        nearest(name, [*path_of_profile, "quick"], "profile")
     except ValueError as error:
         raise UsageError(error) from None
-    return yaml.safe_load(files[name].read_text()) or {}
+    return yaml.safe_load(path_of_profile[name].read_text()) or {}
 
 
-def _typed(path: Path, known: dict[str, Parameter], name: str, value: object) -> object:
+def _typed(
+        path: Path, parameters_by_name: dict[str, Parameter], name: str, value: object,
+) -> object:
+    """Return a value as one of the parameter's type, or refuse it."""
     try:
-        parameter = known[nearest(name, known, f"parameter of chapter {path.stem}")]
+        nearest(name, parameters_by_name, f"parameter of chapter {path.stem}")
     except ValueError as error:
         raise UsageError(error) from None
-    shown = value
+    parameter = parameters_by_name[name]
+    literal = value
     if isinstance(value, str) and parameter.type is not str:
         with contextlib.suppress(ValueError, SyntaxError):
-            value = ast.literal_eval(value)
-    if parameter.type is float and type(value) is int:
-        value = float(value)
-    if not is_a(value, parameter.type):
-        raise UsageError(f"parameter {name}: wanted {parameter.kind}, for example "
-                         f"{parameter.default!r}; got {shown!r}")
-    return value
+            literal = ast.literal_eval(value)
+    if parameter.type is float and type(literal) is int:
+        literal = float(literal)
+    if not is_a(literal, parameter.type):
+        raise UsageError(
+            f"parameter {name}: wanted {parameter.kind}, for example "
+            f"{parameter.default!r}; got {value!r}")
+    return literal
 
 
 def is_a(value: object, kind: object) -> bool:
     """Tell whether a value is of a parameter's type.
+
+    Parameters
+    ----------
+    value : object
+    kind : type
+        A plain type, or a list type such as ``list[int]``.
 
     Examples
     --------
@@ -159,42 +237,90 @@ def datasets(path: Path, values: dict[str, object]) -> list[str]:
     """Return the data sets that a chapter reads.
 
     These are the values of its parameters whose names end in "dataset" or "datasets".
+
+    Parameters
+    ----------
+    path : Path
+        The chapter's .py file.
+    values : dict
+        Parameters that differ from its defaults.
+
+    Returns
+    -------
+    list of str
+        Names of data sets, in the order of the parameters.
+
+    Examples
+    --------
+    >>> datasets(checkout.find_chapter("02"), {"dataset": "fashion"})
+    ['fashion']
     """
-    chosen: dict = {name: parameter.default for name, parameter in parameters(path).items()}
-    chosen |= values
     names: list[str] = []
-    for name, value in chosen.items():
-        if re.search("datasets?$", name):
-            names += value if isinstance(value, list) else [value]
+    for name, value in _all_values(path, values).items():
+        if not re.search("datasets?$", name):
+            continue
+        if isinstance(value, list):
+            names += value
+        else:
+            names.append(str(value))
     return names
 
 
+def _all_values(path: Path, values: dict[str, object]) -> dict[str, object]:
+    """Return the values of all parameters: `values`, and defaults for the rest."""
+    defaults = {}
+    for name, parameter in read_parameters(path).items():
+        defaults[name] = parameter.default
+    return defaults | values
+
+
 def vet(path: Path, values: dict[str, object]) -> None:
-    """Run a chapter's own checks of its parameters, the cell tagged checks, without a kernel.
+    """Check parameters by a chapter's own cell tagged checks, without a kernel.
+
+    Parameters
+    ----------
+    path : Path
+        The chapter's .py file.
+    values : dict
+        Parameters that differ from its defaults.
 
     Raises
     ------
     UsageError
-        With what the checks say of these values.
+        With the message of the check that refuses these values.
+
+    Examples
+    --------
+    >>> vet(checkout.find_chapter("01"), {"epochs": -1})
+    Traceback (most recent call last):
+    UsageError: chapter 01-theory: epochs: wanted 1 to 1000, got -1
     """
     import jupytext
 
-    names: dict[str, object] = {}
+    namespace: dict[str, object] = {}
     for cell in jupytext.read(path).cells:
         if cell.cell_type != "code":
             continue
         tags = cell.metadata.get("tags", [])
         if "checks" in tags:
             try:
-                exec(cell.source, names)
+                exec(cell.source, namespace)
             except ValueError as error:
                 raise UsageError(f"chapter {path.stem}: {error}") from None
             return
         if "parameters" in tags:
-            names |= {name: parameter.default for name, parameter in parameters(path).items()}
-            names |= values
-        else:  # nothing that computes or draws
-            imports: list[ast.stmt] = [
-                node for node in ast.parse(cell.source).body
-                if isinstance(node, (ast.Import, ast.ImportFrom))]
-            exec(compile(ast.Module(imports, []), path.name, "exec"), names)
+            namespace |= _all_values(path, values)
+        else:
+            exec(_imports(cell.source, path.name), namespace)
+
+
+def _imports(source: str, file: str):
+    """Compile the import statements of a cell, and nothing that computes or draws."""
+    statements: list[ast.stmt] = []
+    for node in ast.parse(source).body:
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
+            statements.append(node)
+    return compile(ast.Module(statements, []), file, "exec")
+
+
+parameters = read_parameters
