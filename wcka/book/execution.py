@@ -1,4 +1,4 @@
-"""Chapters executed by papermill: whole or not at all, each with what it was made from."""
+"""Chapters executed by papermill: complete or not at all, marked with their inputs."""
 
 import contextlib
 import datetime
@@ -23,14 +23,14 @@ from ..experiments.fingerprint import code_of, whole_code
 from . import checkout
 from .checkout import UsageError
 from .diff import canonical
-from .parameters import parameters
+from .parameters import read_parameters
 
-# What a page shows is worded and drawn by these.
+# The modules that word and draw what a page shows.
 _SHOWN = ("book.claims", "book.figures", "book.verdicts")
 
 SMOKE = """```{warning}
-This page was computed at the smoke profile, everything very small: it shows that the chapters run.
-Its numbers and verdicts mean nothing.
+This page was computed at the smoke profile, everything very small: it shows that the
+chapters run. Its numbers and verdicts mean nothing.
 ```
 
 """
@@ -40,12 +40,15 @@ if "google.colab" in sys.modules:  # there the module is not installed yet
     %pip install --quiet 'wcka[book] @ git+{address}'"""
 
 
+# ------------------------------------------------------------------- pairs of notebooks
+
+
 def write_pair(path: Path) -> Path:
     """Write the .ipynb next to a chapter's .py: no outputs, cell ids that never change.
 
-    Where the project's address is known, it begins with a cell that installs the module in Colab.
-    A notebook that holds cells of its own (see ``cells_of_pair_alone``) is left as it is, with a
-    warning.
+    If the project's address is known, the notebook begins with a cell that installs the
+    module in Colab. A notebook with cells of its own (see ``cells_of_pair_alone``) is
+    left as it is, with a warning.
 
     Parameters
     ----------
@@ -56,6 +59,14 @@ def write_pair(path: Path) -> Path:
     -------
     Path
         The .ipynb.
+
+    Examples
+    --------
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder) / "07-tiny.py"
+    ...     _ = path.write_text("1 + 1")
+    ...     write_pair(path).name
+    '07-tiny.ipynb'
     """
     pair = path.with_suffix(".ipynb")
     if cells_of_pair_alone(path):
@@ -68,15 +79,17 @@ def write_pair(path: Path) -> Path:
         notebook.cells.insert(0, cell)
     for i, cell in enumerate(notebook.cells):
         cell["id"] = f"{path.stem[:2]}-{i:03}"
+    # The digest tells a later call that nobody changed these cells since.
     notebook.metadata["wcka"] = {"pair": _digest_of_cells(notebook)}
     nbformat.write(notebook, pair)
     return pair
 
 
 def cells_of_pair_alone(path: Path) -> list[str]:
-    """Return the cells that somebody typed into a chapter's .ipynb and the .py does not have.
+    """Return the cells that somebody typed into a chapter's .ipynb and the .py lacks.
 
-    What ``write_pair`` wrote and nobody changed since then is merely older than the .py.
+    A notebook that ``write_pair`` wrote and nobody changed since is merely older than
+    the .py: none of its cells count.
 
     Parameters
     ----------
@@ -86,63 +99,112 @@ def cells_of_pair_alone(path: Path) -> list[str]:
     Returns
     -------
     list of str
-        Sources of the cells; empty where there is no .ipynb.
+        Sources of the cells; empty if there is no .ipynb.
+
+    Examples
+    --------
+    >>> cells_of_pair_alone(Path("no-such-folder/07-tiny.py"))
+    []
     """
     pair = path.with_suffix(".ipynb")
     try:
         notebook = nbformat.read(pair, 4)
     except FileNotFoundError:
         return []
-    except Exception:  # no notebook at all: nbformat has an error for each kind of damage
+    except Exception:  # not a notebook: nbformat has an error for each kind of damage
         return [pair.read_text(errors="replace")]
     if notebook.metadata.get("wcka", {}).get("pair") == _digest_of_cells(notebook):
         return []
-    shared = {cell.source.strip() for cell in jupytext.read(path).cells}
-    alone = [cell.source for cell in notebook.cells if cell.source.strip() not in {"", *shared}]
-    return [source for source in alone if "google.colab" not in source]
+    shared_sources = {cell.source.strip() for cell in jupytext.read(path).cells}
+    lone_sources = []
+    for cell in notebook.cells:
+        is_empty = not cell.source.strip()
+        is_colab_cell = '"google.colab" in sys.modules' in cell.source
+        is_shared = cell.source.strip() in shared_sources
+        if not (is_empty or is_colab_cell or is_shared):
+            lone_sources.append(cell.source)
+    return lone_sources
 
 
 def refusal_of_pair(path: Path) -> str:
-    """Say why a chapter's .ipynb is not overwritten, and how its cells are brought over."""
+    """Say why a chapter's .ipynb is not overwritten, and how to bring its cells over.
+
+    Parameters
+    ----------
+    path : Path
+        The chapter's .py file; its .ipynb holds cells of its own.
+
+    Returns
+    -------
+    str
+        One line.
+
+    Examples
+    --------
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder) / "07-tiny.py"
+    ...     _ = path.write_text("1 + 1")
+    ...     _ = path.with_suffix(".ipynb").write_text("damaged")
+    ...     refusal_of_pair(path)
+    "07-tiny.ipynb holds cells that 07-tiny.py does not have (the first: 'damaged')..."
+    """
     pair = path.with_suffix(".ipynb")
     first_line = cells_of_pair_alone(path)[0].strip().splitlines()[0]
-    return (f"{pair.name} holds cells that {path.name} does not have (the first: {first_line[:60]!r}"
-            f"); bring them over by `jupytext --to py:percent -o {path.name} {pair.name}`, or delete "
-            f"{pair.name}, then try again")
+    return (
+        f"{pair.name} holds cells that {path.name} does not have (the first: "
+        f"{first_line[:60]!r}); bring them over by `jupytext --to py:percent -o "
+        f"{path.name} {pair.name}`, or delete {pair.name}, then try again")
 
 
 def _digest_of_cells(notebook) -> str:
+    """Return a digest of the cells as they are typed: their kinds and sources."""
     sources = [(cell.cell_type, cell.source) for cell in notebook.cells]
     return hashlib.sha256(json.dumps(sources).encode()).hexdigest()[:20]
 
 
-# ------------------------------------------------------------------------------- running
+# ------------------------------------------------------------------------------ running
 
 
 def check_output(output: Path) -> None:
-    """Refuse a file that no executed notebook should be written to, before anything runs.
+    """Refuse, before anything runs, a file that must not become an executed notebook.
+
+    Parameters
+    ----------
+    output : Path
+        The file as the user named it.
 
     Raises
     ------
     UsageError
-        For another ending than .ipynb, a chapter's own pair, what is no regular file, and a folder
-        that cannot be written to.
+        For an ending other than .ipynb, a chapter's own pair, something that is not a
+        regular file, and a folder that cannot be written to.
+
+    Examples
+    --------
+    >>> check_output(Path("out.html"))
+    Traceback (most recent call last):
+    UsageError: -o out.html: wanted a name that ends in .ipynb
     """
     if output.suffix != ".ipynb":
         raise UsageError(f"-o {output}: wanted a name that ends in .ipynb")
     if output.exists() and not output.is_file():
-        raise UsageError(f"-o {output}: there is something that is no regular file")
-    if output.resolve() in {path.with_suffix(".ipynb").resolve() for path in checkout.chapters()}:
-        raise UsageError(f"-o {output}: that is a chapter's own notebook; choose another name")
+        raise UsageError(f"-o {output}: it exists, and is not a regular file")
+    for path in checkout.chapters():
+        if output.resolve() == path.with_suffix(".ipynb").resolve():
+            raise UsageError(
+                f"-o {output}: that is a chapter's own notebook; choose another name")
+    # Folders that do not exist yet are made below the nearest one that does.
     folder = output.absolute().parent
     while not folder.exists():
         folder = folder.parent
     if not folder.is_dir() or not os.access(folder, os.W_OK):
-        raise UsageError(f"-o {output}: {folder} is no folder that can be written to")
+        raise UsageError(
+            f"-o {output}: {folder} is not a folder that can be written to")
 
 
-def run_chapter(path: Path, values: dict[str, object], profile: str, output: Path) -> Path:
-    """Execute a chapter by papermill; `output` appears only when every cell succeeded.
+def run_chapter(
+        path: Path, values: dict[str, object], profile: str, output: Path) -> Path:
+    """Execute a chapter by papermill; `output` appears only if every cell succeeded.
 
     Parameters
     ----------
@@ -163,16 +225,24 @@ def run_chapter(path: Path, values: dict[str, object], profile: str, output: Pat
     Raises
     ------
     RuntimeError
-        If a cell failed, or the kernel died: which, why, and where the notebook as far as it came
-        was put.
+        If a cell failed or the kernel died; the message names the cell, the error, and
+        the file that holds the notebook as far as it came.
+
+    Examples
+    --------
+    >>> output = checkout.BUILD / "runs" / "01.ipynb"
+    >>> run_chapter(  # doctest: +SKIP
+    ...     checkout.find_chapter("01"), {"epochs": 1}, "smoke", output).name
+    '01.ipynb'
     """
     import papermill
     from nbclient.exceptions import DeadKernelError
 
     output.parent.mkdir(parents=True, exist_ok=True)
+    # A run writes beside its output, under a name that no other process uses.
     partial = output.with_name(f".{output.stem}.{os.getpid()}.ipynb")
     failed = output.with_suffix(".failed.ipynb")
-    failed.unlink(missing_ok=True)  # of an earlier run
+    failed.unlink(missing_ok=True)  # left by an earlier run
     started = time.perf_counter()
     try:
         nbformat.write(jupytext.read(path), partial)
@@ -180,7 +250,8 @@ def run_chapter(path: Path, values: dict[str, object], profile: str, output: Pat
             papermill.execute_notebook(
                 partial, partial, values, kernel_name=kernel, cwd=checkout.NOTEBOOKS,
                 progress_bar=sys.stderr.isatty(),
-                extra_arguments=["--log-level=ERROR"])  # its warnings are not about the chapter
+                # The kernel's warnings are not about the chapter.
+                extra_arguments=["--log-level=ERROR"])
         notebook = nbformat.read(partial, 4)
         check_executed(notebook, path.name)
         _finish(notebook, path, values, profile, time.perf_counter() - started)
@@ -192,8 +263,9 @@ def run_chapter(path: Path, values: dict[str, object], profile: str, output: Pat
             reason = "its kernel died; was it killed, or out of memory?"
         else:
             reason = f"cell {error.cell_index}: {error.ename}: {error.evalue}"
-        raise RuntimeError(f"chapter {path.stem} failed: {reason}\n  as far as it came: {failed}"
-                           ) from None
+        raise RuntimeError(
+            f"chapter {path.stem} failed: {reason}\n  as far as it came: {failed}"
+        ) from None
     finally:
         partial.unlink(missing_ok=True)
     return output
@@ -201,43 +273,65 @@ def run_chapter(path: Path, values: dict[str, object], profile: str, output: Pat
 
 @contextlib.contextmanager
 def _kernel() -> Iterator[str]:
-    """Name of a kernel that is the same for every user: this interpreter, and nobody's settings.
+    """Name of a kernel that is the same for every user: this interpreter, no settings.
 
-    Another environment's "python3", a profile of IPython or a plotting backend that the user's
-    environment names would make other pages.
+    Another environment's "python3", a profile of IPython or a plotting backend that the
+    user's environment names would make other pages.
     """
-    before = os.environ.get("JUPYTER_PATH")
     with tempfile.TemporaryDirectory(prefix="wcka-kernel-") as folder:
         spec = {
-            "argv": [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"],
-            "display_name": "Python 3", "language": "python",
+            "argv": [
+                sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"],
+            "display_name": "Python 3",
+            "language": "python",
             "env": {
                 "IPYTHONDIR": f"{folder}/ipython",
                 "MPLBACKEND": "module://matplotlib_inline.backend_inline",
-                "TQDM_DISABLE": "1",  # no progress bars in the pages: papermill shows its own
+                "TQDM_DISABLE": "1",  # no progress bars in pages: papermill has its own
                 "SOURCE_DATE_EPOCH": "0",  # figures hold no date
             }}
         home = Path(folder) / "kernels" / "wcka-book"
         home.mkdir(parents=True)
         (home / "kernel.json").write_text(json.dumps(spec))
-        os.environ["JUPYTER_PATH"] = os.pathsep.join([folder, *filter(None, [before])])
-        try:
+        with _jupyter_path_begins_with(folder):
             yield home.name
-        finally:
-            if before is None:
-                del os.environ["JUPYTER_PATH"]
-            else:
-                os.environ["JUPYTER_PATH"] = before
+
+
+@contextlib.contextmanager
+def _jupyter_path_begins_with(folder: str) -> Iterator[None]:
+    """Have Jupyter look for kernels in a folder before all others, for a while."""
+    before = os.environ.get("JUPYTER_PATH")
+    os.environ["JUPYTER_PATH"] = f"{folder}{os.pathsep}{before}" if before else folder
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["JUPYTER_PATH"]
+        else:
+            os.environ["JUPYTER_PATH"] = before
 
 
 def check_executed(notebook, name: str) -> None:
-    """Refuse a notebook that did not run to its end without errors, with all its figures.
+    """Refuse a notebook that did not run to its end, failed, or lacks a figure.
+
+    Parameters
+    ----------
+    notebook : NotebookNode
+    name : str
+        How the message names the notebook.
 
     Raises
     ------
     RuntimeError
-        For an error output, a code cell that never ran, a figure's cell without an image, or
-        papermill's mark of a failure.
+        For an error output, a code cell that never ran, a figure's cell without an
+        image, or papermill's mark of a failure.
+
+    Examples
+    --------
+    >>> cell = nbformat.v4.new_code_cell("1 + 1")
+    >>> check_executed(nbformat.v4.new_notebook(cells=[cell]), "07-tiny.ipynb")
+    Traceback (most recent call last):
+    RuntimeError: 07-tiny.ipynb: cell 0 never ran
     """
     if notebook.metadata.get("papermill", {}).get("exception"):
         raise RuntimeError(f"{name}: papermill reports a failure")
@@ -249,54 +343,71 @@ def check_executed(notebook, name: str) -> None:
         if any(output.output_type == "error" for output in cell.outputs):
             raise RuntimeError(f"{name}: cell {i} ended in an error")
         if "figure" in cell.metadata.get("mystnb", {}) and not _shows_image(cell):
-            raise RuntimeError(f"{name}: cell {i} should show a figure, and shows none")
+            raise RuntimeError(
+                f"{name}: cell {i} should show a figure, and shows none")
 
 
 def _shows_image(cell) -> bool:
-    kinds = [kind for output in cell.outputs for kind in output.get("data", {})]
-    return any(kind.startswith("image/") for kind in kinds)
+    """Tell whether an output of a code cell is an image of any format."""
+    for output in cell.outputs:
+        if any(kind.startswith("image/") for kind in output.get("data", {})):
+            return True
+    return False
+
+
+# ---------------------------------------------------------------- the page of a chapter
 
 
 def _finish(notebook, path: Path, values: dict, profile: str, seconds: float) -> None:
-    """Say on the page what ran, and mark the notebook with what it was made from."""
-    if values:  # a run that changed a default shows so; an empty injected cell is not there
+    """Add to a page what ran, and mark its notebook with the key of its inputs."""
+    if values:  # the page shows that the run changed defaults
         for cell in notebook.cells:
             if "injected-parameters" in cell.metadata.get("tags", []):
-                cell.source = cell.source.replace("# Parameters", "# Parameters of this run")
+                cell.source = cell.source.replace(
+                    "# Parameters", "# Parameters of this run")
     number = path.stem[:2]
     run_table = _table(_description_of_run(notebook, profile, seconds))
     parameter_table = _table(_description_of_parameters(path, values))
     notebook.cells.append(nbformat.v4.new_markdown_cell(
-        f"## What ran\n\n{run_table}\n\nThe parameters of this run:\n\n{parameter_table}\n\n"
+        f"## What ran\n\n{run_table}\n\n"
+        f"The parameters of this run:\n\n{parameter_table}\n\n"
         f"Run it again: `python -m wcka run {number}`, with other values of parameters "
-        f"`python -m wcka run {number} -p NAME VALUE`; see {{doc}}`../book/rerun`. The source: "
-        f"{{download}}`{path.name} <{path.name}>`.\n", id="what-ran"))
+        f"`python -m wcka run {number} -p NAME VALUE`; see {{doc}}`../book/rerun`. "
+        f"The source: {{download}}`{path.name} <{path.name}>`.\n", id="what-ran"))
     if profile == "smoke":
-        notebook.cells.insert(1, nbformat.v4.new_markdown_cell(SMOKE, id="smoke-warning"))
-    # The kernel of the run exists no more; whoever opens the notebook has their own.
+        notebook.cells.insert(
+            1, nbformat.v4.new_markdown_cell(SMOKE, id="smoke-warning"))
+    # The kernel of the run no longer exists; whoever opens the notebook has their own.
     notebook.metadata["kernelspec"] = {
         "display_name": "Python 3", "language": "python", "name": "python3"}
-    notebook.metadata["wcka"] = {"key": key_of(path, values, profile), "seconds": seconds}
+    notebook.metadata["wcka"] = {
+        "key": key_of(path, values, profile), "seconds": seconds}
 
 
 def _description_of_run(notebook, profile: str, seconds: float) -> dict[str, str]:
-    libraries = ("torch", "numpy", "scipy", "pandas")
-    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in libraries)
+    """Return the rows of the table that describes a run."""
+    versions = [f"Python {platform.python_version()}"]
+    for library in ("torch", "numpy", "scipy", "pandas"):
+        versions.append(f"{library} {importlib.metadata.version(library)}")
     now = datetime.datetime.now(datetime.UTC)
     return {
-        "profile": profile, "commit": checkout.commit(),
-        "versions": f"Python {platform.python_version()}, {versions}",
+        "profile": profile,
+        "commit": checkout.commit(),
+        "versions": ", ".join(versions),
         "machine": f"{_processor()}, {os.cpu_count()} cores, {platform.system()}",
-        "took": f"{seconds:.0f} s (with whatever the cache already held), finished "
-                f"{now:%Y-%m-%d %H:%M} UTC",
-        "outputs": f"<code>{canonical(notebook)[:16]}</code> (two runs with the same parameters "
-                   f"agree in this, times left aside)",
+        "took": (
+            f"{seconds:.0f} s (with whatever the cache already held), finished "
+            f"{now:%Y-%m-%d %H:%M} UTC"),
+        "outputs": (
+            f"<code>{canonical(notebook)[:16]}</code> (two runs with the same "
+            f"parameters agree in this, times left aside)"),
     }
 
 
 def _description_of_parameters(path: Path, values: dict) -> dict[str, str]:
+    """Return the rows of the table of parameters: name, type and value; meaning."""
     rows = {}
-    for parameter in parameters(path).values():
+    for parameter in read_parameters(path).values():
         value = html.escape(repr(values.get(parameter.name, parameter.default)))
         comment = parameter.comment
         if parameter.name in values:
@@ -306,12 +417,15 @@ def _description_of_parameters(path: Path, values: dict) -> dict[str, str]:
 
 
 def _table(rows: dict[str, str]) -> str:
-    """Two columns of MyST."""
-    lines = (f"| {name} | {text} |".replace("\n", " ") for name, text in rows.items())
-    return "| | |\n| :--- | :--- |\n" + "\n".join(lines)
+    """Return a table of two columns in MyST."""
+    lines = ["| | |", "| :--- | :--- |"]
+    for name, text in rows.items():
+        lines.append(f"| {name} | {text} |".replace("\n", " "))
+    return "\n".join(lines)
 
 
 def _processor() -> str:
+    """Return the name of the processor; where none is known, its architecture."""
     try:
         names = re.findall(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
     except OSError:
@@ -319,11 +433,35 @@ def _processor() -> str:
     return names[0].strip() if names else platform.machine()
 
 
-def key_of(path: Path, values: dict, profile: str) -> str:
-    """Digest of all that a chapter's page depends on.
+# --------------------------------------------------------------- what a page depends on
 
-    That is its source and parameters, the code of the rooms that compute, that of the modules that
-    word and draw what a page shows, and the versions of the libraries that make numbers.
+
+def key_of(path: Path, values: dict, profile: str) -> str:
+    """Return a digest of everything that a chapter's page depends on.
+
+    This is its source and parameters, the code of the rooms that compute, the code of
+    the modules that word and draw what a page shows, and the versions of the libraries
+    that make numbers.
+
+    Parameters
+    ----------
+    path : Path
+        The chapter's .py file.
+    values : dict
+        Parameters that differ from its defaults.
+    profile : str
+        Name of the profile.
+
+    Returns
+    -------
+    str
+        64 hexadecimal digits.
+
+    Examples
+    --------
+    >>> path = checkout.find_chapter("01")
+    >>> key_of(path, {}, "quick") == key_of(path, {"seed": 1}, "quick")
+    False
     """
     code = whole_code() + code_of(_SHOWN)
     text = path.read_text() + json.dumps(values, sort_keys=True) + profile + code
@@ -331,7 +469,20 @@ def key_of(path: Path, values: dict, profile: str) -> str:
 
 
 def is_fresh(output: Path, key: str) -> bool:
-    """Tell whether there is an executed chapter that was made from this."""
+    """Tell whether a file is a sound executed chapter that was made from these inputs.
+
+    Parameters
+    ----------
+    output : Path
+        Where the executed notebook would be.
+    key : str
+        The digest of its inputs, by ``key_of``.
+
+    Examples
+    --------
+    >>> is_fresh(Path("no-such-file.ipynb"), "")
+    False
+    """
     try:
         notebook = nbformat.read(output, 4)
         check_executed(notebook, output.name)
