@@ -1,7 +1,7 @@
 """``python -m wcka``: compare checkpoints; run chapters and build the book from them.
 
-Nothing but the standard library is imported here: each command imports what it needs when it runs,
-so that help and refusals come at once.
+This module imports nothing but the standard library: each command imports what it needs
+when it runs, so that help and refusals come at once.
 """
 
 import argparse
@@ -22,11 +22,13 @@ def main(argv: list[str] | None = None) -> int:
     Returns
     -------
     int
-        The exit status: 0; 1 for a failed run, or for runs that differ; 2 for a wrong call; 130
-        for Ctrl-C.
+        The exit status: 0 for success; 1 for a failed run, or for two runs that differ;
+        2 for a wrong call; 130 for Ctrl-C.
 
     Examples
     --------
+    >>> main(["diff", "_build/no-such-run.ipynb", "_build/no-such-run.ipynb"])
+    2
     >>> main(["params", "2", "--profile"])
     Traceback (most recent call last):
     SystemExit: 2
@@ -35,38 +37,54 @@ def main(argv: list[str] | None = None) -> int:
     try:
         return arguments.command(arguments) or 0
     except (UsageError, ValueError) as error:
-        print(f"wcka: {error}", file=sys.stderr)
+        _complain(str(error))
         return 2
     except ModuleNotFoundError as error:
-        print(f"wcka: this needs the package {error.name!r}: "
-              f"pip install 'wcka[{arguments.extra}]'", file=sys.stderr)
+        _complain(
+            f"this needs the package {error.name!r}: "
+            f"pip install 'wcka[{arguments.extra}]'")
         return 2
     except (RuntimeError, OSError) as error:
-        print(f"wcka: {error}", file=sys.stderr)
+        _complain(str(error))
         return 1
     except KeyboardInterrupt:
-        print("wcka: interrupted; what was computed is kept: the same call goes on from there",
-              file=sys.stderr)
+        _complain(
+            "interrupted; what was computed is kept: "
+            "the same call goes on from there")
         return 130
 
 
-# ------------------------------------------------------------------------------- arguments
+def _complain(reason: str) -> None:
+    """Print on standard error why the command did not succeed."""
+    print(f"wcka: {reason}", file=sys.stderr)
+
+
+# ---------------------------------------------------------------------------- arguments
 
 
 def _parser() -> argparse.ArgumentParser:
+    """Return the parser of all commands.
+
+    It sets ``command``, the function to call, and ``extra``, the one to install for it.
+    """
     parser = argparse.ArgumentParser(
         prog="python -m wcka",
         description="Compare checkpoints; run chapters and build the book from them.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_compare(commands)
     _add_run(commands)
-    book = commands.add_parser("book", help="run the chapters that changed and build the html")
-    book.add_argument("--profile", default="quick", help="a file of notebooks/profiles")
-    book.add_argument("--pdf", action="store_true", help="and a PDF of it, by a browser")
+    book = commands.add_parser(
+        "book", help="run the chapters that changed and build the html")
+    book.add_argument(
+        "--profile", default="quick", help="a file of notebooks/profiles")
+    book.add_argument(
+        "--pdf", action="store_true", help="and a PDF of it, by a browser")
     book.set_defaults(command=_book_command, extra="book")
-    diff = commands.add_parser("diff", help="claims and numbers in which two runs differ")
-    diff.add_argument("runs", nargs=2, type=Path, metavar="RUN",
-                      help="an executed chapter, or a folder of them")
+    diff = commands.add_parser(
+        "diff", help="claims and numbers in which two runs differ")
+    diff.add_argument(
+        "runs", nargs=2, type=Path, metavar="RUN",
+        help="an executed chapter, or a folder of them")
     diff.set_defaults(command=_diff_command, extra="book")
     params = commands.add_parser("params", help="list a chapter's parameters")
     params.add_argument("chapter", metavar="CHAPTER")
@@ -80,38 +98,50 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_compare(commands) -> None:
-    compare = commands.add_parser("compare", help="how similar networks in files are, by wCKA")
-    compare.add_argument("files", nargs="+", metavar="FILE",
-                         help="state dicts: .safetensors or .pt")
-    compare.add_argument("--arch", metavar="NAME",
-                         help="torchvision:resnet18, or module:function of yours that builds the "
-                         "network (default: fully connected)")
-    compare.add_argument("--input-shape", nargs="+", type=int, metavar="N",
-                         help="shape of one input, as 3 224 224")
-    compare.add_argument("--freeze", nargs="+", default=[], metavar="KIND",
-                         help="of gate, norm, attention: see wcka.chain")
-    compare.add_argument("--layers", action="store_true",
-                         help="all layers, even if it takes long")
-    compare.add_argument("--matrix", type=Path, metavar="OUT.png", help="draw all pairs")
+    """Add the command ``compare`` and its arguments."""
+    compare = commands.add_parser(
+        "compare", help="how similar networks in files are, by wCKA")
+    compare.add_argument(
+        "files", nargs="+", metavar="FILE", help="state dicts: .safetensors or .pt")
+    compare.add_argument(
+        "--arch", metavar="NAME",
+        help="torchvision:resnet18, or module:function of yours that builds the "
+             "network (default: fully connected)")
+    compare.add_argument(
+        "--input-shape", nargs="+", type=int, metavar="N",
+        help="shape of one input, as 3 224 224")
+    compare.add_argument(
+        "--freeze", nargs="+", default=[], metavar="KIND",
+        help="of gate, norm, attention: see wcka.chain")
+    compare.add_argument(
+        "--layers", action="store_true", help="all layers, even if it takes long")
+    compare.add_argument(
+        "--matrix", type=Path, metavar="OUT.png", help="draw all pairs")
     compare.add_argument("--json", action="store_true", help="print JSON")
     compare.set_defaults(command=_compare_command, extra="book")
 
 
 def _add_run(commands) -> None:
+    """Add the command ``run`` and its arguments."""
     run = commands.add_parser("run", help="run one chapter")
-    run.add_argument("chapter", metavar="CHAPTER", help="its number or name: 02, 02-calibration")
-    run.add_argument("--profile", default="quick", help="a file of notebooks/profiles")
-    run.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"),
-                     dest="parameters", help="set a parameter; may be repeated")
-    run.add_argument("-o", type=Path, metavar="OUT.ipynb", dest="output",
-                     help="where to put the executed notebook (default: below _build)")
+    run.add_argument(
+        "chapter", metavar="CHAPTER", help="its number or name: 02, 02-calibration")
+    run.add_argument(
+        "--profile", default="quick", help="a file of notebooks/profiles")
+    run.add_argument(
+        "-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"),
+        dest="parameters", help="set a parameter; may be repeated")
+    run.add_argument(
+        "-o", type=Path, metavar="OUT.ipynb", dest="output",
+        help="where to put the executed notebook (default: below _build)")
     run.set_defaults(command=_run_command, extra="book")
 
 
-# ------------------------------------------------------------------------------- the library
+# -------------------------------------------------------------------------- the library
 
 
 def _compare_command(arguments) -> None:
+    """Print how similar the networks in files are, and draw it if asked to."""
     if len(arguments.files) < 2:
         raise UsageError("wanted at least two files")
     for file in arguments.files:
@@ -123,40 +153,45 @@ def _compare_command(arguments) -> None:
     if arguments.matrix:
         from .book import figures
 
-        figures.check_image(arguments.matrix)
+        figures.check_image(arguments.matrix)  # a bad name is refused first
     try:
         result = comparison.compare_files(
             arguments.files, arguments.arch, arguments.input_shape, arguments.freeze,
             arguments.layers)
-    except Exception as error:  # a network of the user's may raise anything when it runs
+    except Exception as error:  # the user's network may raise anything when it runs
         lines = str(error).strip().splitlines() or [type(error).__name__]
         raise UsageError(lines[0]) from None
-    print(comparison.as_json(result) if arguments.json else comparison.described(result))
+    describe = comparison.as_json if arguments.json else comparison.described
+    print(describe(result))
     if arguments.matrix:
-        figures.draw_similarities(
-            result["all"]["wcka"], comparison.short_names(result["files"]), arguments.matrix)
+        names = comparison.short_names(result["files"])
+        figures.draw_similarities(result["all"]["wcka"], names, arguments.matrix)
 
 
 def _data_command(arguments) -> None:
+    """Fetch a data set and print where it is."""
     from .networks import sources
 
     print(sources.fetch(arguments.dataset))
 
 
-# ------------------------------------------------------------------------------- the book
+# ----------------------------------------------------------------------------- the book
 
 
 def _params_command(arguments) -> None:
+    """Print the parameters of a chapter, each with its type, default and meaning."""
     from .book import checkout
-    from .book.parameters import parameters
+    from .book.parameters import read_parameters
 
     checkout.require()
-    for parameter in parameters(checkout.find_chapter(arguments.chapter)).values():
-        print(f"{parameter.name}: {parameter.kind} = {parameter.default!r}\n"
-              f"    {parameter.comment}")
+    path = checkout.find_chapter(arguments.chapter)
+    for parameter in read_parameters(path).values():
+        print(f"{parameter.name}: {parameter.kind} = {parameter.default!r}")
+        print(f"    {parameter.comment}")
 
 
 def _pair_command(arguments) -> None:
+    """Write the .ipynb of every chapter, or none if one holds cells of its own."""
     from .book import checkout
 
     checkout.require()
@@ -170,18 +205,23 @@ def _pair_command(arguments) -> None:
 
 
 def _diff_command(arguments) -> int:
+    """Print in what two runs differ; the exit status says whether they do."""
     for path in arguments.runs:
         if not path.exists():
             raise UsageError(f"{path}: no notebook (no such file)")
     from .book import diff
 
     lines = diff.differences(*arguments.runs)
-    print("\n".join(lines) or "no verdict changed, and no number moved beyond its interval "
+    if lines:
+        print("\n".join(lines))
+        return 1
+    print("no verdict changed, and no number moved beyond its interval "
           "(numbers without an interval are not compared)")
-    return int(bool(lines))
+    return 0
 
 
 def _run_command(arguments) -> None:
+    """Run one chapter, after all that can be refused without running it."""
     from .book import checkout, parameters
 
     checkout.require()
@@ -200,10 +240,12 @@ def _run_command(arguments) -> None:
 
 
 def _book_command(arguments) -> None:
+    """Build the book and print where it is."""
     from .book import checkout, parameters
 
     checkout.require()
-    parameters.read_profile(arguments.profile)  # refused before anything heavy is imported
+    # An unknown profile is refused before anything heavy is imported.
+    parameters.read_profile(arguments.profile)
     from .book import builder
 
     print(builder.build(arguments.profile, arguments.pdf))
