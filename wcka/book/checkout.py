@@ -93,6 +93,40 @@ def find_chapter(name: str) -> Path:
     return path_of_name[nearest(stem, path_of_name, "chapter")]
 
 
+def read_chapter(path: Path):
+    """Return the cells of a chapter as a notebook.
+
+    The cell that installs the module in Colab is left out: ``execution.write_pair``
+    puts it into every .ipynb, from where jupytext may have brought it into the .py.
+
+    Parameters
+    ----------
+    path : Path
+        The chapter's .py file.
+
+    Returns
+    -------
+    NotebookNode
+        The notebook, without outputs.
+
+    Examples
+    --------
+    >>> read_chapter(find_chapter("1")).cells[0].cell_type
+    'markdown'
+    """
+    # A misspelt call is refused without this import, which takes a while.
+    import jupytext
+
+    notebook = jupytext.read(path)
+    notebook.cells = [cell for cell in notebook.cells if not _is_for_colab(cell)]
+    return notebook
+
+
+def _is_for_colab(cell) -> bool:
+    """Tell whether a cell is the one that installs the module in Colab."""
+    return "colab" in cell.metadata.get("tags", [])
+
+
 def repository() -> str:
     """Return the project's address on GitHub.
 

@@ -16,7 +16,6 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
-import jupytext
 import nbformat
 
 from ..experiments.fingerprint import code_of, whole_code
@@ -72,7 +71,7 @@ def write_pair(path: Path) -> Path:
     if cells_of_pair_alone(path):
         warnings.warn(refusal_of_pair(path), stacklevel=2)
         return pair
-    notebook = jupytext.read(path)
+    notebook = checkout.read_chapter(path)
     if address := checkout.repository():
         cell = nbformat.v4.new_code_cell(COLAB.format(address=address))
         cell.metadata["tags"] = ["colab", "remove-cell"]
@@ -115,7 +114,8 @@ def cells_of_pair_alone(path: Path) -> list[str]:
         return [pair.read_text(errors="replace")]
     if notebook.metadata.get("wcka", {}).get("pair") == _digest_of_cells(notebook):
         return []
-    shared_sources = {cell.source.strip() for cell in jupytext.read(path).cells}
+    chapter = checkout.read_chapter(path)
+    shared_sources = {cell.source.strip() for cell in chapter.cells}
     lone_sources = []
     for cell in notebook.cells:
         is_empty = not cell.source.strip()
@@ -245,7 +245,7 @@ def run_chapter(
     failed.unlink(missing_ok=True)  # left by an earlier run
     started = time.perf_counter()
     try:
-        nbformat.write(jupytext.read(path), partial)
+        nbformat.write(checkout.read_chapter(path), partial)
         with _kernel() as kernel:
             papermill.execute_notebook(
                 partial, partial, values, kernel_name=kernel, cwd=checkout.NOTEBOOKS,

@@ -295,10 +295,8 @@ def vet(path: Path, values: dict[str, object]) -> None:
     Traceback (most recent call last):
     UsageError: chapter 01-theory: epochs: wanted 1 to 1000, got -1
     """
-    import jupytext
-
     namespace: dict[str, object] = {}
-    for cell in jupytext.read(path).cells:
+    for cell in checkout.read_chapter(path).cells:
         if cell.cell_type != "code":
             continue
         tags = cell.metadata.get("tags", [])
