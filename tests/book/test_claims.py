@@ -26,7 +26,8 @@ def comparisons(**measures):
 AHEAD = comparisons(procrustes=(0.2, 0.0001), cka=(0.1, 0.01), dcka=(0.3, 0.002))
 BEHIND = comparisons(procrustes=(-0.2, 0.0001), cka=(0.1, 0.01), dcka=(0.3, 0.002))
 UNSURE = comparisons(procrustes=(0.01, 0.7), cka=(-0.01, 0.6), dcka=(0.02, 0.5))
-RESULTS = pd.concat({"epoch": UNSURE, "seed": AHEAD, "strategy": BEHIND}, names=["differs"])
+TABLES = {"epoch": UNSURE, "seed": AHEAD, "strategy": BEHIND}
+RESULTS = pd.concat(TABLES, names=["differs"])
 
 
 def test_strongest():
@@ -58,8 +59,8 @@ def test_who_is_significantly_ahead():
 
 def test_significance_is_over_starts_and_not_by_the_papers_test():
     """At p = 0.2 over starts, the paper's test has 0.02 here."""
-    tables = {"seed": comparisons(cka=(0.1, 0.2)), "epoch": comparisons(cka=(-0.1, 0.2))}
-    results = pd.concat(tables, names=["differs"])
+    lead, lag = comparisons(cka=(0.1, 0.2)), comparisons(cka=(-0.1, 0.2))
+    results = pd.concat({"seed": lead, "epoch": lag}, names=["differs"])
     assert verdicts.surely(results, 1) == verdicts.surely(results, -1) == "no factor"
     assert verdicts.ahead(results, "cka", sure=False) == "epoch"
     assert verdicts.ahead(results, "cka", sure=True) == "no factor"
@@ -98,7 +99,8 @@ def test_leads_as_text():
 @pytest.mark.parametrize(("rival", "verdict"), [(0.5, "holds"), (0.7, "partly")])
 def test_a_reading_may_leave_wcka_as_it_is(rival, verdict):
     reading = {"on the probe": pd.DataFrame({"seed": [rival]}, ["cka"])}
-    claim, = verdicts.strongest_by_factor("3.2", {"pearson": RESULTS}, ["seed"], reading)
+    results = {"pearson": RESULTS}
+    claim, = verdicts.strongest_by_factor("3.2", results, ["seed"], reading)
     assert claim.verdict == verdict
     assert claim.found.endswith(f"; on the probe: CKA {rival:.2f}")
 

@@ -1,4 +1,4 @@
-"""What the paper says beside what a run found: rows that chapters show and the book collects."""
+"""The paper's claims and the findings of a run: rows that the book collects."""
 
 import html
 import re
@@ -7,11 +7,20 @@ from typing import NamedTuple
 
 VERDICTS = {"holds": "●", "partly": "◐", "fails": "○", "cannot be told": "–"}
 BEYOND = "Beyond the paper"
-PARTS = ("Abstract", "1 Introduction", "2 Methods", "3.1 Calibration",
-         "3.2 Functional similarity, trained from scratch",
-         "3.3 Functional similarity, fine-tuned on a frozen trunk", "4 Discussion", BEYOND)
-ANCHOR = "the-paper-s-claims-in-this-chapter"  # of the section of a chapter that shows them
-_FIGURES = {"1": "3.1", "2": "3.2", "3": "3.2", "4": "3.3", "5": "3.1"}  # and where they belong
+PARTS = (
+    "Abstract",
+    "1 Introduction",
+    "2 Methods",
+    "3.1 Calibration",
+    "3.2 Functional similarity, trained from scratch",
+    "3.3 Functional similarity, fine-tuned on a frozen trunk",
+    "4 Discussion",
+    BEYOND,
+)
+# The anchor of the section of a chapter that shows its claims
+ANCHOR = "the-paper-s-claims-in-this-chapter"
+# The sections that the paper's figures belong to
+_FIGURES = {"1": "3.1", "2": "3.2", "3": "3.2", "4": "3.3", "5": "3.1"}
 
 
 class Claim(NamedTuple):
@@ -20,15 +29,21 @@ class Claim(NamedTuple):
     Attributes
     ----------
     where : str
-        Section or figure of the paper.
+        Sections or figures of the paper, with commas.
     statement : str
         The claim, in our words.
     found : str
-        What this run found, with its numbers computed.
+        The findings of this run, with their numbers.
     verdict : str
         "holds", "partly", "fails" or "cannot be told".
     timed : bool
-        What was found is a time: no two runs share it.
+        Whether the findings are times, which no two runs share.
+
+    Examples
+    --------
+    >>> claim = Claim("3.1, fig. 1a", "wCKA is close to 0", "0.02", "holds")
+    >>> claim.timed
+    False
     """
 
     where: str
@@ -39,65 +54,141 @@ class Claim(NamedTuple):
 
 
 def part(where: str) -> str:
-    """Part of the paper that a claim's first place belongs to, one of ``PARTS``.
+    """Return the part of the paper that a claim belongs to, one of ``PARTS``.
 
-    What the paper does not claim, as of other networks than its own, is "beyond".
+    Parameters
+    ----------
+    where : str
+        Places of the paper with commas, of which the first one counts; or "beyond",
+        for what the paper does not claim, such as results on other networks.
 
     Raises
     ------
     ValueError
         For a place that is neither a section nor a figure.
+
+    Examples
+    --------
+    >>> part("fig. 1a, 4"), part("2.1.2")
+    ('3.1 Calibration', '2 Methods')
     """
     place = where.split(",")[0]
-    if found := re.fullmatch(r"fig\. (\d)[a-c]?", place):
-        place = _FIGURES.get(found[1], place)
+    figure = re.fullmatch(r"fig\. (\d)[a-c]?", place)
+    if figure:
+        place = _FIGURES.get(figure[1], place)
     for name in PARTS:
         number = name.split()[0]
-        if place.lower() == number.lower() or re.fullmatch(rf"{re.escape(number)}(\.\d)*", place):
+        is_subsection = re.fullmatch(rf"{re.escape(number)}(\.\d)*", place)
+        if place.lower() == number.lower() or is_subsection:
             return name
-    raise ValueError(f"claim at {where!r}: wanted abstract, a section or a figure of the paper")
+    raise ValueError(
+        f"claim at {where!r}: wanted abstract, a section or a figure of the paper"
+    )
 
 
 def say(name: str, value: float, form: str = ".3f") -> None:
-    """Keep a number of a chapter for its text, to be glued there by its name."""
+    """Keep a number of a chapter, to be glued into its text.
+
+    Parameters
+    ----------
+    name : str
+        The name that the text glues it by.
+    value : float
+        The number.
+    form : str
+        A format specification.
+
+    Examples
+    --------
+    >>> say("highest-floor", 0.0213)
+    """
     from myst_nb import glue
 
     glue(name, f"{value:{form}}", display=False)
 
 
 def interval(value: float, low: float, high: float, form: str = ".2f") -> str:
-    """A number with its interval, as text."""
+    """Return a number with its interval, as text.
+
+    Examples
+    --------
+    >>> interval(0.5, 0.4, 0.6)
+    '0.50 (0.40 to 0.60)'
+    """
     return f"{value:{form}} ({low:{form}} to {high:{form}})"
 
 
 def show(claims: Sequence[Claim]) -> None:
-    """Show claims as a table; the rows also go into the output's metadata, for collecting.
+    """Show claims as a table, and keep them in the metadata of the output.
+
+    The builder of the book collects them from there; see ``diff.claims``.
 
     Raises
     ------
     ValueError
-        For a verdict that is not one of the four, or a place that is not of the paper.
+        For a verdict that is not one of the four, or a place that is not in the paper.
+
+    Examples
+    --------
+    >>> show([Claim("3.1", "wCKA is close to 0", "highest 0.02", "holds")])
+    3.1: wCKA is close to 0 -> highest 0.02: holds
     """
     from IPython.display import display
 
     for claim in claims:
         part(claim.where)
         if claim.verdict not in VERDICTS:
-            raise ValueError(f"verdict {claim.verdict!r}: wanted one of {', '.join(VERDICTS)}")
-    text = "\n".join(f"{c.where}: {c.statement} -> {c.found}: {c.verdict}" for c in claims)
-    display({"text/html": table(claims), "text/plain": text}, raw=True,
-            metadata={"wcka": {"claims": [c._asdict() for c in claims]}})
+            raise ValueError(
+                f"verdict {claim.verdict!r}: wanted one of {', '.join(VERDICTS)}"
+            )
+    lines = []
+    rows = []
+    for claim in claims:
+        finding = f"{claim.found}: {claim.verdict}"
+        lines.append(f"{claim.where}: {claim.statement} -> {finding}")
+        rows.append(claim._asdict())
+    display(
+        {"text/html": table(claims), "text/plain": "\n".join(lines)},
+        raw=True, metadata={"wcka": {"claims": rows}},
+    )
 
 
 def table(claims: Sequence[Claim], tested: Sequence[str] = ()) -> str:
-    """Claims as a table in html; `tested`, of each, in html: where."""
-    def line(cells: Sequence[str], tag: str) -> str:
-        return f"<tr>{''.join(f'<{tag}>{cell}</{tag}>' for cell in cells)}</tr>"
+    """Return claims as an html table.
 
-    links: list[tuple[str, ...]] = [(each,) for each in tested] or [()] * len(claims)
-    rows = [[*map(html.escape, claim[:3]),
-             f"<span class='verdict'>{VERDICTS[claim.verdict]}&nbsp;{claim.verdict}</span>", *link]
-            for claim, link in zip(claims, links)]
-    head = ["Paper", "It says", "This run found", "Verdict", "Tested in"][:len(rows[0])]
-    return (f"<table class='claims'><thead>{line(head, 'th')}</thead>"
-            f"<tbody>{''.join(line(row, 'td') for row in rows)}</tbody></table>")
+    Parameters
+    ----------
+    claims : sequence of Claim
+    tested : sequence of str
+        Html of a last column, one cell per claim: where the claim is tested.
+
+    Examples
+    --------
+    >>> text = table([Claim("3.1", "r < 1", "0.5", "holds")])
+    >>> "<td>r &lt; 1</td>" in text
+    True
+    """
+    headings = ["Paper", "It says", "This run found", "Verdict"]
+    if tested:
+        headings.append("Tested in")
+    lines = []
+    for i, claim in enumerate(claims):
+        verdict = f"{VERDICTS[claim.verdict]}&nbsp;{claim.verdict}"
+        cells = [
+            html.escape(claim.where),
+            html.escape(claim.statement),
+            html.escape(claim.found),
+            f"<span class='verdict'>{verdict}</span>",
+        ]
+        if tested:
+            cells.append(tested[i])
+        lines.append(_html_row(cells, "td"))
+    return (
+        f"<table class='claims'><thead>{_html_row(headings, 'th')}</thead>"
+        f"<tbody>{''.join(lines)}</tbody></table>"
+    )
+
+
+def _html_row(cells: Sequence[str], tag: str) -> str:
+    """Return a row of an html table, with cells of one tag."""
+    return f"<tr>{''.join(f'<{tag}>{cell}</{tag}>' for cell in cells)}</tr>"
