@@ -49,7 +49,14 @@ from wcka.experiments import (
     variants,
 )
 from wcka.measures import ACTIVATION_MEASURES, MEASURE_LABELS, PAPER_MEASURES
-from wcka.networks import BY_GRADIENT, Transfer, expand_probes, extract, image_sets, resolve_device
+from wcka.networks import (
+    BY_GRADIENT,
+    Transfer,
+    expand_probes,
+    extract,
+    image_sets,
+    resolve_device,
+)
 
 figures.style()
 
@@ -59,51 +66,100 @@ figures.style()
 
 # %% tags=["parameters"]
 dataset: str = "mnist"  # real images: "mnist" or "fashion"
-trunk_epochs: int = 3  # passes of the convolutional network through its training images, at most
-patience: int = 1  # it stops after so many epochs without a better validation accuracy
+# passes of the convolutional network through its training images, at most
+trunk_epochs: int = 3
+# it stops after so many epochs without a better validation accuracy
+patience: int = 1
 validation_images: int = 10000  # training images held out to judge it by
 classes: list[int] = [0, 1, 2]  # the classes that the heads tell apart
-heads: list[list[int]] = [[32], [1024], [32, 32, 32, 32, 32, 32, 32, 32, 32, 32]]  # widths of the hidden layers of each head
-control: list[list[int]] = [[32], [32, 32, 32, 32, 32, 32, 32, 32, 32, 32]]  # those heads that are also trained on pixels, without a trunk
-strategies: list[str] = ["standard", "pgd"]  # what heads are trained on: clean images, or those of an attack
-head_images: int = 4000  # training images of these classes that heads are trained on (more than there are: all)
+# widths of the hidden layers of each head
+heads: list[list[int]] = [
+    [32], [1024], [32, 32, 32, 32, 32, 32, 32, 32, 32, 32],
+]
+# those heads that are also trained on pixels, without a trunk
+control: list[list[int]] = [
+    [32], [32, 32, 32, 32, 32, 32, 32, 32, 32, 32],
+]
+# what heads are trained on: clean images, or those of an attack
+strategies: list[str] = ["standard", "pgd"]
+# training images of these classes that heads are trained on (more than there
+# are: all)
+head_images: int = 4000
 seeds: int = 5  # initialisations of each head and strategy
 epochs: int = 4  # passes of the heads through these images
-checkpoints: list[int] = [2, 4]  # epochs at whose end the heads are compared
+# epochs at whose end the heads are compared
+checkpoints: list[int] = [2, 4]
 batch_size: int = 32  # images in one step of training
-train_eps: float = 0.1  # largest change of a pixel by the attack that is trained on
+# largest change of a pixel by the attack that is trained on
+train_eps: float = 0.1
 train_steps: int = 3  # steps of PGD in training
-shared_attack: bool = True  # train on images made against all seeds of a head together, or (slow) against each for itself
-probes: list[str] = ["clean", "corruptions", "attacks"]  # clean, names of corruptions or attacks, or "corruptions" and "attacks" for all
-eps: float = 0.1  # largest change of a pixel by the attacks that agreement is counted under
+# train on images made against all seeds of a head together, or (slow) against
+# each for itself
+shared_attack: bool = True
+# clean, names of corruptions or attacks, or "corruptions" and "attacks" for
+# all
+probes: list[str] = ["clean", "corruptions", "attacks"]
+# largest change of a pixel by the attacks that agreement is counted under
+eps: float = 0.1
 attack_steps: int = 5  # steps of PGD and TRADES there
 noise: float = 0.1  # standard deviation of the Gaussian noise there
 attacked_images: int = 128  # test images that are attacked
-clean_images: int = 500  # clean test images that the activation measures see
-probe_images: int = 128  # images for activation measures where they are probed with more than clean images
-layer: str = "last hidden"  # whose activations are compared: "first hidden", "last hidden" or "logits"
-learned: float = 0.95  # clean accuracy from which a head counts as having learned, in one of the variants
-seed: int = 0  # of the trunk, of the first head, of the draws of images, the corruptions and the attacks
-scheduler: str = ""  # address of a Dask scheduler whose workers do the work, like "tcp://10.0.0.1:8786"; empty for this machine
-device: str = "cpu"  # where networks are trained: "cpu", "cuda", or "auto" for CUDA where there is one
+# clean test images that the activation measures see
+clean_images: int = 500
+# images for activation measures where they are probed with more than clean
+# images
+probe_images: int = 128
+# whose activations are compared: "first hidden", "last hidden" or "logits"
+layer: str = "last hidden"
+# clean accuracy from which a head counts as having learned, in one of the
+# variants
+learned: float = 0.95
+# of the trunk, of the first head, of the draws of images, the corruptions and
+# the attacks
+seed: int = 0
+# address of a Dask scheduler whose workers do the work, like
+# "tcp://10.0.0.1:8786"; empty for this machine
+scheduler: str = ""
+# where networks are trained: "cpu", "cuda", or "auto" for CUDA where there is
+# one
+device: str = "cpu"
 
 # %% tags=["hide-input", "checks"]
 image_sets.check_classes(dataset, classes)
 resolve_device(device)
 jobs.check_scheduler(scheduler)
 probe_names = expand_probes(probes)
-distinct(heads=(heads, 2), strategies=(strategies, 2), classes=(classes, 2),
-         checkpoints=(checkpoints, 2), control=(control, 1))
+distinct(
+    heads=(heads, 2),
+    strategies=(strategies, 2),
+    classes=(classes, 2),
+    checkpoints=(checkpoints, 2),
+    control=(control, 1),
+)
 benchmark.check_grid(strategies, layer, checkpoints, epochs)
-if any(head not in heads for head in control):
-    raise ValueError(f"control: wanted some of the heads, got {control}")
-within(trunk_epochs=(trunk_epochs, 1, 1000), patience=(patience, 1, 1000),
-       validation_images=(validation_images, 100, 59000), train_eps=(train_eps, 0, 1),
-       head_images=(head_images, 10, 60000), batch_size=(batch_size, 1, 60000), eps=(eps, 0, 1),
-       train_steps=(train_steps, 1, 1000), attack_steps=(attack_steps, 1, 1000), noise=(noise, 0, 1),
-       attacked_images=(attacked_images, 10, 10000), clean_images=(clean_images, 10, 10000),
-       probe_images=(probe_images, 10, attacked_images), learned=(learned, 0, 1),
-       heads=(heads, 1, 10000), seeds=(seeds, 3, 1000), epochs=(epochs, 1, 10000), seed=(seed, 0, 2**31))
+for head in control:
+    if head not in heads:
+        raise ValueError(f"control: wanted some of the heads, got {control}")
+within(
+    trunk_epochs=(trunk_epochs, 1, 1000),
+    patience=(patience, 1, 1000),
+    validation_images=(validation_images, 100, 59000),
+    train_eps=(train_eps, 0, 1),
+    head_images=(head_images, 10, 60000),
+    batch_size=(batch_size, 1, 60000),
+    eps=(eps, 0, 1),
+    train_steps=(train_steps, 1, 1000),
+    attack_steps=(attack_steps, 1, 1000),
+    noise=(noise, 0, 1),
+    attacked_images=(attacked_images, 10, 10000),
+    clean_images=(clean_images, 10, 10000),
+    probe_images=(probe_images, 10, attacked_images),
+    learned=(learned, 0, 1),
+    heads=(heads, 1, 10000),
+    seeds=(seeds, 3, 1000),
+    epochs=(epochs, 1, 10000),
+    seed=(seed, 0, 2**31),
+)
 
 # %% [markdown]
 # ## The trunk
@@ -115,19 +171,31 @@ within(trunk_epochs=(trunk_epochs, 1, 1000), patience=(patience, 1, 1000),
 # (`validation_images`). The network is kept as it was at its best epoch.
 
 # %%
-trunk = {"architecture": {"factory": "convnet", "channels": [64, 32], "kernel": 5, "hidden": [1024],
-                          "classes": 10},
-         "seed": seed, "dataset": dataset, "epochs": trunk_epochs, "patience": patience,
-         "validation": validation_images, "device": device}
+trunk = {
+    "architecture": {
+        "factory": "convnet",
+        "channels": [64, 32],
+        "kernel": 5,
+        "hidden": [1024],
+        "classes": 10,
+    },
+    "seed": seed,
+    "dataset": dataset,
+    "epochs": trunk_epochs,
+    "patience": patience,
+    "validation": validation_images,
+    "device": device,
+}
 network = pretrained(**trunk)
 
 # %% tags=["hide-input"] mystnb={"figure": {"name": "fig-trunk", "caption": "Validation accuracy of the convolutional network after each epoch; the ring marks the epoch that is kept."}, "image": {"alt": "Line of validation accuracy against epochs, with a ring at the highest point."}}
 course = pd.Series(network.members.attrs["validation"])
-course.index += 1
-best = int(network.members.epoch[0])
+course.index += 1  # epochs count from 1
+best_epoch = int(network.members.epoch[0])
 fig, axes = plt.subplots(figsize=(figures.WIDTH * 0.75, 2.6))
 axes.plot(course, "o-", color=figures.QUIET, ms=4)
-axes.plot(best, course[best], "o", ms=12, mfc="none", mec=figures.MEASURE_COLORS["wcka"], mew=2)
+axes.plot(best_epoch, course[best_epoch], "o", ms=12, mfc="none",
+          mec=figures.MEASURE_COLORS["wcka"], mew=2)
 axes.set(xlabel="epoch", ylabel="validation accuracy")
 axes.xaxis.get_major_locator().set_params(integer=True)
 plt.show()
@@ -136,10 +204,11 @@ plt.show()
 images, labels = image_sets.load(dataset, "test", None)
 _, training_labels = image_sets.load(dataset, "train", classes)
 test_accuracy = network.accuracy(image_sets.as_inputs(images), labels)[0]
-for name, value, form in (("best-epoch", best, "d"), ("n-epochs", len(course), "d"),
-                          ("validation", 100 * course[best], ".2f"), ("test", 100 * test_accuracy, ".2f"),
-                          ("training-images", min(head_images, len(training_labels)), ",")):
-    say(name, value, form)
+say("best-epoch", best_epoch, "d")
+say("n-epochs", len(course), "d")
+say("validation", 100 * course[best_epoch], ".2f")
+say("test", 100 * test_accuracy, ".2f")
+say("training-images", min(head_images, len(training_labels)), ",")
 
 # %% [markdown]
 # The best of {glue:text}`n-epochs` epochs is number {glue:text}`best-epoch` (the paper's: the 24th), with
@@ -166,59 +235,122 @@ for name, value, form in (("best-epoch", best, "d"), ("n-epochs", len(course), "
 # images have to go through the trunk again.
 
 # %%
-settings = {"seeds": list(range(seed, seed + seeds)), "dataset": dataset, "classes": classes,
-            "images": head_images, "epochs": epochs, "checkpoints": sorted(checkpoints),
-            "batch_size": batch_size, "eps": train_eps, "attack_steps": train_steps, "seed": seed,
-            "shared_attack": shared_attack, "device": device}
-probing = {"dataset": dataset, "classes": classes, "seed": seed, "eps": eps, "steps": attack_steps,
-           "noise": noise, "images": clean_images, "attacked": attacked_images}
+settings = {
+    "seeds": list(range(seed, seed + seeds)),
+    "dataset": dataset,
+    "classes": classes,
+    "images": head_images,
+    "epochs": epochs,
+    "checkpoints": sorted(checkpoints),
+    "batch_size": batch_size,
+    "eps": train_eps,
+    "attack_steps": train_steps,
+    "seed": seed,
+    "shared_attack": shared_attack,
+    "device": device,
+}
+probing = {
+    "dataset": dataset,
+    "classes": classes,
+    "seed": seed,
+    "eps": eps,
+    "steps": attack_steps,
+    "noise": noise,
+    "images": clean_images,
+    "attacked": attacked_images,
+}
 
 
 def grid(inputs, heads, **behind):
-    """Heads on so many inputs, by all strategies: their definitions, members and pairs."""
-    models = [{"architecture": {"factory": "mlp", "widths": [inputs, *hidden, len(classes)],
-                                "activation": "relu"}, "strategy": strategy, **settings, **behind}
-              for hidden in heads for strategy in strategies]
-    return models, *benchmark.grid(models, probe_names, layer, probe_images, probing, scheduler=scheduler)
+    """Definitions, members and pairs of heads, trained by all strategies.
+
+    `inputs` is the number of a head's inputs; `behind` is empty, or names the
+    trunk that the heads are behind.
+    """
+    models = []
+    for hidden in heads:
+        architecture = {
+            "factory": "mlp",
+            "widths": [inputs, *hidden, len(classes)],
+            "activation": "relu",
+        }
+        for strategy in strategies:
+            models.append({
+                "architecture": architecture, "strategy": strategy,
+                **settings, **behind})
+    members, rows = benchmark.grid(
+        models, probe_names, layer, probe_images, probing, scheduler=scheduler)
+    return models, members, rows
 
 
-features = extract(frozen(trunk), torch.zeros(1, 28 * 28)).shape[1]
-models, members, whole = grid(features, heads, trunk=trunk)
-table = whole[~whole.collapsed]
+black_image = torch.zeros(1, 28 * 28)
+n_features = extract(frozen(trunk), black_image).shape[1]
+models, members, all_rows = grid(n_features, heads, trunk=trunk)
+table = all_rows[~all_rows.collapsed]
 summaries.overview(members).style.format(precision=3)
 
 # %% tags=["hide-input"]
 @cached
 def strength(models, epoch, probing):
-    """Accuracy of heads on images that PGD makes against all seeds together, and against each."""
+    """Accuracy of heads on images that PGD makes against them.
+
+    The images are made against all seeds together, and against each by itself.
+    """
     x, labels = benchmark.attacked_images(probing)
+    pgd = BY_GRADIENT["pgd"]
     rows = []
-    for model, population in zip(models, benchmark.grid_networks(models)[0]):
-        target = Transfer(frozen(model["trunk"]), population[(population.members.epoch == epoch).to_numpy()])
-        for whose, attacked in (("all seeds together", target.forward), ("each for itself", target)):
-            moved = torch.cat([BY_GRADIENT["pgd"](attacked, *part, model["eps"], model["attack_steps"], i)
-                               for i, part in enumerate(zip(x.split(16), labels.split(16)))], dim=-2)
-            right = target.forward(moved, per_model=moved.ndim > x.ndim).argmax(-1) == labels
-            rows.append((benchmark.architecture_name(model["architecture"]), model["strategy"], whose,
-                         float(right.double().mean())))
-    return pd.DataFrame(rows, columns=["architecture", "strategy", "attacked", "accuracy"])
+    populations, _ = benchmark.grid_networks(models)
+    for model, population in zip(models, populations):
+        at_epoch = (population.members.epoch == epoch).to_numpy()
+        target = Transfer(frozen(model["trunk"]), population[at_epoch])
+        attacked_functions = {
+            "all seeds together": target.forward,
+            "each for itself": target,
+        }
+        for name, function in attacked_functions.items():
+            batches = []
+            for i, (batch, batch_labels) in enumerate(
+                    zip(x.split(16), labels.split(16))):
+                batches.append(pgd(
+                    function, batch, batch_labels, model["eps"],
+                    model["attack_steps"], i))
+            # (images, pixels), or (seeds, images, pixels) for each by itself
+            adversarial = torch.cat(batches, dim=-2)
+            per_model = adversarial.ndim > x.ndim
+            logits = target.forward(adversarial, per_model=per_model)
+            is_right = logits.argmax(-1) == labels  # (seeds, images)
+            rows.append({
+                "architecture": benchmark.architecture_name(
+                    model["architecture"]),
+                "strategy": model["strategy"],
+                "attacked": name,
+                "accuracy": float(is_right.double().mean()),
+            })
+    return pd.DataFrame(rows)
 
 
 strengths = strength(models, max(checkpoints), probing).pivot(
     index=["architecture", "strategy"], columns="attacked", values="accuracy")
-strengths.rename_axis(columns="accuracy under PGD, attacked:").style.format("{:.3f}")
+strengths.rename_axis(
+    columns="accuracy under PGD, attacked:").style.format("{:.3f}")
 
 # %% tags=["remove-cell"]
 weaker = strengths["all seeds together"] - strengths["each for itself"]
-for name, value, form in (("n-networks", len(members), ","), ("n-starts", members.start.nunique(), "d"),
-                          ("n-heads", len(members) // len(checkpoints), "d"), ("n-checkpoints", len(checkpoints), "d"),
-                          ("n-collapsed", members.collapsed.sum(), "d"), ("n-left-out", whole.collapsed.sum(), ","),
-                          ("n-all-rows", len(whole), ","),
-                          ("n-attacked", len(benchmark.attacked_images(probing)[0]), "d"),
-                          ("weaker", weaker.max(), ".3f")):
-    say(name, value, form)
-glue("collapsed-heads", ", ".join(f"{head}: {number}" for head, number in members.groupby(
-    "architecture", sort=False).collapsed.sum().items()), display=False)
+n_attacked = len(benchmark.attacked_images(probing)[0])
+say("n-networks", len(members), ",")
+say("n-starts", members.start.nunique(), "d")
+say("n-heads", len(members) // len(checkpoints), "d")
+say("n-checkpoints", len(checkpoints), "d")
+say("n-collapsed", members.collapsed.sum(), "d")
+say("n-left-out", all_rows.collapsed.sum(), ",")
+say("n-all-rows", len(all_rows), ",")
+say("n-attacked", n_attacked, "d")
+say("weaker", weaker.max(), ".3f")
+collapsed_heads = members.groupby("architecture", sort=False).collapsed.sum()
+collapsed_texts = []
+for head, number in collapsed_heads.items():
+    collapsed_texts.append(f"{head}: {number}")
+glue("collapsed-heads", ", ".join(collapsed_texts), display=False)
 
 # %% [markdown]
 # The first table shows {glue:text}`n-heads` heads at the last epoch: they come from {glue:text}`n-starts` **starts** (an
@@ -249,7 +381,10 @@ plt.show()
 # share one trunk: nothing here speaks for others.
 
 # %%
-results = {method: statistics.compare_by_factor(table, PAPER_MEASURES, method=method) for method in ("pearson", "spearman")}
+results = {}
+for method in ("pearson", "spearman"):
+    results[method] = statistics.compare_by_factor(
+        table, PAPER_MEASURES, method=method)
 verdicts.leads(results).style
 
 # %% tags=["hide-input"] mystnb={"figure": {"name": "fig-transfer", "caption": "The paper's figure 4, laid out as {numref}`fig-benchmark`. Top: similarity by wCKA against agreement, a dot a pair and probe: clean (black), corrupted (orange), attacked (green). Middle and bottom: correlation of each measure with agreement (white dot), with the paper's 95 % interval (broad bar) and one that leaves out whole starts (thin line). Marks compare each measure with wCKA, by the paper's test (upper line) and over starts (lower line): + where wCKA is ahead, − where it is behind, * p < 0.05, ** p < 0.01, *** p < 0.001, n.s. otherwise. Dotted: the highest r that a similarity can have that knows nothing of the probe."}, "image": {"alt": "Three rows of four panels, one column each for epoch, seed, architecture and strategy. Top: scatter of agreement against wCKA. Middle: Pearson's r of four measures with narrow and wide intervals and marks of significance. Bottom: Spearman's rho in the same way."}}
@@ -259,10 +394,12 @@ with figures.many_marks():
     plt.show()
 
 # %% tags=["remove-cell"]
-pearson, spearman = results["pearson"], results["spearman"]
-for name, rows in (("r", pearson), ("rho", spearman)):
-    glue(f"transfer-ahead-{name}", verdicts.surely(rows, 1), display=False)
-    glue(f"transfer-behind-{name}", verdicts.surely(rows, -1), display=False)
+names_of_methods = {"r": "pearson", "rho": "spearman"}
+for name, method in names_of_methods.items():
+    ahead = verdicts.surely(results[method], 1)
+    behind = verdicts.surely(results[method], -1)
+    glue(f"transfer-ahead-{name}", ahead, display=False)
+    glue(f"transfer-behind-{name}", behind, display=False)
 for factor in benchmark.FACTORS:
     say(f"transfer-ceiling-{factor}", highest[factor], ".2f")
 
@@ -279,7 +416,11 @@ for factor in benchmark.FACTORS:
 # ## Which probes?
 
 # %% tags=["hide-input"] mystnb={"figure": {"name": "fig-transfer-kinds", "caption": "Pearson's r of similarity with agreement, on clean, corrupted and attacked images apart; the similarity is the same in all three."}, "image": {"alt": "Three heat maps side by side, for clean, corrupted and attacked probes: a row for each measure, a column for each factor, the cells hold Pearson's r."}}
-figures.by_kind({kind: statistics.r_by_factor(rows, {m: m for m in PAPER_MEASURES}) for kind, rows in table.groupby("kind")})
+measure_columns = dict(zip(PAPER_MEASURES, PAPER_MEASURES))
+by_kind = {}
+for kind, rows in table.groupby("kind"):
+    by_kind[kind] = statistics.r_by_factor(rows, measure_columns)
+figures.by_kind(by_kind)
 plt.show()
 
 # %% [markdown]
@@ -298,16 +439,19 @@ with figures.many_marks():
 # network sees the images made against itself, and the agreement is counted on these.
 
 # %% tags=["hide-input"] mystnb={"figure": {"name": "fig-transfer-readings", "caption": "Pearson's r with agreement on all probes but the clean one: activation measures probed with images of the kind that the agreement is counted on; two baselines, minus the gap in clean accuracy and the agreement on clean images; and wCKA."}, "image": {"alt": "Four panels, one a factor: correlations of Procrustes, CKA and dCKA on the probe itself, of the gap in accuracy, of the agreement on clean images and of wCKA, with intervals and marks."}}
-on_probe = [f"{m}, on the probe" for m in ACTIVATION_MEASURES]
-readings = statistics.compare_by_factor(table[table.kind != "clean"].dropna(subset=on_probe),
-                             [*on_probe, "accuracy gap", "clean agreement", "wcka"], "agreement, own attack")
+on_probe = [f"{measure}, on the probe" for measure in ACTIVATION_MEASURES]
+not_clean = table[table.kind != "clean"].dropna(subset=on_probe)
+readings = statistics.compare_by_factor(
+    not_clean, [*on_probe, "accuracy gap", "clean agreement", "wcka"],
+    "agreement, own attack")
 figures.readings(readings)
 plt.show()
 
 # %% tags=["remove-cell"]
 for rival in (*on_probe, "accuracy gap", "clean agreement"):
     short = rival.split(",")[0].replace(" ", "-")
-    glue(f"transfer-{short}-surely", verdicts.ahead(readings, rival, sure=True), display=False)
+    ahead = verdicts.ahead(readings, rival, sure=True)
+    glue(f"transfer-{short}-surely", ahead, display=False)
 
 # %% [markdown]
 # What follows agreement surely better than wCKA, and for which factor: Procrustes, shown the images in question, {glue:text}`transfer-procrustes-surely`; CKA,
@@ -321,23 +465,40 @@ for rival in (*on_probe, "accuracy gap", "clean agreement"):
 # {numref}`fig-transfer`.
 
 # %% tags=["hide-input"]
-sensitivity = variants(models, members, whole, layer, probe_images, probing, learned)
-sensitivity.rename(MEASURE_LABELS, level=1).style.format("{:.2f}", na_rep="–").background_gradient(
-    cmap="cividis", vmin=0, vmax=1, axis=None).highlight_null(
-    props="background-color: transparent; color: inherit")
+sensitivity = variants(
+    models, members, all_rows, layer, probe_images, probing, learned)
+sensitivity.rename(MEASURE_LABELS, level=1).style.format(
+    "{:.2f}", na_rep="–",
+).background_gradient(
+    cmap="cividis", vmin=0, vmax=1, axis=None,
+).highlight_null(
+    props="background-color: transparent; color: inherit",
+)
 
 # %% tags=["remove-cell"]
 few = f"{probe_images} images"
-for name, rows, those in (
-        ("learned", ["only networks that have learned"], PAPER_MEASURES),
-        ("seen", [f"on the probe, {few}"], ACTIVATION_MEASURES),
-        ("few", [f"clean, {few}"], ACTIVATION_MEASURES),
-        ("layers", [f"{other}, {few}" for other in benchmark.LAYERS if other != layer], ACTIVATION_MEASURES),
-        ("weights", ["uncentred", "with biases"], ["wcka"]),
-        ("wang", ["rows normalised", "mean of layers"], ["wcka"])):
-    moves = pd.concat([sensitivity.loc[row] - sensitivity.loc["as above"] for row in rows]).loc[list(those)]
-    say(f"choice-{name}-low", moves.min().min(), "+.2f")
-    say(f"choice-{name}-high", moves.max().max(), "+.2f")
+only_learned = sensitivity.loc["only networks that have learned"]
+as_above = sensitivity.loc["as above"]
+other_layers = []
+for name in benchmark.LAYERS:
+    if name != layer:
+        other_layers.append(f"{name}, {few}")
+# Rows of the table and measures whose changes a sentence gives together.
+choices = {
+    "learned": (["only networks that have learned"], PAPER_MEASURES),
+    "seen": ([f"on the probe, {few}"], ACTIVATION_MEASURES),
+    "few": ([f"clean, {few}"], ACTIVATION_MEASURES),
+    "layers": (other_layers, ACTIVATION_MEASURES),
+    "weights": (["uncentred", "with biases"], ["wcka"]),
+    "wang": (["rows normalised", "mean of layers"], ["wcka"]),
+}
+for name, (variant_names, measures) in choices.items():
+    variant_changes = []
+    for variant in variant_names:
+        variant_changes.append(sensitivity.loc[variant] - as_above)
+    all_changes = pd.concat(variant_changes).loc[list(measures)]
+    say(f"choice-{name}-low", all_changes.min().min(), "+.2f")
+    say(f"choice-{name}-high", all_changes.max().max(), "+.2f")
 
 # %% [markdown]
 # What the table says, as changes of r against the first four rows, from the lowest to the highest over measures and factors:
@@ -378,78 +539,153 @@ summaries.overview(control_members).style.format(precision=3)
 # %%
 PLACES = ("behind the trunk", "on pixels")
 key = ["differs", "a", "b", "probe", "kind", "start a", "start b"]
-paired = table.merge(on_pixels[~on_pixels.collapsed], on=key, suffixes=[f" {place}" for place in PLACES])
-weak = {name for of in (members, control_members) for name in of.model[of.accuracy < learned]}
-paired = paired[~paired.a.isin(weak) & ~paired.b.isin(weak)].astype({"a": str, "b": str})
+suffixes = [f" {place}" for place in PLACES]
+paired = table.merge(
+    on_pixels[~on_pixels.collapsed], on=key, suffixes=suffixes)
+weak = set()
+for networks in (members, control_members):
+    weak.update(networks.model[networks.accuracy < learned])
+paired = paired[~paired.a.isin(weak) & ~paired.b.isin(weak)]
+paired = paired.astype({"a": str, "b": str})
 
 
-def estimate(statistic, rows, *columns, scale=lambda r: r):
-    """A statistic at both places and its difference, with intervals over starts, on a scale."""
-    given = rows[[f"{column} {place}" for place in PLACES for column in columns]].to_numpy().T
+def estimate(statistic, rows, columns, scale=None):
+    """Estimate a statistic at both places and its difference, over starts.
 
-    def both(*values):
-        here, there = (statistic(*part) for part in np.split(np.stack(values), 2))
-        return np.array([scale(here), scale(there), here - there])
+    `statistic` maps columns to a number. `scale` is a function for the two
+    values, not for their difference; None leaves them as they are.
+    """
+    columns_at_places = []
+    for place in PLACES:
+        for column in columns:
+            columns_at_places.append(f"{column} {place}")
+    values = rows[columns_at_places].to_numpy().T  # (2 x columns, pairs)
 
-    found = statistics.over_models(both, rows["start a"], rows["start b"], *given)
-    return pd.DataFrame({"value": found.value, "low": found.low, "high": found.high},
-                        [*PLACES, "difference"])
+    def with_difference(*values):
+        trunk_columns, pixel_columns = np.split(np.stack(values), 2)
+        trunk_value = statistic(*trunk_columns)
+        pixel_value = statistic(*pixel_columns)
+        difference = trunk_value - pixel_value
+        if scale:
+            trunk_value = scale(trunk_value)
+            pixel_value = scale(pixel_value)
+        return np.array([trunk_value, pixel_value, difference])
+
+    jackknife = statistics.over_models(
+        with_difference, rows["start a"], rows["start b"], *values)
+    return pd.DataFrame({
+        "value": jackknife.value,
+        "low": jackknife.low,
+        "high": jackknife.high,
+    }, index=[*PLACES, "difference"])
 
 
-def r_of(rows, measure):
-    """Pearson's r with agreement, each probe's mean taken away; intervals by Fisher's z."""
-    columns = [f"{column} {place}" for column in (measure, "agreement") for place in PLACES]
-    found = estimate(lambda x, y: np.corrcoef(x, y)[0, 1], statistics.demeaned(rows, columns, "probe"),
-                     measure, "agreement", scale=np.arctanh)
-    found.loc[list(PLACES)] = np.tanh(found.loc[list(PLACES)])
-    return found
+def pearson_r(x, y):
+    """Pearson's r of two columns."""
+    return np.corrcoef(x, y)[0, 1]
 
 
-strategy, seeds_differ = (paired[paired.differs == factor] for factor in ("strategy", "seed"))
-imposed, imposed_seeds = (
-    pd.concat({m: estimate(np.mean, rows[rows["probe"] == "clean"], m) for m in PAPER_MEASURES})
-    for rows in (strategy, seeds_differ))
-agreeing = pd.concat({kind: estimate(np.mean, strategy[strategy.kind == kind], "agreement")
-                      for kind in figures.PROBE_COLORS if (strategy.kind == kind).any()})
-follows = pd.concat({m: r_of(strategy, m) for m in PAPER_MEASURES})
+def r_with_agreement(rows, measure):
+    """Pearson's r with agreement at both places and its difference.
+
+    Each probe's mean is taken away; the intervals of r are by Fisher's z.
+    """
+    columns = []
+    for column in (measure, "agreement"):
+        for place in PLACES:
+            columns.append(f"{column} {place}")
+    demeaned = statistics.demeaned(rows, columns, "probe")
+    estimates = estimate(
+        pearson_r, demeaned, [measure, "agreement"], scale=np.arctanh)
+    at_places = list(PLACES)
+    estimates.loc[at_places] = np.tanh(estimates.loc[at_places])
+    return estimates
+
+
+def mean_similarities(rows):
+    """Mean similarity by each measure at both places, and its difference."""
+    clean = rows[rows["probe"] == "clean"]  # similarity is the same on all
+    means = {}
+    for measure in PAPER_MEASURES:
+        means[measure] = estimate(np.mean, clean, [measure])
+    return pd.concat(means)
+
+
+strategy_pairs = paired[paired.differs == "strategy"]
+seed_pairs = paired[paired.differs == "seed"]
+similarity_strategy = mean_similarities(strategy_pairs)
+similarity_seed = mean_similarities(seed_pairs)
+agreement_by_kind = {}
+for kind in figures.PROBE_COLORS:
+    pairs_on_kind = strategy_pairs[strategy_pairs.kind == kind]
+    if len(pairs_on_kind):
+        agreement_by_kind[kind] = estimate(
+            np.mean, pairs_on_kind, ["agreement"])
+agreement_strategy = pd.concat(agreement_by_kind)
+r_by_measure = {}
+for measure in PAPER_MEASURES:
+    r_by_measure[measure] = r_with_agreement(strategy_pairs, measure)
+r_strategy = pd.concat(r_by_measure)
 
 # %% tags=["hide-input"] mystnb={"figure": {"name": "fig-control", "caption": "Behind the trunk (filled) and on pixels (hollow), with intervals over starts. Top: mean similarity of pairs of different strategy and of different seed. Bottom: mean agreement of pairs of different strategy, and Pearson's r of their similarity with agreement, each probe's mean taken away."}, "image": {"alt": "Four panels of points with intervals, two for each entry, behind the trunk and on pixels: mean similarity of four measures for pairs of different strategy and of different seed, mean agreement on clean, corrupted and attacked images, and Pearson's r of four measures."}}
 fig, panels = plt.subplots(2, 2, figsize=(figures.WIDTH, 5.6))
 panels[0, 1].sharey(panels[0, 0])
-colours = {**figures.MEASURE_COLORS, **figures.PROBE_COLORS}
-shown = {"similarity: strategy differs": imposed, "similarity: seed differs": imposed_seeds,
-         "agreement: strategy differs": agreeing, "Pearson's r: strategy differs": follows}
-for axes, (title, numbers) in zip(panels.flat, shown.items()):
-    names = numbers.index.unique(0)
+colors = {**figures.MEASURE_COLORS, **figures.PROBE_COLORS}
+panel_estimates = {
+    "similarity: strategy differs": similarity_strategy,
+    "similarity: seed differs": similarity_seed,
+    "agreement: strategy differs": agreement_strategy,
+    "Pearson's r: strategy differs": r_strategy,
+}
+shifts = (-0.14, 0.14)  # of the marks behind the trunk and on pixels
+for axes, (title, estimates) in zip(panels.flat, panel_estimates.items()):
+    names = estimates.index.unique(0)
     for i, name in enumerate(names):
-        for place, shift, fill in zip(PLACES, (-0.14, 0.14), (colours[name], "white")):
-            row = numbers.loc[(name, place)]
-            axes.plot([i + shift] * 2, [row.low, row.high], color=colours[name], lw=1.6)
-            axes.plot(i + shift, row.value, "o", mfc=fill, mec=colours[name], ms=6)
-    axes.set(title=title, xticks=range(len(names)), xlim=(-0.6, len(names) - 0.4))
+        color = colors[name]
+        for place, shift, fill in zip(PLACES, shifts, (color, "white")):
+            row = estimates.loc[(name, place)]
+            x = i + shift
+            axes.plot([x, x], [row.low, row.high], color=color, lw=1.6)
+            axes.plot(x, row.value, "o", mfc=fill, mec=color, ms=6)
+    axes.set(title=title, xticks=range(len(names)),
+             xlim=(-0.6, len(names) - 0.4))
     axes.set_xticklabels([MEASURE_LABELS.get(name, name) for name in names])
-fig.legend([plt.Line2D([], [], marker="o", ls="", color=figures.QUIET, mfc=fill)
-            for fill in (figures.QUIET, "white")], PLACES, loc="outside upper center", ncols=2)
+legend_marks = []
+for fill in (figures.QUIET, "white"):
+    legend_marks.append(plt.Line2D(
+        [], [], marker="o", ls="", color=figures.QUIET, mfc=fill))
+fig.legend(legend_marks, PLACES, loc="outside upper center", ncols=2)
 plt.show()
 
 # %% tags=["remove-cell"]
-def rising(estimates, sign=1):
-    """What is surely higher (sign 1) or lower (-1) behind the trunk, as text."""
+def significant_changes(estimates, sign=1):
+    """Names of what is significantly higher behind the trunk, as text.
+
+    With sign -1, of what is significantly lower.
+    """
     change = estimates.xs("difference", level=1)[["low", "high"]]
-    sure = change.index[(sign * change > 0).all(axis=1)]
-    return ", ".join(MEASURE_LABELS.get(name, name) for name in sure) or "none"
+    significant = change.index[(sign * change > 0).all(axis=1)]
+    names = [MEASURE_LABELS.get(name, name) for name in significant]
+    return ", ".join(names) or "none"
 
 
-for name, estimates in (("similar", imposed), ("seeds", imposed_seeds), ("agree", agreeing), ("follow", follows)):
-    for sign, way in ((1, "up"), (-1, "down")):
-        glue(f"trunk-{name}-{way}", rising(estimates, sign), display=False)
+for name, estimates in (("similar", similarity_strategy),
+                        ("seeds", similarity_seed),
+                        ("agree", agreement_strategy),
+                        ("follow", r_strategy)):
+    higher = significant_changes(estimates)
+    lower = significant_changes(estimates, sign=-1)
+    glue(f"trunk-{name}-up", higher, display=False)
+    glue(f"trunk-{name}-down", lower, display=False)
 for place, short in zip(PLACES, ("trunk", "pixels")):
     for measure in ("cka", "wcka"):
-        say(f"{short}-{measure}", imposed.value[measure, place], ".2f")
-        say(f"{short}-r-{measure}", follows.value[measure, place], ".2f")
-    say(f"{short}-seeds-wcka", imposed_seeds.value["wcka", place], ".2f")
+        similarity = similarity_strategy.value[measure, place]
+        say(f"{short}-{measure}", similarity, ".2f")
+        say(f"{short}-r-{measure}", r_strategy.value[measure, place], ".2f")
+    say(f"{short}-seeds-wcka", similarity_seed.value["wcka", place], ".2f")
     for kind in ("corrupted", "attacked"):
-        say(f"{short}-{kind}", agreeing.value.get((kind, place), np.nan), ".2f")
+        agreement = agreement_strategy.value.get((kind, place), np.nan)
+        say(f"{short}-{kind}", agreement, ".2f")
 
 # %% [markdown]
 # What came of the predictions, where "surely" means that the interval of the difference leaves out zero:
@@ -468,29 +704,56 @@ for place, short in zip(PLACES, ("trunk", "pixels")):
 #    the first layer up to each.
 
 # %% tags=["hide-input"] mystnb={"figure": {"name": "fig-transfer-layers", "caption": "Similarity of corresponding layers of the deepest head, trained by the first and by the last strategy from the same initial weights; means over seeds. Layer by layer from the head's first to the logits, behind the trunk (filled) and on pixels (hollow)."}, "image": {"alt": "Lines of similarity against layer, one for each of CKA and wCKA, behind the trunk and on pixels."}}
-deepest = max(control, key=lambda hidden: (len(hidden), sum(hidden)))
-by_layer = {place: summaries.by_layer(of, deepest, (strategies[0], strategies[-1]), max(checkpoints), probing)
-            for place, of in zip(PLACES, (models, control_models))}
-diagonals = {(measure, place): row["between strategies"].diagonal(axis1=1, axis2=2)
-             for place, maps in by_layer.items() for measure, row in maps.items()}
+def depth_and_units(hidden):
+    """Number of hidden layers, and of units in all of them."""
+    return len(hidden), sum(hidden)
+
+
+deepest = max(control, key=depth_and_units)
+compared_strategies = (strategies[0], strategies[-1])
+diagonals = {}  # similarity of corresponding layers: (seeds, layers)
+for place, grid_models in zip(PLACES, (models, control_models)):
+    maps = summaries.by_layer(grid_models, deepest, compared_strategies,
+                              max(checkpoints), probing)
+    for measure, layer_maps in maps.items():
+        between = layer_maps["between strategies"]  # (seeds, layers, layers)
+        diagonals[measure, place] = between.diagonal(axis1=1, axis2=2)
+
 fig, axes = plt.subplots(figsize=(figures.WIDTH * 0.75, 3))
-for (measure, place), values in diagonals.items():
-    axes.plot(range(1, values.shape[1] + 1), values.mean(0), "o-", color=figures.MEASURE_COLORS[measure], ms=6,
-              mfc=figures.MEASURE_COLORS[measure] if place == PLACES[0] else "white")
-    if place == PLACES[0]:
-        axes.annotate(MEASURE_LABELS[measure], (values.shape[1], values[:, -1].mean()), (8, 0),
-                      textcoords="offset points", va="center", color=figures.MEASURE_COLORS[measure])
-axes.text(0.03, 0.06, "● behind the trunk   ○ on pixels", fontsize=9, transform=axes.transAxes)
-axes.set(xlabel="layer", ylabel="similarity", ylim=(0, 1.02), xticks=range(1, len(deepest) + 2))
+for (measure, place), similarities in diagonals.items():
+    color = figures.MEASURE_COLORS[measure]
+    is_behind_trunk = place == PLACES[0]
+    n_layers = similarities.shape[1]
+    axes.plot(range(1, n_layers + 1), similarities.mean(0), "o-", color=color,
+              ms=6, mfc=color if is_behind_trunk else "white")
+    if is_behind_trunk:
+        last_point = (n_layers, similarities[:, -1].mean())
+        axes.annotate(MEASURE_LABELS[measure], last_point, (8, 0),
+                      textcoords="offset points", va="center", color=color)
+axes.text(0.03, 0.06, "● behind the trunk   ○ on pixels", fontsize=9,
+          transform=axes.transAxes)
+axes.set(xlabel="layer", ylabel="similarity", ylim=(0, 1.02),
+         xticks=range(1, len(deepest) + 2))
 plt.show()
 
 # %% tags=["remove-cell"]
-falls = {name: values[:, 0] - values[:, -1] for name, values in diagonals.items()}
+def mean_fall(falls):
+    """Mean over seeds with its interval, as text."""
+    # Each fall belongs to one seed: leave out one at a time.
+    mean = statistics.over_models(np.mean, range(seeds), range(seeds), falls)
+    return interval(mean.value, mean.low, mean.high, "+.2f")
+
+
+falls = {}
+for name, similarities in diagonals.items():
+    falls[name] = similarities[:, 0] - similarities[:, -1]  # (seeds,)
 for measure in ("cka", "wcka"):
-    here, there = (falls[measure, place] for place in PLACES)
-    for short, fall in (("trunk", here), ("pixels", there), ("more", here - there)):
-        found = statistics.over_models(np.mean, range(seeds), range(seeds), fall)
-        glue(f"{short}-fall-{measure}", interval(*found[:3], "+.2f"), display=False)
+    trunk_falls = falls[measure, "behind the trunk"]
+    pixel_falls = falls[measure, "on pixels"]
+    more = trunk_falls - pixel_falls
+    glue(f"trunk-fall-{measure}", mean_fall(trunk_falls), display=False)
+    glue(f"pixels-fall-{measure}", mean_fall(pixel_falls), display=False)
+    glue(f"more-fall-{measure}", mean_fall(more), display=False)
 
 # %% [markdown]
 # From the first layer to the logits CKA falls by {glue:text}`trunk-fall-cka` behind the trunk and by
@@ -515,23 +778,48 @@ for measure in ("cka", "wcka"):
 
 # %%
 names = members.model.to_numpy()
-of_weights = benchmark.chain_similarities(models)
-through = of_weights.assign(a=names[of_weights.a], b=names[of_weights.b]).drop(columns=["differs", "wcka"])
-through = table.astype({"a": str, "b": str}).merge(through, on=["a", "b"], validate="m:1")
-both = statistics.compare_by_factor(through, ["wcka", "wcka, through the trunk"])
-through_it = both.xs("wcka, through the trunk", level="measure")
-less = [interval(r.difference, r["model difference low"], r["model difference high"], "+.2f") for _, r in through_it.iterrows()]
-pd.DataFrame({"heads alone": [interval(r.r, r["model low"], r["model high"]) for _, r in both.xs("wcka", level="measure").iterrows()],
-              "through the trunk": [interval(r.r, r["model low"], r["model high"]) for _, r in through_it.iterrows()],
-              "heads alone, less through": less,
-              "mean wCKA, heads alone": [f"{v:.2f}" for v in through.groupby("differs", sort=False).wcka.mean()],
-              "mean wCKA, through": [f"{v:.2f}" for v in through.groupby("differs", sort=False)["wcka, through the trunk"].mean()]},
-             through_it.index.rename(None))
+chain_table = benchmark.chain_similarities(models)
+chain_table = chain_table.assign(a=names[chain_table.a], b=names[chain_table.b])
+chain_table = chain_table.drop(columns=["differs", "wcka"])
+through = table.astype({"a": str, "b": str}).merge(
+    chain_table, on=["a", "b"], validate="m:1")
+through_column = "wcka, through the trunk"
+comparison = statistics.compare_by_factor(through, ["wcka", through_column])
+heads_alone = comparison.xs("wcka", level="measure")
+through_trunk = comparison.xs(through_column, level="measure")
+by_factor = through.groupby("differs", sort=False)
+mean_alone = by_factor["wcka"].mean()
+mean_through = by_factor[through_column].mean()
+
+
+def r_texts(results):
+    """Correlations with their intervals over starts, as text."""
+    texts = []
+    for _, row in results.iterrows():
+        texts.append(interval(row.r, row["model low"], row["model high"]))
+    return texts
+
+
+difference_texts = []
+for _, row in through_trunk.iterrows():
+    difference_texts.append(interval(
+        row.difference, row["model difference low"],
+        row["model difference high"], "+.2f"))
+pd.DataFrame({
+    "heads alone": r_texts(heads_alone),
+    "through the trunk": r_texts(through_trunk),
+    "heads alone, less through": difference_texts,
+    "mean wCKA, heads alone": mean_alone.map("{:.2f}".format).to_list(),
+    "mean wCKA, through": mean_through.map("{:.2f}".format).to_list(),
+}, index=through_trunk.index.rename(None))
 
 # %% tags=["remove-cell"]
-sure = through_it[through_it["p model"] < 0.05]
-for name, part in (("better", sure[sure.difference < 0]), ("worse", sure[sure.difference > 0])):
-    glue(f"through-{name}", ", ".join(part.index) or "no factor", display=False)
+significant = through_trunk[through_trunk["p model"] < 0.05]
+better = significant[significant.difference < 0]
+worse = significant[significant.difference > 0]
+for name, rows in (("better", better), ("worse", worse)):
+    factors = ", ".join(rows.index) or "no factor"
+    glue(f"through-{name}", factors, display=False)
 
 # %% [markdown]
 # Through the trunk, Pearson's r with agreement (intervals over starts) is surely higher for {glue:text}`through-better` and surely lower for
@@ -542,8 +830,12 @@ for name, part in (("better", sure[sure.difference < 0]), ("worse", sure[sure.di
 # Seconds of computing, added over processes:
 
 # %% tags=["hide-input", "timing"]
-costs = pd.DataFrame({place: each.attrs["seconds"] for place, each in zip(PLACES, (whole, on_pixels))})
-costs.loc["the trunk's own training"] = [network.members.attrs["seconds"], 0]
+costs = pd.DataFrame({
+    "behind the trunk": all_rows.attrs["seconds"],
+    "on pixels": on_pixels.attrs["seconds"],
+})
+trunk_seconds = network.members.attrs["seconds"]
+costs.loc["the trunk's own training"] = [trunk_seconds, 0]
 costs.style.format("{:.1f}")
 
 # %% [markdown]
@@ -556,29 +848,63 @@ costs.style.format("{:.1f}")
 
 # %% tags=["hide-input"]
 def changes(estimates):
+    """Differences between behind the trunk and on pixels."""
     return estimates.xs("difference", level=1)
 
 
-closer, more_similar = verdicts.raised(changes(follows)), verdicts.raised(changes(imposed))
-undecided = len(course) < 24 or (best == 24 and len(course) < 24 + patience)
+r_text, r_verdict = verdicts.raised(changes(r_strategy))
+similarity_text, similarity_verdict = verdicts.raised(
+    changes(similarity_strategy))
+seed_text, _ = verdicts.raised(changes(similarity_seed))
+
+# A course that stops before epoch 24, or too early after it, does not tell.
+too_short = len(course) < 24
+stopped_early = best_epoch == 24 and len(course) < 24 + patience
+if too_short or stopped_early:
+    epoch_verdict = "cannot be told"
+else:
+    epoch_verdict = verdicts.verdict(best_epoch == 24)
+
+agnostic_texts = []
+for factor, text in zip(through_trunk.index, difference_texts):
+    agnostic_texts.append(f"{factor} {text}")
+if (through_trunk["model difference low"] >= -0.1).all():
+    agnostic_verdict = "holds"
+elif (through_trunk["model difference high"] < -0.1).any():
+    agnostic_verdict = "fails"
+else:
+    agnostic_verdict = "cannot be told"
+
 results_of_claims = [
-    claims.Claim("3.3", "The network has its highest validation accuracy at the 24th epoch",
-                 f"at epoch {best} of {len(course)}",
-                 "cannot be told" if undecided else verdicts.verdict(best == 24)),
-    *verdicts.strongest_by_factor("3.3, fig. 4", results, benchmark.FACTORS,
-                                {"only networks that have learned": sensitivity.loc["only networks that have learned"]}),
+    claims.Claim(
+        "3.3",
+        "The network has its highest validation accuracy at the 24th epoch",
+        f"at epoch {best_epoch} of {len(course)}",
+        epoch_verdict),
+    *verdicts.strongest_by_factor(
+        "3.3, fig. 4", results, benchmark.FACTORS,
+        {"only networks that have learned": only_learned}),
     verdicts.significant("fig. 4", results, benchmark.FACTORS),
-    claims.Claim("3.3", "Different strategies lower r less than in networks trained from scratch; strikingly so "
-                 "for Procrustes, CKA and dCKA",
-                 f"r for strategy, behind the trunk less on pixels: {closer[0]}", closer[1]),
-    claims.Claim("3.3, 4", "wCKA is agnostic to the frozen network: the chain of the head alone is enough",
-                 "r with agreement, heads alone less through the trunk: " + ", ".join(
-                     f"{factor} {text}" for factor, text in zip(through_it.index, less)),
-                 "holds" if (through_it["model difference low"] >= -0.1).all()
-                 else "fails" if (through_it["model difference high"] < -0.1).any() else "cannot be told"),
-    claims.Claim("3.3", "The frozen trunk imposes a higher similarity, even under adversarial training",
-                 f"mean similarity for strategy, behind the trunk less on pixels: {more_similar[0]}; for seed: "
-                 f"{verdicts.raised(changes(imposed_seeds))[0]}", more_similar[1]),
+    claims.Claim(
+        "3.3",
+        "Different strategies lower r less than in networks trained from "
+        "scratch; strikingly so for Procrustes, CKA and dCKA",
+        f"r for strategy, behind the trunk less on pixels: {r_text}",
+        r_verdict),
+    claims.Claim(
+        "3.3, 4",
+        "wCKA is agnostic to the frozen network: the chain of the head alone "
+        "is enough",
+        "r with agreement, heads alone less through the trunk: "
+        + ", ".join(agnostic_texts),
+        agnostic_verdict),
+    claims.Claim(
+        "3.3",
+        "The frozen trunk imposes a higher similarity, even under adversarial "
+        "training",
+        "mean similarity for strategy, behind the trunk less on pixels: "
+        f"{similarity_text}; for seed: {seed_text}",
+        similarity_verdict),
 ]
 claims.show(results_of_claims)
 
