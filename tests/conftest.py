@@ -1,4 +1,4 @@
-"""Shared fixtures: real digits and small networks."""
+"""Shared fixtures: real digits, small networks, executed chapters."""
 
 import os
 import subprocess
@@ -6,22 +6,44 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-import torch
 
 os.environ["TQDM_DISABLE"] = "1"  # read when tqdm is imported
+# One thread per worker, read when torch is imported.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ["OMP_NUM_THREADS"] = "1"
+
+import torch
 
 from wcka.book import checkout, execution
 from wcka.networks import image_sets
 from wcka.networks.populations import initialise
 from wcka.networks.training import train
 
-ARCHITECTURE = {"factory": "mlp", "widths": [784, 32, 32, 32, 32, 3], "activation": "relu"}
+CHAPTER_FIXTURES = {"smoke", "smoke_again", "site", "browser"}
+
+
+def pytest_collection_modifyitems(items):
+    """Mark tests of executed chapters and pages slow, and keep them on one worker.
+
+    The worker runs each chapter once, for all of these tests.
+    """
+    for item in items:
+        if CHAPTER_FIXTURES & set(item.fixturenames):
+            item.add_marker(pytest.mark.slow)
+            item.add_marker(pytest.mark.xdist_group("chapters"))
 
 
 @pytest.fixture(autouse=True, scope="session")
 def results_of_tests(tmp_path_factory):
-    """Keep what tests cache apart from the user's results."""
+    """Keep the results that tests cache apart from the user's."""
     os.environ["WCKA_CACHE"] = str(tmp_path_factory.mktemp("results"))
+
+
+# ------------------------------------------------------------------ digits and networks
+
+
+ARCHITECTURE = {
+    "factory": "mlp", "widths": [784, 32, 32, 32, 32, 3], "activation": "relu"}
 
 
 @pytest.fixture(scope="session")
@@ -33,49 +55,62 @@ def digits():
 
 @pytest.fixture(scope="session")
 def trained(digits):
-    """Three networks of the paper's section 3.1 after 0 and 3 epochs on a few real digits."""
+    """Three networks of the paper's section 3.1 after 0 and 3 epochs on few digits."""
     images, labels = image_sets.load(split="train")
+    inputs = image_sets.as_inputs(images[:3000])
     population = initialise(ARCHITECTURE, [0, 1, 2])
-    return train(population, image_sets.as_inputs(images[:3000]), labels[:3000], 3, [0, 3])
+    return train(population, inputs, labels[:3000], 3, [0, 3])
+
+
+# ------------------------------------------------------------------------- the chapters
 
 
 class Smoke:
-    """Executed chapters at the smoke profile, each run once, two at a time."""
+    """Chapters executed at the smoke profile, each once, two at a time."""
 
     def __init__(self, folder):
-        self.folder, self.runs, self.pool = folder, {}, ThreadPoolExecutor(2)
-        # One core each: units of work then run in the chapter's own process, and start none.
-        self.environment = {**os.environ, "WCKA_CACHE": str(folder / "results"),
-                            "OMP_NUM_THREADS": "1", "LOKY_MAX_CPU_COUNT": "1"}
+        self.folder = folder
+        self.runs = {}
+        self.pool = ThreadPoolExecutor(2)
+        self.environment = {
+            **os.environ,
+            "WCKA_CACHE": str(folder / "results"),
+            # With one core, jobs run in the chapter's own process, and start none.
+            "OMP_NUM_THREADS": "1",
+            "LOKY_MAX_CPU_COUNT": "1",
+        }
 
     def start(self, path):
-        """Have a chapter run, unless it has been."""
+        """Have a chapter run, unless it was started before; return its future."""
         if path not in self.runs:
             self.runs[path] = self.pool.submit(self._run, path)
         return self.runs[path]
 
     def _run(self, path):
         output = self.folder / "chapters" / "smoke" / f"{path.stem}.ipynb"
-        done = subprocess.run(
-            [sys.executable, "-m", "wcka", "run", path.stem, "--profile", "smoke", "-o", output],
-            env=self.environment, cwd=checkout.ROOT, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
+        command = [
+            sys.executable, "-m", "wcka", "run", path.stem, "--profile", "smoke",
+            "-o", output]
+        process = subprocess.run(
+            command, env=self.environment, cwd=checkout.ROOT,
+            capture_output=True, text=True)
+        assert process.returncode == 0, process.stderr
         return output
 
     def __call__(self, path):
-        """Where the executed chapter is."""
+        """Return the file that holds the executed chapter."""
         return self.start(path).result()
 
 
 @pytest.fixture(scope="session")
 def smoke(tmp_path_factory):
-    """Executed chapters: smoke(path) is where."""
+    """Executed chapters: smoke(path) is the file that holds one."""
     return Smoke(tmp_path_factory.mktemp("book"))
 
 
 @pytest.fixture(scope="session")
 def smoke_again(tmp_path_factory):
-    """The same, with nothing kept of the first run."""
+    """Chapters executed a second time, with no results of the first run."""
     return Smoke(tmp_path_factory.mktemp("again"))
 
 
@@ -86,25 +121,42 @@ class Tiny:
         self.path = path
 
     def run(self, name="out.ipynb", **values):
-        return execution.run_chapter(self.path, values, "quick", checkout.BUILD / name)
+        output = checkout.BUILD / name
+        return execution.run_chapter(self.path, values, "quick", output)
+
+
+HEADER_OF_CHAPTER = """\
+# ---
+# jupyter:
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% tags=["parameters"]
+seeds: int = 5  # models
+rate: float = 0.5  # speed
+names: list[int] = [1, 2]  # classes
+fast: bool = False  # hurry
+kind: str = "a"  # which
+
+# %%
+"""
 
 
 @pytest.fixture
 def chapter(tmp_path, monkeypatch):
-    """Write a small chapter, the only one there is."""
-    (tmp_path / "notebooks" / "profiles").mkdir(parents=True)
-    monkeypatch.setattr(checkout, "NOTEBOOKS", tmp_path / "notebooks")
+    """Write a small chapter, the only one that exists, and a profile named tiny."""
+    notebooks = tmp_path / "notebooks"
+    (notebooks / "profiles").mkdir(parents=True)
+    monkeypatch.setattr(checkout, "NOTEBOOKS", notebooks)
     monkeypatch.setattr(checkout, "BUILD", tmp_path / "_build")
 
     def write(code, profile=""):
-        path = tmp_path / "notebooks" / "07-tiny.py"
-        path.write_text(
-            "# ---\n# jupyter:\n#   kernelspec:\n#     display_name: Python 3\n"
-            "#     language: python\n#     name: python3\n# ---\n\n"
-            '# %% tags=["parameters"]\nseeds: int = 5  # models\nrate: float = 0.5  # speed\n'
-            'names: list[int] = [1, 2]  # classes\nfast: bool = False  # hurry\n'
-            f'kind: str = "a"  # which\n\n# %%\n{code}\n')
-        (tmp_path / "notebooks" / "profiles" / "tiny.yml").write_text(profile)
+        path = notebooks / "07-tiny.py"
+        path.write_text(f"{HEADER_OF_CHAPTER}{code}\n")
+        (notebooks / "profiles" / "tiny.yml").write_text(profile)
         return Tiny(path)
 
     return write
