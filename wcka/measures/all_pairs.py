@@ -2,25 +2,25 @@
 
 A measure is a way to make features, whose rows are shared, and one alignment of them:
 
-================ ============================================= =================================
-measure          features (rows x columns)                     alignment
-================ ============================================= =================================
-cka              activations (probes x units)                  ||Y'X||_F^2, Gram norms 1
-unbiased_cka     activations                                   as cka, U-centred kernels
-minibatch_cka    activations, batch by batch                   as unbiased_cka, summed first
-rbf_cka          the features behind a Gaussian kernel         as cka
-relu_cka         the features behind the max kernel            as unbiased_cka
-dcka             activations without the inputs' part          as cka
-wcka             the chain W1 W2 ... Wl (inputs x outputs)     as cka
-procrustes       activations                                   ||Y'X||_*, Frobenius norms 1
-relu_procrustes  activations, columns of norm 1                best assignment of units
-mean_cca         orthonormal basis of the activations          ||Y'X||_*, mean
-svcca            the same, of their leading components         ||Y'X||_*, mean
-pwcca            orthonormal basis of the activations          ||Y'X||_*, weighted mean
-================ ============================================= =================================
+================ ======================================== ==============================
+measure          features (rows x columns)                alignment
+================ ======================================== ==============================
+cka              activations (probes x units)             ||Y'X||_F^2, Gram norms 1
+unbiased_cka     activations                              as cka, U-centred kernels
+minibatch_cka    activations, batch by batch              as unbiased_cka, summed first
+rbf_cka          the features behind a Gaussian kernel    as cka
+relu_cka         the features behind the max kernel       as unbiased_cka
+dcka             activations without the inputs' part     as cka
+wcka             the chain W1 ... Wl (inputs x outputs)   as cka
+procrustes       activations                              ||Y'X||_*, Frobenius norms 1
+relu_procrustes  activations, columns of norm 1           best assignment of units
+mean_cca         orthonormal basis of the activations     ||Y'X||_*, mean
+svcca            orthonormal basis of leading components  ||Y'X||_*, mean
+pwcca            orthonormal basis of the activations     ||Y'X||_*, weighted mean
+================ ======================================== ==============================
 
-A pair is a population of two: ``cka(x, y)`` and ``pairwise("cka", [...])`` run the same code.
-Everything that is known of a measure stands in one record of ``MEASURES``.
+A pair is a population of two: ``cka(x, y)`` and ``pairwise("cka", [...])`` run the same
+code. One record of ``MEASURES`` holds all that is known of a measure.
 """
 
 import inspect
@@ -28,9 +28,11 @@ import sys
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
@@ -53,12 +55,13 @@ from .validation import matrix
 
 Features = dict[str, Tensor]  # by the labels that error messages use
 _ROUNDING = 16 * np.finfo(float).eps
+_LEAST_ROWS = 4  # of the unbiased criterion, which divides by n - 3
 
-# ------------------------------------------------------------------------------- for callers
+# ------------------------------------------------------------------- for callers
 
 
 def similarities(name: str, features: list, labels: Sequence[str], pairs: Pairs = None,
-                 **options) -> np.ndarray:
+                 **options: Any) -> np.ndarray:
     """Similarity of all pairs of models by a measure's name.
 
     Parameters
@@ -68,11 +71,11 @@ def similarities(name: str, features: list, labels: Sequence[str], pairs: Pairs 
     features : list of N array-likes
         (n, d_i), rows shared; for wCKA chains (inputs, outputs).
     labels : sequence of str
-        What error messages call the features.
+        Names of the features in error messages.
     pairs : pair of int arrays (P,), optional
         Positions of the models to compare; all pairs by default.
     **options
-        Of the measure.
+        Options of the measure.
 
     Returns
     -------
@@ -88,7 +91,6 @@ def similarities(name: str, features: list, labels: Sequence[str], pairs: Pairs 
 
     Examples
     --------
-    >>> import numpy as np
     >>> x = np.arange(6.0).reshape(3, 2)
     >>> similarities("cka", [x, 2 * x], ["x", "y"]).round(6).tolist()
     [[1.0, 1.0], [1.0, 1.0]]
@@ -97,25 +99,56 @@ def similarities(name: str, features: list, labels: Sequence[str], pairs: Pairs 
     check_options(name, options, measure.options)
     for label, values in zip(labels, features):
         if isinstance(values, nn.Module):
-            raise TypeError(f"{name} compares activations (n, units), {label} is a network: give "
-                            f"what it makes of the probes, or compare weights by wcka")
+            raise TypeError(f"{name} compares activations (n, units), {label} is a "
+                            f"network: give what it makes of the probes, or compare "
+                            f"weights by wcka")
     if name == "dcka" and "inputs" not in options:
         raise TypeError("dcka needs the probes: inputs=(n, p) array")
     return measure.compute(_checked(features, labels), pairs, **options)
 
 
-def similarity_of_pair(name: str, x, y, **options) -> float:
-    """Similarity of two models, which error messages call x and y."""
+def similarity_of_pair(name: str, x: ArrayLike, y: ArrayLike, **options: Any) -> float:
+    """Similarity of two models, which error messages call x and y.
+
+    Parameters
+    ----------
+    name : str
+        A name in ``MEASURES``.
+    x, y : array-like
+        (n, d) and (n, e), rows shared.
+    **options
+        Options of the measure.
+
+    Examples
+    --------
+    >>> round(similarity_of_pair("svcca", np.eye(3), np.eye(3) + 1, variance=0.9), 6)
+    1.0
+    """
     return float(similarities(name, [x, y], ["x", "y"], **options)[0, 1])
 
 
 def check_options(name: str, options: Iterable[str], known: Sequence[str]) -> None:
     """Refuse options that a measure does not take.
 
+    Parameters
+    ----------
+    name : str
+        Name of the measure in the error message.
+    options : iterable of str
+        Names of the options to check.
+    known : sequence of str
+        Names of the options that the measure takes.
+
     Raises
     ------
     TypeError
-        With their names and the ones that it takes.
+        With the unknown names and the known ones.
+
+    Examples
+    --------
+    >>> check_options("svcca", ["sigma"], ["variance"])
+    Traceback (most recent call last):
+    TypeError: svcca takes no sigma; it takes variance
     """
     unknown = [option for option in options if option not in known]
     if unknown:
@@ -123,14 +156,14 @@ def check_options(name: str, options: Iterable[str], known: Sequence[str]) -> No
         raise TypeError(f"{name} takes no {', '.join(unknown)}{takes}")
 
 
-def compare(measure: str, features: Iterable[Tensor], pairs=None,
+def compare(measure: str, features: Iterable[Tensor], pairs: Pairs = None,
             confounder: Confounder | None = None) -> np.ndarray:
-    """Similarity of all pairs by a name that stands in tables, without a warning.
+    """Similarity of all pairs by a measure's name in tables, without a warning.
 
     Parameters
     ----------
     measure : str
-        Of ``PAPER_MEASURES``, ``NO_PSD`` or ``UNCENTRED``.
+        A name in ``PAPER_MEASURES`` or ``UNCENTRED``, or ``NO_PSD``.
     features : iterable of N Tensors
         (n, d_i), rows shared.
     pairs : pair of int arrays (P,), optional
@@ -145,7 +178,6 @@ def compare(measure: str, features: Iterable[Tensor], pairs=None,
 
     Examples
     --------
-    >>> import torch
     >>> x = torch.arange(6.0).reshape(3, 2)
     >>> compare("cka", [x, x**2]).shape
     (2, 2)
@@ -154,43 +186,52 @@ def compare(measure: str, features: Iterable[Tensor], pairs=None,
     options: dict = {}
     if name == "dcka":
         options = {"inputs": confounder, "psd": measure != NO_PSD}
-    if measure in UNCENTRED:  # rows and their negatives have mean zero: centring changes nothing
-        features = [torch.cat([f, -f]) for f in features]
     features = list(features)
+    if measure in UNCENTRED:
+        # Rows together with their negatives have mean zero: centring changes nothing.
+        features = [torch.cat([values, -values]) for values in features]
     labels = [f"features[{i}]" for i in range(len(features))]
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*have no variance", RuntimeWarning)
         return similarities(name, features, labels, pairs, **options)
 
 
-# ------------------------------------------------------------------------------- checks
+# ------------------------------------------------------------------- checks
 
 
 def _checked(features: list, labels: Sequence[str]) -> Features:
+    """Features as matrices by their labels, all with the same number of rows."""
     if len(features) < 2:
         raise ValueError(f"wanted at least two representations, got {len(features)}")
-    arrays = {label: matrix(values, label) for label, values in zip(labels, features)}
+    arrays = {}
+    for label, values in zip(labels, features):
+        arrays[label] = matrix(values, label)
+    n = _row_count(arrays)
     for label, array in arrays.items():
-        if len(array) != _row_count(arrays):
-            raise ValueError(f"different numbers of rows: {labels[0]} has {_row_count(arrays)}, "
-                             f"{label} has {len(array)}; rows are shared samples (or inputs)")
+        if len(array) != n:
+            raise ValueError(f"different numbers of rows: {labels[0]} has {n}, {label} "
+                             f"has {len(array)}; rows are shared samples (or inputs)")
     return arrays
 
 
 def _row_count(features: Features) -> int:
+    """Number of rows of the first features."""
     return len(next(iter(features.values())))
 
 
 def _at_least_4(rows: int, where: str = "") -> int:
-    if rows < 4:
-        raise ValueError(f"the unbiased criterion wants at least 4 rows, got {rows}{where}")
+    """Refuse too few rows for the unbiased criterion."""
+    if rows < _LEAST_ROWS:
+        raise ValueError(f"the unbiased criterion wants at least 4 rows, got "
+                         f"{rows}{where}")
     return rows
 
 
-# ------------------------------------------------------------------------------- CKA
+# ------------------------------------------------------------------- CKA
 
 
-def _cka(features: Features, pairs: Pairs, dtype: torch.dtype = torch.float64) -> np.ndarray:
+def _cka(features: Features, pairs: Pairs,
+         dtype: torch.dtype = torch.float64) -> np.ndarray:
     if dtype not in (torch.float32, torch.float64):
         raise ValueError(f"dtype: wanted torch.float32 or torch.float64, got {dtype}")
     models = represented(features, dtype=dtype)
@@ -205,86 +246,115 @@ def _unbiased_cka(features: Features, pairs: Pairs) -> np.ndarray:
     return _minibatch_cka(features, pairs, _at_least_4(_row_count(features)))
 
 
-def _minibatch_cka(features: Features, pairs: Pairs, batch_size: int = 256) -> np.ndarray:
-    if batch_size != int(batch_size) or batch_size < 4:
-        raise ValueError(f"batch_size: wanted a whole number from 4 on, got {batch_size}")
+def _minibatch_cka(features: Features, pairs: Pairs,
+                   batch_size: int = 256) -> np.ndarray:
+    if batch_size != int(batch_size) or batch_size < _LEAST_ROWS:
+        raise ValueError(f"batch_size: wanted a whole number from 4 on, got "
+                         f"{batch_size}")
     batches = pieces(_row_count(features), int(batch_size))
     _at_least_4(batches[-1].stop - batches[-1].start, " in the last batch")
-    cross, self_products = np.zeros(()), np.zeros(())
-    # All batches in one scale, since their criteria are added up.
-    scales = [Representation(values, label).scale for label, values in features.items()]
+    cross = np.zeros(())
+    self_products = np.zeros(())
+    # All batches share one scale, since their criteria are added up.
+    scales = []
+    for label, values in features.items():
+        scales.append(Representation(values, label).scale)
     for batch in batches:
-        parts = {label: values[batch] for label, values in features.items()}
-        of_pairs, of_models = _unbiased_criteria(represented(parts, scales=scales), pairs)
-        cross = cross + of_pairs
-        self_products = self_products + of_models
+        rows = {label: values[batch] for label, values in features.items()}
+        models = represented(rows, scales=scales)
+        batch_cross, batch_self_products = _unbiased_criteria(models, pairs)
+        cross = cross + batch_cross
+        self_products = self_products + batch_self_products
     return _normalised(cross, self_products, pairs, lowest=-1)
 
 
 def _unbiased_criteria(models: Sequence[Representation], pairs: Pairs) -> tuple:
-    """Unbiased criterion of the pairs, and of each model with itself, from centred features."""
+    """Unbiased criterion of the pairs and of each model with itself.
+
+    The features are centred; see ``similarity.unbiased_cka`` for the formula.
+    """
     n = models[0].n
     cross, self_products = squared_norms(models, pairs)
-    # The kernels' diagonals, which the criterion leaves out, are the rows' squared lengths.
-    lengths, dots = np.zeros(()), np.zeros(())
-    for part in pieces(n):
+    lengths, dots = _diagonal_sums(models)
+    a, b = _index(pairs, len(models))
+
+    def corrected(squares, dots, product):
+        diagonal_terms = squares - n / (n - 2) * dots
+        return (diagonal_terms + product / ((n - 1) * (n - 2))) / (n * (n - 3))
+
+    criteria = corrected(self_products, np.diag(dots), lengths**2)
+    criteria[criteria * n * (n - 3) <= _ROUNDING * self_products] = 0
+    return corrected(cross, dots[a, b], lengths[a] * lengths[b]), criteria
+
+
+def _diagonal_sums(models: Sequence[Representation]) -> tuple:
+    """Sums of the kernels' diagonals (N,), and their inner products (N, N).
+
+    The diagonals hold the squared lengths of the rows, which the unbiased criterion
+    leaves out.
+    """
+    lengths = np.zeros(())
+    dots = np.zeros(())
+    for part in pieces(models[0].n):
         squared = [model.rows(part).double().square().sum(1) for model in models]
         diagonals = torch.stack(squared)  # (models, rows)
         lengths = lengths + diagonals.sum(1).cpu().numpy()
         dots = dots + (diagonals @ diagonals.T).cpu().numpy()
-    dots = (dots + dots.T) / 2
-    a, b = _index(pairs, len(models))
-
-    def corrected(squares, dots, product):
-        return (squares - n / (n - 2) * dots + product / ((n - 1) * (n - 2))) / (n * (n - 3))
-
-    of_models = corrected(self_products, np.diag(dots), lengths**2)
-    of_models[of_models * n * (n - 3) <= _ROUNDING * self_products] = 0
-    return corrected(cross, dots[a, b], lengths[a] * lengths[b]), of_models
+    return lengths, (dots + dots.T) / 2
 
 
 def _rbf_cka(features: Features, pairs: Pairs, sigma: float = 1.0) -> np.ndarray:
     if not sigma > 0:
-        raise ValueError(f"sigma: wanted a positive share of the median distance, got {sigma}")
+        raise ValueError(f"sigma: wanted a positive share of the median distance, got "
+                         f"{sigma}")
     return _by_kernels(kernels.gaussian(represented(features), sigma), pairs)
 
 
 def _relu_cka(features: Features, pairs: Pairs) -> np.ndarray:
     _at_least_4(_row_count(features))
-    models = [_of_unit_columns(Representation(values, label))
-              for label, values in features.items()]
+    models = _of_unit_columns(features, centred=True)
     return _by_kernels(kernels.maximum(models), pairs, lowest=-1)
 
 
-def _by_kernels(of_models: list, pairs: Pairs, lowest: float = 0) -> np.ndarray:
-    cross, self_products = kernels.kernel_products(of_models)
+def _by_kernels(model_kernels: list, pairs: Pairs, lowest: float = 0) -> np.ndarray:
+    cross, self_products = kernels.kernel_products(model_kernels)
     if pairs is not None:
         cross = cross[pairs]
     return _normalised(cross, self_products, pairs, lowest)
 
 
-def _dcka(features: Features, pairs: Pairs, inputs, psd: bool = True) -> np.ndarray:
+def _dcka(features: Features, pairs: Pairs, inputs: Any,
+          psd: bool = True) -> np.ndarray:
     confounder = inputs if isinstance(inputs, Confounder) else Confounder(inputs)
     models = represented(features)
-    if psd:
-        models = [confounder.deconfound(model) for model in models]
-        for model in models:
-            model.keep()
-        return _normalised(*squared_norms(models, pairs), pairs)
-    # <K - alpha K0, L - beta K0> needs no eigenvalues: it is the partial correlation of CKAs.
+    if not psd:
+        return _partial_cka(features, models, pairs, confounder)
+    models = [confounder.deconfound(model) for model in models]
+    for model in models:
+        model.keep()
+    return _normalised(*squared_norms(models, pairs), pairs)
+
+
+def _partial_cka(features: Features, models: Sequence[Representation], pairs: Pairs,
+                 confounder: Confounder) -> np.ndarray:
+    """Similarity by <K - alpha K0, L - beta K0>, the partial correlation of CKAs.
+
+    It needs no eigenvalues.
+    """
     cross, self_products = squared_norms(models, pairs)
     inside = np.array([float(confounder.project(model)[1]) for model in models])
     share = inside / np.sqrt(np.where(self_products > 0, self_products, 1))
-    rest = np.sqrt(np.clip(1 - share**2, 0, None))
-    # Where no more than rounding is left of a representation, there is no similarity.
-    self_products[rest**2 < list(map(tolerance, features.values()))] = 0
-    c = _normalised(cross, self_products, pairs)
+    remainder = np.sqrt(np.clip(1 - share**2, 0, None))
+    # Where only rounding is left of a representation, there is no similarity.
+    self_products[remainder**2 < list(map(tolerance, features.values()))] = 0
+    correlations = _normalised(cross, self_products, pairs)
     a, b = _index(pairs, len(models))
-    rest[self_products <= 0] = np.nan
-    return np.clip((c - share[a] * share[b]) / (rest[a] * rest[b]), -1, 1)
+    remainder[self_products <= 0] = np.nan
+    partial = (correlations - share[a] * share[b]) / (remainder[a] * remainder[b])
+    return np.clip(partial, -1, 1)
 
 
-# ------------------------------------------------------------------------------- Procrustes
+# ------------------------------------------------------------------- Procrustes
 
 
 def _procrustes(features: Features, pairs: Pairs) -> np.ndarray:
@@ -292,8 +362,7 @@ def _procrustes(features: Features, pairs: Pairs) -> np.ndarray:
 
 
 def _relu_procrustes(features: Features, pairs: Pairs) -> np.ndarray:
-    models = [_of_unit_columns(Representation(values, label, centred=False))
-              for label, values in features.items()]
+    models = _of_unit_columns(features, centred=False)
 
     def best_assignment(i: int, j: int) -> float:
         cosines = products([models[i]], [models[j]])[0, :, 0].cpu().numpy()
@@ -304,13 +373,19 @@ def _relu_procrustes(features: Features, pairs: Pairs) -> np.ndarray:
     return _normalised(cross, widths, pairs, lowest=-1)
 
 
-def _of_unit_columns(model: Representation) -> Representation:
-    model.scale = model.sizes  # of each column by itself: no square overflows or underflows
-    x = model.rows()
-    return Given(x / torch.linalg.norm(x, dim=0))
+def _of_unit_columns(features: Features, centred: bool) -> list[Given]:
+    """Features whose columns have length 1."""
+    models = []
+    for label, values in features.items():
+        model = Representation(values, label, centred)
+        # Each column is first divided by its own size: no square over- or underflows.
+        model.scale = model.sizes
+        x = model.rows()
+        models.append(Given(x / torch.linalg.norm(x, dim=0)))
+    return models
 
 
-# ------------------------------------------------------------------------------- CCA
+# ------------------------------------------------------------------- CCA
 
 
 def _mean_cca(features: Features, pairs: Pairs) -> np.ndarray:
@@ -333,53 +408,66 @@ def _mean_correlations(bases: list[tuple[Tensor, Tensor]], pairs: Pairs) -> np.n
 def _pwcca(features: Features, pairs: Pairs) -> np.ndarray:
     bases = _bases(features)
 
-    def both_directions(i: int, j: int) -> tuple[float, ...]:
-        (basis_x, loads_x), (basis_y, loads_y) = bases[i], bases[j]
-        left, correlations, right = torch.linalg.svd(basis_x.T @ basis_y, full_matrices=False)
+    def weighted_means(i: int, j: int) -> tuple[float, float]:
+        """Mean correlations with the weights of the first model and of the second."""
+        basis_x, loads_x = bases[i]
+        basis_y, loads_y = bases[j]
+        left, correlations, right = torch.linalg.svd(
+            basis_x.T @ basis_y, full_matrices=False)
         correlations = correlations.clamp(max=1)
-        weights = (left.T @ loads_x).abs().sum(1), (right @ loads_y).abs().sum(1)
-        return tuple(float(w @ correlations / w.sum()) for w in weights)
+        weights_x = (left.T @ loads_x).abs().sum(1)  # (correlations,)
+        weights_y = (right @ loads_y).abs().sum(1)
+        return (float(weights_x @ correlations / weights_x.sum()),
+                float(weights_y @ correlations / weights_y.sum()))
 
     has_variance = np.array([float(basis.shape[1] > 0) for basis, _ in bases])
-    cross = _one_by_one(both_directions, has_variance, pairs)
+    cross = _one_by_one(weighted_means, has_variance, pairs)
     return _normalised(cross, has_variance, pairs)
 
 
 def _bases(features: Features, variance: float = 1) -> list[tuple[Tensor, Tensor]]:
-    """Orthonormal basis U (n, rank) of each model, and its units in that basis, U'X (rank, d).
+    """Orthonormal basis U (n, rank) of each model, and its units in it, U'X (rank, d).
 
-    The basis holds the leading principal components that have this share of the variance.
+    The basis holds the leading principal components with this share of the variance.
     """
     bases = []
     for model in represented(features):
         q, r = torch.linalg.qr(model.rows())
         u, s, v = torch.linalg.svd(r, full_matrices=False)
-        least = max(tolerance(model.values), max(model.n, model.d) * torch.finfo(r.dtype).eps)
+        rounding = max(model.n, model.d) * torch.finfo(r.dtype).eps
+        least = max(tolerance(model.values), rounding)
         rank = int((s > least * s.amax()).sum()) if model.d else 0
         if variance < 1 and rank:
             cumulated = s.square().cumsum(0) / s.square().sum()
-            rank = min(rank, int((cumulated < variance * (1 - _ROUNDING)).sum()) + 1)
+            below = int((cumulated < variance * (1 - _ROUNDING)).sum())
+            rank = min(rank, below + 1)
         bases.append((q @ u[:, :rank], s[:rank, None] * v[:rank]))
     return bases
 
 
-# ------------------------------------------------------------------------------- shared steps
+# ------------------------------------------------------------------- shared steps
 
 
-def _one_by_one(of_pair: Callable, self_products: np.ndarray, pairs: Pairs) -> np.ndarray:
-    """Values of a function of two positions, which gives one number or one per direction."""
+def _one_by_one(of_pair: Callable, self_products: np.ndarray,
+                pairs: Pairs) -> np.ndarray:
+    """Values of a function of two positions: one number, or one per direction."""
     count = len(self_products)
     a, b = np.triu_indices(count, 1) if pairs is None else pairs
-    values = np.array(in_threads(lambda pair: np.broadcast_to(of_pair(*pair), 2), zip(a, b)))
+
+    def both_directions(pair):
+        return np.broadcast_to(of_pair(*pair), 2)
+
+    values = np.array(in_threads(both_directions, zip(a, b)))  # (pairs, 2)
     if pairs is not None:
         return values[:, 0]
     result = np.diag(self_products)
-    result[a, b], result[b, a] = values.T
+    result[a, b] = values[:, 0]
+    result[b, a] = values[:, 1]
     return result
 
 
 def _index(pairs: Pairs, count: int) -> tuple:
-    """Indices of rows and columns of an array that has a value for every pair."""
+    """Indices of rows and columns of an array with one value per pair."""
     return np.ogrid[:count, :count] if pairs is None else pairs
 
 
@@ -387,9 +475,9 @@ def _geometric_mean(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.sqrt(a) * np.sqrt(b)
 
 
-def _normalised(cross: np.ndarray, self_products: np.ndarray, pairs: Pairs, lowest: float = 0,
-                together: Callable = _geometric_mean) -> np.ndarray:
-    """Divide by what both models have with themselves; NaN where that is zero."""
+def _normalised(cross: np.ndarray, self_products: np.ndarray, pairs: Pairs,
+                lowest: float = 0, together: Callable = _geometric_mean) -> np.ndarray:
+    """Divide by the products of both models with themselves; NaN where one is zero."""
     _warn_of(self_products <= 0)
     scale = np.where(self_products <= 0, np.nan, self_products)
     a, b = _index(pairs, len(self_products))
@@ -397,18 +485,22 @@ def _normalised(cross: np.ndarray, self_products: np.ndarray, pairs: Pairs, lowe
 
 
 def _warn_of(dead: np.ndarray) -> None:
-    if dead.any():
-        package = __name__.split(".")[0]
-        frame, level = sys._getframe(1), 2
-        # The warning points at the line that called this package, not at a line in it.
-        while frame.f_globals.get("__name__", "").split(".")[0] == package and frame.f_back:
-            frame, level = frame.f_back, level + 1
-        warnings.warn(f"{dead.sum()} of {dead.size} representations have no variance left (a dead "
-                      f"layer, or nothing but the inputs): they have no similarity, NaN",
-                      RuntimeWarning, stacklevel=level)
+    """Warn the caller of this package that some models have no similarity."""
+    if not dead.any():
+        return
+    # The warning points at the line that called this package, not at a line in it.
+    package = __name__.split(".")[0]
+    frame = sys._getframe(1)
+    level = 2
+    while frame.f_globals.get("__name__", "").split(".")[0] == package and frame.f_back:
+        frame = frame.f_back
+        level += 1
+    message = (f"{dead.sum()} of {dead.size} representations have no variance left (a "
+               f"dead layer, or nothing but the inputs): they have no similarity, NaN")
+    warnings.warn(message, RuntimeWarning, stacklevel=level)
 
 
-# ------------------------------------------------------------------------------- the records
+# ------------------------------------------------------------------- the records
 
 
 @dataclass(frozen=True)
@@ -418,18 +510,26 @@ class Measure:
     Attributes
     ----------
     label : str
-        Its name in figures and text.
+        Name in figures and text.
     compute : function
-        (features, pairs, **options) to the similarities (N, N), or (P,) for listed pairs.
+        ``compute(features, pairs, **options)`` returns the similarities (N, N), or
+        (P,) for listed pairs.
     invariances : frozenset of str
-        The changes of a network that it does not notice, whichever of the two is changed:
-        names in ``weights.symmetry.TRANSFORMATIONS``, and "probes", the same network seen through
-        other samples. Tests assert both the invariances and the variances, and the book measures
-        them.
+        Changes of a network that leave the value as it is, whichever of the two
+        networks is changed: names in ``weights.symmetry.TRANSFORMATIONS``, and
+        "probes", the same network with other samples. Tests assert both the
+        invariances and the variances, and the book measures them.
     lowest : float
-        The least value that it can have.
+        Least possible value.
     symmetric : bool
-        Whether the order of the two models does not matter.
+        Whether the value is the same in both orders of the two models.
+
+    Examples
+    --------
+    >>> MEASURES["pwcca"].symmetric, MEASURES["unbiased_cka"].lowest
+    (False, -1)
+    >>> MEASURES["dcka"].options
+    ['inputs', 'psd']
     """
 
     label: str
@@ -441,13 +541,14 @@ class Measure:
     @property
     def options(self) -> list[str]:
         """Names of the keyword arguments that the measure takes."""
-        return [*inspect.signature(self.compute).parameters][2:]
+        return list(inspect.signature(self.compute).parameters)[2:]
 
 
-BASIS_CHANGES = ("permutation", "rotation", "isotropic scale", "translation", "unit rescaling",
-                 "invertible map")
+BASIS_CHANGES = ("permutation", "rotation", "isotropic scale", "translation",
+                 "unit rescaling", "invertible map")
 
-# What no activation on the probes shows, and then ever larger groups of transformations.
+# First the changes that no activation on the probes shows, then larger and larger
+# groups of transformations.
 _FUNCTION = frozenset({"output map", "silent weights"})
 _OF_UNITS = _FUNCTION | {"permutation", "isotropic scale"}
 _OF_ACTIVATIONS = _OF_UNITS | {"rotation", "translation"}
@@ -460,20 +561,26 @@ MEASURES: dict[str, Measure] = {
     "cka": Measure("CKA", _cka, _OF_ACTIVATIONS),
     "dcka": Measure("dCKA", _dcka, _OF_ACTIVATIONS),
     "wcka": Measure("wCKA", _wcka, _OF_CHAINS),
-    "unbiased_cka": Measure("unbiased CKA", _unbiased_cka, _OF_ACTIVATIONS, lowest=-1),
-    "minibatch_cka": Measure("minibatch CKA", _minibatch_cka, _OF_ACTIVATIONS, lowest=-1),
+    "unbiased_cka": Measure(
+        "unbiased CKA", _unbiased_cka, _OF_ACTIVATIONS, lowest=-1),
+    "minibatch_cka": Measure(
+        "minibatch CKA", _minibatch_cka, _OF_ACTIVATIONS, lowest=-1),
     "rbf_cka": Measure("CKA, Gaussian kernel", _rbf_cka, _OF_ACTIVATIONS),
     "mean_cca": Measure("mean CCA", _mean_cca, _OF_SPANS),
     "svcca": Measure("SVCCA", _svcca, _OF_ACTIVATIONS),
-    "pwcca": Measure("PWCCA", _pwcca, _OF_UNITS | {"translation"}, symmetric=False),
-    "relu_procrustes": Measure("ReLU Procrustes", _relu_procrustes, _OF_RELU, lowest=-1),
-    "relu_cka": Measure("ReLU CKA", _relu_cka, _OF_RELU | {"translation"}, lowest=-1),
+    "pwcca": Measure(
+        "PWCCA", _pwcca, _OF_UNITS | {"translation"}, symmetric=False),
+    "relu_procrustes": Measure(
+        "ReLU Procrustes", _relu_procrustes, _OF_RELU, lowest=-1),
+    "relu_cka": Measure(
+        "ReLU CKA", _relu_cka, _OF_RELU | {"translation"}, lowest=-1),
 }
 
-PAPER_MEASURES = ("procrustes", "cka", "dcka", "wcka")  # in the order of the paper's figures
+# In the order of the paper's figures.
+PAPER_MEASURES = ("procrustes", "cka", "dcka", "wcka")
 ACTIVATION_MEASURES = PAPER_MEASURES[:3]
 MEASURE_LABELS = {name: MEASURES[name].label for name in PAPER_MEASURES}
 INVARIANCES = {name: measure.invariances for name, measure in MEASURES.items()}
-# Variants by the names that they have in tables.
+# Names of variants in tables.
 NO_PSD = "dcka, no PSD step"  # keeps the negative eigenvalues
 UNCENTRED = ("procrustes, uncentred", "cka, uncentred", "wcka, uncentred")
