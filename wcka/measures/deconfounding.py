@@ -31,9 +31,9 @@ _RESIDUE = 1e-12
 class Confounder:
     """The inputs of dCKA, factorised once for all representations of the same probes.
 
-    A pivoted Cholesky factorisation of the Gram matrix of the inputs (n, p) selects r of
-    their columns, P = B L' with an orthonormal basis B (n, r). B is never formed: all
-    later steps need only P'P and, for each representation X, P'X, which are sums over
+    A pivoted Cholesky factorisation of the Gram matrix of the inputs (n, p) selects r
+    columns, P = B L' with an orthonormal basis B (n, r). B is never formed: all later
+    steps need only P'P and, for each representation X, P'X, which are sums over
     samples.
 
     Parameters

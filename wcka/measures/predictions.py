@@ -112,5 +112,6 @@ def _predicted(values: ArrayLike, label: str) -> Tensor:
         return values.argmax(1)
     if values.ndim != 1 or not values.numel() or values.is_floating_point():
         raise ValueError(f"{label}: wanted logits (n, classes) or predicted labels "
-                         f"(n,), ints; got {values.dtype} of shape {tuple(values.shape)}")
+                         f"(n,), ints; got {values.dtype} of shape "
+                         f"{tuple(values.shape)}")
     return values

@@ -1,32 +1,33 @@
-"""Names that users type: unknown ones are refused with the nearest spelling."""
+"""The nearest spelling for names that users type."""
 
 from collections.abc import Collection
 from difflib import get_close_matches
+from typing import Any
 
-_LISTED = 30  # names that an error message lists
+_LISTED = 30  # number of names that an error message lists
 
 
-def nearest(name, known: Collection, what: str):
-    """Return `name` if it is known; otherwise refuse it with the nearest spelling.
+def nearest(name: Any, known: Collection, what: str) -> Any:
+    """Return a name if it is known; otherwise refuse it with the nearest spelling.
 
     Parameters
     ----------
     name : str
-        What the user gave.
+        The name that a user typed.
     known : collection of str
-        All names that there are.
+        All names that are allowed.
     what : str
-        What the error message calls such a name.
+        The noun for such a name in the error message.
 
     Returns
     -------
     str
-        `name` itself.
+        The name, unchanged.
 
     Raises
     ------
     ValueError
-        For an unknown name, with the nearest known one and the list of all.
+        For an unknown name, with the nearest known name and the list of all.
 
     Examples
     --------
@@ -34,9 +35,9 @@ def nearest(name, known: Collection, what: str):
     Traceback (most recent call last):
     ValueError: unknown measure 'ckaa'; did you mean 'cka'? (known: cka, dcka)
     """
-    names = [str(choice) for choice in known]
     if name in known:
         return name
+    names = list(map(str, known))
     close = get_close_matches(str(name).lower(), names, n=1, cutoff=0.5)
     hint = f"; did you mean {close[0]!r}?" if close else ""
     more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
