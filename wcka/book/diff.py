@@ -1,4 +1,4 @@
-"""What executed chapters hold, and what differs between two runs of them."""
+"""The contents of executed chapters, and the differences between two runs of them."""
 
 import hashlib
 import json
@@ -12,101 +12,189 @@ from .claims import Claim
 
 _RECORD = "application/papermill.record/text/plain"
 _NUMBER = r"[-+]?\d[\d,]*(?:\.\d+)?(?:e[-+]?\d+)?"
-_INTERVAL = re.compile(rf"({_NUMBER}) \(({_NUMBER}) to ({_NUMBER})\)")  # as claims.interval writes
+# A number with its interval, as claims.interval writes it
+_INTERVAL = re.compile(rf"({_NUMBER}) \(({_NUMBER}) to ({_NUMBER})\)")
+# Ids that pandas gives to tables, and addresses in memory: no two runs share them.
+_VARYING = re.compile(r"\bT_[0-9a-f]{5}| at 0x[0-9a-f]+")
 
 
 def claims(notebook) -> list[Claim]:
-    """Claims of the paper that a chapter has shown, with its findings."""
-    return [claim for output in _outputs(notebook) for claim in _claims(output)]
+    """Return the claims of the paper that an executed chapter shows, with its findings.
+
+    Examples
+    --------
+    >>> metadata = {"wcka": {"claims": [dict(where="3.1", statement="it is so",
+    ...                                      found="0.9", verdict="holds")]}}
+    >>> output = nbformat.v4.new_output("display_data", metadata=metadata)
+    >>> cell = nbformat.v4.new_code_cell(outputs=[output])
+    >>> claim, = claims(nbformat.v4.new_notebook(cells=[cell]))
+    >>> claim.where, claim.verdict
+    ('3.1', 'holds')
+    """
+    chapter_claims = []
+    for output in _outputs(notebook):
+        chapter_claims += _claims(output)
+    return chapter_claims
 
 
 def numbers(notebook) -> dict[str, str]:
-    """What a chapter has glued into its text, by name."""
-    return {output.metadata["scrapbook"]["name"]: output.data[_RECORD].strip("'")
-            for output in _outputs(notebook)
-            if "scrapbook" in output.get("metadata", {}) and _RECORD in output.get("data", {})}
+    """Return the texts that an executed chapter has glued into its prose, by name.
+
+    Examples
+    --------
+    >>> output = nbformat.v4.new_output("display_data", {_RECORD: "'0.93'"},
+    ...                                 metadata={"scrapbook": {"name": "highest"}})
+    >>> cell = nbformat.v4.new_code_cell(outputs=[output])
+    >>> numbers(nbformat.v4.new_notebook(cells=[cell]))
+    {'highest': '0.93'}
+    """
+    texts = {}
+    for output in _outputs(notebook):
+        metadata = output.get("metadata", {})
+        if "scrapbook" in metadata and _RECORD in output.get("data", {}):
+            texts[metadata["scrapbook"]["name"]] = output.data[_RECORD].strip("'")
+    return texts
 
 
 def canonical(notebook) -> str:
-    """Digest of a chapter's outputs without what no two runs share.
+    """Return a digest of a chapter's outputs that is the same for every run.
 
-    Left aside: cells tagged timing and claims on times, ids that pandas gives to tables, addresses
-    in memory.
+    It leaves out cells tagged timing, claims on times, the ids that pandas gives to
+    tables, and addresses in memory.
+
+    Examples
+    --------
+    >>> def printed(text):
+    ...     output = nbformat.v4.new_output("stream", text=text)
+    ...     cell = nbformat.v4.new_code_cell(outputs=[output])
+    ...     return nbformat.v4.new_notebook(cells=[cell])
+    >>> canonical(printed("<f at 0x7f01>")) == canonical(printed("<f at 0x7f02>"))
+    True
     """
-    kept = [[claim for claim in found if not claim.timed] if (found := _claims(output))
-            else output.get("data", output.get("text")) for output in _outputs(notebook, "timing")]
-    text = re.sub(r"\bT_[0-9a-f]{5}| at 0x[0-9a-f]+", "", json.dumps(kept, sort_keys=True))
+    contents: list = []
+    for output in _outputs(notebook, without="timing"):
+        output_claims = _claims(output)
+        if output_claims:
+            # Their html table has the times as well: it is not part of the digest.
+            contents.append([claim for claim in output_claims if not claim.timed])
+        else:
+            contents.append(output.get("data", output.get("text")))
+    text = _VARYING.sub("", json.dumps(contents, sort_keys=True))
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def differences(one: Path, other: Path) -> list[str]:
-    """Claims and numbers that moved beyond their intervals between two runs, a line each.
+    """Return the verdicts and numbers that differ between two runs, one per line.
+
+    A verdict differs if it changed. A number with an interval differs if it lies
+    outside of the interval of the other run. Numbers without an interval are not
+    compared: nobody knows how far they may vary.
 
     Parameters
     ----------
     one, other : Path
-        An executed chapter, or a folder of them. Verdicts that changed count; a number with an
-        interval has moved when it lies outside of the interval of the other run. Numbers
-        without an interval are passed over: nobody knows how far they may move.
+        An executed chapter each, or a folder of them.
 
     Raises
     ------
     ValueError
-        Where one of the two holds no executed chapter, or they share none.
+        If one of the two holds no executed chapter, or they have none in common.
+
+    Examples
+    --------
+    >>> differences(Path("not-there.ipynb"), Path("not-there.ipynb"))
+    Traceback (most recent call last):
+    ValueError: not-there.ipynb: no notebook (FileNotFoundError)
     """
-    runs: list[dict] = [_chapters(path) for path in (one, other)]
-    # Two notebooks are compared whatever their names are.
+    before = _chapters(one)
+    after = _chapters(other)
     if one.is_file() and other.is_file():
-        runs = [{"": next(iter(run.values()))} for run in runs]
-    if not (shared := sorted(runs[0].keys() & runs[1].keys())):
+        # Two notebooks are compared whatever their names are.
+        before = {"": next(iter(before.values()))}
+        after = {"": next(iter(after.values()))}
+    shared = sorted(before.keys() & after.keys())
+    if not shared:
         raise ValueError(f"{one} and {other} have no chapter in common")
-    lines = [f"{name}: only in {path}" for path, run, rest in zip((one, other), runs, runs[::-1])
-             for name in sorted(run.keys() - rest.keys())]
+    lines = []
+    for name in sorted(before.keys() - after.keys()):
+        lines.append(f"{name}: only in {one}")
+    for name in sorted(after.keys() - before.keys()):
+        lines.append(f"{name}: only in {other}")
     for name in shared:
-        before, after = (_statements(run[name]) for run in runs)
-        for what in before | after:
-            if what not in before or what not in after:
-                lines.append(f"{name} {what}: only in {one if what in before else other}")
-            else:
-                lines += [f"{name} {what}: {moved}" for moved in _moved(before[what], after[what])]
-    return [line.strip() for line in lines]
+        for line in _changes(before[name], after[name], one, other):
+            lines.append(f"{name} {line}".strip())
+    return lines
 
 
-def _statements(notebook) -> dict[str, tuple[str, str]]:
-    """Text and verdict of each claim and each glued number, by what they are about."""
-    found = {f"{c.where}: {c.statement}": (c.found, c.verdict) for c in claims(notebook)}
-    return found | {name: (text, "") for name, text in numbers(notebook).items()}
+def _changes(before, after, path_before: Path, path_after: Path) -> Iterator[str]:
+    """Yield the differences between two runs of a chapter; the paths name the runs."""
+    texts_before = _texts(before)
+    texts_after = _texts(after)
+    for subject in texts_before | texts_after:
+        if subject not in texts_after:
+            yield f"{subject}: only in {path_before}"
+        elif subject not in texts_before:
+            yield f"{subject}: only in {path_after}"
+        else:
+            for change in _moves(texts_before[subject], texts_after[subject]):
+                yield f"{subject}: {change}"
 
 
-def _moved(before: tuple[str, str], after: tuple[str, str]) -> Iterator[str]:
-    if before[1] != after[1]:
-        yield f"{before[1]} -> {after[1]}"
-    one, other = (_INTERVAL.finditer(text) for text, _ in (before, after))
-    for a, b in zip(one, other):
-        x, y = ([float(n.replace(",", "")) for n in match.groups()] for match in (a, b))
-        if not (y[1] <= x[0] <= y[2] and x[1] <= y[0] <= x[2]):
-            yield f"{a[0]} -> {b[0]}"
+def _texts(notebook) -> dict[str, tuple[str, str]]:
+    """Return the text and the verdict of all claims and glued numbers, by subject."""
+    texts = {}
+    for claim in claims(notebook):
+        texts[f"{claim.where}: {claim.statement}"] = (claim.found, claim.verdict)
+    for name, text in numbers(notebook).items():
+        texts[name] = (text, "")
+    return texts
+
+
+def _moves(before: tuple[str, str], after: tuple[str, str]) -> Iterator[str]:
+    """Yield a changed verdict, and the numbers that left the other run's interval."""
+    text_before, verdict_before = before
+    text_after, verdict_after = after
+    if verdict_before != verdict_after:
+        yield f"{verdict_before} -> {verdict_after}"
+    matches = zip(_INTERVAL.finditer(text_before), _INTERVAL.finditer(text_after))
+    for match_before, match_after in matches:
+        value, low, high = _floats(match_before)
+        new_value, new_low, new_high = _floats(match_after)
+        if not (new_low <= value <= new_high and low <= new_value <= high):
+            yield f"{match_before[0]} -> {match_after[0]}"
+
+
+def _floats(match: re.Match) -> list[float]:
+    """Return a number and the ends of its interval."""
+    return [float(text.replace(",", "")) for text in match.groups()]
 
 
 def _chapters(path: Path) -> dict[str, nbformat.NotebookNode]:
+    """Return the executed chapters of a folder, or of one file, by their stems."""
     files = sorted(path.glob("[0-9]*.ipynb")) if path.is_dir() else [path]
-    read = {}
+    chapters = {}
     for file in files:
         try:
-            read[file.stem] = nbformat.read(file, 4)
-        except Exception as error:  # missing, no JSON, no notebook: nbformat has an error for each
-            raise ValueError(f"{file}: no notebook ({type(error).__name__})") from None
-    found = {name: notebook for name, notebook in read.items() if "wcka" in notebook.metadata}
-    if not found:
+            notebook = nbformat.read(file, 4)
+        except Exception as error:
+            # Missing, no JSON, no notebook: nbformat has another error for each.
+            name = type(error).__name__
+            raise ValueError(f"{file}: no notebook ({name})") from None
+        if "wcka" in notebook.metadata:
+            chapters[file.stem] = notebook
+    if not chapters:
         raise ValueError(f"{path}: no executed chapter")
-    return found
+    return chapters
 
 
 def _claims(output) -> list[Claim]:
-    return [Claim(**row) for row in output.get("metadata", {}).get("wcka", {}).get("claims", [])]
+    """Return the claims in the metadata of one output."""
+    rows = output.get("metadata", {}).get("wcka", {}).get("claims", [])
+    return [Claim(**row) for row in rows]
 
 
 def _outputs(notebook, without: str = "") -> Iterator:
+    """Yield the outputs of all cells but those with a tag."""
     for cell in notebook.cells:
         if without not in cell.metadata.get("tags", []):
             yield from cell.get("outputs", [])
