@@ -98,7 +98,8 @@ def cells_of_pair_alone(path: Path) -> list[str]:
     Returns
     -------
     list of str
-        Sources of the cells; empty if there is no .ipynb.
+        Sources of the cells; empty if there is no .ipynb. The text of a file that is
+        not a notebook counts as one cell.
 
     Examples
     --------
@@ -106,12 +107,12 @@ def cells_of_pair_alone(path: Path) -> list[str]:
     []
     """
     pair = path.with_suffix(".ipynb")
-    try:
-        notebook = nbformat.read(pair, 4)
-    except FileNotFoundError:
+    if not pair.exists():
         return []
-    except Exception:  # not a notebook: nbformat has an error for each kind of damage
-        return [pair.read_text(errors="replace")]
+    notebook = _notebook_in(pair)
+    if notebook is None:
+        text = pair.read_text(errors="replace")
+        return [text] if text.strip() else []
     if notebook.metadata.get("wcka", {}).get("pair") == _digest_of_cells(notebook):
         return []
     chapter = checkout.read_chapter(path)
@@ -146,14 +147,24 @@ def refusal_of_pair(path: Path) -> str:
     ...     _ = path.write_text("1 + 1")
     ...     _ = path.with_suffix(".ipynb").write_text("damaged")
     ...     refusal_of_pair(path)
-    "07-tiny.ipynb holds cells that 07-tiny.py does not have (the first: 'damaged')..."
+    '07-tiny.ipynb is not a notebook: mend it, or delete it, then try again'
     """
     pair = path.with_suffix(".ipynb")
+    if _notebook_in(pair) is None:
+        return f"{pair.name} is not a notebook: mend it, or delete it, then try again"
     first_line = cells_of_pair_alone(path)[0].strip().splitlines()[0]
     return (
         f"{pair.name} holds cells that {path.name} does not have (the first: "
         f"{first_line[:60]!r}); bring them over by `jupytext --to py:percent -o "
         f"{path.name} {pair.name}`, or delete {pair.name}, then try again")
+
+
+def _notebook_in(file: Path):
+    """Return the notebook that a file holds, or None if it holds something else."""
+    try:
+        return nbformat.read(file, 4)
+    except Exception:  # nbformat has an error for each kind of damage
+        return None
 
 
 def _digest_of_cells(notebook) -> str:
