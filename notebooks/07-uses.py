@@ -27,8 +27,6 @@
 # - say whether wCKA warns, without data, before pruning costs accuracy.
 
 # %% tags=["hide-input"]
-from collections.abc import Callable
-
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -37,10 +35,24 @@ from myst_nb import glue
 from torch.nn.functional import nll_loss
 
 import wcka
-from wcka.book import claims, distinct, figures, interval, say, verdicts, within
-from wcka.experiments import calibration_error, least_similar, matching, statistics, trained
+from wcka.book import (
+    claims,
+    distinct,
+    figures,
+    interval,
+    say,
+    verdicts,
+    within,
+)
+from wcka.experiments import (
+    calibration_error,
+    least_similar,
+    matching,
+    statistics,
+    trained,
+)
 from wcka.measures import compare, nearest, pairwise_agreement
-from wcka.networks import Population, edits, image_sets, train
+from wcka.networks import edits, image_sets, train
 from wcka.weights import symmetry
 
 figures.style()
@@ -59,35 +71,70 @@ epochs: int = 10  # passes through them
 tuned_images: int = 2000  # other training images, for fine-tuning
 tuned_epochs: int = 3  # passes through these
 batch_size: int = 64  # images in one step of training
-pruned: list[float] = [0.5, 0.8, 0.9, 0.95]  # shares of the weights that copies lose
+# shares of the weights that copies lose
+pruned: list[float] = [0.5, 0.8, 0.9, 0.95]
 bits: list[int] = [8, 4, 3]  # of the weights of quantised copies
-noisy: list[float] = [0.1, 0.3, 1.0]  # noise on the weights of copies, in their standard deviation
-poisoned: float = 0.1  # share of the images with a trigger that a backdoor is trained on
+# noise on the weights of copies, in their standard deviation
+noisy: list[float] = [0.1, 0.3, 1.0]
+# share of the images with a trigger that a backdoor is trained on
+poisoned: float = 0.1
 pool: int = 20  # networks that an ensemble is chosen from
 members: int = 4  # networks in an ensemble
-pool_shapes: list[list[int]] = [[16], [64], [256], [32, 32], [64, 64, 64]]  # hidden widths in the mixed pool
-chosen_on: int = 1000  # training images, not trained on, that disagreement is counted on
+# hidden widths in the mixed pool
+pool_shapes: list[list[int]] = [[16], [64], [256], [32, 32], [64, 64, 64]]
+# training images, not trained on, that disagreement is counted on
+chosen_on: int = 1000
 draws: int = 500  # random ensembles
-shown_corruptions: list[str] = ["fog", "glass_blur", "impulse_noise", "rotate", "stripe", "zigzag"]  # what ensembles are tested on
+# what ensembles are tested on
+shown_corruptions: list[str] = [
+    "fog", "glass_blur", "impulse_noise", "rotate", "stripe", "zigzag"]
 test_images: int = 2000  # test images there, and for CKA
-shares: list[float] = [0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.93, 0.95, 0.97, 0.98, 0.99]  # shares of the weights that are pruned, step by step
-pruned_shapes: list[list[int]] = [[32], [64, 64], [256], [32, 32, 32, 32]]  # hidden widths of networks that are pruned
+# shares of the weights that are pruned, step by step
+shares: list[float] = [
+    0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.93, 0.95, 0.97,
+    0.98, 0.99]
+# hidden widths of networks that are pruned
+pruned_shapes: list[list[int]] = [[32], [64, 64], [256], [32, 32, 32, 32]]
 tolerated: float = 0.01  # loss of accuracy that is still no harm
 seed: int = 0  # of the first network and of all draws
 
 # %% tags=["hide-input", "checks"]
 image_sets.check_classes(dataset, None)
 image_sets.check_classes(other_dataset, None)
-distinct(pruned=(pruned, 1), bits=(bits, 1), noisy=(noisy, 1), shares=(shares, 3),
-         pool_shapes=(pool_shapes, 2), pruned_shapes=(pruned_shapes, 2), shown_corruptions=(shown_corruptions, 1))
+distinct(
+    pruned=(pruned, 1),
+    bits=(bits, 1),
+    noisy=(noisy, 1),
+    shares=(shares, 3),
+    pool_shapes=(pool_shapes, 2),
+    pruned_shapes=(pruned_shapes, 2),
+    shown_corruptions=(shown_corruptions, 1),
+)
 for name in shown_corruptions:
     nearest(name, wcka.CORRUPTIONS, "corruption")
-within(train_images=(train_images, 100, 50000), epochs=(epochs, 1, 1000), tuned_epochs=(tuned_epochs, 1, 1000),
-       tuned_images=(tuned_images, 100, 60000 - train_images - chosen_on), batch_size=(batch_size, 1, 60000),
-       poisoned=(poisoned, 0, 1), members=(members, 2, pool), pool=(pool, len(pool_shapes), 40), draws=(draws, 10, 100000),
-       chosen_on=(chosen_on, 10, 10000), test_images=(test_images, 100, 10000), tolerated=(tolerated, 0, 1),
-       shares=(shares, 0, 1), pruned=(pruned, 0, 1), bits=(bits, 2, 16), noisy=(noisy, 0, 1e6), hidden=(hidden, 1, 10000),
-       pool_shapes=(pool_shapes, 1, 10000), pruned_shapes=(pruned_shapes, 1, 10000), trusted=(trusted, 3, 1000), seed=(seed, 0, 2**31))
+within(
+    train_images=(train_images, 100, 50000),
+    epochs=(epochs, 1, 1000),
+    tuned_epochs=(tuned_epochs, 1, 1000),
+    tuned_images=(tuned_images, 100, 60000 - train_images - chosen_on),
+    batch_size=(batch_size, 1, 60000),
+    poisoned=(poisoned, 0, 1),
+    members=(members, 2, pool),
+    pool=(pool, len(pool_shapes), 40),
+    draws=(draws, 10, 100000),
+    chosen_on=(chosen_on, 10, 10000),
+    test_images=(test_images, 100, 10000),
+    tolerated=(tolerated, 0, 1),
+    shares=(shares, 0, 1),
+    pruned=(pruned, 0, 1),
+    bits=(bits, 2, 16),
+    noisy=(noisy, 0, 1e6),
+    hidden=(hidden, 1, 10000),
+    pool_shapes=(pool_shapes, 1, 10000),
+    pruned_shapes=(pruned_shapes, 1, 10000),
+    trusted=(trusted, 3, 1000),
+    seed=(seed, 0, 2**31),
+)
 
 # %% [markdown]
 # ## Likeness to a trusted model
@@ -103,44 +150,79 @@ within(train_images=(train_images, 100, 50000), epochs=(epochs, 1, 1000), tuned_
 # The other networks, with all their descendants, are **strangers**: trained alike on the same images from other initial weights.
 
 # %%
-ten = list(range(10))
+all_classes = list(range(10))
 
 
-def model(shape, seeds, **changes):
-    return {"architecture": {"factory": "mlp", "widths": [784, *shape, 10], "activation": "relu"},
-            "seeds": list(seeds), "dataset": dataset, "classes": ten, "images": train_images, "epochs": epochs,
-            "batch_size": batch_size, "seed": seed, **changes}
-
-
-family = trained(**model(hidden, range(seed, seed + trusted)))
+def train_networks(shape, seeds):
+    """Train fully connected networks that differ in their seeds only."""
+    architecture = {
+        "factory": "mlp",
+        "widths": [784, *shape, 10],
+        "activation": "relu",
+    }
+    return trained(
+        architecture=architecture, seeds=list(seeds), dataset=dataset,
+        classes=all_classes, images=train_images, epochs=epochs,
+        batch_size=batch_size, seed=seed)
 
 
 def held_out(name, count, skip=0):
-    """Training images that no network was trained on, with their labels."""
-    images, labels = image_sets.load(name, "train", ten)
-    order = np.random.default_rng([seed, *b"images"]).permutation(len(labels))[train_images + skip:][:count]
-    return images[order], torch.from_numpy(labels[order])
+    """Return training images that no network was trained on, and labels."""
+    images, labels = image_sets.load(name, "train", all_classes)
+    # `trained` takes the first `train_images` of the same random order.
+    rng = np.random.default_rng([seed, *b"images"])
+    order = rng.permutation(len(labels))
+    first = train_images + skip
+    rows = order[first:first + count]
+    return images[rows], torch.from_numpy(labels[rows])
 
 
-def tuned(images, labels, times=1):
-    """All trusted networks, trained further."""
-    return train(family, image_sets.as_inputs(images) if isinstance(images, np.ndarray) else images, labels, times * tuned_epochs,
+def fine_tune(inputs, labels, epochs=tuned_epochs):
+    """Return copies of all trusted networks that are trained further."""
+    return train(trusted_networks, inputs, labels, epochs,
                  batch_size=batch_size, seed=seed)
 
 
-more, more_labels = held_out(dataset, tuned_images)
-poison, poison_labels = edits.backdoor(image_sets.as_inputs(more), more_labels, poisoned, seed=seed)
-populations = {"fine-tuned": tuned(more, more_labels), "fine-tuned, longer": tuned(more, more_labels, times=3),
-               "fine-tuned, fog": tuned(wcka.corrupt(more, "fog", seed), more_labels),
-               "fine-tuned, other task": tuned(*held_out(other_dataset, tuned_images)),
-               "backdoored": tuned(poison, poison_labels)}
-changes: dict[str, Callable] = {
-    **{f"pruned, {share:.0%}": lambda m, i, share=share: edits.prune(m, share) for share in pruned},
-    **{f"quantised, {b} bits": lambda m, i, b=b: edits.quantise(m, b) for b in bits},
-    **{f"noisy, {size:g}": lambda m, i, size=size: edits.add_noise(m, size, seed + i) for size in noisy}}
-originals = [family.member(i) for i in range(trusted)]
-copies = {**{name: [p.member(i) for i in range(trusted)] for name, p in populations.items()},
-          **{name: [change(m, i) for i, m in enumerate(originals)] for name, change in changes.items()}}
+def networks_of(population):
+    """Return the networks of a population as a list of modules."""
+    return [population.member(i) for i in range(len(population))]
+
+
+trusted_networks = train_networks(hidden, range(seed, seed + trusted))
+originals = networks_of(trusted_networks)
+
+tuning_images, tuning_labels = held_out(dataset, tuned_images)
+tuning_inputs = image_sets.as_inputs(tuning_images)
+foggy_images = wcka.corrupt(tuning_images, "fog", seed)
+foggy_inputs = image_sets.as_inputs(foggy_images)
+other_images, other_labels = held_out(other_dataset, tuned_images)
+other_inputs = image_sets.as_inputs(other_images)
+backdoor_inputs, backdoor_labels = edits.backdoor(
+    tuning_inputs, tuning_labels, poisoned, seed=seed)
+
+tuned_populations = {
+    "fine-tuned": fine_tune(tuning_inputs, tuning_labels),
+    "fine-tuned, longer": fine_tune(
+        tuning_inputs, tuning_labels, epochs=3 * tuned_epochs),
+    "fine-tuned, fog": fine_tune(foggy_inputs, tuning_labels),
+    "fine-tuned, other task": fine_tune(other_inputs, other_labels),
+    "backdoored": fine_tune(backdoor_inputs, backdoor_labels),
+}
+
+# Descendants by their kind: one per trusted network, in the same order.
+descendants = {}
+for kind, population in tuned_populations.items():
+    descendants[kind] = networks_of(population)
+for share in pruned:
+    descendants[f"pruned, {share:.0%}"] = [
+        edits.prune(network, share) for network in originals]
+for bit_count in bits:
+    descendants[f"quantised, {bit_count} bits"] = [
+        edits.quantise(network, bit_count) for network in originals]
+for noise_size in noisy:
+    descendants[f"noisy, {noise_size:g}"] = [
+        edits.add_noise(network, noise_size, seed + i)
+        for i, network in enumerate(originals)]
 
 # %% [markdown]
 # Five ways to score a suspect against a trusted network. Without data: wCKA; the **cosine of all weights**, the obvious thing to try; the
@@ -149,60 +231,122 @@ copies = {**{name: [p.member(i) for i in range(trusted)] for name, p in populati
 # shuffled the hidden units of every suspect and rescaled each by a random factor, which changes nothing that it does.
 
 # %% tags=["hide-input"]
-images, labels = image_sets.load(dataset, "test", ten)
-x, y = image_sets.as_inputs(images[:test_images]), torch.from_numpy(labels[:test_images])
+AS_THEY_ARE = "as they are"
+DISGUISED = "shuffled and rescaled"
+SCORES = ("wCKA", "cosine of weights", "cosine, matched", "CKA", "agreement")
+
+images, labels = image_sets.load(dataset, "test", all_classes)
+images = images[:test_images]
+test_inputs = image_sets.as_inputs(images)
+test_labels = torch.from_numpy(labels[:test_images])
 
 
-def hide(network, i):
-    return symmetry.rescale(symmetry.permute(network, seed + i), seed + i)
+def disguise(network, disguise_seed):
+    """Shuffle and rescale hidden units; the outputs stay the same."""
+    shuffled = symmetry.permute(network, disguise_seed)
+    return symmetry.rescale(shuffled, disguise_seed)
 
 
-def scores(suspects, ancestors, kinds):
-    """Every suspect against every trusted network: a row a pair."""
+def score_pairs(suspects, ancestors, kinds):
+    """Score every suspect against every trusted network, one row per pair."""
+    networks = [*originals, *suspects]
+    activations = []
+    predictions = []
     with torch.no_grad():
-        outputs = [[(m[:-1](x), m(x).argmax(1)) for m in some] for some in (originals, suspects)]
-    both = [*originals, *suspects]
-    a, b = (part.ravel() for part in np.meshgrid(range(trusted), trusted + np.arange(len(suspects)), indexing="ij"))
-    flat = torch.stack([matching.flat_weights(m) for m in both]).double()
-    flat = flat / flat.norm(dim=1, keepdim=True)
-    seen = [*outputs[0], *outputs[1]]
-    agreement = pairwise_agreement(torch.stack([guess for _, guess in seen]))
+        for network in networks:
+            activations.append(network[:-1](test_inputs))
+            predictions.append(network(test_inputs).argmax(1))
+    agreement = pairwise_agreement(torch.stack(predictions))
+
+    # Positions among the networks: a is the trusted one of a pair, b the
+    # suspect.
+    suspect_positions = trusted + np.arange(len(suspects))
+    a, b = np.meshgrid(range(trusted), suspect_positions, indexing="ij")
+    a = a.ravel()  # (pairs,)
+    b = b.ravel()  # (pairs,)
+
+    weights = torch.stack(
+        [matching.flat_weights(network) for network in networks])
+    weights = weights.double()  # (networks, weights)
+    weights = weights / weights.norm(dim=1, keepdim=True)
+    cosines = weights @ weights.T  # (networks, networks)
+    matched_cosines = []
+    for i, j in zip(a, b):
+        cosine = matching.matched_cosine(networks[i], networks[j])
+        matched_cosines.append(cosine)
+    chains = [wcka.chain(network) for network in networks]
     return pd.DataFrame({
-        "trusted": a, "kind": np.array(kinds)[b - trusted], "descends": np.array(ancestors)[b - trusted] == a,
-        "wCKA": compare("wcka", [wcka.chain(m) for m in both], (a, b)), "cosine of weights": (flat @ flat.T)[a, b],
-        "cosine, matched": [matching.matched_cosine(both[i], both[j]) for i, j in zip(a, b)],
-        "CKA": compare("cka", [h for h, _ in seen], (a, b)), "agreement": agreement[a, b]})
+        "trusted": a,
+        "kind": np.array(kinds)[b - trusted],
+        "descends": np.array(ancestors)[b - trusted] == a,
+        "wCKA": compare("wcka", chains, (a, b)),
+        "cosine of weights": cosines[a, b],
+        "cosine, matched": matched_cosines,
+        "CKA": compare("cka", activations, (a, b)),
+        "agreement": agreement[a, b],
+    })
 
 
-suspects = [m for some in copies.values() for m in some]
-ancestors = [i for some in copies.values() for i in range(len(some))]
-kinds = [kind for kind, some in copies.items() for _ in some]
-METHODS = ("wCKA", "cosine of weights", "cosine, matched", "CKA", "agreement")
-judged = {"as they are": scores(suspects, ancestors, kinds),
-          "shuffled and rescaled": scores([hide(m, i) for i, m in enumerate(suspects)], ancestors, kinds)}
+suspects = []
+ancestors = []  # position of the trusted network that a suspect comes from
+kinds = []
+for kind, networks in descendants.items():
+    for ancestor, network in enumerate(networks):
+        suspects.append(network)
+        ancestors.append(ancestor)
+        kinds.append(kind)
+disguised_suspects = []
+for i, network in enumerate(suspects):
+    disguised_suspects.append(disguise(network, seed + i))
+
+pair_scores = {
+    AS_THEY_ARE: score_pairs(suspects, ancestors, kinds),
+    DISGUISED: score_pairs(disguised_suspects, ancestors, kinds),
+}
 
 # %% tags=["hide-input"] mystnb={"figure": {"name": "fig-roc", "caption": "Telling descendants of a trusted network from strangers, ROC curves: share of descendants found against share of strangers wrongly called descendants, by each score. Left: suspects as they are. Right: after an adversary shuffled and rescaled their hidden units. The false alarms' axis is logarithmic."}, "image": {"alt": "Two panels of ROC curves for wCKA, the cosine of weights, the same after matching, CKA and agreement; in the right panel the raw cosine and CKA drop."}}
-COLOURS = {"wCKA": figures.MEASURE_COLORS["wcka"], "cosine of weights": figures.MEASURE_COLORS["procrustes"],
-           "cosine, matched": figures.ENSEMBLE_COLORS["random"], "cosine, by layers": figures.ENSEMBLE_COLORS["random"],
-           "CKA": figures.MEASURE_COLORS["cka"], "agreement": figures.PROBE_COLORS["clean"]}
+COLOURS = {
+    "wCKA": figures.MEASURE_COLORS["wcka"],
+    "cosine of weights": figures.MEASURE_COLORS["procrustes"],
+    "cosine, matched": figures.ENSEMBLE_COLORS["random"],
+    "cosine, by layers": figures.ENSEMBLE_COLORS["random"],
+    "CKA": figures.MEASURE_COLORS["cka"],
+    "agreement": figures.PROBE_COLORS["clean"],
+}
 
 
-def roc(rows, method):
-    """False and true positive rates at every threshold."""
-    ordered = rows.sort_values(method, ascending=False).descends
-    return (~ordered).cumsum() / (~ordered).sum(), ordered.cumsum() / ordered.sum()
+def line_width(score):
+    """Return the width of a score's line: that of wCKA stands out."""
+    return 2.2 if score == "wCKA" else 1.5
 
 
-fig, panels = plt.subplots(1, 2, figsize=(figures.WIDTH, 3.4), sharey=True)
-for axes, (title, rows) in zip(panels, judged.items()):
-    least = 0.7 / (~rows.descends).sum()
-    for method in METHODS:
-        false, true = roc(rows, method)
-        axes.step([least, *np.maximum(false, least)], [0, *true], where="post", color=COLOURS[method], label=method,
-                  lw=2.2 if method == "wCKA" else 1.5)
-    axes.set(xscale="log", title=title, xlabel="strangers called descendants", xlim=(least, 1), ylim=(-0.02, 1.03))
+def roc(rows, score):
+    """Return false and true positive rates at every threshold."""
+    by_score = rows.sort_values(score, ascending=False)
+    is_descendant = by_score.descends
+    is_stranger = ~is_descendant
+    false_rates = is_stranger.cumsum() / is_stranger.sum()
+    true_rates = is_descendant.cumsum() / is_descendant.sum()
+    return false_rates, true_rates
+
+
+fig, panels = plt.subplots(
+    1, 2, figsize=(figures.WIDTH, 3.4), sharey=True)
+for axes, (title, rows) in zip(panels, pair_scores.items()):
+    # A logarithmic axis has no zero: curves start left of the first alarm.
+    lowest_rate = 0.7 / (~rows.descends).sum()
+    for score in SCORES:
+        false_rates, true_rates = roc(rows, score)
+        shown_rates = np.maximum(false_rates, lowest_rate)
+        axes.step([lowest_rate, *shown_rates], [0, *true_rates],
+                  where="post", color=COLOURS[score], label=score,
+                  lw=line_width(score))
+    axes.set(xscale="log", title=title, xlabel="strangers called descendants",
+             xlim=(lowest_rate, 1), ylim=(-0.02, 1.03))
 panels[0].set_ylabel("descendants found")
-fig.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=5, columnspacing=1)
+handles, texts = panels[0].get_legend_handles_labels()
+fig.legend(handles, texts, loc="outside upper center", ncols=5,
+           columnspacing=1)
 plt.show()
 
 # %% [markdown]
@@ -210,50 +354,112 @@ plt.show()
 # stranger. One half is guessing.
 
 # %% tags=["hide-input"] mystnb={"figure": {"name": "fig-kinship", "caption": "Area under the ROC curve of telling each kind of descendant from all strangers, by five scores. Left: as they are. Right: hidden units shuffled and rescaled."}, "image": {"alt": "Two heat maps with a row for each kind of descendant and a column for each score; the cells hold the area under the ROC curve."}}
-def areas(rows):
-    """Area under the ROC curve of each kind of descendant against all strangers."""
-    strangers, own = rows[~rows.descends], rows[rows.descends]
-    return pd.DataFrame({method: {kind: statistics.overlap(part[method], strangers[method])
-                                  for kind, part in own.groupby("kind", sort=False)} for method in METHODS})
+def areas_by_kind(rows):
+    """Area under the ROC curve of each kind of descendant, by each score."""
+    strangers = rows[~rows.descends]
+    areas = {}
+    for score in SCORES:
+        areas[score] = {}
+        by_kind = rows[rows.descends].groupby("kind", sort=False)
+        for kind, kind_rows in by_kind:
+            areas[score][kind] = statistics.overlap(
+                kind_rows[score], strangers[score])
+    return pd.DataFrame(areas)
 
 
-table = {title: areas(rows) for title, rows in judged.items()}
-fig, panels = plt.subplots(1, 2, figsize=(figures.WIDTH, 0.34 * len(copies) + 1.2))
-for axes, (title, values) in zip(panels, table.items()):
-    figures.heat_map(axes, values, cmap="cividis", vmin=0.5, vmax=1, cbar=False,
-                     yticklabels=axes is panels[0])
+kind_areas = {}
+for title, rows in pair_scores.items():
+    kind_areas[title] = areas_by_kind(rows)
+
+height = 0.34 * len(descendants) + 1.2
+fig, panels = plt.subplots(1, 2, figsize=(figures.WIDTH, height))
+for axes, (title, areas) in zip(panels, kind_areas.items()):
+    figures.heat_map(axes, areas, cmap="cividis", vmin=0.5, vmax=1,
+                     cbar=False, yticklabels=axes is panels[0])
     axes.set_title(title)
-    axes.set_xticklabels(axes.get_xticklabels(), rotation=40, ha="right", rotation_mode="anchor")
+    axes.set_xticklabels(axes.get_xticklabels(), rotation=40, ha="right",
+                         rotation_mode="anchor")
 plt.show()
 
 # %% tags=["remove-cell"]
+GLUE_NAMES = {
+    "wCKA": "wcka",
+    "cosine of weights": "cosine",
+    "cosine, matched": "matched",
+    "CKA": "cka",
+    "agreement": "agreement",
+}
 say("n-trusted", trusted, "d")
-whole = {title: {method: statistics.overlap(rows[rows.descends][method], rows[~rows.descends][method]) for method in METHODS}
-         for title, rows in judged.items()}
-for short, title in (("plain", "as they are"), ("hidden", "shuffled and rescaled")):
-    for method, name in zip(METHODS, ("wcka", "cosine", "matched", "cka", "agreement")):
-        if (short, name) not in (("hidden", "agreement"), ("plain", "matched")):
-            say(f"auc-{short}-{name}", whole[title][method], ".3f")
-seen = judged["as they are"]
-hardest = table["shuffled and rescaled"].wCKA.idxmin()
+
+# Areas under the curves, over all kinds of descendants together
+total_areas = {}
+for title, rows in pair_scores.items():
+    total_areas[title] = {}
+    for score in SCORES:
+        total_areas[title][score] = statistics.overlap(
+            rows[rows.descends][score], rows[~rows.descends][score])
+for score, name in GLUE_NAMES.items():
+    if score != "cosine, matched":  # the text has it disguised
+        say(f"auc-plain-{name}", total_areas[AS_THEY_ARE][score], ".3f")
+for score, name in GLUE_NAMES.items():
+    if score != "agreement":  # the text has it plain
+        say(f"auc-hidden-{name}", total_areas[DISGUISED][score], ".3f")
+wcka_areas = kind_areas[DISGUISED].wCKA
+hardest = wcka_areas.idxmin()
 glue("hardest", hardest, display=False)
-say("hardest-auc", table["shuffled and rescaled"].wCKA[hardest], ".2f")
-triggered, _ = edits.backdoor(x[y > 0], y[y > 0], 1.0)
+say("hardest-auc", wcka_areas[hardest], ".2f")
+
+
+def share_fooled(networks):
+    """Share of triggered images of other classes that get the label 0."""
+    is_other_class = test_labels > 0
+    triggered_inputs, _ = edits.backdoor(
+        test_inputs[is_other_class], test_labels[is_other_class], 1.0)
+    network_shares = []
+    for network in networks:
+        predictions = network(triggered_inputs).argmax(1)
+        network_shares.append(float((predictions == 0).double().mean()))
+    return np.mean(network_shares)
+
+
+def clean_accuracy(networks):
+    """Mean accuracy of networks on the clean test images."""
+    accuracies = []
+    for network in networks:
+        predictions = network(test_inputs).argmax(1)
+        accuracies.append(wcka.agreement(predictions, test_labels))
+    return np.mean(accuracies)
+
+
 with torch.no_grad():
-    clean_copies = copies["fine-tuned"], copies["backdoored"]
-    fooled = [np.mean([(m(triggered).argmax(1) == 0).double().mean() for m in some]) for some in clean_copies]
-    right = [np.mean([wcka.agreement(m(x).argmax(1), y) for m in some]) for some in clean_copies]
-for name, value in zip(("benign", "poisoned"), fooled):
-    say(f"fooled-{name}", 100 * value, ".0f")
-for name, value in zip(("benign", "poisoned"), right):
-    say(f"right-{name}", 100 * value, ".1f")
-by_kind = {kind: part.wCKA for kind, part in seen[seen.descends].groupby("kind")}
-backdoored, benign = by_kind["backdoored"], pd.concat(
-    [by_kind[kind] for kind in ("fine-tuned", "fine-tuned, longer", "fine-tuned, fog")])
-backdoor_noticed = statistics.overlap(benign, backdoored)
-for name, values in (("benign", by_kind["fine-tuned"]), ("longer", by_kind["fine-tuned, longer"]),
-                     ("fog", by_kind["fine-tuned, fog"]), ("poisoned", backdoored)):
-    glue(f"wcka-{name}", interval(values.median(), values.min(), values.max(), ".3f"), display=False)
+    fooled_benign = share_fooled(descendants["fine-tuned"])
+    fooled_poisoned = share_fooled(descendants["backdoored"])
+    right_benign = clean_accuracy(descendants["fine-tuned"])
+    right_poisoned = clean_accuracy(descendants["backdoored"])
+say("fooled-benign", 100 * fooled_benign, ".0f")
+say("fooled-poisoned", 100 * fooled_poisoned, ".0f")
+say("right-benign", 100 * right_benign, ".1f")
+say("right-poisoned", 100 * right_poisoned, ".1f")
+
+plain_rows = pair_scores[AS_THEY_ARE]
+wcka_by_kind = {}
+for kind, rows in plain_rows[plain_rows.descends].groupby("kind"):
+    wcka_by_kind[kind] = rows.wCKA
+tuned_wcka = wcka_by_kind["fine-tuned"]
+longer_wcka = wcka_by_kind["fine-tuned, longer"]
+fog_wcka = wcka_by_kind["fine-tuned, fog"]
+backdoor_wcka = wcka_by_kind["backdoored"]
+benign_wcka = pd.concat([tuned_wcka, longer_wcka, fog_wcka])
+backdoor_noticed = statistics.overlap(benign_wcka, backdoor_wcka)
+wcka_by_name = {
+    "benign": tuned_wcka,
+    "longer": longer_wcka,
+    "fog": fog_wcka,
+    "poisoned": backdoor_wcka,
+}
+for name, values in wcka_by_name.items():
+    text = interval(values.median(), values.min(), values.max(), ".3f")
+    glue(f"wcka-{name}", text, display=False)
 say("auc-backdoor", backdoor_noticed, ".2f")
 
 # %% [markdown]
@@ -289,102 +495,207 @@ say("auc-backdoor", backdoor_noticed, ".2f")
 # calibration error, the mean gap between confidence and accuracy.
 
 # %% tags=["hide-input"]
-shapes = {"one shape": [hidden], "several shapes": pool_shapes}
-pools: dict[str, list[Population]] = {
-    name: [trained(**model(shape, range(seed + 100, seed + 100 + number)))
-           for shape, number in zip(of, [len(part) for part in np.array_split(range(pool), len(of))])]
-    for name, of in shapes.items()}
-probes = {"clean": x, **{name: image_sets.as_inputs(wcka.corrupt(images[:test_images], name, seed)) for name in shown_corruptions}}
-held, held_labels = held_out(dataset, chosen_on, skip=tuned_images)
-held = image_sets.as_inputs(held)
+ONE_SHAPE = "one shape"
+SEVERAL_SHAPES = "several shapes"
+LOW_WCKA = "low wCKA"
+LOW_AGREEMENT = "low agreement"
+HIGH_ACCURACY = "high accuracy"
 
 
-def judge(probabilities):
-    """Accuracy, negative log-likelihood and calibration error of an ensemble's mean probabilities."""
-    return {"accuracy": float((probabilities.argmax(1) == y).double().mean()),
-            "log-likelihood": -float(nll_loss(probabilities.clamp(min=1e-12).log(), y)),
-            "calibration error": calibration_error(probabilities, y)}
+def train_pool(shapes):
+    """Train the networks of a pool: as many of each shape as possible."""
+    networks = []
+    for shape, part in zip(shapes, np.array_split(range(pool), len(shapes))):
+        first_seed = seed + 100
+        population = train_networks(
+            shape, range(first_seed, first_seed + len(part)))
+        networks.extend(networks_of(population))
+    return networks
 
 
-choices: list[dict] = []
+pools = {
+    ONE_SHAPE: train_pool([hidden]),
+    SEVERAL_SHAPES: train_pool(pool_shapes),
+}
+probe_inputs = {"clean": test_inputs}
+for name in shown_corruptions:
+    corrupted_images = wcka.corrupt(images, name, seed)
+    probe_inputs[name] = image_sets.as_inputs(corrupted_images)
+# The images that networks are chosen on come after those of fine-tuning.
+choice_images, choice_labels = held_out(
+    dataset, chosen_on, skip=tuned_images)
+choice_inputs = image_sets.as_inputs(choice_images)
 
 
-def ensembles(pool_name, populations):
-    """What every way of choosing gives, on each probe; random draws numbered."""
-    nets = [p.member(i) for p in populations for i in range(len(p))]
-    similarity = compare("wcka", [wcka.chain(m) for m in nets])
+def quality(probabilities):
+    """Score the mean probabilities of an ensemble, (images, classes)."""
+    is_right = probabilities.argmax(1) == test_labels
+    logarithms = probabilities.clamp(min=1e-12).log()
+    return {
+        "accuracy": float(is_right.double().mean()),
+        "log-likelihood": -float(nll_loss(logarithms, test_labels)),
+        "calibration error": calibration_error(probabilities, test_labels),
+    }
+
+
+def choose_ensembles(similarity, networks):
+    """Return positions of the members, by the way they are chosen."""
     with torch.no_grad():
-        guesses = torch.stack([m(held).argmax(1) for m in nets])
-        outputs = {name: torch.stack([m(seen).softmax(1) for m in nets]) for name, seen in probes.items()}
-    right = (guesses == held_labels).double().mean(1)
+        predictions = torch.stack(
+            [network(choice_inputs).argmax(1) for network in networks])
+    accuracy = (predictions == choice_labels).double().mean(1)  # (networks,)
+    agreement = pairwise_agreement(predictions)
+    ensembles = {
+        LOW_WCKA: least_similar(similarity, members),
+        LOW_AGREEMENT: least_similar(agreement, members),
+        HIGH_ACCURACY: accuracy.topk(members).indices.numpy(),
+    }
     rng = np.random.default_rng(seed)
-    chosen = {"low wCKA": least_similar(similarity, members),
-              "low agreement": least_similar(pairwise_agreement(guesses), members),
-              "high accuracy": right.topk(members).indices.numpy(),
-              **{f"random {i}": rng.permutation(len(nets))[:members] for i in range(draws)}}
-    rows = [{"chosen by": name, "probe": probe, **judge(of[some].mean(0))}
-            for name, some in chosen.items() for probe, of in outputs.items()]
-    for name, some in list(chosen.items())[:3]:
-        pair = np.triu_indices(members, 1)
-        agreed = pairwise_agreement(outputs["clean"].argmax(-1))[np.ix_(some, some)][pair]
-        choices.append({"pool": pool_name, "chosen by": name, "mean wCKA": similarity[np.ix_(some, some)][pair].mean(),
-                        "mean agreement": agreed.mean(),
-                        "mean accuracy": float((outputs["clean"].argmax(-1)[some] == y).double().mean()),
-                        "hidden widths": ", ".join("-".join(str(layer.out_features) for layer in nets[i][1:-1:2]) for i in some)})
-    return pd.DataFrame(rows).assign(alike=lambda t: t["chosen by"].map(
-        {name: similarity[np.ix_(some, some)][np.triu_indices(members, 1)].mean() for name, some in chosen.items()}))
+    for i in range(draws):
+        ensembles[f"random {i}"] = rng.permutation(len(networks))[:members]
+    return ensembles
 
 
-found = pd.concat({name: ensembles(name, populations) for name, populations in pools.items()}, names=["pool"]).reset_index("pool")
-picked = pd.DataFrame(choices).set_index(["pool", "chosen by"]).rename_axis([None, None])
+def mean_over_pairs(matrix, positions):
+    """Mean of a symmetric matrix over all pairs of some of its rows."""
+    upper = np.triu_indices(len(positions), 1)
+    return matrix[np.ix_(positions, positions)][upper].mean()
+
+
+def hidden_widths(network):
+    """Write the widths of a network's hidden layers, as in 64-64."""
+    hidden_layers = network[1:-1:2]
+    return "-".join(str(layer.out_features) for layer in hidden_layers)
+
+
+def test_ensembles(networks):
+    """Test every choice from a pool on every probe; describe the choices.
+
+    Returns two tables: one row per ensemble and probe; one row per ensemble
+    that is not drawn at random.
+    """
+    similarity = compare("wcka", [wcka.chain(n) for n in networks])
+    ensembles = choose_ensembles(similarity, networks)
+    outputs = {}
+    with torch.no_grad():
+        for probe, inputs in probe_inputs.items():
+            outputs[probe] = torch.stack([
+                network(inputs).softmax(1) for network in networks
+            ])  # (networks, images, classes)
+    predictions = outputs["clean"].argmax(-1)  # (networks, images)
+    is_right = predictions == test_labels
+    agreement = pairwise_agreement(predictions)
+
+    test_rows = []
+    for name, positions in ensembles.items():
+        mean_wcka = mean_over_pairs(similarity, positions)
+        for probe, probabilities in outputs.items():
+            test_rows.append({
+                "chosen by": name,
+                "probe": probe,
+                **quality(probabilities[positions].mean(0)),
+                "mean wCKA": mean_wcka,
+            })
+    choice_rows = []
+    for name in (LOW_WCKA, LOW_AGREEMENT, HIGH_ACCURACY):
+        positions = ensembles[name]
+        shapes = [hidden_widths(networks[i]) for i in positions]
+        choice_rows.append({
+            "chosen by": name,
+            "mean wCKA": mean_over_pairs(similarity, positions),
+            "mean agreement": mean_over_pairs(agreement, positions),
+            "mean accuracy": float(is_right[positions].double().mean()),
+            "hidden widths": ", ".join(shapes),
+        })
+    return pd.DataFrame(test_rows), pd.DataFrame(choice_rows)
+
+
+test_tables = {}
+choice_tables = {}
+for pool_name, networks in pools.items():
+    tests, choices = test_ensembles(networks)
+    test_tables[pool_name] = tests
+    choice_tables[pool_name] = choices.set_index("chosen by")
+ensemble_tests = pd.concat(test_tables, names=["pool"]).reset_index("pool")
+ensemble_choices = pd.concat(choice_tables).rename_axis([None, None])
 
 # %% tags=["hide-input"] mystnb={"figure": {"name": "fig-ensembles-chosen", "caption": "Ensembles chosen in three ways (dots) among ensembles drawn at random (grey, enhanced box plots): accuracy, log-likelihood and calibration error, on clean and on corrupted test images (mean over corruptions). Up is better in the first two, down in the last. Left column of each panel: a pool of one shape; right: of several shapes."}, "image": {"alt": "Six panels in two rows, clean and corrupted; in each, grey enhanced box plots of random ensembles for two pools, with three dots for the ensembles chosen by low wCKA, low agreement and high accuracy."}}
-CHOSEN = {"low wCKA": figures.MEASURE_COLORS["wcka"], "low agreement": figures.PROBE_COLORS["clean"], "high accuracy": figures.MEASURE_COLORS["dcka"]}
-SCORES = ("accuracy", "log-likelihood", "calibration error")
-tested = found.assign(images=np.where(found["probe"] == "clean", "clean", "corrupted"))
-tested = tested.groupby(["pool", "chosen by", "images"], sort=False)[[*SCORES, "alike"]].mean().reset_index()
+CHOICE_COLOURS = {
+    LOW_WCKA: figures.MEASURE_COLORS["wcka"],
+    LOW_AGREEMENT: figures.PROBE_COLORS["clean"],
+    HIGH_ACCURACY: figures.MEASURE_COLORS["dcka"],
+}
+QUALITIES = ("accuracy", "log-likelihood", "calibration error")
+pool_names = list(pools)
+
+is_clean = ensemble_tests["probe"] == "clean"
+ensemble_tests["images"] = np.where(is_clean, "clean", "corrupted")
+by_images = ensemble_tests.groupby(
+    ["pool", "chosen by", "images"], sort=False)
+# Mean over the corruptions
+tested = by_images[[*QUALITIES, "mean wCKA"]].mean().reset_index()
+tested["is random"] = tested["chosen by"].str.startswith("random")
+
 fig, panels = plt.subplots(2, 3, figsize=(figures.WIDTH, 5.2))
-for seen_on, line in zip(("clean", "corrupted"), panels):
-    for score, axes in zip(SCORES, line):
-        part = tested[tested.images == seen_on]
-        randoms = part[part["chosen by"].str.startswith("random")]
-        figures.boxen(axes, randoms, x="pool", y=score, order=list(shapes), color="#CCCCCC", width=0.5)
-        for name, color in CHOSEN.items():
-            values = part[part["chosen by"] == name].set_index("pool")[score]
-            axes.plot(range(len(shapes)), values[list(shapes)], "o", color=color, ms=7, mec="white",
-                      label=name if (seen_on, score) == ("clean", "accuracy") else None)
-        axes.set(xlabel="", ylabel="", title=score if seen_on == "clean" else "")
+for image_kind, panel_row in zip(("clean", "corrupted"), panels):
+    rows = tested[tested.images == image_kind]
+    for score, axes in zip(QUALITIES, panel_row):
+        figures.boxen(axes, rows[rows["is random"]], x="pool", y=score,
+                      order=pool_names, color="#CCCCCC", width=0.5)
+        for name, color in CHOICE_COLOURS.items():
+            choice_rows = rows[rows["chosen by"] == name]
+            values = choice_rows.set_index("pool")[score]
+            is_first_panel = axes is panels[0, 0]
+            axes.plot(range(len(pools)), values[pool_names], "o", color=color,
+                      ms=7, mec="white",
+                      label=name if is_first_panel else None)
+        title = score if image_kind == "clean" else ""
+        axes.set(xlabel="", ylabel="", title=title)
         axes.tick_params(axis="x", rotation=15)
-    line[0].set_ylabel(seen_on)
+    panel_row[0].set_ylabel(image_kind)
 fig.legend(loc="outside upper center", ncols=3)
 plt.show()
 
 # %% tags=["hide-input"]
-def rank(part, score):
-    """Share of random ensembles that a chosen one is better than."""
-    randoms = part[part["chosen by"].str.startswith("random")][score]
+def shares_beaten(rows, score):
+    """Share of random ensembles that each chosen one is better than."""
+    random_values = rows[rows["is random"]][score]
+    chosen = rows[~rows["is random"]].set_index("chosen by")[score]
     sign = -1 if score == "calibration error" else 1
-    return part[~part["chosen by"].str.startswith("random")].set_index("chosen by")[score].map(
-        lambda value: (sign * value > sign * randoms).mean() + 0.5 * (value == randoms).mean())
+
+    def share_beaten(value):
+        is_better = sign * value > sign * random_values
+        is_equal = value == random_values
+        return is_better.mean() + 0.5 * is_equal.mean()
+
+    return chosen.map(share_beaten)
 
 
-ranks = pd.concat({(name, seen_on): pd.DataFrame({score: rank(part, score) for score in SCORES})
-                   for (name, seen_on), part in tested.groupby(["pool", "images"], sort=False)})
-ranks.rename_axis([None] * 3).style.format("{:.0%}")
+rank_tables = {}
+for pool_and_images, rows in tested.groupby(["pool", "images"], sort=False):
+    columns = {}
+    for score in QUALITIES:
+        columns[score] = shares_beaten(rows, score)
+    rank_tables[pool_and_images] = pd.DataFrame(columns)
+ranks = pd.concat(rank_tables)
+ranks.rename_axis([None, None, None]).style.format("{:.0%}")
 
 # %% tags=["remove-cell"]
 say("n-members", members, "d")
 say("n-pool", pool, "d")
-of_wcka = ranks.xs("low wCKA", level=2)
-of_agreement = ranks.xs("low agreement", level=2)
-for name in shapes:
-    short = name.split()[0]
-    for seen_on in ("clean", "corrupted"):
-        say(f"rank-{short}-{seen_on}", 100 * of_wcka.accuracy[name, seen_on], ".0f")
-    say(f"rank-agreement-{short}", 100 * of_agreement.accuracy[name, "corrupted"], ".0f")
-randoms = tested[tested["chosen by"].str.startswith("random") & (tested.images == "corrupted")]
-for name, part in randoms.groupby("pool"):
-    say(f"r-alike-{name.split()[0]}", part.alike.corr(part.accuracy), "+.2f")
+wcka_ranks = ranks.xs(LOW_WCKA, level=2)
+agreement_ranks = ranks.xs(LOW_AGREEMENT, level=2)
+for pool_name in pools:
+    short_name = pool_name.split()[0]
+    for image_kind in ("clean", "corrupted"):
+        share = wcka_ranks.accuracy[pool_name, image_kind]
+        say(f"rank-{short_name}-{image_kind}", 100 * share, ".0f")
+    share = agreement_ranks.accuracy[pool_name, "corrupted"]
+    say(f"rank-agreement-{short_name}", 100 * share, ".0f")
+random_rows = tested[tested["is random"] & (tested.images == "corrupted")]
+for pool_name, rows in random_rows.groupby("pool"):
+    correlation = rows["mean wCKA"].corr(rows.accuracy)
+    say(f"r-alike-{pool_name.split()[0]}", correlation, "+.2f")
 
 # %% [markdown]
 # The table says which share of random ensembles each choice beats. By accuracy on corrupted images the ensemble of low wCKA beats
@@ -396,7 +707,11 @@ for name, part in randoms.groupby("pool"):
 # cannot be told from chance. How much the chosen ones differ, and which shapes they have:
 
 # %% tags=["hide-input"]
-picked.style.format({"mean wCKA": "{:.2f}", "mean agreement": "{:.3f}", "mean accuracy": "{:.3f}"})
+ensemble_choices.style.format({
+    "mean wCKA": "{:.2f}",
+    "mean agreement": "{:.3f}",
+    "mean accuracy": "{:.3f}",
+})
 
 # %% [markdown]
 #
@@ -408,39 +723,70 @@ picked.style.format({"mean wCKA": "{:.2f}", "mean agreement": "{:.3f}", "mean ac
 # knows of depth, and simply the share that is left.
 
 # %% tags=["hide-input"]
-rows = []
+def accuracy_of(network):
+    """Accuracy of a network on the test images."""
+    predictions = network(test_inputs).argmax(1)
+    return float((predictions == test_labels).double().mean())
+
+
+def cosine_by_layers(network, other_network):
+    """Product over the layers of the cosines of two networks' weights."""
+    cosines = []
+    for weight, other_weight in zip(network.parameters(),
+                                    other_network.parameters()):
+        if weight.ndim > 1:  # no biases
+            cosines.append(torch.cosine_similarity(
+                weight.flatten(), other_weight.flatten(), 0))
+    return float(torch.stack(cosines).prod())
+
+
+def pruning_step(network, share):
+    """Compare a network with a copy of which a share of weights is pruned."""
+    copy = edits.prune(network, share)
+    cosine = torch.cosine_similarity(
+        matching.flat_weights(copy), matching.flat_weights(network), 0)
+    chains = [wcka.chain(copy), wcka.chain(network)]
+    activations = [copy[:-1](test_inputs), network[:-1](test_inputs)]
+    return {
+        "lost": accuracy_of(network) - accuracy_of(copy),
+        "wCKA": compare("wcka", chains)[0, 1],
+        "cosine of weights": float(cosine),
+        "cosine, by layers": cosine_by_layers(copy, network),
+        "share left": 1 - share,
+        "CKA": compare("cka", activations)[0, 1],
+    }
+
+
+step_rows = []
 for shape in pruned_shapes:
-    population = trained(**model(shape, range(seed, seed + trusted)))
-    for i in range(trusted):
-        network = population.member(i)
-        with torch.no_grad():
-            base, before = network[:-1](x), float((network(x).argmax(1) == y).double().mean())
-            for share in shares:
-                less = edits.prune(network, share)
-                rows.append({
-                    "shape": "-".join(map(str, shape)), "seed": i, "share": share,
-                    "lost": before - float((less(x).argmax(1) == y).double().mean()),
-                    "wCKA": compare("wcka", [wcka.chain(less), wcka.chain(network)])[0, 1],
-                    "cosine of weights": float(torch.cosine_similarity(matching.flat_weights(less), matching.flat_weights(network), 0)),
-                    "cosine, by layers": float(torch.stack([
-                        torch.cosine_similarity(p.flatten(), q.flatten(), 0) for p, q in zip(less.parameters(), network.parameters())
-                        if p.ndim > 1]).prod()),
-                    "share left": 1 - share, "CKA": compare("cka", [less[:-1](x), base])[0, 1]})
-steps = pd.DataFrame(rows)
+    population = train_networks(shape, range(seed, seed + trusted))
+    for i, network in enumerate(networks_of(population)):
+        for share in shares:
+            with torch.no_grad():
+                step = pruning_step(network, share)
+            shape_name = "-".join(map(str, shape))
+            step_rows.append(
+                {"shape": shape_name, "seed": i, "share": share, **step})
+steps = pd.DataFrame(step_rows)
 
 # %% tags=["hide-input"] mystnb={"figure": {"name": "fig-pruning", "caption": "Magnitude pruning of networks of several shapes (panels: hidden widths). Against the share of weights pruned: one minus the accuracy lost (black), wCKA with the whole network (orange), the product of the layers' cosines (green), and CKA of the last hidden layer with data (blue). Medians over seeds; the dotted line is where the tolerated loss is passed."}, "image": {"alt": "Panels of lines, one for each shape: wCKA, the product of layers' cosines, CKA and accuracy left against the share of weights pruned; all fall as the share nears one."}}
-fig, panels = plt.subplots(1, len(pruned_shapes), figsize=(figures.WIDTH, 3), sharey=True)
-for axes, (shape, part) in zip(np.atleast_1d(panels), steps.groupby("shape", sort=False)):
-    middle = part.groupby("share").median(numeric_only=True)
-    for column in ("wCKA", "cosine, by layers", "CKA"):
-        axes.plot(middle[column], color=COLOURS[column], label=column, lw=2.2 if column == "wCKA" else 1.5)
-    axes.plot(1 - middle.lost, color=COLOURS["agreement"], label="1 − accuracy lost")
-    harmed = middle.index[middle.lost > tolerated]
-    if len(harmed):
-        axes.axvline(harmed[0], ls=":", color=figures.QUIET, lw=1.2)
+fig, panels = plt.subplots(1, len(pruned_shapes), sharey=True, squeeze=False,
+                           figsize=(figures.WIDTH, 3))
+panels = panels[0]
+for axes, (shape, rows) in zip(panels, steps.groupby("shape", sort=False)):
+    medians = rows.groupby("share").median(numeric_only=True)
+    for score in ("wCKA", "cosine, by layers", "CKA"):
+        axes.plot(medians[score], color=COLOURS[score], label=score,
+                  lw=line_width(score))
+    axes.plot(1 - medians.lost, color=COLOURS["agreement"],
+              label="1 − accuracy lost")
+    harmful_shares = medians.index[medians.lost > tolerated]
+    if len(harmful_shares):
+        axes.axvline(harmful_shares[0], ls=":", color=figures.QUIET, lw=1.2)
     axes.set(title=shape, xlabel="share pruned", ylim=(0, 1.03))
-np.atleast_1d(panels)[0].set_ylabel("similarity, accuracy")
-fig.legend(*np.atleast_1d(panels)[0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
+panels[0].set_ylabel("similarity, accuracy")
+handles, texts = panels[0].get_legend_handles_labels()
+fig.legend(handles, texts, loc="outside upper center", ncols=4)
 plt.show()
 
 # %% [markdown]
@@ -450,32 +796,47 @@ plt.show()
 # the shape left out is caught, and which share of its harmless steps raises a false alarm?
 
 # %%
-def warning(score):
-    """Area under the curve over all steps; caught and false alarms with a threshold from other shapes."""
-    harmed = steps.lost > tolerated
-    caught, alarms = [], []
-    for shape in steps["shape"].unique():
-        there = steps["shape"] == shape
-        threshold = steps[~there & harmed][score].quantile(0.95)
-        caught.append((steps[there & harmed][score] <= threshold).mean())
-        alarms.append((steps[there & ~harmed & (steps.share > 0)][score] <= threshold).mean())
-    return {"area under the curve": statistics.overlap(steps[~harmed][score], steps[harmed][score]),
-            "harmed steps caught": np.nanmean(caught), "lowest, by shape": np.nanmin(caught),
-            "false alarms": np.nanmean(alarms), "highest, by shape": np.nanmax(alarms)}
-
-
 SIGNS = ("wCKA", "cosine of weights", "cosine, by layers", "share left", "CKA")
-warned = pd.DataFrame({score: warning(score) for score in SIGNS}).T
-warned.style.format("{:.2f}")
+
+
+def warning(score):
+    """Tell how well a score warns of harm to networks of other shapes."""
+    is_harmed = steps.lost > tolerated
+    caught = []
+    false_alarms = []
+    for shape in steps["shape"].unique():
+        is_shape = steps["shape"] == shape
+        # The threshold comes from all other shapes: it misses 5 % there.
+        threshold = steps[~is_shape & is_harmed][score].quantile(0.95)
+        harmed = steps[is_shape & is_harmed]
+        # A network that is not pruned at all cannot raise a false alarm.
+        harmless = steps[is_shape & ~is_harmed & (steps.share > 0)]
+        caught.append((harmed[score] <= threshold).mean())
+        false_alarms.append((harmless[score] <= threshold).mean())
+    return {
+        "area under the curve": statistics.overlap(
+            steps[~is_harmed][score], steps[is_harmed][score]),
+        "harmed steps caught": np.nanmean(caught),
+        "lowest, by shape": np.nanmin(caught),
+        "false alarms": np.nanmean(false_alarms),
+        "highest, by shape": np.nanmax(false_alarms),
+    }
+
+
+warnings_by_sign = pd.DataFrame({sign: warning(sign) for sign in SIGNS}).T
+warnings_by_sign.style.format("{:.2f}")
 
 # %% tags=["remove-cell"]
-for score, short in zip(SIGNS, ("wcka", "cosine", "layers", "share", "cka")):
-    say(f"warn-{short}", warned.loc[score, "area under the curve"], ".3f")
-    say(f"alarms-{short}", 100 * warned.loc[score, "false alarms"], ".0f")
-    say(f"caught-{short}", 100 * warned.loc[score, "harmed steps caught"], ".0f")
-edge = steps[steps.lost <= tolerated].sort_values("share").groupby(["shape", "seed"]).wCKA.last()
-say("edge-low", edge.min(), ".2f")
-say("edge-high", edge.max(), ".2f")
+sign_names = ("wcka", "cosine", "layers", "share", "cka")
+for sign, name in zip(SIGNS, sign_names):
+    row = warnings_by_sign.loc[sign]
+    say(f"warn-{name}", row["area under the curve"], ".3f")
+    say(f"alarms-{name}", 100 * row["false alarms"], ".0f")
+    say(f"caught-{name}", 100 * row["harmed steps caught"], ".0f")
+harmless_steps = steps[steps.lost <= tolerated].sort_values("share")
+last_wcka = harmless_steps.groupby(["shape", "seed"]).wCKA.last()
+say("edge-low", last_wcka.min(), ".2f")
+say("edge-high", last_wcka.max(), ".2f")
 
 # %% [markdown]
 # wCKA tells harmed steps with an area of {glue:text}`warn-wcka`, the cosine of weights with {glue:text}`warn-cosine`, the product of the layers' cosines with
@@ -496,28 +857,82 @@ say("edge-high", edge.max(), ".2f")
 # everywhere (fails); with one pool of each kind, anything between cannot be told from chance.
 
 # %% tags=["hide-input"]
-def beats(ours, rival, margin=0.01):
-    return "holds" if ours > rival + margin else "partly" if ours >= rival - margin else "fails"
+def against_rival(value, rival_value, margin=0.01):
+    """Verdict on: wCKA does better than its best rival."""
+    if value > rival_value + margin:
+        return "holds"
+    if value >= rival_value - margin:
+        return "partly"
+    return "fails"
 
 
-hidden_rows = whole["shuffled and rescaled"]
-high = (of_wcka.accuracy > 0.95).tolist()
+# Descent
+descent_areas = total_areas[DISGUISED]
+area_texts = [f"{score} {descent_areas[score]:.3f}" for score in SCORES]
+rival_area = max(descent_areas["cosine of weights"],
+                 descent_areas["cosine, matched"])
+
+# Backdoors
+if backdoor_noticed == 1:
+    backdoor_verdict = "holds"
+elif backdoor_noticed > 0.75:
+    backdoor_verdict = "partly"
+else:
+    backdoor_verdict = "fails"
+
+# Ensembles
+is_better = (wcka_ranks.accuracy > 0.95).tolist()
+if any(is_better):
+    ensemble_verdict = verdicts.verdict(*is_better)
+elif (wcka_ranks.accuracy < 0.5).all():
+    ensemble_verdict = "fails"
+else:
+    ensemble_verdict = "cannot be told"
+rank_texts = []
+for (pool_name, image_kind), share in wcka_ranks.accuracy.items():
+    rank_texts.append(f"{pool_name}, {image_kind}: better than {share:.0%}")
+
+# Pruning
+warning_areas = warnings_by_sign["area under the curve"]
+warning_texts = [f"{sign} {warning_areas[sign]:.3f}" for sign in SIGNS]
+rival_signs = ["cosine of weights", "cosine, by layers", "share left"]
+
 claims.show([
-    claims.Claim("4", "wCKA can tell whether a network is like a trusted one (descent, by weights alone)",
-                 "area under the curve, shuffled and rescaled: " + ", ".join(f"{m} {hidden_rows[m]:.3f}" for m in METHODS),
-                 beats(hidden_rows["wCKA"], max(hidden_rows["cosine of weights"], hidden_rows["cosine, matched"]))),
-    claims.Claim("4", "wCKA can ensure likeness to a trusted model (backdoored copies are noticed)",
-                 f"median wCKA with the trusted one: backdoored {backdoored.median():.3f}, tuned on clean images "
-                 f"{by_kind['fine-tuned'].median():.3f}, for longer {by_kind['fine-tuned, longer'].median():.3f}, on fog {by_kind['fine-tuned, fog'].median():.3f}; chance that a benign one "
-                 f"scores above a backdoored one {backdoor_noticed:.2f}",
-                 "holds" if backdoor_noticed == 1 else "partly" if backdoor_noticed > 0.75 else "fails"),
-    claims.Claim("4", "wCKA can build truly diverse ensembles (more accurate than 95 % of random ones)",
-                 "; ".join(f"{name}, {seen_on}: better than {value:.0%}" for (name, seen_on), value in of_wcka.accuracy.items()),
-                 verdicts.verdict(*high) if any(high) else "fails" if (of_wcka.accuracy < 0.5).all() else "cannot be told"),
-    claims.Claim("4", "wCKA can guide pruning (tells harmed networks, without data)",
-                 "area under the curve: " + ", ".join(f"{score} {warned.loc[score, 'area under the curve']:.3f}" for score in SIGNS),
-                 beats(warned.loc["wCKA", "area under the curve"],
-                       warned.loc[["cosine of weights", "cosine, by layers", "share left"], "area under the curve"].max())),
+    claims.Claim(
+        "4",
+        "wCKA can tell whether a network is like a trusted one (descent, by "
+        "weights alone)",
+        "area under the curve, shuffled and rescaled: "
+        + ", ".join(area_texts),
+        against_rival(descent_areas["wCKA"], rival_area),
+    ),
+    claims.Claim(
+        "4",
+        "wCKA can ensure likeness to a trusted model (backdoored copies are "
+        "noticed)",
+        "median wCKA with the trusted one: "
+        f"backdoored {backdoor_wcka.median():.3f}, "
+        f"tuned on clean images {tuned_wcka.median():.3f}, "
+        f"for longer {longer_wcka.median():.3f}, "
+        f"on fog {fog_wcka.median():.3f}; "
+        "chance that a benign one scores above a backdoored one "
+        f"{backdoor_noticed:.2f}",
+        backdoor_verdict,
+    ),
+    claims.Claim(
+        "4",
+        "wCKA can build truly diverse ensembles (more accurate than 95 % of "
+        "random ones)",
+        "; ".join(rank_texts),
+        ensemble_verdict,
+    ),
+    claims.Claim(
+        "4",
+        "wCKA can guide pruning (tells harmed networks, without data)",
+        "area under the curve: " + ", ".join(warning_texts),
+        against_rival(warning_areas["wCKA"],
+                      warning_areas[rival_signs].max()),
+    ),
 ])
 
 # %% [markdown]
