@@ -65,7 +65,13 @@ seed: int = 0  # of the first network; the second has the next one
 # %% tags=["hide-input", "checks"]
 image_sets.check_classes(dataset, classes)
 distinct(classes=(classes, 2))
-within(hidden=(hidden, 1, 10000), epochs=(epochs, 1, 1000), batch_size=(batch_size, 1, 60000), probes=(probes, 10, 10000), seed=(seed, 0, 2**31))
+within(
+    hidden=(hidden, 1, 10000),
+    epochs=(epochs, 1, 1000),
+    batch_size=(batch_size, 1, 60000),
+    probes=(probes, 10, 10000),
+    seed=(seed, 0, 2**31),
+)
 
 # %% [markdown]
 # ## Two networks
@@ -75,17 +81,23 @@ within(hidden=(hidden, 1, 10000), epochs=(epochs, 1, 1000), batch_size=(batch_si
 # inputs by outputs, as in the paper.
 
 # %%
-architecture = {"factory": "mlp", "widths": [784, *hidden, len(classes)], "activation": "relu"}
+architecture = {
+    "factory": "mlp",
+    "widths": [784, *hidden, len(classes)],
+    "activation": "relu",
+}
 population = trained(architecture, [seed, seed + 1], dataset, classes, epochs,
                      batch_size=batch_size)
 images, labels = image_sets.load(dataset, "test", classes)
 accuracy = population.accuracy(image_sets.as_inputs(images), labels)
 
-a, b = (population.member(i).double() for i in range(2))
+a = population.member(0).double()
+b = population.member(1).double()
 inputs = image_sets.as_inputs(images[:probes]).double()
 with torch.no_grad():
-    x, y = (network[:-1](inputs).numpy() for network in (a, b))  # last hidden layer
-p = inputs.numpy()
+    x = a[:-1](inputs).numpy()  # last hidden layer: (probes, units)
+    y = b[:-1](inputs).numpy()
+p = inputs.numpy()  # (probes, pixels)
 
 # %% tags=["remove-cell"]
 say("accuracy-low", 100 * accuracy.min(), ".1f")
@@ -138,10 +150,16 @@ assert np.isclose(by_kernels(x, y), wcka.cka(x, y), atol=1e-12)
 
 # %%
 rng = np.random.default_rng(seed)
-bias = {n: np.mean([wcka.cka(rng.standard_normal((n, 32)), rng.standard_normal((n, 32)))
-                    for _ in range(20)]) for n in (20, 100, 500, 3000)}
-pd.Series(bias, name="CKA of unrelated features").rename_axis("probes").to_frame().style.format(
-    "{:.3f}")
+bias = {}
+for n in (20, 100, 500, 3000):
+    similarities = []
+    for _ in range(20):
+        u = rng.standard_normal((n, 32))
+        v = rng.standard_normal((n, 32))
+        similarities.append(wcka.cka(u, v))
+    bias[n] = np.mean(similarities)
+bias_table = pd.Series(bias, name="CKA of unrelated features").to_frame()
+bias_table.rename_axis("probes").style.format("{:.3f}")
 
 # %% tags=["remove-cell"]
 say("bias-20", bias[20], ".2f")
@@ -168,29 +186,34 @@ say("bias-3000", bias[3000])
 
 # %%
 def prepared(z):
+    """Centred features of unit Frobenius norm."""
     z = z - z.mean(0)
     return z / np.linalg.norm(z)
 
 
 rotation, s = scipy.linalg.orthogonal_procrustes(prepared(x), prepared(y))
-left_over = np.linalg.norm(prepared(x) @ rotation - prepared(y)) ** 2
-print(f"similarity {wcka.procrustes(x, y):.12f}, by SciPy {s:.12f}, and 1 - d/2 = "
-      f"{1 - left_over / 2:.12f}")
-assert np.isclose(wcka.procrustes(x, y), s) and np.isclose(1 - left_over / 2, s)
+residual = np.linalg.norm(prepared(x) @ rotation - prepared(y)) ** 2
+print(f"similarity {wcka.procrustes(x, y):.12f}, by SciPy {s:.12f}, "
+      f"and 1 - d/2 = {1 - residual / 2:.12f}")
+assert np.isclose(wcka.procrustes(x, y), s)
+assert np.isclose(1 - residual / 2, s)
 
 # %% [markdown]
 # Public code reports at least six different numbers under this one name. Of the same two networks:
 
 # %%
-u, v = x / np.linalg.norm(x), y / np.linalg.norm(y)  # not centred
+u = x / np.linalg.norm(x)  # not centred
+v = y / np.linalg.norm(y)
+s_uncentred = np.linalg.norm(u.T @ v, "nuc")
 pd.DataFrame([
     ("similarity, as here", "s", s),
     ("squared distance, as in the paper", "2 − 2s", 2 - 2 * s),
     ("distance", "√(2 − 2s)", np.sqrt(2 - 2 * s)),
     ("angular distance", "arccos s", np.arccos(s)),
     ("one minus similarity", "1 − s", 1 - s),
-    ("similarity without centring", "‖X′Y‖∗", np.linalg.norm(u.T @ v, "nuc")),
-], columns=["called", "formula", "value"]).style.format({"value": "{:.4f}"}).hide()
+    ("similarity without centring", "‖X′Y‖∗", s_uncentred),
+], columns=["called", "formula", "value"]).style.format(
+    {"value": "{:.4f}"}).hide()
 
 # %% [markdown]
 # The first five can be converted into each other. The last one cannot: the mean of the activations
@@ -219,11 +242,17 @@ pd.DataFrame([
 # and what it does not fit of them stays in. Both numbers are below.
 
 # %%
+def regressed(k, k0):
+    """What a Gram matrix's regression on that of the inputs leaves."""
+    return k - np.vdot(k0, k) / np.vdot(k0, k0) * k0
+
+
 def deconfounded(x, p, psd=True):
-    """K - alpha K0 by its definition, with n x n matrices (paper, section 2.1.3)."""
+    """K - alpha K0 by its definition (paper, section 2.1.3): (n, n)."""
     h = np.eye(len(x)) - 1 / len(x)
-    k, k0 = h @ x @ x.T @ h, h @ p @ p.T @ h
-    k = k - np.vdot(k0, k) / np.vdot(k0, k0) * k0
+    k = h @ x @ x.T @ h
+    k0 = h @ p @ p.T @ h
+    k = regressed(k, k0)
     if psd:
         values, vectors = np.linalg.eigh(k)
         k = vectors * values.clip(min=0) @ vectors.T
@@ -231,26 +260,38 @@ def deconfounded(x, p, psd=True):
 
 
 def cosine(k, m):
+    """Cosine between two matrices."""
     return np.vdot(k, m) / np.linalg.norm(k) / np.linalg.norm(m)
 
 
-by_definition = {psd: cosine(deconfounded(x, p, psd), deconfounded(y, p, psd))
-                 for psd in (True, False)}
-xy, xi, yi = wcka.cka(x, y), wcka.cka(x, p), wcka.cka(y, p)
+def uncentred_features(x, p):
+    """Factor of [K - alpha K0]_+ when the regression is not centred: (n, n)."""
+    values, vectors = np.linalg.eigh(regressed(x @ x.T, p @ p.T))
+    return vectors * np.sqrt(values.clip(0))
+
+
+# By the definition, with and without the positive part.
+with_psd = cosine(deconfounded(x, p), deconfounded(y, p))
+without_psd = cosine(deconfounded(x, p, psd=False),
+                     deconfounded(y, p, psd=False))
+# The partial correlation of x and y given the inputs i.
+xy = wcka.cka(x, y)
+xi = wcka.cka(x, p)
+yi = wcka.cka(y, p)
 partial = (xy - xi * yi) / np.sqrt((1 - xi**2) * (1 - yi**2))
-k, m = (z @ z.T - np.vdot(p @ p.T, z @ z.T) / np.vdot(p @ p.T, p @ p.T) * (p @ p.T) for z in (x, y))
-(u, q), (v, w) = np.linalg.eigh(k), np.linalg.eigh(m)
-uncentred = by_kernels(q * np.sqrt(u.clip(0)), w * np.sqrt(v.clip(0)))
-print(f"with the positive part    {by_definition[True]:.12f} = {wcka.dcka(x, y, p):.12f}")
-print(f"without it                {by_definition[False]:.12f} = {partial:.12f}, "
+uncentred = by_kernels(uncentred_features(x, p), uncentred_features(y, p))
+
+dcka = wcka.dcka(x, y, p)
+print(f"with the positive part    {with_psd:.12f} = {dcka:.12f}")
+print(f"without it                {without_psd:.12f} = {partial:.12f}, "
       f"a partial correlation")
 print(f"regression not centred    {uncentred:.12f}")
-assert np.isclose(by_definition[True], wcka.dcka(x, y, p), atol=1e-9)
-assert np.isclose(by_definition[False], partial, atol=1e-9)
+assert np.isclose(with_psd, dcka, atol=1e-9)
+assert np.isclose(without_psd, partial, atol=1e-9)
 
 # %% tags=["remove-cell"]
-say("dcka-psd", by_definition[True])
-say("dcka-partial", by_definition[False])
+say("dcka-psd", with_psd)
+say("dcka-partial", without_psd)
 say("dcka-uncentred", uncentred)
 say("cka-xy", xy)
 
@@ -282,10 +323,21 @@ say("cka-xy", xy)
 # not enter.
 
 # %%
-chain_a, chain_b = (np.linalg.multi_dot([layer.weight.detach().numpy().T for layer in network
-                                         if isinstance(layer, nn.Linear)]) for network in (a, b))
-print(f"by kernels {by_kernels(chain_a, chain_b):.12f}, by wcka {wcka.wcka(a, b):.12f}")
-assert np.isclose(by_kernels(chain_a, chain_b), wcka.wcka(a, b), atol=1e-12)
+def chain_of(network):
+    """Product of a network's weight matrices: (inputs, outputs)."""
+    weights = []
+    for layer in network:
+        if isinstance(layer, nn.Linear):
+            # PyTorch keeps (outputs, inputs).
+            weights.append(layer.weight.detach().numpy().T)
+    return np.linalg.multi_dot(weights)
+
+
+chain_a = chain_of(a)
+chain_b = chain_of(b)
+by_definition = by_kernels(chain_a, chain_b)
+print(f"by kernels {by_definition:.12f}, by wcka {wcka.wcka(a, b):.12f}")
+assert np.isclose(by_definition, wcka.wcka(a, b), atol=1e-12)
 
 # %% [markdown]
 # ### What it is: the same network without its nonlinearities, probed with noise
@@ -298,39 +350,58 @@ assert np.isclose(by_kernels(chain_a, chain_b), wcka.wcka(a, b), atol=1e-12)
 
 # %% mystnb={"figure": {"name": "fig-noise", "caption": "Networks probed with white noise. Without their nonlinearities their CKA settles on wCKA (dashed) as the probes grow; as they are, it settles at a level of its own. Bands span five draws of the noise."}, "image": {"alt": "Two lines of CKA against the number of noise probes on a logarithmic axis. The line for the linearised networks narrows onto the dashed level of wCKA; the line for the real networks settles at a level of its own."}}
 def on_noise(n, draw, linear, centred=True):
-    """CKA of the two networks' outputs on `n` noise images, with or without nonlinearities."""
-    noise = np.random.default_rng([seed, draw]).standard_normal((n, p.shape[1]))
-    noise -= centred * noise.mean(1, keepdims=True)
+    """CKA of the two networks' outputs on `n` noise images.
+
+    The networks are as they are, or without nonlinearities (`linear`); each
+    image has mean zero (`centred`), or is as drawn.
+    """
+    rng = np.random.default_rng([seed, draw])
+    noise = rng.standard_normal((n, p.shape[1]))  # (images, pixels)
+    if centred:
+        noise -= noise.mean(1, keepdims=True)
     if linear:
         return wcka.cka(noise @ chain_a, noise @ chain_b)
+    noise = torch.from_numpy(noise)
     with torch.no_grad():
-        return wcka.cka(*[network(torch.from_numpy(noise)) for network in (a, b)])
+        return wcka.cka(a(noise), b(noise))
 
 
-sizes, draws = np.geomspace(10, 10_000, 7).astype(int), 5
+sizes = np.geomspace(10, 10_000, 7).astype(int)
+n_draws = 5
+wcka_ab = wcka.wcka(a, b)
+wcka_color = figures.MEASURE_COLORS["wcka"]
 fig, axes = plt.subplots(figsize=(figures.WIDTH, 3.2))
-settled = {}
-for kind, linear, colour in (("without nonlinearities", True, figures.MEASURE_COLORS["wcka"]),
-                             ("as they are", False, figures.QUIET)):
-    values = np.array([[on_noise(n, d, linear) for d in range(draws)] for n in sizes])
-    axes.fill_between(sizes, values.min(1), values.max(1), color=colour, alpha=0.2, lw=0)
-    axes.plot(sizes, values.mean(1), color=colour)
-    axes.text(sizes[-1], values[-1].mean() - 0.03, kind, color=colour, ha="right", va="top")
+settled = {}  # mean CKA on the most images
+for kind, linear, color in (("without nonlinearities", True, wcka_color),
+                            ("as they are", False, figures.QUIET)):
+    values = np.zeros((len(sizes), n_draws))
+    for i, n in enumerate(sizes):
+        for draw in range(n_draws):
+            values[i, draw] = on_noise(n, draw, linear)
+    axes.fill_between(sizes, values.min(1), values.max(1), color=color,
+                      alpha=0.2, lw=0)
+    axes.plot(sizes, values.mean(1), color=color)
     settled[kind] = values[-1].mean()
-axes.axhline(wcka.wcka(a, b), color="black", ls="--", lw=1)
-axes.text(sizes[-1], wcka.wcka(a, b) + 0.02, "wCKA", ha="right", va="bottom")
-axes.set(xscale="log", xlabel="noise probes", ylabel="CKA of the outputs", ylim=(0, 1.02))
+    axes.text(sizes[-1], settled[kind] - 0.03, kind, color=color, ha="right",
+              va="top")
+axes.axhline(wcka_ab, color="black", ls="--", lw=1)
+axes.text(sizes[-1], wcka_ab + 0.02, "wCKA", ha="right", va="bottom")
+axes.set(xscale="log", xlabel="noise probes", ylabel="CKA of the outputs",
+         ylim=(0, 1.02))
 plt.show()
 
 # %% tags=["remove-cell"]
+# Equation 5 as printed, without centring.
 not_centred = (np.linalg.norm(chain_b.T @ chain_a) ** 2
-               / np.linalg.norm(chain_a.T @ chain_a) / np.linalg.norm(chain_b.T @ chain_b))
-say("wcka-ab", wcka.wcka(a, b))
+               / np.linalg.norm(chain_a.T @ chain_a)
+               / np.linalg.norm(chain_b.T @ chain_b))
+as_drawn = on_noise(sizes[-1], 0, linear=True, centred=False)
+say("wcka-ab", wcka_ab)
 say("noise-end", settled["without nonlinearities"])
 say("noise-real", settled["as they are"])
-say("noise-as-drawn", on_noise(sizes[-1], 0, linear=True, centred=False))
+say("noise-as-drawn", as_drawn)
 say("not-centred", not_centred)
-assert abs(settled["without nonlinearities"] - wcka.wcka(a, b)) < 0.02
+assert abs(settled["without nonlinearities"] - wcka_ab) < 0.02
 
 # %% [markdown]
 # wCKA of the two networks is {glue:text}`wcka-ab`; at 10,000 probes the linearised networks' CKA is
@@ -350,47 +421,67 @@ assert abs(settled["without nonlinearities"] - wcka.wcka(a, b)) < 0.02
 # it out in the next layer. The function does not change. The weights do; the chain does not.
 
 # %% mystnb={"figure": {"name": "fig-weights", "caption": "One network, three ways to write it. Shuffling the hidden units or rescaling them makes other weight matrices (left two columns: the second and third layer) and the same chain (right: its columns as pictures, one a class). Each picture has its own scale; red is positive, blue negative."}, "image": {"alt": "A grid of pictures. Rows: the network as trained, its units permuted, its units rescaled. The two weight matrices look different in every row; the three chain pictures, blurred templates of the digits, are the same in all rows."}}
-versions = {"as trained": a, "permuted": symmetry.permute(a, seed),
-            "rescaled": symmetry.rescale(a, seed)}
-fig, axes = plt.subplots(3, 2 + len(classes), figsize=(figures.WIDTH, 4.6), layout="constrained")
-for row, (version, network) in zip(axes, versions.items()):
-    second, third = (layer.weight.detach().T for layer, _ in linear_layers(network)[1:3])
-    templates = wcka.chain(network).T.reshape(-1, 28, 28)
-    for one, picture in zip(row, [second, third, *templates]):
+versions = {
+    "as trained": a,
+    "permuted": symmetry.permute(a, seed),
+    "rescaled": symmetry.rescale(a, seed),
+}
+titles = ["layer 2", "layer 3"]
+for label in classes:
+    titles.append(f"chain, class {label}")
+fig, panels = plt.subplots(3, len(titles), figsize=(figures.WIDTH, 4.6),
+                           layout="constrained")
+for row, (version, network) in zip(panels, versions.items()):
+    (_, _), (second, _), (third, _), *_ = linear_layers(network)
+    templates = wcka.chain(network).T.reshape(-1, 28, 28)  # one per class
+    pictures = [second.weight.detach().T, third.weight.detach().T, *templates]
+    for axes, picture in zip(row, pictures):
         limit = abs(picture).max()
-        one.imshow(picture, cmap="RdBu_r", vmin=-limit, vmax=limit)
-        one.set(xticks=[], yticks=[])
-        one.spines[:].set_visible(False)
+        axes.imshow(picture, cmap="RdBu_r", vmin=-limit, vmax=limit)
+        axes.set(xticks=[], yticks=[])
+        axes.spines[:].set_visible(False)
     row[0].set_ylabel(version)
-for one, title in zip(axes[0], ["layer 2", "layer 3", *[f"chain, class {c}" for c in classes]]):
-    one.set_title(title)
+for axes, title in zip(panels[0], titles):
+    axes.set_title(title)
 plt.show()
 
 # %%
-def compare(network, other, inputs=inputs):
-    """The four measures of two networks; activations in their last hidden layer."""
+def compare(network, changed_network, inputs=inputs):
+    """The four measures of two networks, in their last hidden layer."""
     with torch.no_grad():
-        x, y = network[:-1](inputs), other[:-1](inputs)
-    return {"procrustes": wcka.procrustes(x, y), "cka": wcka.cka(x, y),
-            "dcka": wcka.dcka(x, y, inputs), "wcka": wcka.wcka(network, other)}
+        x = network[:-1](inputs)
+        y = changed_network[:-1](inputs)
+    return {
+        "procrustes": wcka.procrustes(x, y),
+        "cka": wcka.cka(x, y),
+        "dcka": wcka.dcka(x, y, inputs),
+        "wcka": wcka.wcka(network, changed_network),
+    }
 
 
-def largest_change(network, other):
-    """Largest change of a logit over the probes, in units of the largest logit."""
+def largest_change(network, changed_network):
+    """Largest change of a logit over the probes, per largest logit."""
     with torch.no_grad():
-        before, after = network(inputs), other(inputs)
+        before = network(inputs)
+        after = changed_network(inputs)
     return float((before - after).abs().max() / before.abs().max())
 
 
-rows = {version: {"logits move by": largest_change(a, network), **compare(a, network)}
-        for version, network in versions.items() if network is not a}
-pd.DataFrame(rows).T.rename(columns=MEASURE_LABELS).style.format("{:.6f}").format(
+rewritten_rows = {}
+for version in ("permuted", "rescaled"):
+    network = versions[version]
+    rewritten_rows[version] = {
+        "logits move by": largest_change(a, network),
+        **compare(a, network),
+    }
+rewritten_table = pd.DataFrame(rewritten_rows).T.rename(columns=MEASURE_LABELS)
+rewritten_table.style.format("{:.6f}").format(
     "{:.0e}", subset="logits move by")
 
 # %% tags=["remove-cell"]
-rescaled = rows["rescaled"]
-say("rescaled-cka", rescaled["cka"], ".2f")
-say("rescaled-procrustes", rescaled["procrustes"], ".2f")
+rescaled_row = rewritten_rows["rescaled"]
+say("rescaled-cka", rescaled_row["cka"], ".2f")
+say("rescaled-procrustes", rescaled_row["procrustes"], ".2f")
 
 # %% [markdown]
 # A network against itself, rewritten. Permutations move none of the measures. Rescaled units move
@@ -412,25 +503,35 @@ say("rescaled-procrustes", rescaled["procrustes"], ".2f")
 # compares the network with its rewritten self, by all four measures.
 
 # %%
-groups = {"identity": "any invertible matrix", "relu": "permutation × positive scale",
-          "leaky_relu": "permutation × positive scale", "sigmoid": "permutation",
-          "gelu": "permutation", "tanh": "permutation × sign",
-          "gaussian": "permutation × sign, φ(A) = |A|",
-          "square": "permutation × scale, φ(A) = A∘A"}
-rows = {}
+groups = {
+    "identity": "any invertible matrix",
+    "relu": "permutation × positive scale",
+    "leaky_relu": "permutation × positive scale",
+    "sigmoid": "permutation",
+    "gelu": "permutation",
+    "tanh": "permutation × sign",
+    "gaussian": "permutation × sign, φ(A) = |A|",
+    "square": "permutation × scale, φ(A) = A∘A",
+}
+intertwined_rows = {}
 for activation, group in groups.items():
     torch.manual_seed(seed)
     network = architectures.mlp(architecture["widths"], activation).double()
-    moved = symmetry.intertwine(network, seed)
-    rows[activation] = {
-        "group": group, "logits move by": largest_change(network, moved),
-        "chain moves by": float(torch.linalg.norm(wcka.chain(moved) - wcka.chain(network))
-                                / torch.linalg.norm(wcka.chain(network))),
-        **compare(network, moved)}
-intertwined = pd.DataFrame(rows).T
+    rewritten = symmetry.intertwine(network, seed)
+    chain = wcka.chain(network)
+    change = torch.linalg.norm(wcka.chain(rewritten) - chain)
+    intertwined_rows[activation] = {
+        "group": group,
+        "logits move by": largest_change(network, rewritten),
+        "chain moves by": float(change / torch.linalg.norm(chain)),
+        **compare(network, rewritten),
+    }
+intertwined = pd.DataFrame(intertwined_rows).T
 intertwined.rename(columns=MEASURE_LABELS).style.format(
-    "{:.0e}", subset=["logits move by", "chain moves by"]).format(
-    "{:.3f}", subset=list(MEASURE_LABELS.values()))
+    "{:.0e}", subset=["logits move by", "chain moves by"],
+).format(
+    "{:.3f}", subset=list(MEASURE_LABELS.values()),
+)
 
 # %% tags=["remove-cell"]
 proven = ["identity", "sigmoid", "relu", "leaky_relu"]
@@ -453,35 +554,59 @@ say("square", intertwined.loc["square", "wcka"], ".2f")
 # one of them changed, how far does the similarity move (at most, over five draws of the change)?
 
 # %% mystnb={"figure": {"name": "fig-invariances", "caption": "How far each measure moves when the second of two trained networks is changed. Zero is invariant to rounding (below 1e-6). The first six are changes of basis of the last hidden layer, undone by the next; together with intertwiners and (on these images) silent weights they leave every prediction as it was. An output map changes the function. Probes: the same networks, seen through foggy images."}, "image": {"alt": "Heat map with four rows, one a measure, and ten columns, one a change. wCKA is zero in all columns but output map and silent weights. The three activation measures are zero for permutation, rotation, scale, translation, output map and silent weights, and move under unit rescaling, invertible maps, intertwiners and other probes."}}
-foggy = image_sets.as_inputs(wcka.corrupt(images[:probes], "fog", seed)).double()
-every_image = image_sets.as_inputs(images).double()
-before, draws = compare(a, b), 5
-moved_by = pd.DataFrame(0.0, index=list(before), columns=[*symmetry.TRANSFORMATIONS, "probes"])
+foggy_images = wcka.corrupt(images[:probes], "fog", seed)
+foggy = image_sets.as_inputs(foggy_images).double()
+all_inputs = image_sets.as_inputs(images).double()
+n_draws = 5
+before = pd.Series(compare(a, b))
+movements = pd.DataFrame(
+    0.0, index=before.index, columns=[*symmetry.TRANSFORMATIONS, "probes"])
 for change, transform in symmetry.TRANSFORMATIONS.items():
-    for draw in range(draws):
-        after = compare(a, transform(b, every_image, seed + draw))
-        moved = pd.Series(after) - pd.Series(before)
-        moved_by[change] = np.maximum(moved_by[change], moved.abs())
-moved_by["probes"] = (pd.Series(compare(a, b, foggy)) - pd.Series(before)).abs()
-silent = float((~every_image.any(0)).double().mean())
-if not silent:  # every pixel is lit in some image: there is nothing to redraw
-    moved_by = moved_by.drop(columns="silent weights")
-for measure in moved_by.index:
-    for change in moved_by:
-        assert (moved_by.loc[measure, change] < 1e-6) == (change in INVARIANCES[measure])
+    for draw in range(n_draws):
+        changed_network = transform(b, all_inputs, seed + draw)
+        after = pd.Series(compare(a, changed_network))
+        movement = (after - before).abs()
+        movements[change] = np.maximum(movements[change], movement)
+foggy_similarities = pd.Series(compare(a, b, foggy))
+movements["probes"] = (foggy_similarities - before).abs()
 
-text = moved_by.map(lambda d: "0" if d < 1e-6 else f"{d:.3f}" if d < 0.01 else f"{d:.2f}")
+# Share of the pixels that are black in all images.
+is_silent = ~all_inputs.any(0)  # (pixels,)
+silent_share = float(is_silent.double().mean())
+if not silent_share:  # there is nothing to redraw
+    movements = movements.drop(columns="silent weights")
+
+for measure in movements.index:
+    for change in movements:
+        is_invariant = movements.loc[measure, change] < 1e-6
+        assert is_invariant == (change in INVARIANCES[measure])
+
+
+def movement_text(movement):
+    """Two digits, three where they are few; 0 for rounding alone."""
+    if movement < 1e-6:
+        return "0"
+    if movement < 0.01:
+        return f"{movement:.3f}"
+    return f"{movement:.2f}"
+
+
+text = movements.map(movement_text)
 fig, axes = plt.subplots(figsize=(figures.WIDTH, 3.0))
-figures.heat_map(axes, moved_by.rename(MEASURE_LABELS), text.rename(MEASURE_LABELS), cmap="OrRd",
-                 vmin=0, vmax=0.6, cbar=False)
+figures.heat_map(axes, movements.rename(MEASURE_LABELS),
+                 text.rename(MEASURE_LABELS), cmap="OrRd", vmin=0, vmax=0.6,
+                 cbar=False)
 axes.set_xticklabels(axes.get_xticklabels(), rotation=35, ha="right")
-axes.axvline(6, color="black", lw=1)
+axes.axvline(6, color="black", lw=1)  # after the changes of basis
 plt.show()
 
 # %% tags=["remove-cell"]
-say("silent-share", 100 * silent, ".0f")
-say("silent-moved", moved_by.get("silent weights", pd.Series(0.0, moved_by.index))["wcka"])
-say("output-moved", moved_by.loc["wcka", "output map"], ".2f")
+silent_movement = 0.0
+if silent_share:
+    silent_movement = movements.loc["wcka", "silent weights"]
+say("silent-share", 100 * silent_share, ".0f")
+say("silent-moved", silent_movement)
+say("output-moved", movements.loc["wcka", "output map"], ".2f")
 
 # %% [markdown]
 # wCKA's invariance concerns the *inside* of the network. Any linear map applied between two weight
@@ -500,14 +625,22 @@ say("output-moved", moved_by.loc["wcka", "output map"], ".2f")
 
 # %% mystnb={"figure": {"name": "fig-dead-unit", "caption": "wCKA of a network with itself after one unit that never fires was added to its first hidden layer, against the size of that unit's outgoing weights; 1 is the size of the layer's other weights. The function is the same everywhere on the curve."}, "image": {"alt": "A curve of wCKA of a network with itself. It stays near one while the dead unit's outgoing weights are of ordinary size and falls towards zero as they grow by factors of ten."}}
 def with_dead_unit(network, size, seed):
-    """The same function, with one more unit in the first hidden layer that never fires."""
+    """The same function, with one more unit in the first hidden layer.
+
+    The unit never fires; `size` is that of its outgoing weights, 1 for those
+    of the layer's other units.
+    """
     rng = torch.Generator().manual_seed(seed)
     widened = deepcopy(network)
     (first, _), (second, _), *_ = linear_layers(widened)
-    incoming = torch.randn(1, first.in_features, generator=rng, dtype=torch.float64)
-    outgoing = torch.randn(second.out_features, 1, generator=rng, dtype=torch.float64)
-    incoming, outgoing = incoming * first.weight.std(), size * outgoing * second.weight.std()
-    bias = -incoming.clamp(min=0).sum() - 1  # below zero for every input in [0, 1]
+    incoming = torch.randn(
+        1, first.in_features, generator=rng, dtype=torch.float64)
+    outgoing = torch.randn(
+        second.out_features, 1, generator=rng, dtype=torch.float64)
+    incoming = incoming * first.weight.std()
+    outgoing = size * outgoing * second.weight.std()
+    # Below zero for every input in [0, 1].
+    bias = -incoming.clamp(min=0).sum() - 1
     first.weight = nn.Parameter(torch.cat([first.weight, incoming]))
     first.bias = nn.Parameter(torch.cat([first.bias, bias[None]]))
     second.weight = nn.Parameter(torch.cat([second.weight, outgoing], dim=1))
@@ -515,13 +648,15 @@ def with_dead_unit(network, size, seed):
 
 
 sizes = np.geomspace(0.1, 1000, 41)  # the eleventh is 1, the twenty-first 10
-changed = [with_dead_unit(a, size, seed) for size in sizes]
-assert max(largest_change(a, network) for network in changed) < 1e-9
-dead_unit = pd.Series([wcka.wcka(a, network) for network in changed], sizes.round(6))
+dead_unit = pd.Series(0.0, index=sizes.round(6))
+for i, size in enumerate(sizes):
+    widened = with_dead_unit(a, size, seed)
+    assert largest_change(a, widened) < 1e-9
+    dead_unit.iloc[i] = wcka.wcka(a, widened)
 fig, axes = plt.subplots(figsize=(figures.WIDTH, 2.8))
 axes.plot(dead_unit, color=figures.MEASURE_COLORS["wcka"])
-axes.set(xscale="log", xlabel="size of the dead unit's outgoing weights", ylabel="wCKA with itself",
-         ylim=(0, 1.05))
+axes.set(xscale="log", xlabel="size of the dead unit's outgoing weights",
+         ylabel="wCKA with itself", ylim=(0, 1.05))
 plt.show()
 
 # %% tags=["remove-cell"]
@@ -542,16 +677,28 @@ say("dead-hundred", dead_unit[100.0], ".2f")
 
 # %%
 def normalised_chain(network, dim):
-    """Chain of weights of unit norm in every layer: rows (dim 1) or columns (dim 0)."""
-    weights = [layer.weight.detach().T for layer, _ in linear_layers(network)]
-    return wcka.chain([w / w.norm(dim=dim, keepdim=True) for w in weights])
+    """Chain of weights whose rows (dim 1) or columns (dim 0) have norm 1."""
+    weights = []
+    for layer, _ in linear_layers(network):
+        weight = layer.weight.detach().T  # (inputs, outputs)
+        weights.append(weight / weight.norm(dim=dim, keepdim=True))
+    return wcka.chain(weights)
 
 
-rescaled = symmetry.rescale(a, seed)
-wang = {"plain product (wCKA)": wcka.wcka(a, rescaled), **{
-    f"{kind} normalised": wcka.wcka(*(normalised_chain(n, dim) for n in (a, rescaled)))
-    for kind, dim in (("columns", 0), ("rows", 1))}}
-pd.Series(wang, name="similarity to its rescaled self").to_frame().style.format("{:.3f}")
+def normalised_similarity(network, changed_network, dim):
+    """wCKA by chains of normalised weights."""
+    return wcka.wcka(normalised_chain(network, dim),
+                     normalised_chain(changed_network, dim))
+
+
+rescaled = versions["rescaled"]
+wang = {
+    "plain product (wCKA)": wcka.wcka(a, rescaled),
+    "columns normalised": normalised_similarity(a, rescaled, dim=0),
+    "rows normalised": normalised_similarity(a, rescaled, dim=1),
+}
+wang_table = pd.Series(wang, name="similarity to its rescaled self").to_frame()
+wang_table.style.format("{:.3f}")
 
 # %% tags=["remove-cell"]
 say("wang-rows", wang["rows normalised"], ".2f")
@@ -566,47 +713,71 @@ say("wang-rows", wang["rows normalised"], ".2f")
 # ## The paper's claims in this chapter
 
 # %% tags=["hide-input"]
-def one(value):
+def text_near_one(value):
     """Write a similarity that should be 1."""
     return f"1 to within {max(abs(1 - value), 1e-15):.0e}"
 
 
-chain_kept, itself = intertwined["wcka"].astype(float), compare(a, rescaled)
-probes_moved = ", ".join(f"{MEASURE_LABELS[m]} {moved_by.loc[m, 'probes']:.2f}"
-                         for m in ("procrustes", "cka", "dcka"))
+wcka_permuted = wcka.wcka(a, versions["permuted"])
+cka_rescaled = rescaled_row["cka"]
+wcka_dead_unit = dead_unit[10.0]  # outgoing weights ten times the others'
+wcka_intertwined = intertwined["wcka"].astype(float)
+wcka_proven = wcka_intertwined[proven]
+cka_movements = movements.loc["cka", ["rotation", "isotropic scale"]]
+probe_texts = []
+for measure in ("procrustes", "cka", "dcka"):
+    movement = movements.loc[measure, "probes"]
+    probe_texts.append(f"{MEASURE_LABELS[measure]} {movement:.2f}")
 results = [
     claims.Claim(
-        "2.3", "wCKA is invariant to permutations of hidden units",
-        f"wCKA of a trained network and its permuted self: {one(wcka.wcka(a, versions['permuted']))}",
-        verdicts.verdict(wcka.wcka(a, versions["permuted"]) > 1 - 1e-9)),
+        "2.3",
+        "wCKA is invariant to permutations of hidden units",
+        "wCKA of a trained network and its permuted self: "
+        f"{text_near_one(wcka_permuted)}",
+        verdicts.verdict(wcka_permuted > 1 - 1e-9)),
     claims.Claim(
-        "2.3", "wCKA is invariant to intertwiners of identity, sigmoid, ReLU and LeakyReLU",
-        f"smallest wCKA of a network and its transformed self over the four: "
-        f"{one(chain_kept[proven].min())}",
-        verdicts.verdict(*(chain_kept[proven] > 1 - 1e-6))),
+        "2.3",
+        "wCKA is invariant to intertwiners of identity, sigmoid, ReLU and "
+        "LeakyReLU",
+        "smallest wCKA of a network and its transformed self over the four: "
+        f"{text_near_one(wcka_proven.min())}",
+        verdicts.verdict(*(wcka_proven > 1 - 1e-6))),
     claims.Claim(
-        "2.1.2", "CKA is invariant to rotation and isotropic scaling",
-        f"it moves by at most {moved_by.loc['cka', ['rotation', 'isotropic scale']].max():.0e}",
-        verdicts.verdict(*(moved_by.loc["cka", ["rotation", "isotropic scale"]] < 1e-6))),
+        "2.1.2",
+        "CKA is invariant to rotation and isotropic scaling",
+        f"it moves by at most {cka_movements.max():.0e}",
+        verdicts.verdict(*(cka_movements < 1e-6))),
     claims.Claim(
-        "2.2", "Equation 5 is CKA (equation 1) of the chains' kernels",
-        f"with centred chains {wcka.wcka(a, b):.4f} by both; as printed, without centring, "
-        f"{not_centred:.4f}", verdicts.verdict(True, bool(np.isclose(not_centred, wcka.wcka(a, b))))),
+        "2.2",
+        "Equation 5 is CKA (equation 1) of the chains' kernels",
+        f"with centred chains {wcka_ab:.4f} by both; as printed, without "
+        f"centring, {not_centred:.4f}",
+        verdicts.verdict(True, bool(np.isclose(not_centred, wcka_ab)))),
     claims.Claim(
-        "abstract, 1", "CKA can be moved by changes of a network that do not change its function",
-        f"rescaled ReLU units take CKA of a network with itself to {itself['cka']:.2f}",
-        verdicts.verdict(itself["cka"] < 0.99)),
+        "abstract, 1",
+        "CKA can be moved by changes of a network that do not change its "
+        "function",
+        "rescaled ReLU units take CKA of a network with itself to "
+        f"{cka_rescaled:.2f}",
+        verdicts.verdict(cka_rescaled < 0.99)),
     claims.Claim(
-        "abstract, 1", "wCKA does not depend on probing inputs",
-        f"by construction; foggy instead of clean probes move the others: {probes_moved}",
-        verdicts.verdict(moved_by.loc["wcka", "probes"] == 0)),
+        "abstract, 1",
+        "wCKA does not depend on probing inputs",
+        "by construction; foggy instead of clean probes move the others: "
+        + ", ".join(probe_texts),
+        verdicts.verdict(movements.loc["wcka", "probes"] == 0)),
     claims.Claim(
-        "abstract, 4", "wCKA reflects the symmetries of weight space",
-        f"intertwiners with φ(A) = A, yes; one unit that never fires, with outgoing weights ten times "
-        f"the others', takes wCKA of the same function to {dead_unit[10.0]:.2f}; Gaussian and square "
-        f"activations: {chain_kept['gaussian']:.2f} and {chain_kept['square']:.2f}",
-        verdicts.verdict(bool((chain_kept[proven] > 1 - 1e-6).all()), dead_unit[10.0] > 0.99,
-                       bool((chain_kept[["gaussian", "square"]] > 0.99).all()))),
+        "abstract, 4",
+        "wCKA reflects the symmetries of weight space",
+        "intertwiners with φ(A) = A, yes; one unit that never fires, with "
+        "outgoing weights ten times the others', takes wCKA of the same "
+        f"function to {wcka_dead_unit:.2f}; Gaussian and square activations: "
+        f"{wcka_intertwined['gaussian']:.2f} and "
+        f"{wcka_intertwined['square']:.2f}",
+        verdicts.verdict(
+            bool((wcka_proven > 1 - 1e-6).all()),
+            wcka_dead_unit > 0.99,
+            bool((wcka_intertwined[["gaussian", "square"]] > 0.99).all()))),
 ]
 claims.show(results)
 
