@@ -1,8 +1,9 @@
-"""The 15 corruptions of MNIST-C (Mu & Gilmer 2019, arXiv 1906.02337), at the released severities.
+"""The 15 corruptions of MNIST-C (Mu & Gilmer 2019, arXiv 1906.02337), at the released
+severities.
 
-The released images and their seeds are not needed: the images are generated. Each corruption is one
-small function from a batch of images and its random streams to a batch; ``corrupt`` does the rest.
-"""
+The released images and their seeds are not needed: the images are generated. Each
+corruption is one small function from a batch of images and its random streams to a
+batch; ``corrupt`` does the rest. """
 
 import math
 from numbers import Integral
@@ -15,7 +16,8 @@ from scipy.special import pdtr
 from ..measures.spelling import nearest
 
 _SIDE = 28
-_BATCH = 256  # images worked on at once: bounds memory and keeps the work in the processor's cache
+# Images worked on at once: bounds memory and keeps the work in the processor's cache
+_BATCH = 256
 _FOG_BATCH = 4  # the same for fog, whose map is 256 x 256 for every image
 _FOG_SIDE = 256
 
@@ -23,15 +25,17 @@ _FOG_SIDE = 256
 def corrupt(images, name, seed=0):
     """Apply one MNIST-C corruption to a set of images.
 
-    Every kind of random draw has a stream of its own, seeded from `seed`, the corruption and the
-    draw, and read image after image. The result for image i therefore depends on nothing but
-    `seed`, i and image i: ``corrupt(images[:k], ...)`` equals ``corrupt(images, ...)[:k]``, bit for
-    bit. No global random state is read or changed.
+    Every kind of random draw has a stream of its own, seeded from `seed`, the
+    corruption and the draw, and read image after image. The result for image i
+    therefore depends on nothing but `seed`, i and image i: ``corrupt(images[:k], ...)``
+    equals ``corrupt(images, ...)[:k]``, bit for bit. No global random state is read or
+    changed.
 
     Parameters
     ----------
     images : array-like of uint8, shape (n, 28, 28), n >= 1
-        Grey images, 0 the background and 255 the ink (NumPy array or torch tensor). Not modified.
+        Grey images, 0 the background and 255 the ink (NumPy array or torch tensor). Not
+        modified.
     name : str
         One of `CORRUPTIONS`.
     seed : int, default 0
@@ -45,7 +49,8 @@ def corrupt(images, name, seed=0):
     Raises
     ------
     ValueError
-        If `name` is unknown, `images` is empty or not (n, 28, 28), or `seed` is negative.
+        If `name` is unknown, `images` is empty or not (n, 28, 28), or `seed` is
+        negative.
     TypeError
         If `images` is not uint8, or `seed` is not an integer.
 
@@ -53,12 +58,23 @@ def corrupt(images, name, seed=0):
     ----------
     N. Mu and J. Gilmer (2019). MNIST-C: A robustness benchmark for computer vision.
     arXiv:1906.02337.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> images = np.zeros((2, 28, 28), np.uint8)
+    >>> corrupt(images, "brightness")[0, 0, :3]
+    array([127, 127, 127], dtype=uint8)
+    >>> corrupt(images, "fog").shape
+    (2, 28, 28)
     """
     nearest(name, CORRUPTIONS, "corruption")
     images, seed = _checked_images(images), _checked_seed(seed)
-    own = CORRUPTIONS.index(name)
-    streams = [np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(own, draw)))
-               for draw in range(2)]
+    position = CORRUPTIONS.index(name)
+    streams = []
+    for draw in range(2):
+        seeds = np.random.SeedSequence(seed, spawn_key=(position, draw))
+        streams.append(np.random.default_rng(seeds))
     out = np.empty(images.shape, np.uint8)
     # The streams run on from batch to batch, so the size of a batch changes no result.
     for start in range(0, len(images), _BATCH):
@@ -70,24 +86,33 @@ def corrupt(images, name, seed=0):
 def _checked_images(images):
     images = np.asarray(images)
     if images.dtype != np.uint8:
-        raise TypeError(f"images must be uint8 with values 0 to 255, got {images.dtype}")
+        raise TypeError(
+            f"images must be uint8 with values 0 to 255, got {images.dtype}"
+        )
     if images.ndim != 3 or images.shape[1:] != (_SIDE, _SIDE):
-        raise ValueError(f"images must have shape (n, {_SIDE}, {_SIDE}), got {images.shape}")
+        raise ValueError(
+            f"images must have shape (n, {_SIDE}, {_SIDE}), got {images.shape}"
+        )
     if not len(images):
-        raise ValueError(f"images must hold at least one image, got shape {images.shape}")
+        raise ValueError(
+            f"images must hold at least one image, got shape {images.shape}"
+        )
     return images
 
 
 def _checked_seed(seed):
     if isinstance(seed, (bool, np.bool_)) or not isinstance(seed, Integral):
-        raise TypeError(f"seed must be an integer, got {seed!r} ({type(seed).__name__})")
+        raise TypeError(
+            f"seed must be an integer, got {seed!r} ({type(seed).__name__})"
+        )
     if seed < 0:
         raise ValueError(f"seed must not be negative, got {seed}")
     return int(seed)
 
 
 def _floor(u):
-    """Quantise intensities to 8 bits by truncation: the release was written that way."""
+    """Quantise intensities to 8 bits by truncation: the release was written that way.
+    """
     return (255 * np.clip(u, 0, 1)).astype(np.uint8)
 
 
@@ -95,13 +120,15 @@ def _signs(stream, *shape):
     return 2 * stream.integers(2, size=shape) - 1
 
 
-# Noise. In all that follows x is a uint8 batch (n, 28, 28); a and b are streams, b often unused.
+# Noise. In all that follows x is a uint8 batch (n, 28, 28); a and b are streams, b
+# often unused.
 
 
 def _shot_noise(x, a, b):
-    # Poisson by inversion, not rng.poisson: that takes a number of draws that depends on the image,
-    # and would tie each result to the images before it. Counts above 3 are clipped: all are white.
-    below = pdtr(np.arange(3)[:, None], 3 * np.arange(256) / 255)  # P(count <= 0, 1, 2) by grey
+    # Poisson by inversion, not rng.poisson: that takes a number of draws that depends
+    # on the image, and would tie each result to the images before it. Counts above 3
+    # are clipped: all are white. P(count <= 0, 1, 2) by grey
+    below = pdtr(np.arange(3)[:, None], 3 * np.arange(256) / 255)
     chance = a.random(x.shape)
     return 85 * sum((chance >= level[x]).astype(np.uint8) for level in below)
 
@@ -115,7 +142,8 @@ def _impulse_noise(x, a, b):
 
 
 def _glass_blur(x, a, b):
-    # Vertical only: the reference took the columns for colour channels, and was released that way.
+    # Vertical only: the reference took the columns for colour channels, and was
+    # released that way.
     blurred = _floor(gaussian_filter1d(x / 255, 0.7, axis=1, mode="nearest"))
     pixels = blurred.reshape(len(x), -1)
     inner = np.arange(27, 1, -1)
@@ -125,10 +153,10 @@ def _glass_blur(x, a, b):
     partner = home + heads * (_SIDE * dy + dx)  # after tails a pixel swaps with itself
     # Each swap sees those before it, so pixels go one by one, but all images at a time.
     image = np.arange(len(x))
-    for pixel, other in zip(home, partner.T):
-        taken = pixels[image, other]
-        pixels[image, other] = pixels[:, pixel]
-        pixels[:, pixel] = taken
+    for pixel, partner_pixel in zip(home, partner.T):
+        swapped = pixels[image, partner_pixel]
+        pixels[image, partner_pixel] = pixels[:, pixel]
+        pixels[:, pixel] = swapped
     return _floor(gaussian_filter1d(blurred / 255, 0.7, axis=1, mode="nearest"))
 
 
@@ -151,23 +179,28 @@ def _motion_blur(x, a, b):
 
 
 def _warp(x, source, draws):
-    """Bilinear resampling, zeros outside; images that drew alike share their sampling points.
+    """Bilinear resampling, zeros outside; images that drew alike share their sampling
+    points.
 
-    ``source(row, col, *draw)`` gives the (row, column) that an output pixel reads, all from the
-    image's centre; `draws` is (n, k).
-    """
+    ``source(row, col, *draw)`` gives the (row, column) that an output pixel reads, all
+    from the image's centre; `draws` is (n, k). """
     row, col = np.indices((_SIDE, _SIDE)) - 13.5
     out = np.empty_like(x)
     for draw in np.unique(draws, axis=0):
         at = np.stack(source(row, col, *draw)) + 13.5
         for i in np.flatnonzero((draws == draw).all(axis=1)):
-            out[i] = _floor(map_coordinates(x[i] / 255, at, order=1, mode="grid-constant"))
+            out[i] = _floor(
+                map_coordinates(x[i] / 255, at, order=1, mode="grid-constant")
+            )
     return out
 
 
 def _shear(x, a, b):
-    return _warp(x, lambda row, col, sign: (math.cos(0.4) * row, col - sign * math.sin(0.4) * row),
-                 _signs(a, len(x), 1))
+    return _warp(
+        x,
+        lambda row, col, sign: (math.cos(0.4) * row, col - sign * math.sin(0.4) * row),
+        _signs(a, len(x), 1),
+    )
 
 
 def _scale(x, a, b):
@@ -176,12 +209,20 @@ def _scale(x, a, b):
 
 def _rotate(x, a, b):
     cos, sin = math.cos(0.4), math.sin(0.4)
-    return _warp(x, lambda row, col, sign: (sign * sin * col + cos * row,
-                                            cos * col - sign * sin * row), _signs(a, len(x), 1))
+    return _warp(
+        x,
+        lambda row, col, sign: (
+            sign * sin * col + cos * row,
+            cos * col - sign * sin * row,
+        ),
+        _signs(a, len(x), 1),
+    )
 
 
 def _translate(x, a, b):
-    return _warp(x, lambda row, col, dx, dy: (row + 3 * dy, col + 3 * dx), _signs(a, len(x), 2))
+    return _warp(
+        x, lambda row, col, dx, dy: (row + 3 * dy, col + 3 * dx), _signs(a, len(x), 2)
+    )
 
 
 # Light and weather.
@@ -208,11 +249,12 @@ def _fog(x, a, b):
 
 
 def _plasma(chance):
-    """Diamond-square maps on a torus, (n, 256, 256) scaled to 0..1, from uniform draws in [0, 1).
+    """Diamond-square maps on a torus, (n, 256, 256) scaled to 0..1, from uniform draws
+    in [0, 1).
 
-    `chance` is (n, 256^2 - 1), used in order: for each level the squares, the diamonds on the rows
-    of the coarser grid, the diamonds on its columns. A level doubles the grid of the one before.
-    """
+    `chance` is (n, 256^2 - 1), used in order: for each level the squares, the diamonds
+    on the rows of the coarser grid, the diamonds on its columns. A level doubles the
+    grid of the one before. """
     grid, used, wobble = np.zeros((len(chance), 1, 1)), 0, 100.0
     noise = 2 * chance - 1
     while grid.shape[1] < _FOG_SIDE:
@@ -220,14 +262,19 @@ def _plasma(chance):
         levels = noise[:, used:used + 3 * size].reshape(-1, 3, *shape[1:]) * wobble**2
         below = grid + np.roll(grid, -1, axis=1)
         square = (below + np.roll(below, -1, axis=2)) / 4 + levels[:, 0]
-        in_row = square + np.roll(square, 1, axis=1) + (grid + np.roll(grid, -1, axis=2))
+        in_row = (
+            square + np.roll(square, 1, axis=1) + (grid + np.roll(grid, -1, axis=2))
+        )
         in_col = square + np.roll(square, 1, axis=2) + below
         finer = np.empty((shape[0], 2 * shape[1], 2 * shape[2]))
         finer[:, ::2, ::2], finer[:, 1::2, 1::2] = grid, square
         finer[:, ::2, 1::2] = in_row / 4 + levels[:, 1]
         finer[:, 1::2, ::2] = in_col / 4 + levels[:, 2]
         grid, used, wobble = finer, used + 3 * size, wobble / 1.4
-    low, high = grid.min(axis=(1, 2), keepdims=True), grid.max(axis=(1, 2), keepdims=True)
+    low, high = (
+        grid.min(axis=(1, 2), keepdims=True),
+        grid.max(axis=(1, 2), keepdims=True),
+    )
     return (grid - low) / (high - low)
 
 
@@ -249,9 +296,11 @@ def _line(col0, row0, col1, row1):
     col0, row0, col1, row1 = (end[:, None, None] for end in (col0, row0, col1, row1))
     row, col = np.ogrid[:_SIDE, :_SIDE]
     distance = abs(row - ((row1 - row0) / (col1 - col0) * (col - col0) + row0))
-    # The ink is gone where 1 - distance / 2.3 is 1/e: stopping there keeps the logarithm finite.
+    # The ink is gone where 1 - distance / 2.3 is 1/e: stopping there keeps the
+    # logarithm finite.
     ink = np.maximum(np.log(np.maximum(1 - distance / 2.3, math.exp(-1))) + 1, 0)
-    # Less a hair: an end on a whole column must not gain that column through a rounding error.
+    # Less a hair: an end on a whole column must not gain that column through a rounding
+    # error.
     return ink * ((np.floor(col0) <= col) & (col < np.ceil(col1 - 1e-9)))
 
 
@@ -265,24 +314,32 @@ def _zigzag(x, a, b):
     start, rise = a.integers(27, size=len(x)), b.integers(-5, 5, size=len(x))
     angle = np.arctan(rise / 23)
     length = 23 / np.cos(angle)
-    # Along the tilted axis: out from the start, six turns alternately on either side of the axis
-    # (the length is 23 to 23.6, so never a seventh), then back to its end: not quite to the axis
-    # itself, but to where the reference generator closes.
+    # Along the tilted axis: out from the start, six turns alternately on either side of
+    # the axis (the length is 23 to 23.6, so never a seventh), then back to its end: not
+    # quite to the axis itself, but to where the reference generator closes.
     along, aside = np.empty((2, 8, len(x)))
     along[:-1] = np.array([0, 2, 6, 10, 14, 18, 22])[:, None]
     aside[:-1] = np.array([0, 2, -2, 2, -2, 2, -2])[:, None]
     along[-1], aside[-1] = length, -1 / (length - 20)
     col = along * np.cos(angle) - aside * np.sin(angle) + 2
     row = along * np.sin(angle) + aside * np.cos(angle) + start
-    # Ink is never negative, so clipping once at the end equals clipping after each segment.
-    return _floor(sum((_line(*ends) for ends in zip(col, row, col[1:], row[1:])), start=x / 255))
+    # Ink is never negative, so clipping once at the end equals clipping after each
+    # segment.
+    return _floor(
+        sum((_line(*ends) for ends in zip(col, row, col[1:], row[1:])), start=x / 255)
+    )
 
 
 def _canny_edges(x, a, b):
-    from skimage.feature import canny  # here: scikit-image is slow to import, and only this uses it
+    # Here: scikit-image is slow to import, and only this uses it
+    from skimage.feature import canny
 
-    edges = [canny(image / 255, sigma=1, low_threshold=0.1, high_threshold=0.2, mode="constant")
-             for image in x]
+    edges = [
+        canny(
+            image / 255, sigma=1, low_threshold=0.1, high_threshold=0.2, mode="constant"
+        )
+        for image in x
+    ]
     return 255 * np.array(edges, dtype=np.uint8)
 
 
