@@ -1,10 +1,9 @@
 """Ways to set similarity of weights and similarity of functions against each other.
 
-Each takes a fully connected ReLU network (``models.mlp``) and gives a new one. Either the function
-stays, for inputs in [0, 1], and the chain changes, or the other way round, or both stay.
-"""
+Each takes a fully connected ReLU network (``models.mlp``) and gives a new one. Either
+the function stays, for inputs in [0, 1], and the chain changes, or the other way round,
+or both stay. """
 
-from collections.abc import Callable
 from copy import deepcopy
 
 import torch
@@ -33,26 +32,36 @@ def _layer(weight: Tensor, bias: Tensor) -> nn.Linear:
     return layer
 
 
-def _replaced(model: nn.Sequential, layers: dict[nn.Module, nn.Linear]) -> nn.Sequential:
+def _replaced(
+    model: nn.Sequential, layers: dict[nn.Module, nn.Linear]
+) -> nn.Sequential:
     return nn.Sequential(*[layers.get(module, module) for module in model])
 
 
 def _with_units(model: nn.Sequential, weight: Tensor, bias: Tensor, after: Tensor,
                 shift: Tensor | float = 0) -> nn.Sequential:
-    """Add units to the first hidden layer: their weights (in, m), biases, and weights (m, next)."""
+    """Add units to the first hidden layer: their weights (in, m), biases, and weights
+    (m, next).
+    """
     copy, (first, second, *_) = _copied(model)
-    return _replaced(copy, {
-        first: _layer(torch.cat([first.weight.T, weight], 1), torch.cat([first.bias, bias])),
-        second: _layer(torch.cat([second.weight.T, after]), second.bias + shift)})
+    return _replaced(
+        copy,
+        {
+            first: _layer(
+                torch.cat([first.weight.T, weight], 1), torch.cat([first.bias, bias])
+            ),
+            second: _layer(torch.cat([second.weight.T, after]), second.bias + shift),
+        },
+    )
 
 
 def impersonate(model: nn.Sequential, target: Tensor) -> nn.Sequential:
     """The same function on [0, 1], with the chain of your choice.
 
     For any z, z = relu(z + c) - c where z + c > 0, and z = relu(z) - relu(-z). So
-    t (relu(z) - relu(-z) - relu(z + c) + c) is zero, but the three units' chains add up to that of
-    t z. Three such units for each output of the first hidden layer's successor that is needed turn
-    the chain into `target`.
+    t (relu(z) - relu(-z) - relu(z + c) + c) is zero, but the three units' chains add up
+    to that of t z. Three such units for each output of the first hidden layer's
+    successor that is needed turn the chain into `target`.
 
     Parameters
     ----------
@@ -65,6 +74,18 @@ def impersonate(model: nn.Sequential, target: Tensor) -> nn.Sequential:
     ------
     TypeError
         For another network.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from wcka.networks.architectures import mlp
+    >>> from wcka.weights.chains import chain
+    >>> network, x = mlp((4, 6, 3)).double(), torch.rand(5, 4).double()
+    >>> changed = impersonate(network, torch.zeros(4, 3))
+    >>> bool(torch.allclose(changed(x), network(x)))
+    True
+    >>> bool(chain(changed).abs().max() < 1e-12)
+    True
     """
     _, layers = _copied(model)
     if len(layers) != 2:
@@ -72,15 +93,38 @@ def impersonate(model: nn.Sequential, target: Tensor) -> nn.Sequential:
     missing = target.double() - chain(model)
     outputs = missing.shape[1]
     reach = missing.abs().sum(0) + 1  # more than |z| can be for inputs in [0, 1]
-    eye, nothing = torch.eye(outputs, dtype=torch.float64), torch.zeros(outputs).double()
-    return _with_units(model, torch.cat([missing, -missing, missing], 1),
-                       torch.cat([nothing, nothing, reach]), torch.cat([eye, -eye, -eye]), reach)
+    eye, nothing = (
+        torch.eye(outputs, dtype=torch.float64),
+        torch.zeros(outputs).double(),
+    )
+    return _with_units(
+        model,
+        torch.cat([missing, -missing, missing], 1),
+        torch.cat([nothing, nothing, reach]),
+        torch.cat([eye, -eye, -eye]),
+        reach,
+    )
 
 
-def deaden(model: nn.Sequential, units: int = 8, size: float = 1.0, seed: int = 0) -> nn.Sequential:
-    """The same function on [0, 1], with units that are never active but count in the chain.
+def deaden(
+    model: nn.Sequential, units: int = 8, size: float = 1.0, seed: int = 0
+) -> nn.Sequential:
+    """The same function on [0, 1], with units that are never active but count in the
+    chain.
 
     `size`: standard deviation of their weights.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from wcka.networks.architectures import mlp
+    >>> from wcka.weights.chains import chain
+    >>> network, x = mlp((4, 6, 3)).double(), torch.rand(5, 4).double()
+    >>> changed = deaden(network)
+    >>> bool(torch.allclose(changed(x), network(x)))
+    True
+    >>> bool(torch.allclose(chain(changed), chain(network)))
+    False
     """
     _, (first, second, *_) = _copied(model)
     generator = torch.Generator().manual_seed(seed)
@@ -90,9 +134,25 @@ def deaden(model: nn.Sequential, units: int = 8, size: float = 1.0, seed: int = 
 
 
 def flip(model: nn.Sequential, seed: int = 0) -> nn.Sequential:
-    """The same chain, another function: half of the first hidden units change sign, both sides."""
+    """The same chain, another function: half of the first hidden units change sign,
+    both sides.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from wcka.networks.architectures import mlp
+    >>> from wcka.weights.chains import chain
+    >>> network, x = mlp((4, 6, 3)).double(), torch.rand(5, 4).double()
+    >>> changed = flip(network)
+    >>> bool(torch.allclose(changed(x), network(x)))
+    False
+    >>> bool(torch.allclose(chain(changed), chain(network)))
+    True
+    """
     copy, (first, second, *_) = _copied(model)
-    order = torch.randperm(first.out_features, generator=torch.Generator().manual_seed(seed))
+    order = torch.randperm(
+        first.out_features, generator=torch.Generator().manual_seed(seed)
+    )
     half = order[:len(order) // 2]
     first.weight[half] *= -1
     first.bias[half] *= -1
@@ -103,7 +163,20 @@ def flip(model: nn.Sequential, seed: int = 0) -> nn.Sequential:
 def drown(model: nn.Sequential, size: float = 1.0, seed: int = 0) -> nn.Sequential:
     """The same chain, another function: random biases in the first hidden layer.
 
-    `size`: their standard deviation, in that of the layer's weights times the root of its inputs.
+    `size`: their standard deviation, in that of the layer's weights times the root of
+    its inputs.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from wcka.networks.architectures import mlp
+    >>> from wcka.weights.chains import chain
+    >>> network, x = mlp((4, 6, 3)).double(), torch.rand(5, 4).double()
+    >>> changed = drown(network)
+    >>> bool(torch.allclose(changed(x), network(x)))
+    False
+    >>> bool(torch.allclose(chain(changed), chain(network)))
+    True
     """
     copy, (first, *_) = _copied(model)
     generator = torch.Generator().manual_seed(seed)
@@ -113,9 +186,19 @@ def drown(model: nn.Sequential, size: float = 1.0, seed: int = 0) -> nn.Sequenti
 
 
 def lift(model: nn.Sequential, size: float = 1.0, seed: int = 0) -> nn.Sequential:
-    """The same predictions and probabilities: one linear function is added to all logits.
+    """The same predictions and probabilities: one linear function is added to all
+    logits.
 
     `size`: its standard deviation, in that of the last layer's weights.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from wcka.networks.architectures import mlp
+    >>> network, x = mlp((4, 6, 3)).double(), torch.rand(5, 4).double()
+    >>> changed = lift(network)
+    >>> bool(torch.equal(changed(x).argmax(1), network(x).argmax(1)))
+    True
     """
     copy, layers = _copied(model)
     last = layers[-1]
@@ -125,7 +208,17 @@ def lift(model: nn.Sequential, size: float = 1.0, seed: int = 0) -> nn.Sequentia
 
 
 def scale_logit(model: nn.Sequential, factor: float, output: int = 0) -> nn.Sequential:
-    """Another function: one logit is multiplied by a factor."""
+    """Another function: one logit is multiplied by a factor.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from wcka.networks.architectures import mlp
+    >>> network, x = mlp((4, 6, 3)).double(), torch.rand(5, 4).double()
+    >>> changed = scale_logit(network, 2.0, output=1)
+    >>> bool(torch.allclose(changed(x)[:, 1], 2 * network(x)[:, 1]))
+    True
+    """
     copy, layers = _copied(model)
     layers[-1].weight[output] *= factor
     layers[-1].bias[output] *= factor
@@ -133,7 +226,21 @@ def scale_logit(model: nn.Sequential, factor: float, output: int = 0) -> nn.Sequ
 
 
 def widen(model: nn.Sequential, copies: int = 2) -> nn.Sequential:
-    """The same function and chain: each first hidden unit is there several times, with a share."""
+    """The same function and chain: each first hidden unit is there several times, with
+    a share.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from wcka.networks.architectures import mlp
+    >>> from wcka.weights.chains import chain
+    >>> network, x = mlp((4, 6, 3)).double(), torch.rand(5, 4).double()
+    >>> changed = widen(network)
+    >>> bool(torch.allclose(changed(x), network(x)))
+    True
+    >>> bool(torch.allclose(chain(changed), chain(network)))
+    True
+    """
     copy, (first, second, *_) = _copied(model)
     return _replaced(copy, {
         first: _layer(first.weight.T.repeat(1, copies), first.bias.repeat(copies)),
@@ -141,7 +248,20 @@ def widen(model: nn.Sequential, copies: int = 2) -> nn.Sequential:
 
 
 def deepen(model: nn.Sequential) -> nn.Sequential:
-    """The same function and chain: an identity layer, and its ReLU, after the first hidden layer.
+    """The same function and chain: an identity layer, and its ReLU, after the first
+    hidden layer.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from wcka.networks.architectures import mlp
+    >>> from wcka.weights.chains import chain
+    >>> network, x = mlp((4, 6, 3)).double(), torch.rand(5, 4).double()
+    >>> changed = deepen(network)
+    >>> bool(torch.allclose(changed(x), network(x)))
+    True
+    >>> bool(torch.allclose(chain(changed), chain(network)))
+    True
     """
     copy, (first, *_) = _copied(model)
     after = list(copy).index(first) + 2
@@ -150,24 +270,32 @@ def deepen(model: nn.Sequential) -> nn.Sequential:
                          *copy[after:])
 
 
-# ---------------------------------------------------------------------------- by gradients
+# ---------------------------------------------------------------------------- by gradie
 
 
-def move(model: nn.Sequential, x: Tensor, measure: str, target: nn.Sequential | None = None,
-         steps: int = 300, learning_rate: float = 3e-3, keep: float = 1.0) -> nn.Sequential:
+def move(
+    model: nn.Sequential,
+    x: Tensor,
+    measure: str,
+    target: nn.Sequential | None = None,
+    steps: int = 300,
+    learning_rate: float = 3e-3,
+    keep: float = 1.0,
+) -> nn.Sequential:
     """Change weights by gradients so that a measure moves while the logits stay.
 
-    Minimises the similarity to the network itself, or with `target` one minus the similarity to
-    that network, plus `keep` times the mean squared change of the logits, relative to their
-    variance. After Davari et al. (2023), who move CKA by moving activations.
+    Minimises the similarity to the network itself, or with `target` one minus the
+    similarity to that network, plus `keep` times the mean squared change of the logits,
+    relative to their variance. After Davari et al. (2023), who move CKA by moving
+    activations.
 
     Parameters
     ----------
     model : nn.Sequential
         Fully connected.
     x : Tensor
-        Inputs (n, p) where the logits should stay, and CKA sees activations of the last hidden
-        layer.
+        Inputs (n, p) where the logits should stay, and CKA sees activations of the last
+        hidden layer.
     measure : {"wcka", "cka"}
         What to move.
     target : nn.Sequential, optional
@@ -181,26 +309,40 @@ def move(model: nn.Sequential, x: Tensor, measure: str, target: nn.Sequential | 
     -------
     nn.Sequential
         A new network.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from wcka.networks.architectures import mlp
+    >>> network, x = mlp((4, 6, 3)).double(), torch.rand(5, 4).double()
+    >>> changed = move(network, x, "wcka", steps=2)
+    >>> type(changed) is type(network) and changed is not network
+    True
     """
-    of: Callable[[nn.Sequential], Tensor] = {
-        "wcka": _weights, "cka": lambda network: network[:-1](x)}[
-            nearest(measure, ("wcka", "cka"), "measure")]
-    moved = deepcopy(model).requires_grad_()
+    nearest(measure, ("wcka", "cka"), "measure")
+
+    def features_of(network: nn.Sequential) -> Tensor:
+        return _weights(network) if measure == "wcka" else network[:-1](x)
+
+    network = deepcopy(model).requires_grad_()
     with torch.no_grad():
-        logits, goal = model(x), of(target or model)
-    optimizer = torch.optim.Adam(moved.parameters(), lr=learning_rate)
+        logits = model(x)
+        goal = features_of(target or model)
+    optimizer = torch.optim.Adam(network.parameters(), lr=learning_rate)
     for _ in range(steps):
-        similarity = _cka(of(moved), goal)
-        change = mse_loss(moved(x), logits) / logits.var()
+        similarity = _cka(features_of(network), goal)
+        change = mse_loss(network(x), logits) / logits.var()
         loss = (1 - similarity if target else similarity) + keep * change
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    return moved.requires_grad_(False)
+    return network.requires_grad_(False)
 
 
 def _weights(network: nn.Sequential) -> Tensor:
-    return torch.linalg.multi_dot([layer.weight.T for layer, _ in linear_layers(network)])
+    return torch.linalg.multi_dot(
+        [layer.weight.T for layer, _ in linear_layers(network)]
+    )
 
 
 def _cka(x: Tensor, y: Tensor) -> Tensor:
