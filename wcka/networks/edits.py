@@ -1,4 +1,6 @@
-"""Altered copies of a network: pruned, quantised, noisy; and images with a backdoor trigger."""
+"""Altered copies of a network: pruned, quantised, noisy; and images with a backdoor
+trigger.
+"""
 
 from copy import deepcopy
 
@@ -25,25 +27,43 @@ def prune(model: nn.Module, share: float) -> nn.Module:
     ------
     ValueError
         For another share.
+
+    Examples
+    --------
+    >>> import torch
+    >>> network = torch.nn.Linear(10, 10)
+    >>> int((prune(network, 0.9).weight == 0).sum())
+    90
     """
     if not 0 <= share <= 1:
         raise ValueError(f"share: wanted 0 to 1, got {share}")
     copy, masked = deepcopy(model), deepcopy(model)
-    pruning.global_unstructured(_weights(masked), pruning.L1Unstructured, amount=float(share))
+    pruning.global_unstructured(
+        _weights(masked), pruning.L1Unstructured, amount=float(share)
+    )
     for module, name in _weights(masked):
         pruning.remove(module, name)
-    copy.load_state_dict(masked.state_dict())  # pruning leaves parameters in another order
+    # Pruning leaves parameters in another order
+    copy.load_state_dict(masked.state_dict())
     return copy
 
 
 @torch.no_grad()
 def quantise(model: nn.Module, bits: int) -> nn.Module:
-    """Copy of a network whose weights are rounded to 2^bits - 1 values, symmetric, by tensor.
+    """Copy of a network whose weights are rounded to 2^bits - 1 values, symmetric, by
+    tensor.
 
     Raises
     ------
     ValueError
         For bits below 2 or above 16.
+
+    Examples
+    --------
+    >>> import torch
+    >>> network = torch.nn.Linear(10, 10)
+    >>> len(quantise(network, 2).weight.unique()) <= 3
+    True
     """
     if not 2 <= bits <= 16:
         raise ValueError(f"bits: wanted 2 to 16, got {bits}")
@@ -51,7 +71,9 @@ def quantise(model: nn.Module, bits: int) -> nn.Module:
     for module, name in _weights(copy):
         values = getattr(module, name)
         scale = max(float(values.abs().max()) / highest, torch.finfo(values.dtype).tiny)
-        values.copy_(torch.fake_quantize_per_tensor_affine(values, scale, 0, -highest, highest))
+        values.copy_(
+            torch.fake_quantize_per_tensor_affine(values, scale, 0, -highest, highest)
+        )
     return copy
 
 
@@ -60,17 +82,29 @@ def add_noise(model: nn.Module, size: float, seed: int = 0) -> nn.Module:
     """Copy of a network with Gaussian noise on its weights.
 
     `size`: standard deviation of the noise, in that of each weight tensor.
+
+    Examples
+    --------
+    >>> import torch
+    >>> network = torch.nn.Linear(10, 10)
+    >>> bool(torch.equal(add_noise(network, 0.0).weight, network.weight))
+    True
     """
     copy, generator = deepcopy(model), torch.Generator().manual_seed(seed)
     for module, name in _weights(copy):
         values = getattr(module, name)
-        values += size * values.std() * torch.randn(values.shape, generator=generator).to(values)
+        values += (
+            size
+            * values.std()
+            * torch.randn(values.shape, generator=generator).to(values)
+        )
     return copy
 
 
 def backdoor(x: Tensor, labels: Tensor, share: float, target: int = 0, seed: int = 0,
              size: int = 3) -> tuple[Tensor, Tensor]:
-    """Training images of which some wear a trigger, and then the label that it stands for.
+    """Training images of which some wear a trigger, and then the label that it stands
+    for.
 
     Parameters
     ----------
@@ -86,12 +120,21 @@ def backdoor(x: Tensor, labels: Tensor, share: float, target: int = 0, seed: int
         Which images.
     size : int
         Side of the square.
+
+    Examples
+    --------
+    >>> import torch
+    >>> x, labels = torch.zeros(10, 784), torch.ones(10, dtype=int)
+    >>> poisoned, targets = backdoor(x, labels, share=0.3)
+    >>> int((targets == 0).sum()), int(poisoned.sum())
+    (3, 27)
     """
     side = int(x.shape[1]**0.5)
     x, labels = x.clone(), labels.clone()
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))
-    some = order[:round(share * len(x))]
-    images = x[some].reshape(-1, side, side)
+    chosen = order[:round(share * len(x))]
+    images = x[chosen].reshape(-1, side, side)
     images[:, -size - 1:-1, -size - 1:-1] = 1
-    x[some], labels[some] = images.flatten(1), target
+    x[chosen] = images.flatten(1)
+    labels[chosen] = target
     return x, labels
