@@ -1,4 +1,6 @@
-"""Many models of one architecture as one stacked state: forward, activations, save, load."""
+"""Many models of one architecture as one stacked state: forward, activations, save,
+load.
+"""
 
 import json
 import os
@@ -28,16 +30,21 @@ def resolve_device(device: str) -> torch.device:
     ------
     ValueError
         For a name that PyTorch does not know, or CUDA where there is none.
+
+    Examples
+    --------
+    >>> resolve_device("cpu")
+    device(type='cpu')
     """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        found = torch.device(device)
+        resolved = torch.device(device)
     except RuntimeError as error:
         raise ValueError(f"device: wanted cpu, cuda or auto, got {device!r}") from error
-    if found.type == "cuda" and not torch.cuda.is_available():
+    if resolved.type == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"device: there is no CUDA here, got {device!r}")
-    return found
+    return resolved
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,11 +54,18 @@ class Population(Stacked):
     Attributes
     ----------
     architecture : dict
-        Name of a factory in ``networks.architectures`` under "factory", and its arguments.
+        Name of a factory in ``networks.architectures`` under "factory", and its
+        arguments.
     state : dict of str to Tensor
         Parameters and buffers by their name in the module, each stacked to (N, ...).
     members : DataFrame
         N rows: what is known of each model (seed, epoch, ...).
+
+    Examples
+    --------
+    >>> population = initialise({"factory": "mlp", "widths": [4, 8, 3]}, seeds=[0, 1])
+    >>> len(population), population.depth, population.state["1.weight"].shape
+    (2, 2, torch.Size([2, 8, 4]))
     """
 
     architecture: dict
@@ -64,8 +78,12 @@ class Population(Stacked):
     def __getitem__(self, rows) -> "Population":
         """Sub-population by a slice, a boolean mask or a sequence of positions."""
         keep = np.atleast_1d(np.arange(len(self))[rows])
-        state = {name: values[torch.from_numpy(keep)] for name, values in self.state.items()}
-        return Population(self.architecture, state, self.members.iloc[keep].reset_index(drop=True))
+        state = {
+            name: values[torch.from_numpy(keep)] for name, values in self.state.items()
+        }
+        return Population(
+            self.architecture, state, self.members.iloc[keep].reset_index(drop=True)
+        )
 
     @cached_property
     def network(self) -> nn.Sequential:
@@ -81,23 +99,28 @@ class Population(Stacked):
     def member(self, i: int) -> nn.Sequential:
         """Model `i` as a module of its own, its weights copied."""
         network = build(self.architecture).eval()
-        network.load_state_dict({name: values[i] for name, values in self.state.items()})
+        network.load_state_dict(self._state_of(i))
         return network
+
+    def _state_of(self, i: int) -> dict[str, Tensor]:
+        return {name: values[i] for name, values in self.state.items()}
 
     def to(self, device: str) -> "Population":
         """The same population on another device."""
         target = resolve_device(device)
-        return Population(self.architecture, {k: v.to(target) for k, v in self.state.items()},
-                          self.members)
+        state = {name: values.to(target) for name, values in self.state.items()}
+        return Population(self.architecture, state, self.members)
 
-    def forward(self, x: Tensor, layer: int | None = None, per_model: bool = False) -> Tensor:
+    def forward(
+        self, x: Tensor, layer: int | None = None, per_model: bool = False
+    ) -> Tensor:
         """Logits of every model, or the activations of one layer.
 
         Parameters
         ----------
         x : Tensor
-            Inputs shared by all models (n, ...), or with `per_model` each model's own (N, n, ...);
-            float32, on the population's device.
+            Inputs shared by all models (n, ...), or with `per_model` each model's own
+            (N, n, ...); float32, on the population's device.
         layer : int, optional
             1 to ``depth``: the output of that linear layer after its activation.
             ``depth``, the default, is the logits.
@@ -118,11 +141,16 @@ class Population(Stacked):
         modules = list(self.network._modules.items())[:stop]
         if not all(_is_stacked(module) for _, module in modules):
             # Convolutions gain nothing from it, and others may not mean the last axis.
-            return torch.stack([self._alone(i, stop, x[i] if per_model else x) for i in range(len(self))])
+            outputs = []
+            for i in range(len(self)):
+                outputs.append(self._alone(i, stop, x[i] if per_model else x))
+            return torch.stack(outputs)  # (networks, n, units)
         for name, module in modules:
             if isinstance(module, nn.Linear):
-                x, per_model = _linear(x, per_model, self.state[f"{name}.weight"],
-                                 self.state.get(f"{name}.bias")), True
+                weight = self.state[f"{name}.weight"]
+                bias = self.state.get(f"{name}.bias")
+                x = _linear(x, per_model, weight, bias)  # (networks, n, units)
+                per_model = True
             elif isinstance(module, nn.Flatten):
                 x = x.flatten(2 if per_model else 1)
             else:  # acts on each number alone
@@ -134,18 +162,25 @@ class Population(Stacked):
         layer = self.depth if layer is None else layer
         if not 1 <= layer <= self.depth:
             raise ValueError(f"layer: wanted 1 to {self.depth}, got {layer}")
-        linear = [i for i, m in enumerate(self.network) if isinstance(m, nn.Linear)]
-        return [*linear, len(self.network)][layer]
+        ends = []  # where the next linear layer begins, layer by layer
+        for i, module in enumerate(self.network):
+            if isinstance(module, nn.Linear):
+                ends.append(i)
+        return [*ends, len(self.network)][layer]
 
     def _alone(self, i: int, stop: int, x: Tensor) -> Tensor:
         """Output of the first `stop` modules of one model."""
         modules = self.network[:stop]
-        state = {key: _channels_last(self.state[key][i]) for key in modules.state_dict()}
+        state = {}
+        for name in modules.state_dict():
+            state[name] = _channels_last(self.state[name][i])
         return functional_call(modules, state, (x,))
 
     @torch.no_grad()
     def activations(self, x: Tensor, layer: int, batch: int = 1024) -> Tensor:
-        """``forward`` without gradients, in batches of inputs: (N, n, units) in float32."""
+        """``forward`` without gradients, in batches of inputs: (N, n, units) in
+        float32.
+        """
         return torch.cat([self.forward(part, layer) for part in x.split(batch)], dim=1)
 
     def predict(self, x: Tensor) -> Tensor:
@@ -165,7 +200,8 @@ class Population(Stacked):
                     "attrs": json.dumps(self.members.attrs)}
         partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
         try:
-            save_file({k: v.contiguous() for k, v in self.state.items()}, partial, metadata)
+            tensors = {name: values.contiguous() for name, values in self.state.items()}
+            save_file(tensors, partial, metadata)
             partial.replace(path)
         finally:
             partial.unlink(missing_ok=True)
@@ -191,6 +227,13 @@ class Transfer(Stacked):
         Images (n, ...) to features (n, units).
     heads : Population
         Its inputs are those features.
+
+    Examples
+    --------
+    >>> heads = initialise({"factory": "mlp", "widths": [8, 3]}, seeds=[0, 1])
+    >>> transfer = Transfer(nn.Linear(4, 8), heads)
+    >>> transfer.forward(torch.zeros(5, 4)).shape
+    torch.Size([2, 5, 3])
     """
 
     trunk: nn.Module
@@ -200,8 +243,14 @@ class Transfer(Stacked):
         return len(self.heads)
 
     def features(self, x: Tensor, per_model: bool = False) -> Tensor:
-        """The trunk's outputs: (n, units), or (N, n, units) for each model's own images."""
-        return self.trunk(x.flatten(0, 1)).unflatten(0, x.shape[:2]) if per_model else self.trunk(x)
+        """The trunk's outputs: (n, units), or (N, n, units) for each model's own
+        images.
+        """
+        return (
+            self.trunk(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+            if per_model
+            else self.trunk(x)
+        )
 
     def forward(self, x: Tensor, per_model: bool = False) -> Tensor:
         """Logits of every model (N, n, classes), as ``Population.forward``."""
@@ -217,17 +266,33 @@ def _is_stacked(module: nn.Module) -> bool:
 
 @torch.no_grad()
 def extract(trunk: nn.Module, x: Tensor, batch: int = 64) -> Tensor:
-    """Features (n, units) of images by a trunk, in batches that fit the processor's caches."""
+    """Features (n, units) of images by a trunk, in batches that fit the processor's
+    caches.
+
+    Examples
+    --------
+    >>> extract(nn.Linear(4, 8), torch.zeros(100, 4)).shape
+    torch.Size([100, 8])
+    """
     return torch.cat([trunk(part) for part in x.split(batch)])
 
 
 def build(architecture: dict) -> nn.Sequential:
-    """Build one module from an architecture, ``{"factory": "mlp", "widths": [...], ...}``."""
+    """Build one module from an architecture, ``{"factory": "mlp", "widths": [...],
+    ...}``.
+
+    Examples
+    --------
+    >>> len(build({"factory": "mlp", "widths": [4, 8, 3]}))
+    4
+    """
     arguments = dict(architecture)
     return getattr(architectures, arguments.pop("factory"))(**arguments)
 
 
-def initialise(architecture: dict, seeds: Sequence[int], device: str = "cpu") -> Population:
+def initialise(
+    architecture: dict, seeds: Sequence[int], device: str = "cpu"
+) -> Population:
     """Initialise a population exactly as PyTorch would initialise N separate modules.
 
     Parameters
@@ -235,7 +300,8 @@ def initialise(architecture: dict, seeds: Sequence[int], device: str = "cpu") ->
     architecture : dict
         As in ``Population``.
     seeds : sequence of int
-        One seed a model: model i is what ``torch.manual_seed(seeds[i])`` and the factory give.
+        One seed a model: model i is what ``torch.manual_seed(seeds[i])`` and the
+        factory give.
     device : str
         Where to put the stacked state.
 
@@ -248,6 +314,12 @@ def initialise(architecture: dict, seeds: Sequence[int], device: str = "cpu") ->
     ------
     ValueError
         For no seeds.
+
+    Examples
+    --------
+    >>> population = initialise({"factory": "mlp", "widths": [4, 3]}, seeds=[7])
+    >>> population.members.seed.tolist()
+    [7]
     """
     if not len(seeds):
         raise ValueError("seeds: wanted at least one")
@@ -257,38 +329,65 @@ def initialise(architecture: dict, seeds: Sequence[int], device: str = "cpu") ->
             torch.manual_seed(seed)
             modules.append(build(architecture))
     parameters, buffers = stack_module_state(modules)
-    state = {name: values.detach() for name, values in {**parameters, **buffers}.items()}
-    return Population(architecture, state, pd.DataFrame({"seed": list(seeds)})).to(device)
+    state = {
+        name: values.detach() for name, values in {**parameters, **buffers}.items()
+    }
+    return Population(architecture, state, pd.DataFrame({"seed": list(seeds)})).to(
+        device
+    )
 
 
 def chains(population: Population, bias=False, layer: int | None = None,
            input_shape: Sequence[int] = (28, 28)) -> Tensor:
-    """Chains of all members of a population at once: (N, inputs, outputs), as ``chain``.
+    """Chains of all members of a population at once: (N, inputs, outputs), as
+    ``chain``.
 
-    With `layer`, from 1 to the population's depth, the chains of the networks cut short after
-    that linear layer. `input_shape` matters to networks that are not fully connected.
+    With `layer`, from 1 to the population's depth, the chains of the networks cut short
+    after that linear layer. `input_shape` matters to networks that are not fully
+    connected.
+
+    Examples
+    --------
+    >>> population = initialise({"factory": "mlp", "widths": [4, 8, 3]}, seeds=[0, 1])
+    >>> chains(population).shape
+    torch.Size([2, 4, 3])
     """
-    if unreadable_modules(population.network) or any([*m.children()] for m in population.network):
+    nested = any([*module.children()] for module in population.network)
+    if nested or unreadable_modules(population.network):
         stop = population.position(layer)
-        return torch.stack([chain(population.member(i)[:stop], input_shape, bias)
-                            for i in range(len(population))])
-    names = [name for name, module in population.network._modules.items()
-             if isinstance(module, nn.Linear)][:layer]
-    return product([population.state[f"{name}.weight"].mT for name in names],
-                    [population.state.get(f"{name}.bias") for name in names] if bias else None)
+        separate = []
+        for i in range(len(population)):
+            separate.append(chain(population.member(i)[:stop], input_shape, bias))
+        return torch.stack(separate)  # (networks, inputs, outputs)
+    matrices, biases = [], []
+    for name, module in population.network._modules.items():
+        if isinstance(module, nn.Linear):
+            # (networks, in, out)
+            matrices.append(population.state[f"{name}.weight"].mT)
+            biases.append(population.state.get(f"{name}.bias"))
+    return product(matrices[:layer], biases[:layer] if bias else None)
 
 
 def _channels_last(weight: Tensor) -> Tensor:
-    """Kernels in the order in memory that makes convolutions on a CPU a third faster."""
-    # Not contiguous(): kernels of one channel are in both orders at once, and only a copy's strides
-    # tell which one is meant.
-    return weight.clone(memory_format=torch.channels_last) if weight.ndim == 4 else weight
+    """Kernels in the order in memory that makes convolutions on a CPU a third faster.
+    """
+    # Not contiguous(): kernels of one channel are in both orders at once, and only a
+    # copy's strides tell which one is meant.
+    return (
+        weight.clone(memory_format=torch.channels_last) if weight.ndim == 4 else weight
+    )
 
 
 def _linear(x: Tensor, per_model: bool, weight: Tensor, bias: Tensor | None) -> Tensor:
     """Every model's linear layer: (n, in) shared or (N, n, in) -> (N, n, out)."""
     if per_model:
-        return x @ weight.mT if bias is None else torch.baddbmm(bias[:, None], x, weight.mT)
+        return (
+            x @ weight.mT
+            if bias is None
+            else torch.baddbmm(bias[:, None], x, weight.mT)
+        )
     # Shared inputs: all models' weights side by side make one matrix product.
-    flat = nn.functional.linear(x, weight.flatten(0, 1), None if bias is None else bias.flatten())
+    flat = nn.functional.linear(
+        x, weight.flatten(0, 1), None if bias is None else bias.flatten()
+    )
     return flat.unflatten(1, weight.shape[:2]).transpose(0, 1)
