@@ -9,7 +9,8 @@ from torch import Tensor
 from . import attacks, corruptions, image_sets
 
 PROBES = ("clean", *corruptions.CORRUPTIONS)
-ATTACKS = ("fgsm", "ffgsm", "gaussian_noise", "pgd", "trades")  # in the order of the paper
+# In the order of the paper
+ATTACKS = ("fgsm", "ffgsm", "gaussian_noise", "pgd", "trades")
 
 
 def expand_probes(names: Sequence[str]) -> list[str]:
@@ -18,19 +19,33 @@ def expand_probes(names: Sequence[str]) -> list[str]:
     Raises
     ------
     ValueError
-        For unknown names, one that comes twice, and lists without "clean" or with nothing else.
+        For unknown names, one that comes twice, and lists without "clean" or with
+        nothing else.
+
+    Examples
+    --------
+    >>> expand_probes(["clean", "attacks"])
+    ['clean', 'fgsm', 'ffgsm', 'gaussian_noise', 'pgd', 'trades']
     """
     every = {"corruptions": corruptions.CORRUPTIONS, "attacks": ATTACKS}
-    wanted = [name for entry in names for name in every.get(entry, [entry])]
+    probes: list[str] = []
+    for entry in names:
+        probes += every.get(entry, [entry])
     known = {*PROBES, *ATTACKS}
-    if not {"clean"} < set(wanted) <= known or len(set(wanted)) < len(wanted):
+    if not {"clean"} < set(probes) <= known or len(set(probes)) < len(probes):
         raise ValueError(f"probes: wanted clean and some others, each once, of "
                          f"{', '.join(sorted(known))}; got {list(names)}")
-    return wanted
+    return probes
 
 
 def kind_of_probe(name: str) -> str:
-    """Whether a probe is clean, corrupted or attacked."""
+    """Whether a probe is clean, corrupted or attacked.
+
+    Examples
+    --------
+    >>> kind_of_probe("fog"), kind_of_probe("pgd")
+    ('corrupted', 'attacked')
+    """
     if name == "clean":
         return name
     return "corrupted" if name in PROBES else "attacked"
@@ -39,13 +54,29 @@ def kind_of_probe(name: str) -> str:
 @lru_cache(maxsize=2)
 def labelled_images(dataset: str, classes: tuple[int, ...] | None,
              split: str = "test") -> tuple[np.ndarray, np.ndarray]:
-    """``image_sets.load``, verified and read once in each process; `classes` as a tuple."""
+    """``image_sets.load``, verified and read once in each process; `classes` as a
+    tuple.
+
+    Examples
+    --------
+    >>> images, labels = labelled_images("mnist", (0, 1))
+    >>> len(images) == len(labels) == 2115
+    True
+    """
     return image_sets.load(dataset, split, classes)
 
 
 @lru_cache(maxsize=2)
-def probe_images(dataset: str, classes: tuple[int, ...], name: str, seed: int = 0) -> np.ndarray:
-    """Test images of a data set, clean or under one corruption: uint8 (n, 28, 28)."""
+def probe_images(
+    dataset: str, classes: tuple[int, ...], name: str, seed: int = 0
+) -> np.ndarray:
+    """Test images of a data set, clean or under one corruption: uint8 (n, 28, 28).
+
+    Examples
+    --------
+    >>> probe_images("mnist", (0, 1), "stripe").shape
+    (2115, 28, 28)
+    """
     images, _ = labelled_images(dataset, classes)
     return images if name == "clean" else corruptions.corrupt(images, name, seed)
 
@@ -65,8 +96,15 @@ def probe_inputs(name: str, dataset: str, classes: Sequence[int], seed: int = 0,
         Of the corruption or the noise.
     noise : float
         Standard deviation of Gaussian noise.
+
+    Examples
+    --------
+    >>> probe_inputs("clean", "mnist", (0, 1)).shape
+    torch.Size([2115, 784])
     """
     if name == "train":
         return image_sets.as_inputs(labelled_images(dataset, tuple(classes), name)[0])
-    x = image_sets.as_inputs(probe_images(dataset, tuple(classes), name if name in PROBES else "clean", seed))
+    x = image_sets.as_inputs(
+        probe_images(dataset, tuple(classes), name if name in PROBES else "clean", seed)
+    )
     return attacks.gaussian_noise(x, noise, seed) if name == "gaussian_noise" else x
