@@ -347,7 +347,7 @@ def test_the_debian_package_is_downloaded_and_unpacked_without_rights(
         root, use_sources, monkeypatch, tmp_path_factory):
     """A package of the same shape, from an apt-get that only knows how to copy it."""
     build, bin_ = tmp_path_factory.mktemp("build"), tmp_path_factory.mktemp("bin")
-    monkeypatch.setattr(image_sets, "DEBIAN", Path("not/installed/fashion-mnist"))
+    monkeypatch.setattr(sources, "DEBIAN", Path("not/installed/fashion-mnist"))
     inside = build / sources.DEBIAN
     inside.mkdir(parents=True)
     files = {name: name.encode() for name in sources.DATASETS["fashion"].md5}
