@@ -1,5 +1,12 @@
+"""Run the command line: ``python -m wcka``."""
+
 import sys
 
-from .cli import main
+try:
+    from .cli import main
 
-sys.exit(main())
+    status = main()
+except KeyboardInterrupt:  # while the command line itself loads
+    print("wcka: interrupted", file=sys.stderr)
+    status = 130
+sys.exit(status)

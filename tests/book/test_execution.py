@@ -44,23 +44,24 @@ def test_a_chapter_without_its_figure_leaves_no_result(chapter, capsys):
 
 
 INTERRUPT = """
-import sys
-from wcka import cli
+import runpy, sys
 
 class Interrupting:
     def find_spec(self, name, path=None, target=None):
-        if name == sys.argv[1]:
+        if name == interrupted_module:
             raise KeyboardInterrupt
 
+interrupted_module = sys.argv.pop(1)
 sys.meta_path.insert(0, Interrupting())
-sys.exit(cli.main(["run", "01", "--profile", "smoke"]))
+runpy.run_module("wcka", run_name="__main__")
 """
 
 
-@pytest.mark.parametrize("module", ["yaml", "nbformat", "matplotlib", "numpy"])
-def test_an_interrupt_while_libraries_load_is_answered_in_one_line(module):
+@pytest.mark.parametrize("module", ["wcka.cli", "yaml", "nbformat", "numpy"])
+def test_an_interrupt_while_modules_load_is_answered_in_one_line(module):
+    command = [sys.executable, "-c", INTERRUPT, module, "run", "01"]
     process = subprocess.run(
-        [sys.executable, "-c", INTERRUPT, module], capture_output=True, text=True)
+        [*command, "--profile", "smoke"], capture_output=True, text=True)
     assert process.returncode == 130
     assert process.stderr.startswith("wcka: interrupted")
     assert process.stderr.count("\n") == 1
@@ -120,6 +121,13 @@ def name_below_a_read_only_folder(folder):
     return folder / "read-only" / "more" / "out.ipynb"
 
 
+def name_below_a_closed_folder(folder):
+    if os.geteuid() == 0:
+        pytest.skip("root may look into every folder")
+    (folder / "closed").mkdir(mode=0o000)
+    return folder / "closed" / "more" / "out.ipynb"
+
+
 @pytest.mark.parametrize("make_output", [
     folder_with_the_ending_of_a_notebook,
     name_with_another_ending,
@@ -131,6 +139,7 @@ def name_below_a_read_only_folder(folder):
     named_pipe,
     name_below_a_file,
     name_below_a_read_only_folder,
+    name_below_a_closed_folder,
 ])
 def test_an_impossible_output_is_refused_before_the_run(
         chapter, tmp_path, capsys, monkeypatch, make_output):

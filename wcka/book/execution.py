@@ -198,7 +198,8 @@ def check_output(output: Path) -> None:
     """
     if output.suffix != ".ipynb":
         raise UsageError(f"-o {output}: wanted a name that ends in .ipynb")
-    if output.exists() and not output.is_file():
+    # By os.path: pathlib raises an error in a folder that may not be looked into.
+    if os.path.exists(output) and not os.path.isfile(output):
         raise UsageError(f"-o {output}: it exists, and is not a regular file")
     for path in checkout.chapters():
         if output.resolve() == path.with_suffix(".ipynb").resolve():
@@ -206,9 +207,9 @@ def check_output(output: Path) -> None:
                 f"-o {output}: that is a chapter's own notebook; choose another name")
     # Folders that do not exist yet are made below the nearest one that does.
     folder = output.absolute().parent
-    while not folder.exists():
+    while not os.path.exists(folder):
         folder = folder.parent
-    if not folder.is_dir() or not os.access(folder, os.W_OK):
+    if not os.path.isdir(folder) or not os.access(folder, os.W_OK):
         raise UsageError(
             f"-o {output}: {folder} is not a folder that can be written to")
 
