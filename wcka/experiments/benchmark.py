@@ -1,6 +1,8 @@
-"""The functional benchmark: a grid of networks and probes becomes one tidy table of pairs."""
+"""The functional benchmark: a grid of networks and probes becomes one tidy table of
+pairs.
+"""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import cast
 
@@ -14,55 +16,88 @@ from ..measures.deconfounding import Confounder
 from ..measures.predictions import collapsed, pairwise_agreement
 from ..measures.spelling import nearest
 from ..networks.attacks import BY_GRADIENT
-from ..networks.populations import Population, Transfer, chains
-from ..networks.probes import kind_of_probe, labelled_images, probe_inputs
+from ..networks.populations import Population
+from ..networks.probes import kind_of_probe
 from ..weights.chains import chain
-from .cache import Cached, cached, remembered
+from .cache import Cached, cached
+from .grid_inputs import (
+    LAYERS,
+    attacked_images,
+    attacked_together,
+    clean_inputs,
+    drawn_rows,
+    inputs_against,
+    seen_by_networks,
+    trunk_of,
+)
+from .grid_networks import (
+    FACTORS,
+    architecture_name,
+    at_epoch,
+    chains_of,
+    grid_networks,
+    pair_positions,
+    pairs_by_factor,
+    predictions_of,
+)
 from .jobs import run_jobs
 from .training_runs import features, frozen, trained
 
-FACTORS = ("epoch", "seed", "architecture", "strategy")  # in the order of the paper's figures
+__all__ = [
+    "FACTORS",
+    "LAYERS",
+    "agreement_on",
+    "all_pairs",
+    "architecture_name",
+    "attacked_images",
+    "chain_similarities",
+    "check_grid",
+    "grid",
+    "grid_networks",
+    "pairs_by_factor",
+    "similarity_on",
+    "under_attack",
+]
 
-# Networks, and images of each, attacked at once: more would not fit into the processor's caches,
-# of which a convolutional trunk takes more for itself.
-_ATTACKED = {False: (25, 128), True: (4, 16)}
 
-# Layers by names that hold for every depth.
-LAYERS: dict[str, Callable[[Population], int]] = {
-    "first hidden": lambda population: 1,
-    "last hidden": lambda population: population.depth - 1,
-    "logits": lambda population: population.depth,
-}
-
-
-def check_grid(strategies: Sequence[str], layer: str, checkpoints: Sequence[int], epochs: int) -> None:
+def check_grid(strategies: Sequence[str], layer: str, checkpoints: Sequence[int],
+               epochs: int) -> None:
     """Refuse what no grid can be built from, before any work starts.
 
     Raises
     ------
     ValueError
         For an unknown strategy or layer, or checkpoints outside 1 to `epochs`.
+
+    Examples
+    --------
+    >>> check_grid(["standard"], "last hidden", [1, 20], epochs=10)
+    Traceback (most recent call last):
+    ValueError: checkpoints: wanted epochs from 1 to 10, got [1, 20]
     """
     for strategy in strategies:
         nearest(strategy, ("standard", *BY_GRADIENT), "strategy")
     nearest(layer, LAYERS, "layer")
     if not 1 <= min(checkpoints) <= max(checkpoints) <= epochs:
-        raise ValueError(f"checkpoints: wanted epochs from 1 to {epochs}, got {checkpoints}")
+        raise ValueError(
+            f"checkpoints: wanted epochs from 1 to {epochs}, got {checkpoints}")
 
 
-def grid(models: Sequence[dict], probes: Sequence[str], layer: str, samples: int, probing: dict,
-         jobs: int = -1, scheduler: str = "") -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Train a grid of networks; compare all pairs that differ in one factor, on each probe.
+def grid(models: Sequence[dict], probes: Sequence[str], layer: str, samples: int,
+         probing: dict, jobs: int = -1,
+         scheduler: str = "") -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Train a grid of networks; compare all pairs that differ in one factor, on each
+    probe.
 
-    An attacked probe belongs to a pair: the clean images moved by the gradients of the one network,
-    and the same moved by those of the other. Agreement is the mean over both halves, so no network
-    is favoured and the order does not matter.
+    An attacked probe belongs to a pair: the clean images changed by the gradients of
+    the one network, and the same changed by those of the other. Agreement is the mean
+    over both halves, so no network is favoured and the order does not matter.
 
     Parameters
     ----------
     models : sequence of dict
-        Arguments of ``trained``, one for each architecture and strategy; each trains all seeds. All
-        have the same trunk, or none.
+        Arguments of ``trained``, one for each architecture and strategy; each trains
+        all seeds. All have the same trunk, or none.
     probes : sequence of str
         Of ``probes.PROBES`` and ``probes.ATTACKS``.
     layer : str
@@ -70,63 +105,90 @@ def grid(models: Sequence[dict], probes: Sequence[str], layer: str, samples: int
     samples : int
         Number of images for the columns "on the probe".
     probing : dict
-        "dataset", "classes" and "seed", as in ``probes.probe_inputs``; "eps" and "steps" of the attacks;
-        "noise", the standard deviation of Gaussian noise; "images", how many clean images the
-        activation measures see, and "attacked", how many are attacked, drawn at random (None for
-        all of them).
+        "dataset", "classes" and "seed", as in ``probes.probe_inputs``; "eps" and
+        "steps" of the attacks; "noise", the standard deviation of Gaussian noise;
+        "images", how many clean images the activation measures see, and "attacked", how
+        many are attacked, drawn at random (None for all of them).
     jobs, scheduler
-        As in ``units.run``.
+        As in ``jobs.run_jobs``.
 
     Returns
     -------
     members : DataFrame
-        A row a model: model (its name), architecture, strategy, seed, epoch, accuracy, collapsed
-        (``functional.collapsed`` on clean images), start (architecture and seed), and under
-        "under ATTACK" its accuracy on the images made against itself.
+        One row per network: model (its name), architecture, strategy, seed, epoch,
+        accuracy, collapsed (``predictions.collapsed`` on clean images), start
+        (architecture and seed), and under "under ATTACK" its accuracy on the images
+        made against itself.
     table : DataFrame
-        A row a pair and probe: differs (of ``FACTORS``), a and b (names of models), probe,
-        agreement, the measures (of activations: on clean images), and under "MEASURE, on the
-        probe" their values on some images of that probe. There, under an attack, each network
-        sees the images made against itself, and "agreement, own attack" is counted on such. Two
-        baselines: "accuracy gap" (minus the difference of clean accuracies) and "clean agreement".
-        Further kind (of probe), "start a" and "start b", and collapsed (one of the two is).
-        ``attrs["seconds"]``: what training, probes and attacks took on one process.
+        One row per pair and probe: differs (of ``FACTORS``), a and b (names of models),
+        probe, agreement, the measures (of activations: on clean images), and under
+        "MEASURE, on the probe" their values on some images of that probe. There, under
+        an attack, each network sees the images made against itself, and "agreement, own
+        attack" is counted on such. Two baselines: "accuracy gap" (minus the difference
+        of clean accuracies) and "clean agreement". Further kind (of probe), "start a"
+        and "start b", and collapsed (at least one of the two is). ``attrs["seconds"]``:
+        what training, probes and attacks took on one process.
 
     Raises
     ------
     ValueError
         For models with different trunks.
+
+    Examples
+    --------
+    >>> model = {"architecture": {"factory": "mlp", "widths": [784, 4, 2]},
+    ...          "strategy": "standard", "seeds": [0, 1], "dataset": "mnist",
+    ...          "classes": [0, 1], "epochs": 0}
+    >>> probing = {"dataset": "mnist", "classes": [0, 1], "seed": 0, "images": 50}
+    >>> members, table = grid([model], ["clean"], "logits", 50, probing, jobs=1)
+    >>> table[["differs", "probe"]].values.tolist()
+    [['seed', 'clean']]
     """
-    models, compared = list(models), list(ACTIVATION_MEASURES)
+    models = list(models)
     trunk = trunk_of(models)
-    if any(m.get("trunk") != trunk for m in models):
-        raise ValueError("models: wanted one trunk for all, or none")
+    for model in models:
+        if model.get("trunk") != trunk:
+            raise ValueError("models: wanted one trunk for all, or none")
     if trunk:  # once, with all cores, before processes part
         features(trunk, "train", models[0]["dataset"], models[0]["classes"])
     spread = partial(run_jobs, jobs=jobs, scheduler=scheduler)
-    fits = spread(_fitted, [{"model": m} for m in sorted(models, key=_cost)],
+
+    longest_first = sorted(models, key=_cost)
+    fits = spread(_fitted, [{"model": model} for model in longest_first],
                   description="training")
+
     common = {"models": models, "probing": probing}
-    shared = [p for p in probes if p not in BY_GRADIENT]
-    agreed = spread(agreement_on, [{**common, "probe_name": p} for p in shared],
-                    description="agreement")
-    activations = {**common, "layer": layer, "measures": compared}
-    seen = spread(similarity_on, [
-        {**activations, "probe_name": "clean", "samples": probing["images"]},
-        *({**activations, "probe_name": p, "samples": samples} for p in shared)],
-        description="probes")
-    aimed = spread(under_attack, [
-        {**activations, "attack": p, "samples": samples}
-        for p in reversed(probes) if p in BY_GRADIENT], description="attacks")  # the longest first
-    members, of_weights = _members(**common), chain_similarities(models)
-    clean, rest = seen[:len(of_weights)], seen[len(of_weights):]
-    on_probes = pd.concat([agreed.merge(rest, on=["a", "b", "probe"], validate="1:1"), aimed])
-    table = _collected(members, of_weights, clean,
-                       on_probes.set_index("probe").loc[list(probes)].reset_index())
+    activations = {**common, "layer": layer, "measures": list(ACTIVATION_MEASURES)}
+    agreement_jobs = []
+    # The activation measures first see the clean images, as many as the chapter wants.
+    similarity_jobs = [
+        {**activations, "probe_name": "clean", "samples": probing["images"]}]
+    attack_jobs: list[dict] = []
+    for probe in probes:
+        if probe in BY_GRADIENT:
+            # In reverse, which puts those of many steps first.
+            attack_jobs.insert(0, {**activations, "attack": probe, "samples": samples})
+        else:
+            agreement_jobs.append({**common, "probe_name": probe})
+            similarity_jobs.append(
+                {**activations, "probe_name": probe, "samples": samples})
+    agreements = spread(agreement_on, agreement_jobs, description="agreement")
+    similarities = spread(similarity_on, similarity_jobs, description="probes")
+    attacks = spread(under_attack, attack_jobs, description="attacks")
+
+    members = _members(**common)
+    chain_table = chain_similarities(models)
+    clean = similarities[:len(chain_table)]
+    on_shared_probes = agreements.merge(
+        similarities[len(chain_table):], on=["a", "b", "probe"], validate="1:1")
+    on_probes = pd.concat([on_shared_probes, attacks]).set_index("probe")
+    on_probes = on_probes.loc[list(probes)].reset_index()
+    table = _collected(members, chain_table, clean, on_probes)
     table.attrs = {"seconds": {
-        "training": fits.attrs["seconds"], "attacks": aimed.attrs["seconds"],
-        "probes": agreed.attrs["seconds"] + seen.attrs["seconds"]}}
-    return _with_robustness(members, aimed), table
+        "training": fits.attrs["seconds"],
+        "attacks": attacks.attrs["seconds"],
+        "probes": agreements.attrs["seconds"] + similarities.attrs["seconds"]}}
+    return _with_robustness(members, attacks), table
 
 
 def _cost(model: dict) -> int:
@@ -138,81 +200,12 @@ def _fit(model: dict) -> pd.DataFrame:
     return trained(**model).members
 
 
+# A job like those that are cached themselves: the population that it trains is.
 _fitted = cast(Cached, _fit)
 _fitted.kept = lambda model: trained.kept(**model)
 
 
-@remembered(1)
-def grid_networks(models: Sequence[dict]) -> tuple[list[Population], pd.DataFrame]:
-    """Populations of a grid, and a table of all members (group: which population).
-
-    Parameters and columns as in ``grid``.
-    """
-    called = {architecture_name(m["architecture"]): m["architecture"] for m in models}
-    if clash := [m for m in models if called[architecture_name(m["architecture"])] != m["architecture"]]:
-        same = clash[0]["architecture"]
-        raise ValueError(f"two architectures are called {architecture_name(same)!r}: {same} and "
-                         f"{called[architecture_name(same)]}; a table would take them for one")
-    populations = [trained(**m) for m in models]
-    return populations, pd.concat([
-        p.members.assign(architecture=architecture_name(m["architecture"]), strategy=m["strategy"], group=i)
-        for i, (m, p) in enumerate(zip(models, populations))], ignore_index=True)
-
-
-def architecture_name(architecture: dict) -> str:
-    """Short name: hidden layers times width, or widths; kind and channels of convolutions."""
-    if "widths" in architecture:
-        hidden = architecture["widths"][1:-1]
-        return (f"{len(hidden)} × {hidden[0]}" if len(set(hidden)) == 1
-                else "-".join(map(str, hidden)))
-    if kind := {"convnet": "CNN", "resnet": "ResNet"}.get(architecture["factory"]):
-        norm = " + BN" * architecture.get("batch_norm", False)
-        return f"{kind}{norm} {'-'.join(map(str, architecture['channels']))}"
-    return " ".join(map(str, architecture.values()))  # of a factory that is new here
-
-
-def pairs_by_factor(members: pd.DataFrame) -> pd.DataFrame:
-    """All pairs of models that differ in exactly one factor: differs, a, b (rows of `members`)."""
-    numbered = members[list(FACTORS)].assign(row=np.arange(len(members)))
-    tables = []
-    for factor in FACTORS:
-        both = numbered.merge(numbered, on=[f for f in FACTORS if f != factor])
-        both = both[both.row_x < both.row_y]
-        tables.append(pd.DataFrame({"differs": factor, "a": both.row_x, "b": both.row_y}))
-    return pd.concat(tables, ignore_index=True)
-
-
-def _listed(members: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
-    table = pairs_by_factor(members)
-    return table.a.to_numpy(copy=True), table.b.to_numpy(copy=True)
-
-
-def trunk_of(models: Sequence[dict]) -> dict | None:
-    """What all of a grid's models stand on, as ``trained`` takes it."""
-    return models[0].get("trunk")
-
-
-def seen_by_networks(trunk: dict | None, probe_name: str, probing: dict) -> Tensor:
-    """What the networks' own layers get of a shared probe: the images, or a trunk's features."""
-    # Only what the probe depends on, so that nothing is kept twice under different names.
-    of = {key: probing[key] for key in (
-        "dataset", "classes", *["seed"] * (probe_name != "clean"),
-        *["noise"] * (probe_name == "gaussian_noise"))}
-    return features(trunk, probe_name, **of) if trunk else probe_inputs(probe_name, **of)
-
-
-def _clean(probing: dict) -> tuple[Tensor, Tensor]:
-    """Clean images as inputs, and their labels."""
-    about = probing["dataset"], tuple(probing["classes"])
-    return probe_inputs("clean", *about), torch.from_numpy(labelled_images(*about)[1])
-
-
-def drawn_rows(x: Tensor, samples: int | None, probing: dict) -> Tensor:
-    """Some rows, drawn at random, the same for all of one length; fewer are the first of more."""
-    return x[np.random.default_rng(probing["seed"]).permutation(len(x))[:samples]]
-
-
-def _same(x: Tensor, y: Tensor) -> np.ndarray:
+def _equal_shares(x: Tensor, y: Tensor) -> np.ndarray:
     """Share of equal labels along the last axis."""
     return (x == y).double().mean(-1).numpy()
 
@@ -221,249 +214,376 @@ def _same(x: Tensor, y: Tensor) -> np.ndarray:
 def _members(models: Sequence[dict], probing: dict) -> pd.DataFrame:
     populations, members = grid_networks(models)
     x = seen_by_networks(trunk_of(models), "clean", probing)
-    predictions = torch.cat([p.predict(x) for p in populations])
-    starts = [f"{m.architecture}, seed {m.seed}" for m in members.itertuples()]
-    names = [f"{m.architecture}, {m.strategy}, seed {m.seed}, epoch {m.epoch}"
-             for m in members.itertuples()]
+    predictions = predictions_of(populations, x)  # (networks, images)
+    starts, names = [], []
+    for member in members.itertuples():
+        starts.append(f"{member.architecture}, seed {member.seed}")
+        names.append(f"{member.architecture}, {member.strategy}, seed {member.seed}, "
+                     f"epoch {member.epoch}")
     return members[["architecture", "strategy", "seed", "epoch"]].assign(
-        model=names, accuracy=_same(predictions, _clean(probing)[1]),
+        model=names, accuracy=_equal_shares(predictions, clean_inputs(probing)[1]),
         collapsed=collapsed(predictions), start=starts)
 
 
 @cached
 def chain_similarities(models: Sequence[dict]) -> pd.DataFrame:
-    """wCKA of the pairs of a grid, and variants of it; `models` as in ``grid``.
-
-    Returns
-    -------
-    DataFrame
-        Columns differs, a, b (rows of the table of ``networks``), wcka, and "wcka, VARIANT":
-        uncentred (equation 5 as printed); with biases; of networks behind a trunk, through the
-        trunk (inputs x outputs); of fully connected ones, rows normalised (Wang et al. 2022) and
-        mean of layers (of the chains up to each; NaN for networks of different depth).
-    """
-    populations, members = grid_networks(models)
-    listed, trunk = _listed(members), trunk_of(models)
-
-    def compared(features: Sequence[Tensor], measure: str = "wcka") -> np.ndarray:
-        return compare(measure, features, listed)
-
-    own = [c for p in populations for c in chains(p)]
-    biased = [c for p in populations for c in chains(p, bias=True)]
-    columns = {"wcka": compared(own), "wcka, uncentred": compared(own, "wcka, uncentred"),
-               "wcka, with biases": compared(biased)}
-    if trunk:
-        through = chain(frozen(trunk), (28, 28))
-        columns["wcka, through the trunk"] = compared([through @ c for c in own])
-    if all(m["architecture"]["factory"] == "mlp" for m in models):
-        columns["wcka, rows normalised"] = compared(
-            [c for p in populations for c in chains(_normalised(p))])
-        columns["wcka, mean of layers"] = _mean_of_layers(populations, members, *listed)
-    return pairs_by_factor(members).assign(**columns)
-
-
-def _normalised(population: Population) -> Population:
-    """Rows of each weight matrix (in, out) of unit norm; stored are their transposes."""
-    state = {name: w / w.norm(dim=1, keepdim=True) if name.endswith("weight") else w
-             for name, w in population.state.items()}
-    return Population(population.architecture, state, population.members)
-
-
-def _mean_of_layers(populations: list[Population], members: pd.DataFrame, a, b) -> np.ndarray:
-    depth = np.array([p.depth for p in populations])[members.group]
-    same, total = depth[a] == depth[b], np.zeros(len(a))
-    for layer in range(1, depth.max() + 1):
-        cut = [c for p in populations for c in chains(p, layer=min(layer, p.depth))]
-        rows = np.flatnonzero(same & (layer <= depth[a]))
-        if rows.size:
-            total[rows] += compare("wcka", cut, (a[rows], b[rows]))
-    return np.where(same, total / depth[a], np.nan)
-
-
-@cached
-def agreement_on(models: Sequence[dict], probe_name: str, probing: dict) -> pd.DataFrame:
-    """Agreement of the pairs of a grid on all images of a probe that all networks share.
-
-    Parameters as in ``grid``; columns a, b (as ``weights``), probe, agreement.
-    """
-    populations, members = grid_networks(models)
-    a, b = _listed(members)
-    x = seen_by_networks(trunk_of(models), probe_name, probing)
-    predictions = torch.cat([p.predict(x) for p in populations])
-    return pd.DataFrame({"a": a, "b": b, "probe": probe_name,
-                         "agreement": _same(predictions[a], predictions[b])})
-
-
-@cached
-def similarity_on(models: Sequence[dict], probe_name: str, layer: str, samples: int | None,
-                  measures: Sequence[str], probing: dict,
-                  deconfounded: str = "images") -> pd.DataFrame:
-    """Similarity of activations of the pairs of a grid on a probe that all networks share.
+    """Return wCKA of the pairs of a grid, and variants of it.
 
     Parameters
     ----------
-    samples : int or None
-        Number of images that the measures take, drawn at random; None for all.
-    measures : sequence of str
-        Of ``similarity.ACTIVATION_MEASURES``, ``NO_PSD`` and ``UNCENTRED``.
-    deconfounded : {"images", "features"}
-        What dCKA takes the influence of away: that of the images, or of what the networks' own
-        layers get, the features of a trunk.
-    models, probe_name, layer, probing
+    models : sequence of dict
         As in ``grid``.
 
     Returns
     -------
     DataFrame
-        Columns a, b (as ``weights``), probe, layer, and the measures.
+        Columns differs, a, b (rows of the table of ``grid_networks``), wcka, and "wcka,
+        VARIANT": uncentred (equation 5 as printed); with biases; of networks behind a
+        trunk, through the trunk (inputs x outputs); of fully connected ones, rows
+        normalised (Wang et al. 2022) and mean of layers (of the chains up to each; NaN
+        for networks of different depth).
+
+    Examples
+    --------
+    >>> model = {"architecture": {"factory": "mlp", "widths": [784, 4, 2]},
+    ...          "strategy": "standard", "seeds": [0, 1], "dataset": "mnist",
+    ...          "classes": [0, 1], "epochs": 0}
+    >>> list(chain_similarities([model]))[:4]
+    ['differs', 'a', 'b', 'wcka']
     """
     populations, members = grid_networks(models)
-    a, b = _listed(members)
-    x = drawn_rows(seen_by_networks(trunk_of(models), probe_name, probing), samples, probing)
-    activations = [f for p in populations for f in p.activations(x, LAYERS[layer](p))]
+    positions = pair_positions(members)
+    trunk = trunk_of(models)
+    chains = chains_of(populations)
+    columns = {
+        "wcka": compare("wcka", chains, positions),
+        "wcka, uncentred": compare("wcka, uncentred", chains, positions),
+        "wcka, with biases": compare(
+            "wcka", chains_of(populations, bias=True), positions)}
+    if trunk:
+        through = chain(frozen(trunk), (28, 28))  # (pixels, features)
+        columns["wcka, through the trunk"] = compare(
+            "wcka", [through @ head for head in chains], positions)
+    if {model["architecture"]["factory"] for model in models} == {"mlp"}:
+        normalised = [_rows_normalised(population) for population in populations]
+        columns["wcka, rows normalised"] = compare(
+            "wcka", chains_of(normalised), positions)
+        columns["wcka, mean of layers"] = _mean_of_layers(
+            populations, members, *positions)
+    return pairs_by_factor(members).assign(**columns)
+
+
+def _rows_normalised(population: Population) -> Population:
+    """Networks whose weight matrices (in, out) have rows of unit norm."""
+    state = {}
+    for name, values in population.state.items():
+        if name.endswith("weight"):  # stored transposed, (networks, out, in)
+            values = values / values.norm(dim=1, keepdim=True)
+        state[name] = values
+    return Population(population.architecture, state, population.members)
+
+
+def _mean_of_layers(populations: list[Population], members: pd.DataFrame, a: np.ndarray,
+                    b: np.ndarray) -> np.ndarray:
+    """Mean over layers of the wCKA of the chains up to each; NaN for unequal depths."""
+    depth_of_group = np.array([population.depth for population in populations])
+    depth = depth_of_group[members.group]
+    same_depth = depth[a] == depth[b]
+    total = np.zeros(len(a))
+    for layer in range(1, depth.max() + 1):
+        chains: list[Tensor] = []
+        for population in populations:
+            chains += chains_of([population], layer=min(layer, population.depth))
+        rows = np.flatnonzero(same_depth & (layer <= depth[a]))
+        if rows.size:
+            total[rows] += compare("wcka", chains, (a[rows], b[rows]))
+    return np.where(same_depth, total / depth[a], np.nan)
+
+
+@cached
+def agreement_on(
+    models: Sequence[dict], probe_name: str, probing: dict
+) -> pd.DataFrame:
+    """Return the agreement of the pairs of a grid on all images of a shared probe.
+
+    Parameters
+    ----------
+    models, probing
+        As in ``grid``.
+    probe_name : str
+        A probe that all networks share.
+
+    Returns
+    -------
+    DataFrame
+        Columns a, b (as in ``chain_similarities``), probe, agreement.
+
+    Examples
+    --------
+    >>> model = {"architecture": {"factory": "mlp", "widths": [784, 4, 2]},
+    ...          "strategy": "standard", "seeds": [0, 1], "dataset": "mnist",
+    ...          "classes": [0, 1], "epochs": 0}
+    >>> probing = {"dataset": "mnist", "classes": [0, 1], "seed": 0}
+    >>> list(agreement_on([model], "clean", probing))
+    ['a', 'b', 'probe', 'agreement']
+    """
+    populations, members = grid_networks(models)
+    a, b = pair_positions(members)
+    x = seen_by_networks(trunk_of(models), probe_name, probing)
+    predictions = predictions_of(populations, x)  # (networks, images)
+    return pd.DataFrame({
+        "a": a, "b": b, "probe": probe_name,
+        "agreement": _equal_shares(predictions[a], predictions[b])})
+
+
+@cached
+def similarity_on(models: Sequence[dict], probe_name: str, layer: str,
+                  samples: int | None, measures: Sequence[str], probing: dict,
+                  deconfounded: str = "images") -> pd.DataFrame:
+    """Return the similarity of activations of the pairs of a grid on a shared probe.
+
+    Parameters
+    ----------
+    models, probe_name, layer, probing
+        As in ``grid``.
+    samples : int or None
+        Number of images that the measures take, drawn at random; None for all.
+    measures : sequence of str
+        Of ``ACTIVATION_MEASURES``, ``NO_PSD`` and ``UNCENTRED``.
+    deconfounded : {"images", "features"}
+        What dCKA takes the influence of away: that of the images, or of what the
+        networks' own layers get, the features of a trunk.
+
+    Returns
+    -------
+    DataFrame
+        Columns a, b (as in ``chain_similarities``), probe, layer, and the measures.
+
+    Examples
+    --------
+    >>> model = {"architecture": {"factory": "mlp", "widths": [784, 4, 2]},
+    ...          "strategy": "standard", "seeds": [0, 1], "dataset": "mnist",
+    ...          "classes": [0, 1], "epochs": 0}
+    >>> probing = {"dataset": "mnist", "classes": [0, 1], "seed": 0}
+    >>> list(similarity_on([model], "clean", "logits", 50, ["cka"], probing))
+    ['a', 'b', 'probe', 'layer', 'cka']
+    """
+    populations, members = grid_networks(models)
+    pairs = pair_positions(members)
+    x = drawn_rows(
+        seen_by_networks(trunk_of(models), probe_name, probing), samples, probing)
+    activations = _activations_of(populations, x, layer)
     if deconfounded == "images":
         x = drawn_rows(seen_by_networks(None, probe_name, probing), samples, probing)
-    confounder = Confounder(x)
-    return pd.DataFrame({"a": a, "b": b, "probe": probe_name, "layer": layer,
-                         **{m: compare(m, activations, (a, b), confounder) for m in measures}})
+    columns = {"a": pairs[0], "b": pairs[1], "probe": probe_name, "layer": layer}
+    values = _similarities(measures, activations, pairs, Confounder(x))
+    return pd.DataFrame({**columns, **values})
+
+
+def _activations_of(populations: Sequence[Population], x: Tensor,
+                    layer: str) -> list[Tensor]:
+    """Activations (n, units) of one layer of every network."""
+    activations: list[Tensor] = []
+    for population in populations:
+        activations += population.activations(x, LAYERS[layer](population))
+    return activations
+
+
+def _similarities(measures: Sequence[str], activations: list[Tensor], pairs: tuple,
+                  confounder: Confounder) -> dict[str, np.ndarray]:
+    """Similarities of pairs of activations by the names of the measures."""
+    values = {}
+    for measure in measures:
+        values[measure] = compare(measure, activations, pairs, confounder)
+    return values
 
 
 @cached
 def under_attack(models: Sequence[dict], attack: str, layer: str, samples: int,
                  measures: Sequence[str], probing: dict) -> pd.DataFrame:
-    """Agreement and similarity of the pairs of a grid on images made against its networks.
+    """Return agreement and similarity of the pairs on images made against their
+    networks.
 
     Parameters
     ----------
+    models, layer, measures, probing
+        As in ``similarity_on``.
     attack : str
         Of ``attacks.BY_GRADIENT``.
     samples : int
         Number of the attacked images that the measures take.
-    models, layer, measures, probing
-        As in ``similarity_on``.
 
     Returns
     -------
     DataFrame
-        Columns a, b (as ``weights``), probe, agreement (mean of those on the images made against
-        the one and the other), "agreement, own attack" and the measures (each network on the images
-        made against itself), "accuracy a", "accuracy b" (each there).
+        Columns a, b (as in ``chain_similarities``), probe, agreement (mean of those on
+        the images made against the one and the other), "agreement, own attack" and the
+        measures (each network on the images made against itself), "accuracy a" and
+        "accuracy b" (each there).
+
+    Examples
+    --------
+    >>> model = {"architecture": {"factory": "mlp", "widths": [784, 4, 2]},
+    ...          "strategy": "standard", "seeds": [0, 1], "dataset": "mnist",
+    ...          "classes": [0, 1], "epochs": 0}
+    >>> probing = {"dataset": "mnist", "classes": [0, 1], "seed": 0, "attacked": 20,
+    ...            "eps": 0.1, "steps": 1}
+    >>> table = under_attack([model], "fgsm", "logits", 20, ["cka"], probing)
+    >>> table.probe.tolist()
+    ['fgsm']
     """
     populations, members = grid_networks(models)
-    a, b = _listed(members)
+    a, b = pair_positions(members)
     x, labels = attacked_images(probing)
-    first = members.group.searchsorted(np.arange(len(populations)))
+    # directed[i, j]: agreement of i and j on the images made against i
     directed = np.full((len(members), len(members)), np.nan)
-    guesses: list[Tensor] = []
+    predictions: list[Tensor] = []
     activations: list[Tensor] = []
-    for some in _slices(models, populations):
-        made = _against(models, some, attack, x, labels, probing)
+    for networks in attacked_together(models, populations):
+        adversarial = inputs_against(models, networks, attack, x, labels, probing)
         with torch.no_grad():
-            own = some.forward(made, per_model=True).argmax(-1)
-            activations += some.forward(made[:, :samples], LAYERS[layer](some), per_model=True)
-        for one, (seen, mine) in enumerate(zip(made, own), start=len(guesses)):
-            partners = np.concatenate([b[a == one], a[b == one]])
-            group = members.group.to_numpy()[partners]
-            for g in np.unique(group):
-                rows = partners[group == g]
-                theirs = populations[g][rows - first[g]].predict(seen)
-                directed[one, rows] = _same(theirs, mine)
-        guesses += own
-    own, confounder = torch.stack(guesses), Confounder(x[:samples])
-    accuracy = _same(own, labels)
+            guesses = networks.forward(adversarial, per_model=True).argmax(-1)
+            activations += networks.forward(
+                adversarial[:, :samples], LAYERS[layer](networks), per_model=True)
+        for images, guess in zip(adversarial, guesses):
+            target = len(predictions)  # position of the network that was attacked
+            partners = np.concatenate([b[a == target], a[b == target]])
+            directed[target, partners] = _agreement_with(
+                partners, members, populations, images, guess)
+            predictions.append(guess)
+    guesses = torch.stack(predictions)  # (networks, images)
+    accuracy = _equal_shares(guesses, labels)
+    values = _similarities(measures, activations, (a, b), Confounder(x[:samples]))
     return pd.DataFrame({
-        "a": a, "b": b, "probe": attack, "agreement": (directed[a, b] + directed[b, a]) / 2,
-        "agreement, own attack": _same(own[a], own[b]),
-        **{m: compare(m, activations, (a, b), confounder) for m in measures},
+        "a": a, "b": b, "probe": attack,
+        "agreement": (directed[a, b] + directed[b, a]) / 2,
+        "agreement, own attack": _equal_shares(guesses[a], guesses[b]), **values,
         "accuracy a": accuracy[a], "accuracy b": accuracy[b]})
 
 
-def attacked_images(probing: dict) -> tuple[Tensor, Tensor]:
-    """Those clean images that attacks begin with, as inputs, and their labels."""
-    x, labels = (drawn_rows(part, probing["attacked"], probing) for part in _clean(probing))
-    return x, labels
-
-
-def _slices(models: Sequence[dict], populations: list[Population]) -> Iterator[Population]:
-    """As many networks as are attacked at once, in the order of the members."""
-    size = _ATTACKED[bool(trunk_of(models))][0]
-    for population in populations:
-        for start in range(0, len(population), size):
-            yield population[start:start + size]
-
-
-@torch.no_grad()
-def _against(models: Sequence[dict], population: Population, attack: str, x: Tensor,
-             labels: Tensor, probing: dict) -> Tensor:
-    """What each member's own layers get of the images made against it, (N, n, units)."""
-    trunk = trunk_of(models)
-    target = Transfer(frozen(trunk), population) if trunk else population
-    size, made = _ATTACKED[bool(trunk)][1], []
-    for i, part in enumerate(zip(x.split(size), labels.split(size))):
-        seed = int(np.random.SeedSequence([probing["seed"], i]).generate_state(1)[0])
-        moved = BY_GRADIENT[attack](target, *part, eps=probing["eps"], steps=probing["steps"],
-                                    seed=seed)
-        made.append(target.features(moved, per_model=True) if isinstance(target, Transfer) else moved)
-    return torch.cat(made, 1)
+def _agreement_with(partners: np.ndarray, members: pd.DataFrame,
+                    populations: list[Population], images: Tensor,
+                    guess: Tensor) -> np.ndarray:
+    """Agreement of some networks with one network's predictions on its own images."""
+    group_of = members.group.to_numpy()
+    first = members.group.searchsorted(np.arange(len(populations)))
+    agreements = np.full(len(partners), np.nan)
+    for group in np.unique(group_of[partners]):
+        chosen = group_of[partners] == group
+        rows = partners[chosen] - first[group]
+        agreements[chosen] = _equal_shares(
+            populations[group][rows].predict(images), guess
+        )
+    return agreements
 
 
 @cached
 def all_pairs(models: Sequence[dict], epoch: int, probes: Sequence[str], layer: str,
               probing: dict) -> pd.DataFrame:
-    """All pairs of a grid's networks at one epoch; parameters as in ``grid``.
+    """Return all pairs of a grid's networks at one epoch.
+
+    Parameters
+    ----------
+    models, probes, layer, probing
+        As in ``grid``.
+    epoch : int
+        A checkpoint that all networks have.
 
     Returns
     -------
     DataFrame
-        Columns a, b (as ``weights``), agreement (mean over those of `probes` that all networks
-        share: no attacks), and ``PAPER_MEASURES`` on clean images.
+        Columns a, b (as in ``chain_similarities``), agreement (mean over those of
+        `probes` that all networks share: no attacks by gradients), and
+        ``PAPER_MEASURES`` on clean images.
+
+    Examples
+    --------
+    >>> model = {"architecture": {"factory": "mlp", "widths": [784, 4, 2]},
+    ...          "strategy": "standard", "seeds": [0, 1, 2], "dataset": "mnist",
+    ...          "classes": [0, 1], "epochs": 0}
+    >>> probing = {"dataset": "mnist", "classes": [0, 1], "seed": 0, "images": 50}
+    >>> len(all_pairs([model], 0, ["clean"], "logits", probing))
+    3
     """
     populations, members = grid_networks(models)
-    populations = [p[(p.members.epoch == epoch).to_numpy()] for p in populations]
-    x = drawn_rows(seen_by_networks(trunk_of(models), "clean", probing), probing["images"], probing)
+    populations = at_epoch(populations, epoch)
+    trunk = trunk_of(models)
     rows = np.flatnonzero(members.epoch == epoch)
     a, b = np.triu_indices(len(rows), 1)
-    activations = [f for p in populations for f in p.activations(x, LAYERS[layer](p))]
-    weights = [c for p in populations for c in chains(p)]
-    confounder = Confounder(drawn_rows(_clean(probing)[0], probing["images"], probing))
-    shared = [seen_by_networks(trunk_of(models), p, probing) for p in probes if p not in BY_GRADIENT]
-    agreements = [pairwise_agreement(torch.cat([p.predict(x) for p in populations]))
-                  for x in shared]
+
+    x = drawn_rows(
+        seen_by_networks(trunk, "clean", probing), probing["images"], probing
+    )
+    activations = _activations_of(populations, x, layer)
+    images = drawn_rows(clean_inputs(probing)[0], probing["images"], probing)
+    confounder = Confounder(images)
+    similarities = {}
+    for measure in PAPER_MEASURES:
+        compared = chains_of(populations) if measure == "wcka" else activations
+        similarities[measure] = compare(measure, compared, None, confounder)[a, b]
+
+    agreements = []
+    for probe in probes:
+        if probe not in BY_GRADIENT:
+            inputs = seen_by_networks(trunk, probe, probing)
+            agreements.append(pairwise_agreement(predictions_of(populations, inputs)))
     return pd.DataFrame({
         "a": rows[a], "b": rows[b], "agreement": np.mean(agreements, axis=0)[a, b],
-        **{m: compare(m, weights if m == "wcka" else activations, None, confounder)[a, b]
-           for m in PAPER_MEASURES}})
+        **similarities})
 
 
-def _with_robustness(members: pd.DataFrame, aimed: pd.DataFrame) -> pd.DataFrame:
-    if aimed.empty:  # no probe is an attack
+def _with_robustness(members: pd.DataFrame, attacks: pd.DataFrame) -> pd.DataFrame:
+    """Add each network's accuracy on the images made against itself."""
+    if attacks.empty:  # no probe is an attack
         return members
-    own = pd.concat([aimed.set_index(["probe", side])[f"accuracy {side}"] for side in ("a", "b")])
-    own = own[~own.index.duplicated()].unstack("probe")
-    return members.join(own.add_prefix("under "))
+    sides = []
+    for side in ("a", "b"):
+        sides.append(attacks.set_index(["probe", side])[f"accuracy {side}"])
+    accuracies = pd.concat(sides)
+    # A network stands in many pairs, each time with the same accuracy.
+    accuracies = accuracies[~accuracies.index.duplicated()].unstack("probe")
+    return members.join(accuracies.add_prefix("under "))
 
 
-def _collected(members: pd.DataFrame, weights: pd.DataFrame, clean: pd.DataFrame,
-               seen: pd.DataFrame) -> pd.DataFrame:
-    """One table of the units' tables, with the columns of ``grid``."""
+def _collected(members: pd.DataFrame, chain_table: pd.DataFrame, clean: pd.DataFrame,
+               on_probes: pd.DataFrame) -> pd.DataFrame:
+    """One table of the jobs' tables, with the columns of ``grid``."""
     key, measures = ["a", "b"], list(ACTIVATION_MEASURES)
-    seen = seen.rename(columns={m: f"{m}, on the probe" for m in measures})
-    if "agreement, own attack" not in seen:
-        seen["agreement, own attack"] = np.nan
-    seen = seen.fillna({"agreement, own attack": seen.agreement})
-    table = weights[["differs", *key, "wcka"]].merge(
-        clean[[*key, *measures]], on=key, validate="1:1").merge(seen, on=key, validate="1:m")
-    of = {column: members[column].to_numpy()[table[key]]
-          for column in ("accuracy", "collapsed", "start")}
-    table["accuracy gap"] = -np.abs(np.diff(of["accuracy"]).squeeze(1))
-    table["clean agreement"] = table.agreement.where(table["probe"] == "clean").groupby(
-        [table.a, table.b]).transform("max")
+    on_probes = on_probes.rename(columns=lambda name: (
+        f"{name}, on the probe" if name in measures else name))
+    if "agreement, own attack" not in on_probes:
+        on_probes["agreement, own attack"] = np.nan
+    # On a probe that all networks share, the two ways to count agreement are one.
+    on_probes = on_probes.fillna({"agreement, own attack": on_probes.agreement})
+    table = chain_table[["differs", *key, "wcka"]].merge(
+        clean[[*key, *measures]], on=key, validate="1:1")
+    table = table.merge(on_probes, on=key, validate="1:m")
+
+    positions = table[key].to_numpy()  # (rows, 2)
+    accuracy = members.accuracy.to_numpy()[positions]
+    table["accuracy gap"] = -np.abs(np.diff(accuracy).squeeze(1))
+    on_clean = table.agreement.where(table["probe"] == "clean")
+    table["clean agreement"] = on_clean.groupby([table.a, table.b]).transform("max")
     table["kind"] = table["probe"].map(kind_of_probe)
-    table["start a"], table["start b"] = of["start"].T
-    table["collapsed"] = of["collapsed"].any(1)
-    for each in key:
-        table[each] = pd.Categorical.from_codes(table[each], members.model)
-    last = [f"{m}, on the probe" for m in measures]
-    return table[["differs", *key, "probe", "kind", "agreement", *PAPER_MEASURES, *last,
-                  "agreement, own attack", "accuracy gap", "clean agreement", "start a", "start b",
-                  "collapsed"]]
+    table["start a"], table["start b"] = members.start.to_numpy()[positions].T
+    table["collapsed"] = members.collapsed.to_numpy()[positions].any(1)
+    for side in key:
+        table[side] = pd.Categorical.from_codes(table[side], members.model)
+    last_columns = [f"{measure}, on the probe" for measure in measures]
+    return table[
+        [
+            "differs",
+            *key,
+            "probe",
+            "kind",
+            "agreement",
+            *PAPER_MEASURES,
+            *last_columns,
+            "agreement, own attack",
+            "accuracy gap",
+            "clean agreement",
+            "start a",
+            "start b",
+            "collapsed",
+        ]
+    ]

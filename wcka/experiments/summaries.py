@@ -7,7 +7,8 @@ import pandas as pd
 
 from ..measures.all_pairs import PAPER_MEASURES, compare
 from ..networks.populations import chains
-from .benchmark import drawn_rows, grid_networks, seen_by_networks, trunk_of
+from .grid_inputs import drawn_rows, seen_by_networks, trunk_of
+from .grid_networks import grid_networks
 
 
 def overview(members: pd.DataFrame) -> pd.DataFrame:
