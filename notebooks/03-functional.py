@@ -867,7 +867,7 @@ this_run = {
 }
 chapter = checkout.find_chapter("03")
 paper_run = {}
-for name, parameter in parameters.parameters(chapter).items():
+for name, parameter in parameters.read_parameters(chapter).items():
     paper_run[name] = parameter.default
 paper_run |= parameters.choose(chapter, "paper", [])
 this_work = work(this_run)
