@@ -1,15 +1,15 @@
 """Transformations of a network's weights that leave the function it computes as it was.
 
-Two families. *Intertwiners* (paper, section 2.3; Godfrey et al. 2022) move through an activation:
-sigma(x A) = sigma(x) phi(A), so the weights before it take A and the weights after it take
-phi(A)^-1. *Changes of basis* act on the activations themselves, X -> X A + c, and are undone by
-the next layer; they need no commuting with sigma, and are what CKA's invariances are about.
+There are two families. *Intertwiners* (paper, section 2.3; Godfrey et al. 2022) move
+through an activation: sigma(x A) = sigma(x) phi(A), so the weights before it take A and
+the weights after it take phi(A)^-1. *Changes of basis* act on the activations
+themselves, X -> X A + c, and are undone by the next layer; they need not commute with
+sigma, and are what CKA's invariances are about.
 """
 
-import sys
 from collections.abc import Callable
 from copy import deepcopy
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import torch
@@ -17,8 +17,11 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
 
 from ..measures.spelling import nearest
-from .chains import hooked, linear_layers
-from .layers import ACTIVATIONS, Gaussian, PatchConv2d, Residual, Square
+from .chains import linear_layers
+from .layers import ACTIVATIONS, Gaussian, Square
+from .unit_table import hidden_units as hidden_units
+
+# ------------------------------------------------------------ random matrices
 
 
 def _permutation(d: int, rng: np.random.Generator) -> np.ndarray:
@@ -35,7 +38,8 @@ def _rescaling(d: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def _invertible(d: int, rng: np.random.Generator) -> np.ndarray:
-    # Singular values within a factor of 16: far from a rotation, safely invertible in float32.
+    # Singular values within a factor of 16: far from a rotation, and safe to invert in
+    # float32.
     scales = np.exp2(rng.uniform(-2, 2, d))
     return _rotation(d, rng) * scales @ _rotation(d, rng)
 
@@ -44,136 +48,39 @@ def _signs(d: int, rng: np.random.Generator) -> np.ndarray:
     return np.diag(rng.choice([-1.0, 1.0], d))
 
 
-# A random element of each activation's intertwiner group (Godfrey et al. 2022, table 1), and phi.
+def _scaled_permutation(d: int, rng: np.random.Generator) -> np.ndarray:
+    return _permutation(d, rng) @ _rescaling(d, rng)
+
+
+def _signed_permutation(d: int, rng: np.random.Generator) -> np.ndarray:
+    return _permutation(d, rng) @ _signs(d, rng)
+
+
+def _signed_scaled_permutation(d: int, rng: np.random.Generator) -> np.ndarray:
+    return _permutation(d, rng) @ _signs(d, rng) @ _rescaling(d, rng)
+
+
+def _unchanged(a: np.ndarray) -> np.ndarray:
+    return a
+
+
+# By activation: a random element A of its intertwiner group (Godfrey et al. 2022, table
+# 1), and phi, which says what A becomes behind the activation.
 _Draw = Callable[[int, np.random.Generator], np.ndarray]
-INTERTWINERS: dict[type[nn.Module], tuple[_Draw, Callable[[np.ndarray], np.ndarray]]] = {
-    nn.Identity: (_invertible, lambda a: a),
-    nn.ReLU: (lambda d, rng: _permutation(d, rng) @ _rescaling(d, rng), lambda a: a),
-    nn.LeakyReLU: (lambda d, rng: _permutation(d, rng) @ _rescaling(d, rng), lambda a: a),
-    nn.Sigmoid: (_permutation, lambda a: a),
-    nn.GELU: (_permutation, lambda a: a),
-    nn.Tanh: (lambda d, rng: _permutation(d, rng) @ _signs(d, rng), lambda a: a),
-    Gaussian: (lambda d, rng: _permutation(d, rng) @ _signs(d, rng), np.abs),
-    Square: (lambda d, rng: _permutation(d, rng) @ _signs(d, rng) @ _rescaling(d, rng),
-                    np.square),
+_Phi = Callable[[np.ndarray], np.ndarray]
+INTERTWINERS: dict[type[nn.Module], tuple[_Draw, _Phi]] = {
+    nn.Identity: (_invertible, _unchanged),
+    nn.ReLU: (_scaled_permutation, _unchanged),
+    nn.LeakyReLU: (_scaled_permutation, _unchanged),
+    nn.Sigmoid: (_permutation, _unchanged),
+    nn.GELU: (_permutation, _unchanged),
+    nn.Tanh: (_signed_permutation, _unchanged),
+    Gaussian: (_signed_permutation, np.abs),
+    Square: (_signed_scaled_permutation, np.square),
 }
 
 
-# Under the name of the layer that writes them, units that are permuted together: the axes of all
-# tensors of a state that run over them, and the power of a unit's scale that multiplies each there.
-Units = dict[str, list[tuple[str, int, int]]]
-
-
-def hidden_units(model: nn.Module) -> Units:
-    """Table of a network's hidden units: which axes of which weights share them.
-
-    Parameters
-    ----------
-    model : nn.Module
-        An ``nn.Sequential``, or a ResNet of torchvision, of linear layers, convolutions, batch
-        normalisation, residual connections, pooling and activations.
-
-    Returns
-    -------
-    dict of str to list of (str, int, int)
-        For every group of units (name in the state, axis, power of the scale). Where one entry of
-        a group stands for r entries of an axis, as where channels are flattened, these are
-        consecutive. A residual connection makes its two ends one group.
-
-    Raises
-    ------
-    TypeError
-        For another module, a grouped convolution, normalisation without a gain or at the start of a
-        residual branch, weights that are computed, hooks, or a layer that stands in two places.
-    """
-    owners = [id(m) for _, m in model.named_modules(remove_duplicate=False)
-              if m._parameters or m._buffers]
-    if len(set(owners)) < len(owners):
-        raise TypeError("a layer stands in two places: its weights cannot change in one")
-    walk = _Walk()
-    walk.table.pop(walk.into(model, "", None, None), None)
-    return walk.table
-
-
-# What acts on every unit alone; what acts on places, where there are some.
-_UNITWISE: tuple[type[nn.Module], ...] = (nn.Dropout, nn.Dropout2d, *ACTIVATIONS.values())
-_SPATIAL = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
-_HOMOGENEOUS = (nn.Identity, nn.ReLU, nn.LeakyReLU)
-
-
-def _is(module: nn.Module, known: tuple[type[nn.Module], ...]) -> bool:
-    """Whether a module is of a class, and does no more than it."""
-    return (any(isinstance(module, c) and type(module).forward is c.forward for c in known)
-            and not hooked(module) and not is_parametrized(module))
-
-
-class _Walk:
-    """Enters a network's axes into a table of units, from the inputs on."""
-
-    def __init__(self) -> None:
-        self.table: dict[Any, list[tuple[str, int, int]]] = {}  # no group, None, is never in it
-        self.places: set[str] = set()  # groups of channels that have places
-        # A network of torchvision exists only where torchvision has been imported.
-        resnet = sys.modules.get("torchvision.models.resnet")
-        self.sequences: tuple[type[nn.Module], ...] = (nn.Sequential,)
-        self.resnets: tuple[type[nn.Module], ...] = ()
-        self.around: tuple[type[nn.Module], ...] = (Residual,)  # modules with a way around
-        if resnet:
-            self.sequences += (resnet.ResNet,)
-            self.resnets += (resnet.ResNet,)
-            self.around += (resnet.BasicBlock, resnet.Bottleneck)
-
-    def into(self, module: nn.Module, name: str, group: str | None, around: str | None):
-        """From the group of a module's input to that of its output; `around`: of a way around."""
-        children = [(k, c, f"{name}.{k}".strip(".")) for k, c in module._modules.items()
-                    if c is not None]
-        if _is(module, self.sequences):
-            for key, child, place in children:
-                if _is(module, self.resnets) and key == "fc":
-                    self.places.discard(group)  # it flattens before
-                group = self.into(child, place, group, around)
-            return group
-        if _is(module, self.around):
-            inner = group
-            for key, child, place in children:
-                if key != "downsample":
-                    inner = self.into(child, place, inner, group)
-                else:
-                    group = self.into(child, place, group, None)
-            return self.merged(group, inner)
-        if _is(module, (nn.Linear, nn.Conv2d, PatchConv2d)):
-            return self.layer(module, name, group)
-        if _is(module, (nn.BatchNorm1d, nn.BatchNorm2d)) and module.affine and group != around:
-            # What it normalises need not be scaled; its gain and shift are.
-            self.table[group] = [(key, axis, 0) for key, axis, _ in self.table[group]] + [
-                (f"{name}.{key}", 0, int(key in ("weight", "bias")))
-                for key in module.state_dict() if key != "num_batches_tracked"]
-        elif _is(module, (nn.Flatten,)) and (module.start_dim, module.end_dim) == (1, -1):
-            self.places.discard(group)
-        elif not (_is(module, _UNITWISE) or (group in self.places and _is(module, _SPATIAL))
-                  or (group is None and _is(module, (*_SPATIAL, nn.Flatten, nn.Unflatten)))):
-            raise TypeError(f"units of module {name!r} ({type(module).__name__}) are not known")
-        return group
-
-    def layer(self, module: nn.Module, name: str, group: str | None) -> str:
-        linear = isinstance(module, nn.Linear)
-        if getattr(module, "groups", 1) > 1 or (group and linear == (group in self.places)):
-            raise TypeError(f"units of module {name!r} ({type(module).__name__}) are not known")
-        if group:
-            self.table[group].append((f"{name}.weight", 1, -1))
-        bias = [] if module.bias is None else [(f"{name}.bias", 0, 1)]
-        self.table[name] = [(f"{name}.weight", 0, 1), *bias]
-        if not linear:
-            self.places.add(name)
-        return name
-
-    def merged(self, group: str | None, inner: str | None) -> str | None:
-        """Make the units that a way around adds up one group; fixed where one end is."""
-        if group != inner:
-            found = self.table.pop(inner)
-            if group is not None:
-                self.table[group] += found
-        return group
+# ------------------------------------------------------------ permute, rescale
 
 
 def permute(model: nn.Module, seed: int = 0) -> nn.Module:
@@ -182,7 +89,7 @@ def permute(model: nn.Module, seed: int = 0) -> nn.Module:
     Parameters
     ----------
     model : nn.Module
-        A network whose ``units`` are known.
+        A network whose units ``hidden_units`` knows.
     seed : int
         Seed of the draw.
 
@@ -194,81 +101,127 @@ def permute(model: nn.Module, seed: int = 0) -> nn.Module:
     Raises
     ------
     TypeError
-        As ``units``.
+        See ``hidden_units``.
+
+    Examples
+    --------
+    >>> import wcka
+    >>> network = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
+    >>> x = torch.ones(1, 4)
+    >>> torch.allclose(permute(network)(x), network(x), atol=1e-6)
+    True
+    >>> round(wcka.wcka(permute(network), network), 6)
+    1.0
     """
-    return _moved(model, lambda d, rng: (rng.permutation(d), np.ones(d)), seed)
+    return _permuted_and_scaled(model, _drawn_order, seed)
+
+
+# Activations through which a positive scale passes: sigma(c x) = c sigma(x).
+_HOMOGENEOUS = (nn.Identity, nn.ReLU, nn.LeakyReLU)
 
 
 def rescale(model: nn.Module, seed: int = 0) -> nn.Module:
-    """Multiply every hidden unit (channel) by a positive number and divide it out where it is read.
+    """Multiply every hidden unit (channel) by a positive number; the function stays.
 
-    Preserves the function for identity, ReLU and LeakyReLU, where sigma(c x) = c sigma(x). Batch
-    normalisation is rescaled behind its own scale. Parameters and return value as in ``permute``.
+    The number is divided out where the unit is read. This preserves the function for
+    identity, ReLU and LeakyReLU, where sigma(c x) = c sigma(x). Batch normalisation is
+    rescaled behind its own scale. For parameters and return value see ``permute``.
 
     Raises
     ------
     TypeError
-        As ``permute``, and for another activation.
+        See ``permute``; also for another activation.
+
+    Examples
+    --------
+    >>> network = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
+    >>> x = torch.ones(1, 4)
+    >>> torch.allclose(rescale(network)(x), network(x), atol=1e-5)
+    True
     """
     for module in model.modules():
-        if (isinstance(module, tuple(ACTIVATIONS.values()))
-                and not isinstance(module, _HOMOGENEOUS)):
-            raise TypeError(f"rescaling units changes a network with {type(module).__name__}; "
-                            f"it preserves identity, ReLU and LeakyReLU networks only")
-    return _moved(model, lambda d, rng: (np.arange(d), np.exp(rng.normal(0, 1, d))), seed)
+        known = isinstance(module, tuple(ACTIVATIONS.values()))
+        if known and not isinstance(module, _HOMOGENEOUS):
+            raise TypeError(
+                f"rescaling units changes a network with {type(module).__name__}; it "
+                f"preserves identity, ReLU and LeakyReLU networks only")
+    return _permuted_and_scaled(model, _drawn_scale, seed)
 
 
-def _moved(model: nn.Module, draw, seed: int) -> nn.Module:
-    table, rng = hidden_units(model), np.random.default_rng(seed)
+_OrderAndScale = tuple[np.ndarray, np.ndarray]
+
+
+def _drawn_order(d: int, rng: np.random.Generator) -> _OrderAndScale:
+    return rng.permutation(d), np.ones(d)
+
+
+def _drawn_scale(d: int, rng: np.random.Generator) -> _OrderAndScale:
+    return np.arange(d), np.exp(rng.normal(0, 1, d))
+
+
+def _permuted_and_scaled(
+    model: nn.Module, draw: Callable[[int, np.random.Generator], _OrderAndScale],
+    seed: int,
+) -> nn.Module:
+    """Return a copy of a network, each group of units in a drawn order and scale."""
+    table = hidden_units(model)
+    rng = np.random.default_rng(seed)
     model = deepcopy(model)
-    state = model.state_dict()  # the model's own storage
+    state = model.state_dict()  # shares the copy's memory
     for rows in table.values():
-        first, axis, _ = rows[0]
-        order, scale = map(torch.from_numpy, draw(state[first].shape[axis], rng))
+        first, axis, _ = rows[0]  # a layer that writes the units: one entry per unit
+        drawn_order, drawn_scale = draw(state[first].shape[axis], rng)
+        order = torch.from_numpy(drawn_order)
+        scale = torch.from_numpy(drawn_scale)
         for name, axis, power in rows:
-            values = state[name].double().movedim(axis, 0).unflatten(0, (len(order), -1))
-            moved = values[order] * scale.view(-1, *[1] * (values.ndim - 1)) ** power
-            state[name].copy_(moved.flatten(0, 1).movedim(0, axis))
+            values = state[name].double().movedim(axis, 0)  # (entries, ...)
+            # Where channels were flattened, the next layer has r entries per unit.
+            values = values.unflatten(0, (len(order), -1))  # (units, r, ...)
+            factors = scale.view(-1, *[1] * (values.ndim - 1)) ** power
+            values = (values[order] * factors).flatten(0, 1)  # (entries, ...)
+            state[name].copy_(values.movedim(0, axis))
     return model
 
 
-def intertwine(model: nn.Module, seed: int = 0) -> nn.Module:
-    """Apply a random element of each activation's intertwiner group (paper, section 2.3).
+# ------------------------------------------------------------ intertwiners
 
-    Identity: any invertible matrix. ReLU, LeakyReLU: permutation and positive rescaling.
-    Sigmoid, GELU: permutation. Tanh: permutation and signs. These have phi(A) = A. Gaussian
-    (permutation and signs, phi(A) = abs(A)) and Square (permutation and scaling of either sign,
-    phi(A) = A squared entrywise) do not, and the chain does not survive them.
-    Parameters and return value as in ``permute``.
+
+def intertwine(model: nn.Module, seed: int = 0) -> nn.Module:
+    """Apply a random element of each activation's intertwiner group.
+
+    The groups are those of the paper's section 2.3.
+    Identity: any invertible matrix. ReLU, LeakyReLU: permutation and positive
+    rescaling. Sigmoid, GELU: permutation. Tanh: permutation and signs. These have
+    phi(A) = A. Gaussian (permutation and signs, phi(A) = abs(A)) and Square
+    (permutation and scaling of either sign, phi(A) = A squared entrywise) do not, and
+    the chain does not survive them. For parameters and return value see ``permute``.
 
     Raises
     ------
     TypeError
-        As ``permute``, and for an activation whose group is not known.
+        See ``permute``; also for an activation whose group is not known.
+
+    Examples
+    --------
+    >>> import wcka
+    >>> network = nn.Sequential(nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 2))
+    >>> x = torch.ones(1, 4)
+    >>> torch.allclose(intertwine(network)(x), network(x), atol=1e-6)
+    True
+    >>> round(wcka.wcka(intertwine(network), network), 6)
+    1.0
     """
-    def draw(activation):
-        if type(activation) not in INTERTWINERS:
-            raise TypeError(f"intertwiner group of {type(activation).__name__} not known; known: "
-                            f"{', '.join(c.__name__ for c in INTERTWINERS)}")
-        return INTERTWINERS[type(activation)]
-
-    return _transform(model, seed, draw)
-
-
-def _transform(model: nn.Module, seed: int, group) -> nn.Module:
     linear_layers(model)  # refuses what cannot be read, before it is copied
-    model, rng = deepcopy(model), np.random.default_rng(seed)
+    model = deepcopy(model)
+    rng = np.random.default_rng(seed)
     layers = linear_layers(model)
-    if any(is_parametrized(layer) for layer, _ in layers):
-        raise TypeError("weights that are computed from others cannot be changed in place")
-    if len({id(layer) for layer, _ in layers}) < len(layers):
-        raise TypeError("a linear layer stands in two places: its weights cannot change in one")
+    _check_changeable(layers)
     with torch.no_grad():
         for (before, activation), (after, _) in zip(layers, layers[1:]):
-            draw, phi = group(activation or nn.Identity())
-            a = draw(before.out_features, rng)
-            undo = torch.from_numpy(np.linalg.inv(phi(a)))
-            a = torch.from_numpy(a)
+            draw, phi = _intertwiner_group(activation or nn.Identity())
+            matrix = draw(before.out_features, rng)
+            undo = torch.from_numpy(np.linalg.inv(phi(matrix)))
+            a = torch.from_numpy(matrix)
             # nn.Linear stores (out, in): x W A is weight -> A' weight.
             before.weight.copy_(a.T @ before.weight.double())
             if before.bias is not None:
@@ -277,14 +230,66 @@ def _transform(model: nn.Module, seed: int, group) -> nn.Module:
     return model
 
 
-# Changes of basis of a representation X -> X A + c, as (A, c) for `d` units.
-_CHANGES: dict[str, Callable[[int, np.random.Generator], tuple[np.ndarray, np.ndarray]]] = {
-    "permutation": lambda d, rng: (_permutation(d, rng), np.zeros(d)),
-    "rotation": lambda d, rng: (_rotation(d, rng), np.zeros(d)),
-    "isotropic scale": lambda d, rng: (np.exp(rng.normal()) * np.eye(d), np.zeros(d)),
-    "translation": lambda d, rng: (np.eye(d), rng.normal(0, 3, d)),
-    "unit rescaling": lambda d, rng: (_rescaling(d, rng), np.zeros(d)),
-    "invertible map": lambda d, rng: (_invertible(d, rng), np.zeros(d)),
+def _check_changeable(layers: list[tuple[nn.Linear, nn.Module | None]]) -> None:
+    """Refuse layers of which one cannot change without another."""
+    identities = set()
+    for layer, _ in layers:
+        if is_parametrized(layer):
+            raise TypeError(
+                "weights that are computed from others cannot be changed in place")
+        identities.add(id(layer))
+    if len(identities) < len(layers):
+        raise TypeError(
+            "a linear layer stands in two places: its weights cannot change in one")
+
+
+def _intertwiner_group(activation: nn.Module) -> tuple[_Draw, _Phi]:
+    kind = type(activation)
+    if kind not in INTERTWINERS:
+        known = ", ".join(activation.__name__ for activation in INTERTWINERS)
+        raise TypeError(
+            f"intertwiner group of {kind.__name__} not known; known: {known}")
+    return INTERTWINERS[kind]
+
+
+# ------------------------------------------------------------ changes of basis
+
+
+_Change = tuple[np.ndarray, np.ndarray]
+
+
+def _permuted_basis(d: int, rng: np.random.Generator) -> _Change:
+    return _permutation(d, rng), np.zeros(d)
+
+
+def _rotated_basis(d: int, rng: np.random.Generator) -> _Change:
+    return _rotation(d, rng), np.zeros(d)
+
+
+def _scaled_basis(d: int, rng: np.random.Generator) -> _Change:
+    return np.exp(rng.normal()) * np.eye(d), np.zeros(d)
+
+
+def _translated_basis(d: int, rng: np.random.Generator) -> _Change:
+    return np.eye(d), rng.normal(0, 3, d)
+
+
+def _rescaled_basis(d: int, rng: np.random.Generator) -> _Change:
+    return _rescaling(d, rng), np.zeros(d)
+
+
+def _mapped_basis(d: int, rng: np.random.Generator) -> _Change:
+    return _invertible(d, rng), np.zeros(d)
+
+
+# Changes of basis X -> X A + c of a representation with d units, drawn as (A, c).
+_CHANGES: dict[str, Callable[[int, np.random.Generator], _Change]] = {
+    "permutation": _permuted_basis,
+    "rotation": _rotated_basis,
+    "isotropic scale": _scaled_basis,
+    "translation": _translated_basis,
+    "unit rescaling": _rescaled_basis,
+    "invertible map": _mapped_basis,
 }
 CHANGES = tuple(_CHANGES)
 
@@ -311,38 +316,57 @@ def change_of_basis(name: str, d: int, seed: int = 0) -> tuple[Tensor, Tensor]:
     ------
     ValueError
         For an unknown name.
+
+    Examples
+    --------
+    >>> a, c = change_of_basis("permutation", 3)
+    >>> a.sum(0).tolist(), c.tolist()
+    ([1.0, 1.0, 1.0], [0.0, 0.0, 0.0])
     """
-    a, c = _CHANGES[nearest(name, CHANGES, "change of basis")](d, np.random.default_rng(seed))
+    draw = _CHANGES[nearest(name, CHANGES, "change of basis")]
+    a, c = draw(d, np.random.default_rng(seed))
     return torch.from_numpy(a), torch.from_numpy(c)
 
 
 def rebase(model: nn.Sequential, name: str, seed: int = 0) -> nn.Sequential:
     """Change the basis of the last hidden representation, undone by the layer after it.
 
-    The new network holds one more linear layer, right after the last activation, that applies
-    X -> X A + c (see ``change_of_basis``); the output layer takes A^-1 and the matching bias, so
-    the function is the same for every activation.
+    The new network holds one more linear layer, right after the last activation, that
+    applies X -> X A + c (see ``change_of_basis``); the output layer takes A^-1 and the
+    matching bias, so the function is the same for every activation.
 
     Parameters
     ----------
     model : nn.Sequential
         A fully connected network with at least one hidden layer.
     name, seed
-        As in ``change_of_basis``.
+        See ``change_of_basis``.
 
     Returns
     -------
     nn.Sequential
-        A new network, its weights float64; ``network[:-1]`` gives the changed representation.
+        A new network, its weights float64; ``network[:-1]`` gives the changed
+        representation.
 
     Raises
     ------
     TypeError
-        For a network whose layers cannot be read off, or whose last module is not linear.
+        For a network whose layers cannot be read off, or whose last module is not
+        linear.
     ValueError
         For an unknown name.
+
+    Examples
+    --------
+    >>> network = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2)).double()
+    >>> rotated = rebase(network, "rotation")
+    >>> x = torch.ones(1, 4, dtype=torch.float64)
+    >>> torch.allclose(rotated(x), network(x))
+    True
+    >>> torch.allclose(rotated[:-1](x), network[:-1](x))
+    False
     """
-    model, last = _copied(model)
+    model, last = _double_copy(model)
     a, c = change_of_basis(name, last.in_features, seed)
     change = nn.Linear(len(a), len(a), dtype=torch.float64)
     output = nn.Linear(last.in_features, last.out_features, dtype=torch.float64)
@@ -351,26 +375,39 @@ def rebase(model: nn.Sequential, name: str, seed: int = 0) -> nn.Sequential:
         change.bias.copy_(c)
         output.weight.copy_(last.weight @ torch.linalg.inv(a).T)
         output.bias.copy_(0 if last.bias is None else last.bias)
+        # The translation c reaches the outputs as c A^-1 W, which the bias takes back.
         output.bias.sub_(c @ output.weight.T)
     return nn.Sequential(*model[:-1], change, output)
 
 
-def _copied(model: nn.Sequential) -> tuple[nn.Sequential, nn.Linear]:
-    """Copy of a fully connected network, its weights float64; and its last layer."""
+def _double_copy(model: nn.Sequential) -> tuple[nn.Sequential, nn.Linear]:
+    """Return a float64 copy of a fully connected network, and its last layer."""
     linear_layers(model)
     if not isinstance(model[-1], nn.Linear):
-        raise TypeError(f"wanted a network that ends in nn.Linear, got {type(model[-1]).__name__}")
+        raise TypeError(
+            f"wanted a network that ends in nn.Linear, got {type(model[-1]).__name__}")
     model = deepcopy(model).double()
     return model, cast(nn.Linear, model[-1])
 
 
-def map_outputs(model: nn.Sequential, seed: int = 0) -> nn.Sequential:
-    """Multiply the outputs by a random invertible matrix. This does change the function.
+# ------------------------------------------------------------ other changes
 
-    Parameters, return value and errors as in ``rebase``.
+
+def map_outputs(model: nn.Sequential, seed: int = 0) -> nn.Sequential:
+    """Multiply the outputs by a random invertible matrix, which changes the function.
+
+    For parameters, return value and errors see ``rebase``.
+
+    Examples
+    --------
+    >>> network = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2)).double()
+    >>> x = torch.ones(1, 4, dtype=torch.float64)
+    >>> torch.allclose(map_outputs(network)(x), network(x))
+    False
     """
-    model, last = _copied(model)
-    a = torch.from_numpy(_invertible(last.out_features, np.random.default_rng(seed)))
+    model, last = _double_copy(model)
+    rng = np.random.default_rng(seed)
+    a = torch.from_numpy(_invertible(last.out_features, rng))
     with torch.no_grad():
         last.weight.copy_(a.T @ last.weight)
         if last.bias is not None:
@@ -378,15 +415,20 @@ def map_outputs(model: nn.Sequential, seed: int = 0) -> nn.Sequential:
     return model
 
 
-def redraw_silent_weights(model: nn.Module, inputs: Tensor, seed: int = 0) -> nn.Module:
-    """Draw anew, as at initialisation, the weights of input coordinates that are always zero.
+def redraw_silent_weights(
+    model: nn.Module, inputs: Tensor, seed: int = 0,
+) -> nn.Module:
+    """Draw anew the weights of input coordinates that are always zero.
+
+    The draw is that of an initialisation.
 
     Parameters
     ----------
     model : nn.Module
         A fully connected ``nn.Sequential``.
     inputs : Tensor
-        (n, p); the network's outputs on these inputs stay as they were, to the last bit.
+        (n, p); the network's outputs on these inputs stay as they were, to the last
+        bit.
     seed : int
         Seed of the draw.
 
@@ -398,23 +440,42 @@ def redraw_silent_weights(model: nn.Module, inputs: Tensor, seed: int = 0) -> nn
     Raises
     ------
     TypeError
-        For a network whose layers cannot be read off (see ``chain``).
+        For a network whose layers cannot be read off (see ``wcka.chain``).
+
+    Examples
+    --------
+    >>> network = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
+    >>> redrawn = redraw_silent_weights(network, torch.tensor([[0.0, 1.0, 2.0, 0.0]]))
+    >>> (redrawn[0].weight != network[0].weight).all(0).tolist()
+    [True, False, False, True]
     """
-    model, rng = deepcopy(model), np.random.default_rng(seed)
-    first = linear_layers(model)[0][0]
-    silent = ~inputs.flatten(1).any(0)
+    model = deepcopy(model)
+    rng = np.random.default_rng(seed)
+    first, _ = linear_layers(model)[0]
+    silent = ~inputs.flatten(1).any(0)  # (p,)
     bound = first.in_features**-0.5
-    drawn = rng.uniform(-bound, bound, (first.out_features, int(silent.sum())))
+    shape = (first.out_features, int(silent.sum()))
+    weights = rng.uniform(-bound, bound, shape)
     with torch.no_grad():
-        first.weight[:, silent] = torch.from_numpy(drawn).to(first.weight)
+        first.weight[:, silent] = torch.from_numpy(weights).to(first.weight)
     return model
 
 
-# What may be done to a network, as (model, inputs, seed) -> model; similarity.INVARIANCES says
-# which measure does not notice.
-TRANSFORMATIONS: dict[str, Callable[..., nn.Module]] = {
-    **{name: lambda model, inputs, seed, name=name: rebase(model, name, seed) for name in CHANGES},
-    "intertwiner": lambda model, inputs, seed: intertwine(model, seed),
-    "output map": lambda model, inputs, seed: map_outputs(model, seed),
-    "silent weights": redraw_silent_weights,
-}
+def _transformations() -> dict[str, Callable[..., nn.Module]]:
+    """Return all transformations by name, each as (model, inputs, seed) -> model."""
+    table: dict[str, Callable[..., nn.Module]] = {}
+    for change in CHANGES:
+        table[change] = _rebase_by(change)
+    table["intertwiner"] = lambda model, inputs, seed: intertwine(model, seed)
+    table["output map"] = lambda model, inputs, seed: map_outputs(model, seed)
+    table["silent weights"] = redraw_silent_weights
+    return table
+
+
+def _rebase_by(change: str) -> Callable[..., nn.Module]:
+    return lambda model, inputs, seed: rebase(model, change, seed)
+
+
+# What may be done to a network; INVARIANCES in ``measures.all_pairs`` says which
+# measure does not change under it.
+TRANSFORMATIONS = _transformations()
