@@ -54,31 +54,63 @@ figures.style()
 dataset: str = "mnist"  # real images: "mnist" or "fashion"
 classes: list[int] = [0, 1, 2]  # the classes that the networks tell apart
 width: int = 100  # units of the layer that is compared
-epochs: int = 2  # of training of the networks whose activations are compared
+# of training of the networks whose activations are compared
+epochs: int = 2
 probes: int = 1000  # images that they see, for all pairs
-pair_probes: list[int] = [1000, 3000, 10000]  # numbers of images for one pair
+# numbers of images for one pair
+pair_probes: list[int] = [1000, 3000, 10000]
 pair_widths: list[int] = [32, 100, 1000]  # and numbers of units
 models: list[int] = [10, 100, 300]  # numbers of networks, for all pairs
-chain_widths: list[int] = [32, 128, 512, 2048]  # widths of four hidden layers, for wCKA against the number of parameters
-patience: float = 5.0  # seconds that a library may take for a pair; where it would take longer it is left out
+# widths of four hidden layers, for wCKA against the number of parameters
+chain_widths: list[int] = [32, 128, 512, 2048]
+# seconds that a library may take for a pair; where it would take longer it is
+# left out
+patience: float = 5.0
 goal_models: int = 100  # number of networks in the goals
-dcka_probes: list[int] = [500, 1000]  # numbers of images for dCKA beside its peer
+# numbers of images for dCKA beside its peer
+dcka_probes: list[int] = [500, 1000]
 many_probes: int = 60000  # and without it
 repeats: int = 5  # runs of which each time is the median
-memory_too: bool = True  # measure peak memory as well, in processes of their own
+# measure peak memory as well, in processes of their own
+memory_too: bool = True
 trained_networks: int = 50  # networks trained at once, beside a loop
 batch_size: int = 32  # images in one step of training
 seed: int = 0  # of the first network and of all draws
 
 # %% tags=["hide-input", "checks"]
 image_sets.check_classes(dataset, classes)
-distinct(pair_probes=(pair_probes, 3), pair_widths=(pair_widths, 1), models=(models, 3), chain_widths=(chain_widths, 2), dcka_probes=(dcka_probes, 2), classes=(classes, 2))
-within(width=(width, 2, 10000), epochs=(epochs, 1, 1000), probes=(probes, 10, 3000), repeats=(repeats, 1, 1000), pair_probes=(pair_probes, 10, 60000),
-       dcka_probes=(dcka_probes, 10, 60000), many_probes=(many_probes, 10, 60000), pair_widths=(pair_widths, 2, 10000), chain_widths=(chain_widths, 1, 10000), patience=(patience, 0, 1e6),
-       trained_networks=(trained_networks, 2, 1000), batch_size=(batch_size, 1, 10000), models=(models, 2, 10000), seed=(seed, 0, 2**31))
-for name, wanted, listed in (("goal_models", goal_models, models), ("width", width, pair_widths), ("probes", probes, pair_probes)):
-    if wanted not in listed:
-        raise ValueError(f"{name}: wanted one of {listed}, got {wanted}")
+distinct(
+    pair_probes=(pair_probes, 3),
+    pair_widths=(pair_widths, 1),
+    models=(models, 3),
+    chain_widths=(chain_widths, 2),
+    dcka_probes=(dcka_probes, 2),
+    classes=(classes, 2),
+)
+within(
+    width=(width, 2, 10000),
+    epochs=(epochs, 1, 1000),
+    probes=(probes, 10, 3000),
+    repeats=(repeats, 1, 1000),
+    pair_probes=(pair_probes, 10, 60000),
+    dcka_probes=(dcka_probes, 10, 60000),
+    many_probes=(many_probes, 10, 60000),
+    pair_widths=(pair_widths, 2, 10000),
+    chain_widths=(chain_widths, 1, 10000),
+    patience=(patience, 0, 1e6),
+    trained_networks=(trained_networks, 2, 1000),
+    batch_size=(batch_size, 1, 10000),
+    models=(models, 2, 10000),
+    seed=(seed, 0, 2**31),
+)
+choices = {
+    "goal_models": (goal_models, models),
+    "width": (width, pair_widths),
+    "probes": (probes, pair_probes),
+}
+for name, (value, options) in choices.items():
+    if value not in options:
+        raise ValueError(f"{name}: wanted one of {options}, got {value}")
 
 # %% [markdown]
 # ## The family
@@ -88,38 +120,76 @@ for name, wanted, listed in (("goal_models", goal_models, models), ("width", wid
 # assert every entry, present or absent. Here they are measured: of two networks one is changed, either of them, and the similarity moves by so much.
 
 # %%
+def mlp(*hidden_widths):
+    """Describe a fully connected network for images of the classes."""
+    return {
+        "factory": "mlp",
+        "widths": [784, *hidden_widths, len(classes)],
+        "activation": "relu",
+    }
+
+
 images, labels = image_sets.load(dataset, "test", classes)
-small = {"factory": "mlp", "widths": [784, 32, 32, len(classes)], "activation": "relu"}
-one, other = (trained(small, [seed, seed + 1], dataset, classes, epochs).member(i).double() for i in range(2))
-shown = image_sets.as_inputs(images[:min(300, len(images))]).double()
-foggy = image_sets.as_inputs(wcka.corrupt(images[:len(shown)], "fog", seed)).double()
+population = trained(mlp(32, 32), [seed, seed + 1], dataset, classes, epochs)
+first_network = population.member(0).double()
+second_network = population.member(1).double()
+clean_images = images[:300]
+clean_inputs = image_sets.as_inputs(clean_images).double()
+foggy_images = wcka.corrupt(clean_images, "fog", seed)
+foggy_inputs = image_sets.as_inputs(foggy_images).double()
 
 
-def both_ways(measure, a, b, seen):
-    """Similarity of the last hidden layers of two networks, or of their chains."""
+def both_ways(measure, a, b, inputs):
+    """Similarity of two networks to each other, in both orders.
+
+    Compares their last hidden layers, or their chains for wCKA.
+    """
     if measure == "wcka":
         return np.array([wcka.wcka(a, b), wcka.wcka(b, a)])
-    kw = {"inputs": seen} if measure == "dcka" else {}
+    options = {}
+    if measure == "dcka":
+        options["inputs"] = inputs
     with torch.no_grad():
-        return wcka.pairwise(measure, [a[:-1](seen), b[:-1](seen)], **kw)[[0, 1], [1, 0]]
+        layers = [a[:-1](inputs), b[:-1](inputs)]
+        matrix = wcka.pairwise(measure, layers, **options)  # (2, 2)
+    return matrix[[0, 1], [1, 0]]
 
 
-changes = [c for c in symmetry.TRANSFORMATIONS if c != "silent weights"]
-moved = {}
+transformed_networks = {}
+for change, transform in symmetry.TRANSFORMATIONS.items():
+    if change != "silent weights":
+        transformed_networks[change] = transform(
+            second_network, clean_inputs, seed + 1)
+
+shift_rows = {}
 for measure in INVARIANCES:
-    before = both_ways(measure, one, other, shown)
-    after = {change: both_ways(measure, one, symmetry.TRANSFORMATIONS[change](other, shown, seed + 1), shown) for change in changes}
-    after["probes"] = both_ways(measure, one, other, foggy)
-    moved[measure] = {change: np.abs(values - before).max() for change, values in after.items()}
-moved = pd.DataFrame(moved).T
-glue("measures", str(len(moved)), display=False)
+    before = both_ways(measure, first_network, second_network, clean_inputs)
+    shifts = {}
+    for change, network in transformed_networks.items():
+        after = both_ways(measure, first_network, network, clean_inputs)
+        shifts[change] = np.abs(after - before).max()
+    after = both_ways(measure, first_network, second_network, foggy_inputs)
+    shifts["probes"] = np.abs(after - before).max()
+    shift_rows[measure] = shifts
+shift_table = pd.DataFrame(shift_rows).T
+glue("measures", str(len(shift_table)), display=False)
 
 # %% tags=["hide-input"] mystnb={"figure": {"name": "fig-family", "caption": "How far each measure moves when one of two trained networks is changed. Zero: invariant up to rounding (below 1e-6), exactly where INVARIANCES lists it. Activations are those of the last hidden layer; the first six changes act on it and are undone by the next layer. Probes: the same networks, seen through foggy images."}, "image": {"alt": "Heat map with a row for each measure and nine columns, one a change. Most measures of activations are zero for permutation, rotation, scale and translation; mean CCA also for invertible maps; the ReLU variants for unit rescaling and intertwiners but not for rotations. Output maps are zero for every measure of activations and move wCKA, which alone is zero for probes."}}
-for measure in moved.index:
-    assert {c for c in moved if moved.loc[measure, c] < 1e-6} == INVARIANCES[measure] - {"silent weights"}
-text = moved.map(lambda d: "0" if d < 1e-6 else "<.001" if d < 0.001 else f"{d:.3f}" if d < 0.01 else f"{d:.2f}")
+def shift_text(shift):
+    """Write how far a measure moves, with as many digits as it needs."""
+    if shift < 1e-6:
+        return "0"
+    if shift < 0.001:
+        return "<.001"
+    return f"{shift:.3f}" if shift < 0.01 else f"{shift:.2f}"
+
+
+for measure, shifts in shift_table.iterrows():
+    unmoved_by = set(shifts.index[shifts < 1e-6])
+    assert unmoved_by == INVARIANCES[measure] - {"silent weights"}
 fig, axes = plt.subplots(figsize=(figures.WIDTH, 5.2))
-figures.heat_map(axes, moved, text, cmap="OrRd", vmin=0, vmax=0.6, cbar=False)
+figures.heat_map(axes, shift_table, shift_table.map(shift_text), cmap="OrRd",
+                 vmin=0, vmax=0.6, cbar=False)
 axes.set_xticklabels(axes.get_xticklabels(), rotation=35, ha="right")
 axes.axvline(6, color="black", lw=1)
 plt.show()
@@ -135,31 +205,50 @@ plt.show()
 # Where a library wants networks and loaders, its arithmetic is called directly. What is not installed is left out: {glue:text}`missing`.
 
 # %%
-found, missing = other_libraries.available()
-wide = {"factory": "mlp", "widths": [784, width, width, len(classes)], "activation": "relu"}
-population = trained(wide, [seed, seed + 1], dataset, classes, epochs)
+peers, missing = other_libraries.available()
+wide_network = mlp(width, width)
+population = trained(wide_network, [seed, seed + 1], dataset, classes, epochs)
 inputs = image_sets.as_inputs(images[:probes]).double()
-activations = [a[:, a.amax(0) > 0].double() for a in population.activations(inputs.float(), 2)]
-x, y = activations[:2]
-options = {"dcka": {"inputs": inputs}, "minibatch_cka": {"batch_size": probes // 4}}
+live_activations = []
+for activations in population.activations(inputs.float(), 2):
+    is_live = activations.amax(0) > 0
+    live_activations.append(activations[:, is_live].double())
+x, y = live_activations
+peer_options = {
+    "dcka": {"inputs": inputs},
+    "minibatch_cka": {"batch_size": probes // 4},
+}
 
-rows = []
-for peer in found:
-    kw = options.get(peer.measure, {})
-    n = len(x) - len(x) % kw.get("batch_size", 1)
-    theirs, ours = peer.of_pair(*peer.given([x[:n], y[:n]]), **kw), getattr(wcka, peer.measure)(x[:n], y[:n], **kw)
-    rows.append((peer.package, peer.version, peer.measure, theirs, ours, abs(theirs - ours), peer.why if abs(theirs - ours) > 1e-9 else "", peer.single))
-agreed = pd.DataFrame(rows, columns=["library", "version", "measure", "its value", "ours", "difference", "why they differ", "single"])
-agreed.style.format({"its value": "{:.6f}", "ours": "{:.6f}", "difference": "{:.0e}"}).hide().hide(["single"], axis=1)
+agreement_rows = []
+for peer in peers:
+    options = peer_options.get(peer.measure, {})
+    # Minibatch CKA wants whole batches.
+    n = len(x) - len(x) % options.get("batch_size", 1)
+    pair = [x[:n], y[:n]]
+    peer_value = peer.of_pair(*peer.given(pair), **options)
+    wcka_value = getattr(wcka, peer.measure)(*pair, **options)
+    difference = abs(peer_value - wcka_value)
+    reason = peer.why if difference > 1e-9 else ""
+    agreement_rows.append((
+        peer.package, peer.version, peer.measure, peer_value, wcka_value,
+        difference, reason, peer.single))
+agreement = pd.DataFrame(agreement_rows, columns=[
+    "library", "version", "measure", "its value", "ours", "difference",
+    "why they differ", "single"])
+number_formats = {"its value": "{:.6f}", "ours": "{:.6f}",
+                  "difference": "{:.0e}"}
+agreement.style.format(number_formats).hide().hide(["single"], axis=1)
 
 # %% tags=["remove-cell"]
 glue("missing", ", ".join(missing) or "nothing", display=False)
 glue("width", f"{width:,}", display=False)
 glue("probes", f"{len(inputs):,}", display=False)
-of_double = agreed[agreed["why they differ"] == ""]
-glue("agree-exactly", f"{len(of_double)} of {len(agreed)}", display=False)
-say("agree-largest", of_double.difference.max(), ".0e")
-say("single-largest", agreed[agreed.single.astype(bool)].difference.max(), ".0e")
+equal_rows = agreement[agreement["why they differ"] == ""]
+single_rows = agreement[agreement.single.astype(bool)]
+glue("agree-exactly", f"{len(equal_rows)} of {len(agreement)}",
+     display=False)
+say("agree-largest", equal_rows.difference.max(), ".0e")
+say("single-largest", single_rows.difference.max(), ".0e")
 
 # %% [markdown]
 # {glue:text}`agree-exactly` functions give our value to {glue:text}`agree-largest` or better. Those that compute in float32 are off by up to
@@ -172,114 +261,244 @@ say("single-largest", agreed[agreed.single.astype(bool)].difference.max(), ".0e"
 # precision, and so is what `wcka` computes; "single" is float32 given to both. simtorch's and torch_cka's CKA make float32 of whatever they get, and count as single.
 
 # %% tags=["hide-input"]
-def seconds(function, *arguments, runs=repeats, **kw):
-    """Median time of some runs, after one that warms up; of fewer if these take long."""
-    taken = []
-    while len(taken) <= runs and sum(taken) < 1:
+def seconds(function, *arguments, runs=repeats, **options):
+    """Median time of some runs after one that warms up.
+
+    There are fewer runs where they take more than a second together.
+    """
+    durations = []
+    while len(durations) <= runs and sum(durations) < 1:
         start = time.perf_counter()
-        function(*arguments, **kw)
-        taken.append(time.perf_counter() - start)
-    return float(np.median(taken[1:] or taken))
+        function(*arguments, **options)
+        durations.append(time.perf_counter() - start)
+    if len(durations) > 1:
+        durations = durations[1:]
+    return float(np.median(durations))
 
 
 def features_of(count, n, units):
-    """Activations of untrained networks with one hidden layer on real images."""
-    shape = {"factory": "mlp", "widths": [784, units, len(classes)], "activation": "relu"}
-    return list(initialise(shape, range(seed, seed + count)).activations(every_image[:n], 1).double())
+    """Activations of untrained networks with one hidden layer on real images.
+
+    Returns a list of `count` matrices (n, units).
+    """
+    networks = initialise(mlp(units), range(seed, seed + count))
+    return list(networks.activations(every_image[:n], 1).double())
 
 
-every_image = image_sets.as_inputs(image_sets.load(dataset, "train", None)[0])
-LINEAR = ("cka", "unbiased_cka")  # linear kernels: which of the two estimators makes no difference to the time
-linear_peers = {p.package: p for p in reversed(found) if p.measure in LINEAR}
+def in_single(features):
+    """Return features in single precision."""
+    return [matrix.float() for matrix in features]
+
+
+images_of_all_classes, _ = image_sets.load(dataset, "train", None)
+every_image = image_sets.as_inputs(images_of_all_classes)
+
+# Linear CKA: which of the two estimators makes no difference to the time. Of
+# a library that has both, the first one in its list is timed.
+linear_peers = {}
+for peer in reversed(peers):
+    if peer.measure in ("cka", "unbiased_cka"):
+        linear_peers[peer.package] = peer
+
 
 def bare_products(features):
-    """Nothing but the matrix products of the cheaper way: kernels, and the kernels'; or all features'."""
+    """Compute nothing but the matrix products of linear CKA.
+
+    These are the kernels and the products of kernels, or the products of all
+    features, whichever takes fewer operations.
+    """
     n, d = features[0].shape
-    if products.cheaper_by_kernels(np.full(len(features), d, dtype=float), n, None):
-        stack, rows = torch.stack(features), -(-n // 8)
-        for start in range(0, n, rows):
-            strip = torch.bmm(stack[:, start:start + rows], stack[:, start:].mT).flatten(1)
+    columns = np.full(len(features), d, dtype=float)
+    if products.cheaper_by_kernels(columns, n, None):
+        stack = torch.stack(features)  # (networks, n, d)
+        strip_rows = -(-n // 8)  # an eighth, rounded up
+        for start in range(0, n, strip_rows):
+            rows = stack[:, start:start + strip_rows]
+            kernels = torch.bmm(rows, stack[:, start:].mT)
+            strip = kernels.flatten(1)  # (networks, elements of the strip)
             strip @ strip.T
     else:
-        side_by_side = torch.cat(features, 1)
+        side_by_side = torch.cat(features, 1)  # (n, networks * d)
         for start in range(0, side_by_side.shape[1], 128):
-            side_by_side[:, start:start + 128].T @ side_by_side[:, start:]
-
+            columns = side_by_side[:, start:start + 128]
+            columns.T @ side_by_side[:, start:]
 
 # %% tags=["hide-input", "timing"]
-def expected(line, n, power):
-    """Time at n probes or networks from those before: by the slope of the last two, or to a power."""
-    slope = np.log(line[-1][1] / line[-2][1]) / np.log(line[-1][0] / line[-2][0]) if len(line) > 1 else power
-    return line[-1][1] * (n / line[-1][0])**slope if line else 0
+def extrapolate(earlier_times, size, power):
+    """Estimate a time from those at smaller sizes; 0 without any.
+
+    Parameters: pairs (size, seconds); the size; the power that time grows
+    with if there is one earlier time only.
+    """
+    if not earlier_times:
+        return 0
+    last_size, last_time = earlier_times[-1]
+    if len(earlier_times) > 1:
+        size_before, time_before = earlier_times[-2]
+        power = np.log(last_time / time_before)
+        power = power / np.log(last_size / size_before)
+    return last_time * (size / last_size)**power
 
 
-# By name: the functions, and whether they compute in single precision.
-libraries = {"wcka": (wcka.cka, False), "wcka, single": (lambda *z: wcka.pairwise("cka", z, dtype=torch.float32), True),
-             "bare products": (lambda *z: bare_products(z), False), "bare products, single": (lambda *z: bare_products(z), True)}
+def wcka_in_single(x, y):
+    """CKA of a pair by wcka in single precision."""
+    return wcka.pairwise("cka", [x, y], dtype=torch.float32)
+
+
+def bare_products_of_pair(x, y):
+    """Compute the bare products of two networks."""
+    return bare_products([x, y])
+
+
+# Functions of a pair by name, and whether they compute in single precision
+pair_functions = {
+    "wcka": wcka.cka,
+    "wcka, single": wcka_in_single,
+    "bare products": bare_products_of_pair,
+    "bare products, single": bare_products_of_pair,
+}
+is_single = {
+    "wcka": False,
+    "wcka, single": True,
+    "bare products": False,
+    "bare products, single": True,
+}
+not_peers = list(pair_functions)
 for name, peer in linear_peers.items():
-    libraries[name] = peer.of_pair, peer.single
-    if name in ("ckatorch", "pytorch-cka"):  # PyTorch all through: they compute in what they are given
-        libraries[f"{name}, single"] = peer.of_pair, True
-is_single = pd.Series({name: single for name, (_, single) in libraries.items()})
-ours = is_single.index[:4]
-rows = []
-for n, units in [(n, width) for n in sorted(pair_probes)] + [(min(pair_probes), d) for d in sorted(pair_widths) if d != width]:
-    double = features_of(2, n, units)
-    for name, (of_pair, single) in libraries.items():
-        before = [(m, taken) for m, u, library, taken in rows if library == name and u == width]
-        if n == min(pair_probes) or expected(before, n, 2) < patience:
-            rows.append((n, units, name, seconds(of_pair, *([f.float() for f in double] if single else double))))
-pair = pd.DataFrame(rows, columns=["n", "units", "library", "seconds"])
-times = pair.pivot_table(index="library", columns=["n", "units"], values="seconds", sort=False)
-(1e3 * times).style.format("{:.2f}", na_rep="–").set_caption("Milliseconds for one pair, linear CKA; –: would take longer than `patience`")
+    pair_functions[name] = peer.of_pair
+    is_single[name] = peer.single
+    # PyTorch all through: these compute in the precision of their inputs.
+    if name in ("ckatorch", "pytorch-cka"):
+        pair_functions[f"{name}, single"] = peer.of_pair
+        is_single[f"{name}, single"] = True
+
+
+def singles_among(libraries):
+    """Return those of the libraries that compute in single precision."""
+    return [name for name in libraries if is_single[name]]
+
+
+pair_sizes = [(n, width) for n in sorted(pair_probes)]
+for units in sorted(pair_widths):
+    if units != width:
+        pair_sizes.append((min(pair_probes), units))
+pair_rows = []
+for n, units in pair_sizes:
+    double_features = features_of(2, n, units)
+    for name, function in pair_functions.items():
+        earlier_times = []
+        for row in pair_rows:
+            if row["library"] == name and row["units"] == width:
+                earlier_times.append((row["n"], row["seconds"]))
+        expected_time = extrapolate(earlier_times, n, power=2)
+        if n > min(pair_probes) and expected_time >= patience:
+            continue
+        features = double_features
+        if is_single[name]:
+            features = in_single(double_features)
+        pair_rows.append({"n": n, "units": units, "library": name,
+                          "seconds": seconds(function, *features)})
+pair_table = pd.DataFrame(pair_rows)
+pair_times = pair_table.pivot_table(
+    index="library", columns=["n", "units"], values="seconds", sort=False)
+milliseconds = (1e3 * pair_times).style.format("{:.2f}", na_rep="–")
+milliseconds.set_caption("Milliseconds for one pair, linear CKA; "
+                         "–: would take longer than `patience`")
 
 # %% tags=["hide-input", "timing"] mystnb={"figure": {"name": "fig-pair", "caption": "Time of linear CKA of one pair against the number of probes, on logarithmic axes. Dashed: in single precision; dotted: the bare matrix products."}, "image": {"alt": "Lines on logarithmic axes: milliseconds of one pair against number of probes, one line a library; wcka in red, its single precision dashed, the bare products dotted."}}
-COLOURS = {"wcka": figures.MEASURE_COLORS["wcka"], "bare products": "#000000", "ckatorch": "#56B4E9", "pytorch-cka": "#0072B2",
-           "torch_cka": "#009E73", "simtorch": "#CC79A7", "repsim": "#E69F00", "rsatoolbox": "#999999"}
+COLOURS = {
+    "wcka": figures.MEASURE_COLORS["wcka"],
+    "bare products": "#000000",
+    "ckatorch": "#56B4E9",
+    "pytorch-cka": "#0072B2",
+    "torch_cka": "#009E73",
+    "simtorch": "#CC79A7",
+    "repsim": "#E69F00",
+    "rsatoolbox": "#999999",
+    "plain loop": "#555555",
+    "careful loop": "#AAAAAA",
+}
 
 
-def lines(axes, table, unit, x_name):
-    """A line a library, named at its end."""
+def colour_of(library):
+    """Colour of a library, the same in both precisions."""
+    return COLOURS[library.removesuffix(", single")]
+
+
+def dash_of(library):
+    """Line style of a library: dotted, dashed or drawn through."""
+    if library == "bare products":
+        return (0, (1, 1))
+    return (0, (3, 2)) if library.endswith(", single") else "-"
+
+
+def draw_lines(axes, table, unit, x_name):
+    """Draw one line per library, with its name at its end."""
     ends = []
-    for name, line in table.iterrows():
-        line = (unit * line).dropna()
-        dash = (0, (1, 1)) if name == "bare products" else (0, (3, 2)) if name.endswith(", single") else "-"
-        axes.plot(line.index, line, color=COLOURS[name.removesuffix(", single")], ls=dash, marker="o", ms=3.5, lw=2.2 if name == "wcka" else 1.4)
-        ends.append((float(line.iloc[-1]), line.index[-1], name, name if line.index[-1] == table.columns[-1] else f"{name}, to {line.index[-1]:,}"))
+    for library, times in table.iterrows():
+        times = (unit * times).dropna()
+        axes.plot(times.index, times, color=colour_of(library),
+                  ls=dash_of(library), marker="o", ms=3.5,
+                  lw=2.2 if library == "wcka" else 1.4)
+        last_size = times.index[-1]
+        label = library
+        if last_size != table.columns[-1]:
+            label = f"{library}, to {last_size:,}"
+        ends.append((float(times.iloc[-1]), last_size, library, label))
     axes.set(xscale="log", yscale="log", xlabel=x_name)
+
+    # Labels of similar times are moved up, so that they do not overlap.
     low, high = np.log10(axes.get_ylim())
-    last = -np.inf
-    for value, at, name, label in sorted(ends):  # labels of like times must not lie on each other
-        last = max(np.log10(value), last + 0.055 * (high - low))
-        color = COLOURS[name.removesuffix(", single")]
-        axes.annotate(label, (at, value), (axes.get_xlim()[1] * 1.02, 10**last), color=color, va="center", annotation_clip=False,
-                      arrowprops={"arrowstyle": "-", "color": color, "lw": 0.4, "alpha": 0.5})
-    axes.set_xticks(list(table.columns), [f"{c:,}" for c in table.columns])
+    line_height = 0.055 * (high - low)
+    label_height = -np.inf
+    for value, last_size, library, label in sorted(ends):
+        label_height = max(np.log10(value), label_height + line_height)
+        label_place = (axes.get_xlim()[1] * 1.02, 10**label_height)
+        color = colour_of(library)
+        axes.annotate(
+            label, (last_size, value), label_place, color=color, va="center",
+            annotation_clip=False, arrowprops={
+                "arrowstyle": "-", "color": color, "lw": 0.4, "alpha": 0.5})
+    sizes = list(table.columns)
+    axes.set_xticks(sizes, [f"{size:,}" for size in sizes])
     axes.minorticks_off()
 
 
-by_n = pair[pair.units == width].pivot_table(index="library", columns="n", values="seconds", sort=False)
+times_by_probes = pair_table[pair_table.units == width].pivot_table(
+    index="library", columns="n", values="seconds", sort=False)
 fig, axes = plt.subplots(figsize=(figures.WIDTH - 0.4, 3.8))
-lines(axes, by_n.drop(index=["bare products, single"]), 1e3, "probes")
+draw_lines(axes, times_by_probes.drop(index=["bare products, single"]), 1e3,
+           "probes")
 axes.set_ylabel("milliseconds")
 plt.show()
 
 # %% tags=["remove-cell", "timing"]
-rivals = times.drop(index=ours)
-single_rivals = rivals[is_single.reindex(rivals.index).astype(bool)]
-double_rivals = rivals.drop(index=single_rivals.index)
-double_pair, single_pair = double_rivals.min() / times.loc["wcka"], single_rivals.min() / times.loc["wcka, single"]
-any_pair = rivals.min() / times.loc["wcka"]
+peer_pair_times = pair_times.drop(index=not_peers)
+singles = singles_among(peer_pair_times.index)
+# The fastest peer's time over ours, by numbers of probes and units
+wcka_pair_times = pair_times.loc["wcka"]
+double_ratios = peer_pair_times.drop(index=singles).min() / wcka_pair_times
+single_ratios = (
+    peer_pair_times.loc[singles].min() / pair_times.loc["wcka, single"])
+any_ratios = peer_pair_times.min() / wcka_pair_times
+ratios_by_precision = {
+    "double": double_ratios,
+    "single": single_ratios,
+    "any": any_ratios,
+}
+
 glue("cores", str(os.cpu_count()), display=False)
 glue("repeats", str(repeats), display=False)
 widest = (min(pair_probes), max(pair_widths))
-narrower = [c for c in times.columns if c[1] <= width]
-for name, ratios in (("double", double_pair), ("single", single_pair), ("any", any_pair)):
-    say(f"pair-{name}-least", ratios[narrower].min(), ".1f")
-    say(f"pair-{name}-most", ratios[narrower].max(), ".0f")
-    say(f"pair-{name}-wide", ratios.get(widest, np.nan), ".2f")
-glue("widest", f"{widest[1]:,}", display=False)
-say("pair-bare", (times.loc["wcka"] / times.loc["bare products"])[(max(pair_probes), width)], ".1f")
+narrow_sizes = [size for size in pair_times.columns if size[1] <= width]
+for precision, ratios in ratios_by_precision.items():
+    say(f"pair-{precision}-least", ratios[narrow_sizes].min(), ".1f")
+    say(f"pair-{precision}-most", ratios[narrow_sizes].max(), ".0f")
+    say(f"pair-{precision}-wide", ratios.get(widest, np.nan), ".2f")
+glue("widest", f"{max(pair_widths):,}", display=False)
+largest_times = pair_times[max(pair_probes), width]
+bare_ratio = largest_times["wcka"] / largest_times["bare products"]
+say("pair-bare", bare_ratio, ".1f")
 
 # %% [markdown]
 # The peers form the $n \times n$ kernels of both networks. `wcka` takes the way of fewer operations: for all pairs of $N$ networks about $N^2 n d^2$ by features, $N^2n^2 + Nn^2d$ by
@@ -301,62 +520,139 @@ say("pair-bare", (times.loc["wcka"] / times.loc["bare products"])[(max(pair_prob
 # loop centres and takes the denominator once a network.
 
 # %% tags=["timing"]
-def formula(u, v):
-    u, v = u - u.mean(0), v - v.mean(0)
-    return np.linalg.norm(v.T @ u)**2 / (np.linalg.norm(u.T @ u) * np.linalg.norm(v.T @ v))
+def plain_cka(u, v):
+    """Linear CKA by the formula in features, as one would write it."""
+    u = u - u.mean(0)
+    v = v - v.mean(0)
+    numerator = np.linalg.norm(v.T @ u)**2
+    return numerator / (np.linalg.norm(u.T @ u) * np.linalg.norm(v.T @ v))
 
 
-u, v = (z.numpy() for z in features_of(2, probes, width))
-of_pair = times[probes, width].drop(index=ours).to_dict() | {
-    "plain loop": seconds(formula, u, v), "careful loop": seconds(lambda: np.linalg.norm(v.T @ u)**2)}
-batched = {"wcka": lambda z: wcka.pairwise("cka", z), "wcka, single": lambda z: wcka.pairwise("cka", z, dtype=torch.float32),
-           "bare products": bare_products, "bare products, single": bare_products}
+def careful_numerator(u, v):
+    """The part of the formula that a careful loop computes for each pair."""
+    return np.linalg.norm(v.T @ u)**2
+
+
+def wcka_of_all(features):
+    """CKA of all pairs by wcka in double precision."""
+    return wcka.pairwise("cka", features)
+
+
+def wcka_of_all_in_single(features):
+    """CKA of all pairs by wcka in single precision."""
+    return wcka.pairwise("cka", features, dtype=torch.float32)
+
+
+u, v = features_of(2, probes, width)
+u = u.numpy()
+v = v.numpy()
+time_of_pair = pair_times[probes, width].drop(index=not_peers).to_dict()
+time_of_pair["plain loop"] = seconds(plain_cka, u, v)
+time_of_pair["careful loop"] = seconds(careful_numerator, u, v)
+
+# What has a way for many networks at once is timed with many.
+batched_functions = {
+    "wcka": wcka_of_all,
+    "wcka, single": wcka_of_all_in_single,
+    "bare products": bare_products,
+    "bare products, single": bare_products,
+}
 for name in ("pytorch-cka", "pytorch-cka, single", "rsatoolbox"):
-    if name in of_pair:
-        batched[name] = linear_peers[name.removesuffix(", single")].of_all
-        del of_pair[name]
-rows = []
+    if name in time_of_pair:
+        peer = linear_peers[name.removesuffix(", single")]
+        batched_functions[name] = peer.of_all
+        del time_of_pair[name]
+
+all_rows = []
 for n_models in sorted(models):
-    some = features_of(n_models, probes, width)
-    for name, of_all in batched.items():
-        before = [(m, taken) for m, library, taken, _ in rows if library == name]
-        guess = expected(before, n_models, 1)
-        too_much = guess > patience or (name == "pytorch-cka" and n_models > goal_models)  # 5 GB at 300
-        taken = guess if too_much else seconds(of_all, [f.float() for f in some] if is_single[name] else some)
-        rows.append((n_models, name, taken, too_much))
-    for name, pair_seconds in of_pair.items():
-        pairs = n_models * (n_models - 1) / 2
-        often = (pairs + 2 * n_models) / 5 if name.startswith("repsim") else pairs  # it needs five criteria for a pair
-        rows.append((n_models, name, pair_seconds * often, True))
-everyone = pd.DataFrame(rows, columns=["models", "library", "seconds", "loop"])
-shown_times = everyone.assign(text=[f"{s:.3g}{'*' * loop}" for s, loop in zip(everyone.seconds, everyone.loop)])
-shown_times.pivot(index="library", columns="models", values="text").loc[everyone.library.unique()].fillna("–").style.set_caption("Seconds for all pairs, linear CKA")
+    double_features = features_of(n_models, probes, width)
+    for name, function in batched_functions.items():
+        earlier_times = []
+        for row in all_rows:
+            if row["library"] == name:
+                earlier_times.append((row["models"], row["seconds"]))
+        duration = extrapolate(earlier_times, n_models, power=1)
+        # 5 GB at 300 networks
+        is_too_large = name == "pytorch-cka" and n_models > goal_models
+        is_computed = bool(duration > patience or is_too_large)
+        if not is_computed:
+            features = double_features
+            if is_single[name]:
+                features = in_single(double_features)
+            duration = seconds(function, features)
+        all_rows.append({"models": n_models, "library": name,
+                         "seconds": duration, "computed": is_computed})
+    for name, pair_time in time_of_pair.items():
+        times_of_pair = n_models * (n_models - 1) / 2
+        if name.startswith("repsim"):
+            # It needs five criteria for a pair.
+            times_of_pair = (times_of_pair + 2 * n_models) / 5
+        all_rows.append({"models": n_models, "library": name,
+                         "seconds": pair_time * times_of_pair,
+                         "computed": True})
+all_table = pd.DataFrame(all_rows)
+
+time_texts = []
+for row in all_rows:
+    star = "*" if row["computed"] else ""
+    time_texts.append(f"{row['seconds']:.3g}{star}")
+all_texts = all_table.assign(text=time_texts).pivot(
+    index="library", columns="models", values="text")
+all_texts = all_texts.loc[all_table.library.unique()].fillna("–")
+all_texts.style.set_caption("Seconds for all pairs, linear CKA")
 
 # %% tags=["hide-input", "timing"] mystnb={"figure": {"name": "fig-all", "caption": "Time of linear CKA of all pairs against the number of networks, on logarithmic axes. Dashed: in single precision; dotted: the bare matrix products of the way that is taken. Libraries marked * in the table are computed from the time of a pair."}, "image": {"alt": "Lines on logarithmic axes: seconds for all pairs against number of networks, one line a library; wcka in red, single precision dashed, the bare products dotted."}}
-COLOURS |= {"plain loop": "#555555", "careful loop": "#AAAAAA"}
 fig, axes = plt.subplots(figsize=(figures.WIDTH - 0.4, 4.0))
-by_models = everyone.pivot_table(index="library", columns="models", values="seconds", sort=False)
-lines(axes, by_models.drop(index=["ckatorch, single", "bare products, single"], errors="ignore"), 1, "networks")
+times_by_models = all_table.pivot_table(
+    index="library", columns="models", values="seconds", sort=False)
+shown_times = times_by_models.drop(
+    index=["ckatorch, single", "bare products, single"], errors="ignore")
+draw_lines(axes, shown_times, 1, "networks")
 axes.set_ylabel("seconds")
 plt.show()
 
 # %% tags=["remove-cell", "timing"]
-total = by_models[goal_models]
-of_peers = total.drop(index=[*ours, "plain loop", "careful loop"]).dropna()
-nearest_peer = of_peers.idxmin() if len(of_peers) else "no peer"
-of_singles = of_peers[is_single.reindex(of_peers.index).astype(bool)]
-ratio_peer, ratio_double = of_peers.min() / total["wcka"], of_peers.drop(index=of_singles.index).min() / total["wcka"]
-ratio_single = of_singles.min() / total["wcka, single"]
-ratio_loops = of_peers[[name for name in of_peers.index if name.split(",")[0] != nearest_peer.split(",")[0]]].min() / total["wcka"]
-ratio_loop, ratio_careful = total["plain loop"] / total["wcka"], total["careful loop"] / total["wcka"]
-possible = of_peers.min() / total["bare products, single"]
+def package_of(library):
+    """Name of a library without the precision."""
+    return library.split(",")[0]
+
+
+goal_times = times_by_models[goal_models]
+wcka_time = goal_times["wcka"]
+loops = ["plain loop", "careful loop"]
+peer_goal_times = goal_times.drop(index=[*not_peers, *loops]).dropna()
+singles = singles_among(peer_goal_times.index)
+single_goal_times = peer_goal_times.loc[singles]
+double_goal_times = peer_goal_times.drop(index=singles)
+nearest_peer = "no peer"
+if len(peer_goal_times):
+    nearest_peer = peer_goal_times.idxmin()
+next_peers = []
+for name in peer_goal_times.index:
+    if package_of(name) != package_of(nearest_peer):
+        next_peers.append(name)
+
+all_ratios = {
+    "peer": peer_goal_times.min() / wcka_time,
+    "double": double_goal_times.min() / wcka_time,
+    "single": single_goal_times.min() / goal_times["wcka, single"],
+    "loops": peer_goal_times.loc[next_peers].min() / wcka_time,
+    "loop": goal_times["plain loop"] / wcka_time,
+    "careful": goal_times["careful loop"] / wcka_time,
+    "bare": wcka_time / goal_times["bare products"],
+    "possible": (
+        peer_goal_times.min() / goal_times["bare products, single"]),
+}
 glue("goal-models", f"{goal_models:,}", display=False)
 glue("nearest-peer", nearest_peer, display=False)
 glue("most-probes", f"{max(pair_probes):,}", display=False)
-for name, value in (("peer", ratio_peer), ("double", ratio_double), ("single", ratio_single), ("loops", ratio_loops), ("loop", ratio_loop),
-                    ("careful", ratio_careful), ("bare", total["wcka"] / total["bare products"]), ("possible", possible)):
-    say(f"all-{name}", value, ".1f")
-glue("all-reach", "out of this algorithm's reach" if possible < 30 else "within this algorithm's reach", display=False)
+for name, ratio in all_ratios.items():
+    say(f"all-{name}", ratio, ".1f")
+if all_ratios["possible"] < 30:
+    reach = "out of this algorithm's reach"
+else:
+    reach = "within this algorithm's reach"
+glue("all-reach", reach, display=False)
 
 # %% [markdown]
 # For {glue:text}`goal-models` networks `wcka` takes {glue:text}`all-bare` times the bare products (two measurements of one thing differ, on a busy machine by much). The plain loop takes {glue:text}`all-loop` times as long, the careful loop {glue:text}`all-careful` times.
@@ -370,51 +666,88 @@ glue("all-reach", "out of this algorithm's reach" if possible < 30 else "within 
 # (between the two largest sizes above).
 
 # %% tags=["timing"]
-def peak_memory(*call):
+def peak_memory(package, measure, count, n):
     """GB beyond the features; NaN where memory is not to be measured."""
-    return other_libraries.peak_memory(*call) if memory_too else np.nan
+    if not memory_too:
+        return np.nan
+    return other_libraries.peak_memory(package, measure, count, n, width)
 
 
 largest = max(pair_probes)
-asked = [("wcka", "cka", 2, largest), ("wcka", "cka", goal_models, probes), ("wcka", "cka", 2, many_probes)]
+memory_calls = [
+    ("wcka", "cka", 2, largest),
+    ("wcka", "cka", goal_models, probes),
+    ("wcka", "cka", 2, many_probes),
+]
 if "pytorch-cka" in linear_peers:
-    asked += [("pytorch-cka", "unbiased_cka", 2, largest), ("pytorch-cka", "unbiased_cka", goal_models, probes)]
-memory = pd.DataFrame([(p, f"one pair, {n:,} probes" if c == 2 else f"all pairs of {c:,}, {n:,} probes", peak_memory(p, m, c, n, width))
-                       for p, m, c, n in asked], columns=["library", "what", "GB"])
-memory.pivot_table(index="library", columns="what", values="GB", sort=False, dropna=False).style.format("{:.2f}", na_rep="–")
-
+    memory_calls += [
+        ("pytorch-cka", "unbiased_cka", 2, largest),
+        ("pytorch-cka", "unbiased_cka", goal_models, probes),
+    ]
+memory_rows = []
+for package, measure, count, n in memory_calls:
+    if count == 2:
+        task = f"one pair, {n:,} probes"
+    else:
+        task = f"all pairs of {count:,}, {n:,} probes"
+    memory_rows.append({"library": package, "what": task,
+                        "GB": peak_memory(package, measure, count, n)})
+memory = pd.DataFrame(memory_rows)
+memory_by_task = memory.pivot_table(
+    index="library", columns="what", values="GB", sort=False, dropna=False)
+memory_by_task.style.format("{:.2f}", na_rep="–")
 
 # %% tags=["timing"]
-def exponent(line):
+def exponent(times):
     """Slope between the two largest sizes, on logarithmic axes."""
-    line = line.dropna().iloc[-2:]
-    return np.diff(np.log(line))[0] / np.diff(np.log(line.index.to_numpy(float)))[0] if len(line) == 2 else np.nan
+    times = times.dropna().iloc[-2:]
+    if len(times) < 2:
+        return np.nan
+    sizes = times.index.to_numpy(float)
+    return np.diff(np.log(times))[0] / np.diff(np.log(sizes))[0]
 
 
-by_units = pd.DataFrame({d: {"wcka": seconds(wcka.cka, *features_of(2, largest, d))} for d in (width // 2, width, 2 * width)})
-growth = pd.DataFrame({"in networks (all pairs)": by_models.apply(exponent, axis=1), "in probes (one pair)": by_n.apply(exponent, axis=1),
-                       "in units (one pair)": by_units.apply(exponent, axis=1)}).reindex(by_models.index)
+times_by_units = {}
+for units in (width // 2, width, 2 * width):
+    features = features_of(2, largest, units)
+    times_by_units[units] = {"wcka": seconds(wcka.cka, *features)}
+times_by_units = pd.DataFrame(times_by_units)
+growth = pd.DataFrame({
+    "in networks (all pairs)": times_by_models.apply(exponent, axis=1),
+    "in probes (one pair)": times_by_probes.apply(exponent, axis=1),
+    "in units (one pair)": times_by_units.apply(exponent, axis=1),
+})
+growth = growth.reindex(times_by_models.index)
 growth.style.format("{:.1f}", na_rep="–")
 
 # %% [markdown]
 # wCKA needs weights only: its time is that of the chain, which grows with the number of parameters.
 
 # %% tags=["timing"]
-rows = []
+chain_rows = []
 for units in sorted(chain_widths):
-    shape = {"factory": "mlp", "widths": [784, *4 * [units], len(classes)], "activation": "relu"}
-    one, other = (initialise(shape, [seed + i]).member(0) for i in range(2))
-    rows.append((sum(p.numel() for p in one.parameters()), 1e3 * seconds(wcka.wcka, one, other)))
-by_parameters = pd.DataFrame(rows, columns=["parameters", "milliseconds"], index=sorted(chain_widths)).rename_axis("width of four hidden layers")
-by_parameters.style.format({"parameters": "{:,.0f}", "milliseconds": "{:.1f}"})
+    architecture = mlp(units, units, units, units)
+    first_network = initialise(architecture, [seed]).member(0)
+    second_network = initialise(architecture, [seed + 1]).member(0)
+    duration = seconds(wcka.wcka, first_network, second_network)
+    chain_rows.append({
+        "parameters": sum(p.numel() for p in first_network.parameters()),
+        "milliseconds": 1e3 * duration,
+    })
+by_parameters = pd.DataFrame(chain_rows, index=sorted(chain_widths))
+by_parameters = by_parameters.rename_axis("width of four hidden layers")
+by_parameters.style.format({"parameters": "{:,.0f}",
+                            "milliseconds": "{:.1f}"})
 
 # %% tags=["remove-cell", "timing"]
-say("growth-parameters", exponent(by_parameters.set_index("parameters").milliseconds), ".1f")
+chain_times = by_parameters.set_index("parameters").milliseconds
+say("growth-parameters", exponent(chain_times), ".1f")
 say("most-parameters", by_parameters.parameters.max() / 1e6, ".1f")
 say("most-parameters-time", by_parameters.milliseconds.iloc[-1] / 1e3, ".2f")
 for package in ("wcka", "pytorch-cka"):
-    of_package = memory[memory.library == package].GB
-    say(f"memory-{package}", of_package.iloc[0] if len(of_package) else np.nan, ".2f")
+    package_memory = memory[memory.library == package].GB
+    pair_memory = package_memory.iloc[0] if len(package_memory) else np.nan
+    say(f"memory-{package}", pair_memory, ".2f")
 say("memory-many", memory[memory.library == "wcka"].GB.iloc[-1], ".2f")
 say("memory-kept", products.KEPT / 1e9, ".1f")
 say("growth-probes", growth.loc["wcka", "in probes (one pair)"], ".1f")
@@ -434,46 +767,80 @@ say("growth-models", growth.loc["wcka", "in networks (all pairs)"], ".1f")
 # which all pairs share, is factorised beforehand (`Confounder`).
 
 # %% tags=["timing"]
-peer_dcka = next((p for p in found if (p.package, p.measure) == ("simtorch", "dcka")), None)
-rows = []
+dcka_peer = None
+for peer in peers:
+    if (peer.package, peer.measure) == ("simtorch", "dcka"):
+        dcka_peer = peer
+
+dcka_rows = []
+n_pairs = goal_models * (goal_models - 1) / 2
 for n in dcka_probes:
-    some, seen = features_of(goal_models, n, width), every_image[:n]
-    kept = Confounder(seen)
+    features = features_of(goal_models, n, width)
+    pair = features[:2]
+    probe_inputs = every_image[:n]
+    confounder = Confounder(probe_inputs)
     for psd in (True, False):
-        theirs = seconds(peer_dcka.of_pair, *peer_dcka.given(some[:2]), seen, psd=psd) if peer_dcka else np.nan
-        number = goal_models * (goal_models - 1) / 2
-        rows.append((n, "with" if psd else "without", theirs, seconds(wcka.dcka, some[0], some[1], seen, psd=psd),
-                     seconds(wcka.dcka, some[0], some[1], kept, psd=psd),
-                     seconds(wcka.pairwise, "dcka", some, inputs=seen, psd=psd) / number))
-deconfounded = pd.DataFrame(rows, columns=["probes", "PSD step", "simtorch", "one pair", "one pair, probes kept", f"each of all pairs of {goal_models}"])
-deconfounded.style.format("{:.4f}", subset=deconfounded.columns[2:]).hide().set_caption("Seconds for dCKA")
+        peer_time = np.nan
+        if dcka_peer:
+            peer_time = seconds(dcka_peer.of_pair, *dcka_peer.given(pair),
+                                probe_inputs, psd=psd)
+        pair_time = seconds(wcka.dcka, *pair, probe_inputs, psd=psd)
+        kept_time = seconds(wcka.dcka, *pair, confounder, psd=psd)
+        all_time = seconds(wcka.pairwise, "dcka", features,
+                           inputs=probe_inputs, psd=psd)
+        dcka_rows.append({
+            "probes": n,
+            "PSD step": "with" if psd else "without",
+            "simtorch": peer_time,
+            "one pair": pair_time,
+            "one pair, probes kept": kept_time,
+            f"each of all pairs of {goal_models}": all_time / n_pairs,
+        })
+dcka_times = pd.DataFrame(dcka_rows)
+dcka_style = dcka_times.style.format("{:.4f}", subset=dcka_times.columns[2:])
+dcka_style.hide().set_caption("Seconds for dCKA")
 
 # %% tags=["timing"]
+many_inputs = every_image[:many_probes]
 start = time.perf_counter()
-many = every_image[:many_probes]
-factorised = Confounder(many)
-after = time.perf_counter()
-value = wcka.dcka(*features_of(2, len(many), width), factorised)
-many_seconds = after - start, time.perf_counter() - after
-memory_many = peak_memory("wcka", "dcka", 2, len(many), width)
-ends_peer = min(dcka_probes), max(dcka_probes)
-memory_peer = [peak_memory("simtorch", "dcka", 2, n, width) if peer_dcka else np.nan for n in ends_peer]
+many_confounder = Confounder(many_inputs)
+prepare_seconds = time.perf_counter() - start
+start = time.perf_counter()
+wcka.dcka(*features_of(2, len(many_inputs), width), many_confounder)
+many_pair_seconds = time.perf_counter() - start
+many_memory = peak_memory("wcka", "dcka", 2, len(many_inputs))
+
+peer_probes_low = min(dcka_probes)
+peer_probes_high = max(dcka_probes)
+peer_memory_low = np.nan
+peer_memory_high = np.nan
+if dcka_peer:
+    peer_memory_low = peak_memory("simtorch", "dcka", 2, peer_probes_low)
+    peer_memory_high = peak_memory("simtorch", "dcka", 2, peer_probes_high)
 
 # %% tags=["remove-cell", "timing"]
-per_pair = deconfounded.set_index(["probes", "PSD step"]).loc[[(n, s) for n in dcka_probes for s in ("with", "without")]]
-at = 1000 if 1000 in dcka_probes else dcka_probes[-1]
-goal_dcka = {step: per_pair.simtorch[at, step] / per_pair.loc[(at, step)].iloc[1:] for step in ("with", "without")}
-for step, ratios in goal_dcka.items():
-    for name, ratio in zip(("pair", "kept", "all"), ratios):
+goal_probes = 1000 if 1000 in dcka_probes else dcka_probes[-1]
+dcka_by_step = dcka_times[dcka_times.probes == goal_probes]
+dcka_by_step = dcka_by_step.set_index("PSD step").drop(columns="probes")
+dcka_ratios = {}
+for step in ("with", "without"):
+    step_times = dcka_by_step.loc[step]
+    ratios = step_times["simtorch"] / step_times.drop("simtorch")
+    dcka_ratios[step] = dict(zip(("pair", "kept", "all"), ratios))
+    for name, ratio in dcka_ratios[step].items():
         say(f"dcka-{step}-{name}", ratio, ".0f")
-glue("dcka-at", f"{at:,}", display=False)
-glue("many", f"{len(many):,}", display=False)
-say("many-prepare", many_seconds[0], ".1f")
-say("many-pair", many_seconds[1], ".1f")
-say("many-memory", memory_many, ".1f")
+glue("dcka-at", f"{goal_probes:,}", display=False)
+glue("many", f"{len(many_inputs):,}", display=False)
+say("many-prepare", prepare_seconds, ".1f")
+say("many-pair", many_pair_seconds, ".1f")
+say("many-memory", many_memory, ".1f")
 glue("many-probes", f"{many_probes:,}", display=False)
-say("many-peer", np.diff(memory_peer)[0] / (ends_peer[1]**2 - ends_peer[0]**2) * len(many)**2, ",.0f")
-glue("peer-at", " and ".join(f"{n:,}" for n in ends_peer), display=False)
+# Memory grows with the square of n.
+memory_per_square = peer_memory_high - peer_memory_low
+memory_per_square /= peer_probes_high**2 - peer_probes_low**2
+say("many-peer", memory_per_square * len(many_inputs)**2, ",.0f")
+glue("peer-at", f"{peer_probes_low:,} and {peer_probes_high:,}",
+     display=False)
 
 # %% [markdown]
 # At {glue:text}`dcka-at` probes one pair from nothing is {glue:text}`dcka-with-pair` times faster with the PSD step ({glue:text}`dcka-without-pair` without), with the probes kept
@@ -489,31 +856,62 @@ glue("peer-at", " and ".join(f"{n:,}" for n in ends_peer), display=False)
 # One pair and all pairs of 30 networks, {glue:text}`probes` probes, {glue:text}`width` units, and the fastest library for the same measure.
 
 # %% tags=["timing"]
-some = features_of(30, len(inputs), width)
-batch = {"batch_size": len(inputs) // 4}
-some, rows = [f[:len(inputs) - len(inputs) % batch["batch_size"]] for f in some], []
+batch_probes = len(inputs) // 4
+whole_batches = len(inputs) - len(inputs) % batch_probes
+features = []
+for matrix in features_of(30, len(inputs), width):
+    features.append(matrix[:whole_batches])
+chain_population = initialise(mlp(width), range(30))
+options_by_measure = {
+    "dcka": {"inputs": every_image[:whole_batches]},
+    "minibatch_cka": {"batch_size": batch_probes},
+}
+
+family_rows = []
 for measure in INVARIANCES:
-    kw = {"inputs": every_image[:len(some[0])]} if measure == "dcka" else batch if measure == "minibatch_cka" else {}
-    those = chains(initialise({**wide, "widths": [784, width, len(classes)]}, range(30))).double() if measure == "wcka" else some
-    theirs = {}
-    for peer in found:
+    options = options_by_measure.get(measure, {})
+    compared = features
+    if measure == "wcka":
+        compared = chains(chain_population).double()
+    peer_times = {}
+    for peer in peers:
         if peer.measure == measure:
-            theirs[peer.package] = seconds(peer.of_pair, *peer.given(some[:2]), **kw)
-    rows.append((measure, seconds(wcka.pairwise, measure, those[:2], **kw), seconds(wcka.pairwise, measure, those, runs=1, **kw),
-                 min(theirs, key=theirs.get, default="–"), min(theirs.values(), default=np.nan)))
-family = pd.DataFrame(rows, columns=["measure", "one pair, ms", "all pairs of 30, s", "fastest peer", "its pair, ms"]).set_index("measure")
-family[["one pair, ms", "its pair, ms"]] *= 1e3
-family["ratio"] = family["its pair, ms"] / family["one pair, ms"]
-family.rename_axis(None).style.format({"one pair, ms": "{:.2f}", "all pairs of 30, s": "{:.3f}", "its pair, ms": "{:.2f}", "ratio": "{:.1f}"}, na_rep="–")
+            peer_times[peer.package] = seconds(
+                peer.of_pair, *peer.given(features[:2]), **options)
+    pair_time = seconds(wcka.pairwise, measure, compared[:2], **options)
+    all_time = seconds(wcka.pairwise, measure, compared, runs=1, **options)
+    fastest_time = min(peer_times.values(), default=np.nan)
+    family_rows.append({
+        "measure": measure,
+        "one pair, ms": 1e3 * pair_time,
+        "all pairs of 30, s": all_time,
+        "fastest peer": min(peer_times, key=peer_times.get, default="–"),
+        "its pair, ms": 1e3 * fastest_time,
+        "ratio": fastest_time / pair_time,
+    })
+family = pd.DataFrame(family_rows).set_index("measure")
+number_formats = {
+    "one pair, ms": "{:.2f}",
+    "all pairs of 30, s": "{:.3f}",
+    "its pair, ms": "{:.2f}",
+    "ratio": "{:.1f}",
+}
+family.rename_axis(None).style.format(number_formats, na_rep="–")
 
 # %% tags=["remove-cell", "timing"]
-behind = family[family.ratio < 1]
 say("cheapest-ms", family["one pair, ms"].min(), ".1f")
 say("dearest-ms", family["one pair, ms"].max(), ".0f")
-slower = [f"{m} (than {r['fastest peer']}, ratio {r.ratio:.2f})" for m, r in behind.iterrows()]
-if any_pair.min() < 1:
-    at_worst = any_pair.idxmin()
-    slower.append(f"linear CKA in double precision (than {rivals[at_worst].idxmin()} at n = {at_worst[0]:,} and {at_worst[1]:,} units, ratio {any_pair.min():.2f})")
+slower = []
+for measure, row in family[family.ratio < 1].iterrows():
+    slower.append(
+        f"{measure} (than {row['fastest peer']}, ratio {row.ratio:.2f})")
+if any_ratios.min() < 1:
+    worst_n, worst_units = any_ratios.idxmin()
+    fastest_peer = peer_pair_times[worst_n, worst_units].idxmin()
+    slower.append(
+        f"linear CKA in double precision (than {fastest_peer} at "
+        f"n = {worst_n:,} and {worst_units:,} units, "
+        f"ratio {any_ratios.min():.2f})")
 glue("behind", "; ".join(slower) or "none", display=False)
 
 # %% [markdown]
@@ -525,30 +923,55 @@ glue("behind", "; ".join(slower) or "none", display=False)
 # What profiles showed, each taken back in this run: the time of the older way over that of the present one.
 
 # %% tags=["timing"]
-def with_features(features):
-    """All pairs by products of features, whatever the shapes."""
-    chosen, products.cheaper_by_kernels = products.cheaper_by_kernels, lambda *_: False
+def by_features(features):
+    """All pairs of CKA by products of features, whatever the shapes."""
+    rule = products.cheaper_by_kernels
+    products.cheaper_by_kernels = lambda *_: False
     try:
         return wcka.pairwise("cka", features)
     finally:
-        products.cheaper_by_kernels = chosen
+        products.cheaper_by_kernels = rule
 
 
-some = features_of(goal_models, len(inputs), width)
-assert np.allclose(with_features(some[:30]), wcka.pairwise("cka", some[:30]), atol=1e-9)
-matrices = torch.stack([some[i].T @ some[i + 1] for i in range(min(96, goal_models - 1))])
-centred = (every_image[:largest] - every_image[:largest].mean(0)).double()
-live = centred[:, centred.any(0)]
-taken_back = pd.DataFrame({
+def in_parts(matrices):
+    """Singular values with one thread for each part of the matrices."""
+    return products.in_threads(torch.linalg.svdvals, matrices.chunk(12))
+
+
+features = features_of(goal_models, len(inputs), width)
+thirty = features[:30]
+assert np.allclose(by_features(thirty), wcka.pairwise("cka", thirty),
+                   atol=1e-9)
+cross_products = []
+for i in range(min(96, goal_models - 1)):
+    cross_products.append(features[i].T @ features[i + 1])
+cross_products = torch.stack(cross_products)  # (pairs, width, width)
+probe_inputs = every_image[:largest]
+centred_inputs = (probe_inputs - probe_inputs.mean(0)).double()
+live_inputs = centred_inputs[:, centred_inputs.any(0)]
+
+# By the older way: its time, and that of the present way
+profile = {
     "all pairs of CKA by features, although kernels take fewer operations": (
-        seconds(with_features, some), seconds(wcka.pairwise, "cka", some)),
-    "Procrustes: singular values with LAPACK's own threads, not one thread for each part": (
-        seconds(torch.linalg.svdvals, matrices), seconds(products.in_threads, torch.linalg.svdvals, matrices.chunk(12))),
-    f"dCKA, {largest:,} probes: an orthonormal basis of the inputs, not a pivoted factor of their Gram matrix": (
-        seconds(torch.linalg.qr, live), seconds(Confounder, every_image[:largest])),
-}, index=["older way, s", "present way, s"]).T
-taken_back["ratio"] = taken_back["older way, s"] / taken_back["present way, s"]
-taken_back.style.format({"older way, s": "{:.4f}", "present way, s": "{:.4f}", "ratio": "{:.1f}"})
+        seconds(by_features, features),
+        seconds(wcka.pairwise, "cka", features),
+    ),
+    "Procrustes: singular values with LAPACK's own threads, not one thread "
+    "for each part": (
+        seconds(torch.linalg.svdvals, cross_products),
+        seconds(in_parts, cross_products),
+    ),
+    f"dCKA, {largest:,} probes: an orthonormal basis of the inputs, not a "
+    "pivoted factor of their Gram matrix": (
+        seconds(torch.linalg.qr, live_inputs),
+        seconds(Confounder, probe_inputs),
+    ),
+}
+ways = ["older way, s", "present way, s"]
+profile = pd.DataFrame(profile, index=ways).T
+profile["ratio"] = profile["older way, s"] / profile["present way, s"]
+profile.style.format({"older way, s": "{:.4f}", "present way, s": "{:.4f}",
+                      "ratio": "{:.1f}"})
 
 # %% [markdown]
 # Also removed, without a row: differences of two number types,
@@ -560,30 +983,35 @@ taken_back.style.format({"older way, s": "{:.4f}", "present way, s": "{:.4f}", "
 # the same fused optimiser, on one thread, as these matrices are too small for more. (A loop on each core would be faster by the number of cores at the most.)
 
 # %% tags=["timing"]
-train_x, train_y = (torch.from_numpy(part) if i else image_sets.as_inputs(part) for i, part in enumerate(image_sets.load(dataset, "train", classes)))
-narrow = {"factory": "mlp", "widths": [784, 32, 32, 32, 32, len(classes)], "activation": "relu"}
+train_images, train_labels = image_sets.load(dataset, "train", classes)
+train_inputs = image_sets.as_inputs(train_images)
+train_labels = torch.from_numpy(train_labels)
+narrow_network = mlp(32, 32, 32, 32)
 
 
-def alone():
-    """One network, one epoch, as everyone writes it."""
+def train_alone():
+    """Train one network for one epoch, as everyone writes it."""
     torch.manual_seed(seed)
-    network = build(narrow)
+    network = build(narrow_network)
     optimizer = torch.optim.Adam(network.parameters(), fused=True)
-    for rows in torch.randperm(len(train_x)).split(batch_size):
+    for rows in torch.randperm(len(train_inputs)).split(batch_size):
         optimizer.zero_grad()
-        nn.functional.cross_entropy(network(train_x[rows]), train_y[rows]).backward()
+        logits = network(train_inputs[rows])
+        nn.functional.cross_entropy(logits, train_labels[rows]).backward()
         optimizer.step()
 
 
-crowd = initialise(narrow, range(seed, seed + trained_networks))
-together = seconds(train, crowd, train_x, train_y, 1, batch_size=batch_size, runs=1)
+population = initialise(narrow_network, range(seed, seed + trained_networks))
+together_seconds = seconds(train, population, train_inputs, train_labels, 1,
+                           batch_size=batch_size, runs=1)
 threads = torch.get_num_threads()
 torch.set_num_threads(1)
-ratio_training = seconds(alone) / (together / trained_networks)
+alone_seconds = seconds(train_alone)
 torch.set_num_threads(threads)
+training_ratio = alone_seconds / (together_seconds / trained_networks)
 
 # %% tags=["remove-cell", "timing"]
-say("training", ratio_training, ".1f")
+say("training", training_ratio, ".1f")
 glue("trained-networks", str(trained_networks), display=False)
 
 # %% [markdown]
@@ -592,84 +1020,210 @@ glue("trained-networks", str(trained_networks), display=False)
 # ## The goals, and what was reached
 
 # %% tags=["hide-input", "timing"]
-big = [c for c in times.columns if c[0] >= 1000]
+large_sizes = [size for size in pair_times.columns if size[0] >= 1000]
+large_double = double_ratios[large_sizes]
+large_single = single_ratios[large_sizes]
+large_any = any_ratios[large_sizes]
 
 
 def slowest(ratios):
-    """The case with the lowest ratio, as text."""
-    return "slowest case: n = {:,}, {:,} units".format(*ratios.idxmin()) if ratios.notna().any() else "no peer"
+    """Name the case with the lowest ratio."""
+    if ratios.isna().all():
+        return "no peer"
+    n, units = ratios.idxmin()
+    return f"slowest case: n = {n:,}, {units:,} units"
 
 
+def without_psd(name, form):
+    """Name the ratio for dCKA without the PSD step."""
+    return f"without the PSD step: {dcka_ratios['without'][name]:{form}}"
+
+
+def measured_text(ratio):
+    """Write a ratio, rounded down: no goal is met by rounding."""
+    if ratio < 100:
+        return f"{np.floor(100 * ratio) / 100:,.2f}"
+    return f"{ratio:,.0f}"
+
+
+many_seconds = prepare_seconds + many_pair_seconds
 goals = pd.DataFrame([
-    ("one pair of linear CKA from n = 1,000 on, than the fastest peer: both double", 1, double_pair[big].min(), slowest(double_pair[big])),
-    ("both single", 1, single_pair[big].min(), slowest(single_pair[big])),
-    ("ours double, the peer in either", 1, any_pair[big].min(), slowest(any_pair[big])),
-    (f"all pairs of {goal_models} by linear CKA, than the fastest peer", 30, ratio_peer, f"{nearest_peer}; the bare products in single: {possible:.1f}"),
-    ("than the next library", np.nan, ratio_loops, "no goal"),
-    ("than a loop over the formula in features", 4, ratio_loop, f"careful loop: {ratio_careful:.1f}"),
-    (f"dCKA at n = {at:,}, than simtorch: one pair", 100, goal_dcka["with"].iloc[0], f"without the PSD step: {goal_dcka['without'].iloc[0]:.1f}"),
-    ("each of all pairs", 100, goal_dcka["with"].iloc[2], f"without the PSD step: {goal_dcka['without'].iloc[2]:.0f}"),
-    ("dCKA reaches n", 60000, len(many), f"{sum(many_seconds):.1f} s"),
-    ("training in a population, than alone", np.nan, ratio_training, f"{trained_networks} networks; no goal"),
+    ("one pair of linear CKA from n = 1,000 on, than the fastest peer: both "
+     "double", 1, large_double.min(), slowest(large_double)),
+    ("both single", 1, large_single.min(), slowest(large_single)),
+    ("ours double, the peer in either", 1, large_any.min(),
+     slowest(large_any)),
+    (f"all pairs of {goal_models} by linear CKA, than the fastest peer", 30,
+     all_ratios["peer"], f"{nearest_peer}; the bare products in single: "
+                         f"{all_ratios['possible']:.1f}"),
+    ("than the next library", np.nan, all_ratios["loops"], "no goal"),
+    ("than a loop over the formula in features", 4, all_ratios["loop"],
+     f"careful loop: {all_ratios['careful']:.1f}"),
+    (f"dCKA at n = {goal_probes:,}, than simtorch: one pair", 100,
+     dcka_ratios["with"]["pair"], without_psd("pair", ".1f")),
+    ("each of all pairs", 100, dcka_ratios["with"]["all"],
+     without_psd("all", ".0f")),
+    ("dCKA reaches n", 60000, len(many_inputs), f"{many_seconds:.1f} s"),
+    ("training in a population, than alone", np.nan, training_ratio,
+     f"{trained_networks} networks; no goal"),
 ], columns=["times faster", "wanted", "measured", "note"])
-goals["met"] = np.where(goals.wanted.isna(), "", np.where(goals.measured.isna(), "not measured", np.where(
-    goals.measured >= goals.wanted, "● met", "○ not met")))
-goals.style.format({"wanted": "{:,.0f}", "measured": lambda x: f"{np.floor(100 * x) / 100:,.2f}" if x < 100 else f"{x:,.0f}"}, na_rep="–").hide()
+results = []
+for goal, ratio in zip(goals.wanted, goals.measured):
+    if np.isnan(goal):
+        results.append("")
+    elif np.isnan(ratio):
+        results.append("not measured")
+    else:
+        results.append("● met" if ratio >= goal else "○ not met")
+goals["met"] = results
+number_formats = {"wanted": "{:,.0f}", "measured": measured_text}
+goals.style.format(number_formats, na_rep="–").hide()
 
 # %% [markdown]
 # ## The paper's claims in this chapter
 
 # %% tags=["hide-input", "timing"]
-members = initialise(wide, range(seed, seed + goal_models))
-whole, forwards = {}, {}
-for n in sorted({len(inputs), min(3000, len(every_image))}):
-    seen = every_image[:n]
-    forwards[n] = of_activations = seconds(members.activations, seen, 2)
-    hidden_layers = list(members.activations(seen, 2))
-    for measure, kw in (("cka", {}), ("procrustes", {}), ("dcka", {"inputs": seen})):
-        if measure == "cka" or n == len(inputs):
-            whole[measure, n] = of_activations + seconds(wcka.pairwise, measure, hidden_layers, runs=1, **kw)
-whole["wcka", 0] = seconds(lambda: wcka.pairwise("wcka", chains(members)))
-few_probes, most_seen = min(n for _, n in whole if n), max(n for _, n in whole)
-ends, of_activation_measures = (min(pair_probes), max(pair_probes)), {"procrustes": {}, "cka": {}, "dcka": {"inputs": every_image}}
-by_probes = {m: [seconds(wcka.pairwise, m, features_of(2, n, width), runs=2, **({"inputs": every_image[:n]} if kw else {})) for n in ends]
-             for m, kw in of_activation_measures.items()}
-rivals_of_wcka = [taken for (m, n), taken in whole.items() if m != "wcka"]
-cheapest = min(rivals_of_wcka) / whole["wcka", 0]
-forward = {n: forwards[n] for n in (few_probes, most_seen)}
-beyond = {m: whole[m, few_probes] / forward[few_probes] - 1 for m in ("cka", "procrustes", "dcka")}
-slopes = {m: np.log(after / before) / np.log(ends[1] / ends[0]) for m, (before, after) in by_probes.items()}
-glue("intensive", ", ".join(f"{ratio:.1f} ({MEASURE_LABELS[m]})" for m, ratio in beyond.items()), display=False)
+networks = initialise(wide_network, range(seed, seed + goal_models))
+fewest_probes = len(inputs)
+most_probes = max(fewest_probes, min(3000, len(every_image)))
+
+
+def seconds_of_all(measure, n):
+    """Time of all pairs, given the activations on the first n images."""
+    options = {}
+    if measure == "dcka":
+        options["inputs"] = every_image[:n]
+    layers = list(networks.activations(every_image[:n], 2))
+    return seconds(wcka.pairwise, measure, layers, runs=1, **options)
+
+
+def seconds_of_pair(measure, n):
+    """Time of one pair with n probes."""
+    options = {}
+    if measure == "dcka":
+        options["inputs"] = every_image[:n]
+    features = features_of(2, n, width)
+    return seconds(wcka.pairwise, measure, features, runs=2, **options)
+
+
+# The forward pass by number of probes
+forward_seconds = {}
+for n in (fewest_probes, most_probes):
+    forward_seconds[n] = seconds(networks.activations, every_image[:n], 2)
+
+# All pairs, from images or weights on
+total_seconds = {}
+pass_multiples = {}
+for measure in ("cka", "procrustes", "dcka"):
+    forward_time = forward_seconds[fewest_probes]
+    total_time = forward_time + seconds_of_all(measure, fewest_probes)
+    total_seconds[measure] = total_time
+    pass_multiples[measure] = total_time / forward_time - 1
+most_cka_seconds = forward_seconds[most_probes]
+most_cka_seconds += seconds_of_all("cka", most_probes)
+most_cka_multiple = most_cka_seconds / forward_seconds[most_probes] - 1
+wcka_seconds = seconds(lambda: wcka.pairwise("wcka", chains(networks)))
+wcka_lead = min(*total_seconds.values(), most_cka_seconds) / wcka_seconds
+
+# One pair, from the smallest to the largest number of probes
+end_probes = (min(pair_probes), max(pair_probes))
+probe_growth = {}
+probe_powers = {}
+for measure in ("procrustes", "cka", "dcka"):
+    time_before = seconds_of_pair(measure, end_probes[0])
+    time_after = seconds_of_pair(measure, end_probes[1])
+    probe_growth[measure] = time_after / time_before
+    probe_powers[measure] = np.log(time_after / time_before) / np.log(
+        end_probes[1] / end_probes[0])
+
+intensive_texts = []
+for measure, multiple in pass_multiples.items():
+    intensive_texts.append(f"{multiple:.1f} ({MEASURE_LABELS[measure]})")
+glue("intensive", ", ".join(intensive_texts), display=False)
 
 # %% tags=["hide-input"]
-some = features_of(min(30, goal_models), len(inputs) - len(inputs) % 4, width)
-upper = np.triu_indices(len(some), 1)
-of_batches, of_all, unbiased = (wcka.pairwise(m, some, **kw)[upper] for m, kw in (
-    ("minibatch_cka", {"batch_size": len(inputs) // 4}), ("cka", {}), ("unbiased_cka", {})))
-original, apart, biased = (np.abs(a - b) for a, b in ((of_batches, of_all), (of_batches, unbiased), (of_all, unbiased)))
-say("biased-unbiased", biased.max(), ".3f")
+features = features_of(min(30, goal_models), len(inputs) - len(inputs) % 4,
+                       width)
+upper = np.triu_indices(len(features), 1)
+biased_cka = wcka.pairwise("cka", features)[upper]
+unbiased_cka = wcka.pairwise("unbiased_cka", features)[upper]
+minibatch_cka = wcka.pairwise(
+    "minibatch_cka", features, batch_size=len(inputs) // 4)[upper]
+minibatch_error = np.abs(minibatch_cka - biased_cka)
+unbiased_error = np.abs(minibatch_cka - unbiased_cka)
+bias = np.abs(biased_cka - unbiased_cka)
+say("biased-unbiased", bias.max(), ".3f")
+
+total_texts = []
+for measure, duration in total_seconds.items():
+    total_texts.append(f"{MEASURE_LABELS[measure]} {duration:.2f} s")
+multiple_texts = []
+for measure, multiple in pass_multiples.items():
+    multiple_texts.append(
+        f"{MEASURE_LABELS[measure]} {multiple:.1f} times as long")
+is_intensive = [multiple > 1 for multiple in pass_multiples.values()]
+growth_texts = []
+for measure, factor in probe_growth.items():
+    growth_texts.append(f"{MEASURE_LABELS[measure]} {factor:.1f} times "
+                        f"(power {probe_powers[measure]:.1f})")
+is_growing = [power > 0.2 for power in probe_powers.values()]
+relu_measures = ["relu_procrustes", "relu_cka"]
+intertwiner_shifts = shift_table["intertwiner"]
+intertwiner_texts = []
+for measure in relu_measures:
+    intertwiner_texts.append(f"{intertwiner_shifts[measure]:.0e} ({measure})")
+
 claims.show([
-    claims.Claim("abstract, 4", "wCKA is computationally efficient",
-                 f"all pairs of {goal_models} networks, from weights or images on: wCKA {whole['wcka', 0]:.3f} s; with {few_probes:,} probes "
-                 + ", ".join(f"{MEASURE_LABELS[m]} {whole[m, few_probes]:.2f} s" for m in ("cka", "procrustes", "dcka")),
-                 verdicts.verdict(cheapest > 2, cheapest > 1), timed=True),
-    claims.Claim("abstract", "measures of activations are computationally intensive with many probes",
-                 f"all pairs of {goal_models} networks with {few_probes:,} probes, beside the forward pass that gives the activations ({forward[few_probes]:.2f} s): "
-                 + ", ".join(f"{MEASURE_LABELS[m]} {ratio:.1f} times as long" for m, ratio in beyond.items())
-                 + f"; CKA with {most_seen:,} probes {whole['cka', most_seen] / forward[most_seen] - 1:.1f} times",
-                 verdicts.verdict(*(ratio > 1 for ratio in beyond.values())), timed=True),
-    claims.Claim("fig. 1c", "the time of Procrustes, CKA and dCKA grows with the number of probes",
-                 f"one pair, from {ends[0]:,} to {ends[1]:,} probes: " + ", ".join(
-                     f"{MEASURE_LABELS[m]} {after / before:.1f} times (power {slopes[m]:.1f})" for m, (before, after) in by_probes.items()),
-                 verdicts.verdict(*(slope > 0.2 for slope in slopes.values())), timed=True),
-    claims.Claim("2.1.2", "variants of Procrustes and CKA are invariant to the intertwiners of ReLU",
-                 "an intertwiner moves them by " + ", ".join(f"{moved.loc[m, 'intertwiner']:.0e} ({m})" for m in ("relu_procrustes", "relu_cka"))
-                 + f"; Procrustes itself by {moved.loc['procrustes', 'intertwiner']:.2f}",
-                 verdicts.verdict(*(moved.loc[["relu_procrustes", "relu_cka"], "intertwiner"] < 1e-6))),
-    claims.Claim("2.1.2", "minibatch CKA approximates CKA",
-                 f"{len(some)} networks, {len(inputs):,} probes in four batches: off the CKA of all probes by {np.median(original):.4f} (median) to {original.max():.4f} (most), "
-                 f"off its unbiased form by {apart.max():.4f} at the most (CKA itself, biased, is up to {biased.max():.4f} from that)",
-                 verdicts.verdict(original.max() < 0.05, original.max() < 0.01)),
+    claims.Claim(
+        "abstract, 4",
+        "wCKA is computationally efficient",
+        f"all pairs of {goal_models} networks, from weights or images on: "
+        f"wCKA {wcka_seconds:.3f} s; with {fewest_probes:,} probes "
+        + ", ".join(total_texts),
+        verdicts.verdict(wcka_lead > 2, wcka_lead > 1),
+        timed=True,
+    ),
+    claims.Claim(
+        "abstract",
+        "measures of activations are computationally intensive with many "
+        "probes",
+        f"all pairs of {goal_models} networks with {fewest_probes:,} probes, "
+        "beside the forward pass that gives the activations "
+        f"({forward_seconds[fewest_probes]:.2f} s): "
+        + ", ".join(multiple_texts)
+        + f"; CKA with {most_probes:,} probes {most_cka_multiple:.1f} times",
+        verdicts.verdict(*is_intensive),
+        timed=True,
+    ),
+    claims.Claim(
+        "fig. 1c",
+        "the time of Procrustes, CKA and dCKA grows with the number of "
+        "probes",
+        f"one pair, from {end_probes[0]:,} to {end_probes[1]:,} probes: "
+        + ", ".join(growth_texts),
+        verdicts.verdict(*is_growing),
+        timed=True,
+    ),
+    claims.Claim(
+        "2.1.2",
+        "variants of Procrustes and CKA are invariant to the intertwiners of "
+        "ReLU",
+        "an intertwiner moves them by " + ", ".join(intertwiner_texts)
+        + "; Procrustes itself by "
+        f"{intertwiner_shifts['procrustes']:.2f}",
+        verdicts.verdict(*(intertwiner_shifts[relu_measures] < 1e-6)),
+    ),
+    claims.Claim(
+        "2.1.2",
+        "minibatch CKA approximates CKA",
+        f"{len(features)} networks, {len(inputs):,} probes in four batches: "
+        f"off the CKA of all probes by {np.median(minibatch_error):.4f} "
+        f"(median) to {minibatch_error.max():.4f} (most), off its unbiased "
+        f"form by {unbiased_error.max():.4f} at the most (CKA itself, "
+        f"biased, is up to {bias.max():.4f} from that)",
+        verdicts.verdict(minibatch_error.max() < 0.05,
+                         minibatch_error.max() < 0.01),
+    ),
 ])
 
 # %% [markdown]
