@@ -1,4 +1,4 @@
-"""The built book, at the smoke profile: its pages in a browser that has no network."""
+"""The built book at the smoke profile, its pages in a browser without a network."""
 
 import json
 import re
@@ -14,7 +14,8 @@ from wcka.book import builder, checkout, claims, diff, execution, parameters
 CHROMIUM = next((path for path in map(shutil.which, builder.BROWSERS) if path), None)
 DRIVER = shutil.which("chromedriver")
 in_browser = pytest.mark.skipif(
-    not (CHROMIUM and DRIVER), reason="no Chromium, or no chromedriver: cannot look at the pages")
+    not (CHROMIUM and DRIVER),
+    reason="no Chromium, or no chromedriver: cannot look at the pages")
 
 
 @pytest.fixture(scope="module")
@@ -30,43 +31,131 @@ def site(smoke):
 
 
 @pytest.fixture(scope="module")
-def found(smoke):
-    """Claims of each chapter."""
-    return {path.stem: diff.claims(nbformat.read(smoke(path), 4)) for path in checkout.chapters()}
+def claims_of_chapters(smoke):
+    """Claims of the chapters at the smoke profile, by their stems."""
+    claims_of = {}
+    for path in checkout.chapters():
+        claims_of[path.stem] = diff.claims(nbformat.read(smoke(path), 4))
+    return claims_of
 
 
-# ------------------------------------------------------------------------------- the scorecard
+# --------------------------------------------------------------------- the scorecard
 
 
-def test_the_scorecard_has_every_claim_of_every_chapter_and_no_other(site, found):
+ROW = r"<tr><td>(.*?)</td><td>(.*?)</td><td>(.*?)</td>.*?chapter (\d+)</a>"
+
+
+def test_the_scorecard_has_every_claim_of_every_chapter_and_no_other(
+        site, claims_of_chapters):
     page = (site / "book" / "scorecard.html").read_text()
-    rows = re.findall(r"<tr><td>(.*?)</td><td>(.*?)</td><td>(.*?)</td>.*?chapter (\d+)</a>", page)
-    assert len(rows) == sum(map(len, found.values()))
-    for stem, some in found.items():
-        for claim in some:
-            assert any(int(stem[:2]) == int(row[3]) and claim.statement == unescape(row[1])
-                       for row in rows)
+    on_page = []
+    for where, statement, finding, chapter in re.findall(ROW, page):
+        texts = [unescape(text) for text in (where, statement, finding)]
+        on_page.append((*texts, int(chapter)))
+    expected = []
+    for stem, chapter_claims in claims_of_chapters.items():
+        for claim in chapter_claims:
+            expected.append((*claim[:3], int(stem[:2])))
+    assert sorted(on_page) == sorted(expected)
 
 
-def test_the_scorecard_covers_every_part_and_figure_of_the_paper(found):
-    places = {place.strip() for some in found.values() for claim in some
-              for place in claim.where.split(",")}
-    assert {claims.part(claim.where) for some in found.values() for claim in some} == {
-        *claims.PARTS}
-    for wanted in ("abstract", "1", "2.1.2", "2.3", "3.1", "3.2", "3.3", "4", "fig. 1a", "fig. 1b",
-                   "fig. 1c", "fig. 3", "fig. 4", "fig. 5"):  # figure 2 is a diagram
-        assert wanted in places, wanted
+def test_the_scorecard_covers_every_part_and_figure_of_the_paper(claims_of_chapters):
+    parts = set()
+    places = set()
+    for chapter_claims in claims_of_chapters.values():
+        for claim in chapter_claims:
+            parts.add(claims.part(claim.where))
+            places |= {place.strip() for place in claim.where.split(",")}
+    assert parts == set(claims.PARTS)
+    expected = {"abstract", "1", "2.1.2", "2.3", "3.1", "3.2", "3.3", "4", "fig. 1a",
+                "fig. 1b", "fig. 1c", "fig. 3", "fig. 4", "fig. 5"}
+    assert expected <= places  # figure 2 is a diagram
+
+
+CLAIMS = {
+    "02-calibration": [
+        claims.Claim("3.1, fig. 1a", "close to 0", "0.02 < 0.1", "holds"),
+        claims.Claim("abstract", "well-calibrated", "4 of 4", "partly"),
+        claims.Claim("beyond, as 3.1", "close to 0", "0.03", "fails"),
+    ],
+    "11-more": [claims.Claim("fig. 5", "fog is similar", "0.50", "cannot be told")],
+}
+
+
+def test_the_scorecard_is_in_the_order_of_the_paper_and_links_the_chapters():
+    text = builder.scorecard(CLAIMS)
+    headings = re.findall("^## (.*)$", text, re.M)
+    assert headings == ["Abstract", "3.1 Calibration", "Beyond the paper"]
+    rows = re.findall(ROW, text)
+    assert rows == [
+        ("abstract", "well-calibrated", "4 of 4", "2"),
+        ("3.1, fig. 1a", "close to 0", "0.02 &lt; 0.1", "2"),
+        ("fig. 5", "fog is similar", "0.50", "11"),
+        ("beyond, as 3.1", "close to 0", "0.03", "2"),
+    ]
+    links = re.findall('href="(.*?)"', text)
+    first = f"../notebooks/02-calibration.html#{claims.ANCHOR}"
+    assert links == [first, first, f"../notebooks/11-more.html#{claims.ANCHOR}", first]
+
+
+def test_the_tally_counts_claims_by_verdict_and_those_beyond_the_paper_apart():
+    of_paper = ("Of 3 claims of the paper, **1** hold, **1** hold in part, **0** fail "
+                "and **1** cannot be told from these runs.")
+    beyond = ("Of 1 that carry them over to other networks, **0** hold, **0** hold in "
+              "part, **1** fail and **0** cannot be told from these runs.")
+    assert builder.tally(CLAIMS) == f"{of_paper} {beyond}"
+    assert "carry them over" not in builder.tally({"11-more": CLAIMS["11-more"]})
+
+
+# Words of empirical sentences: measures, verdicts and quantities
+EMPIRICAL = re.compile(
+    r"\b(w?d?cka|procrustes"
+    r"|holds?|held|fail\w*|partly|confirm\w*|refut\w*|reproduc\w*|replicat\w*"
+    r"|contradict\w*|support\w*|agree\w*|true|false|right|wrong"
+    r"|\d[\d.,]*|all|most|half|majority|many|few|none|two|three|four|five|six"
+    r"|seven|eight|nine|ten|eleven|twelve|dozens?)\b", re.I)
+
+
+def empirical_words(page):
+    """Return the words of a MyST page that only a result would use.
+
+    It passes over what the builder includes, the level of intervals and tests, and the
+    terms of the definition list that explains the verdicts.
+    """
+    prose = re.sub(r"^```\{include\} _\w+\.txt\n```$", "", page, flags=re.M)
+    for verdict, symbol in claims.VERDICTS.items():
+        prose = prose.replace(f"{symbol}&nbsp;{verdict}\n: ", "")
+    return EMPIRICAL.findall(re.sub(r"\b(95|5) %", "", prose))
 
 
 def test_no_claim_is_typed_on_the_page():
-    source = (checkout.ROOT / "book" / "scorecard.md").read_text()
-    assert "{include} _scorecard.txt" in source and "|" not in source
-    assert not re.search(r"\d\.\d", source)
+    page = (checkout.ROOT / "book" / "scorecard.md").read_text()
+    assert "```{include} _tally.txt\n```" in page
+    assert "```{include} _scorecard.txt\n```" in page
+    assert empirical_words(page) == []
+
+
+@pytest.mark.parametrize("sentence", [
+    "wCKA is well calibrated.",
+    "Most claims of the paper can be trusted.",
+    "The paper's claims hold.",
+    "Twelve claims could not be told.",
+    "Chapter 2 found 0.93.",
+    "We confirmed what the paper says.",
+    "| 3.1 | it is so | 0.9 | holds |",
+    "- ●&nbsp;holds",
+])
+def test_a_typed_claim_would_be_noticed(sentence):
+    page = (checkout.ROOT / "book" / "scorecard.md").read_text()
+    heading, body = page.split("\n\n", 1)
+    assert empirical_words(f"{heading}\n\n{sentence}\n\n{body}")
+    assert empirical_words(f"{page}\n{sentence}\n")
 
 
 def test_a_claim_belongs_to_a_place_of_the_paper():
     assert claims.part("3.1, fig. 1a") == claims.part("fig. 5") == "3.1 Calibration"
-    assert claims.part("2.1.2") == "2 Methods" and claims.part("beyond, as 3.2") == claims.BEYOND
+    assert claims.part("2.1.2") == "2 Methods"
+    assert claims.part("beyond, as 3.2") == claims.BEYOND
     for place in ("", "5", "fig. 6", "Fig. 1", "section 3"):
         with pytest.raises(ValueError, match="wanted abstract"):
             claims.part(place)
@@ -82,12 +171,12 @@ def test_links_and_launch_buttons_come_with_the_address(monkeypatch, tmp_path):
     first = nbformat.read(execution.write_pair(path), 4).cells[0]
     assert "git+https://github.com/someone/wcka" in first.source
     monkeypatch.delenv("GITHUB_REPOSITORY")
-    monkeypatch.setattr(execution, "ROOT", tmp_path)  # no repository
+    monkeypatch.setattr(checkout, "ROOT", tmp_path)  # no repository
     assert checkout.repository() == ""
     assert len(nbformat.read(execution.write_pair(path), 4).cells) == 1
 
 
-# ------------------------------------------------------------------------------- in the browser
+# -------------------------------------------------------------------- in the browser
 
 
 @pytest.fixture(scope="module")
@@ -97,16 +186,19 @@ def browser():
 
     options = webdriver.ChromeOptions()
     options.binary_location = CHROMIUM
-    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
-                     "--host-resolver-rules=MAP * ~NOTFOUND", "--disable-background-networking"):
+    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu",
+                     "--disable-dev-shm-usage", "--disable-background-networking",
+                     "--host-resolver-rules=MAP * ~NOTFOUND"):
         options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"performance": "ALL", "browser": "ALL"})
+    logs = {"performance": "ALL", "browser": "ALL"}
+    options.set_capability("goog:loggingPrefs", logs)
     driver = webdriver.Chrome(options, webdriver.ChromeService(DRIVER))
     yield driver
     driver.quit()
 
 
 def resized(browser, width):
+    """Set the width of the page, as on a phone if it is narrow."""
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", {
         "width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600})
 
@@ -115,25 +207,39 @@ def settled(browser, script, seconds=30):
     """Wait until a script returns something true."""
     from selenium.webdriver.support.ui import WebDriverWait
 
-    return WebDriverWait(browser, seconds).until(lambda driver: driver.execute_script(script))
+    wait = WebDriverWait(browser, seconds)
+    return wait.until(lambda driver: driver.execute_script(script))
 
 
 def opened(browser, page):
-    """Open a page; its mathematics is typeset, its figures are there, it asked no host."""
+    """Open a page and check what it shows and asks for; return its number of images."""
     browser.get_log("performance")
     resized(browser, 1300)
     browser.get(page.as_uri())
     if "class=\"math" in page.read_text():
         settled(browser, "return document.querySelectorAll('mjx-container').length > 0")
-        assert not browser.execute_script("return document.querySelectorAll('mjx-merror').length")
-    asked = [message["params"]["request"]["url"] for entry in browser.get_log("performance")
-             if (message := json.loads(entry["message"])["message"])["method"]
-             == "Network.requestWillBeSent"]
-    assert asked and all(url.startswith(("file:", "data:", "blob:")) for url in asked), asked
+        errors = "return document.querySelectorAll('mjx-merror').length"
+        assert not browser.execute_script(errors)
+    asked = requested(browser)
+    assert asked
+    for url in asked:
+        assert url.startswith(("file:", "data:", "blob:"))
     images = browser.execute_script(
-        "return [...document.images].map(i => [i.src, i.complete && i.naturalWidth, i.alt])")
-    assert all(width and alt for _, width, alt in images), images
+        "return [...document.images].map("
+        "i => [i.src, i.complete && i.naturalWidth, i.alt])")
+    for address, width, alt in images:
+        assert width and alt, address
     return len(images)
+
+
+def requested(browser):
+    """Return the addresses that the browser asked for since its log was last read."""
+    addresses = []
+    for entry in browser.get_log("performance"):
+        message = json.loads(entry["message"])["message"]
+        if message["method"] == "Network.requestWillBeSent":
+            addresses.append(message["params"]["request"]["url"])
+    return addresses
 
 
 @in_browser
@@ -142,8 +248,8 @@ def test_pages_read_from_a_file_without_a_network_at_any_width(site, browser, pa
     opened(browser, site / f"{page}.html")
     for width in (1300, 390):
         resized(browser, width)
-        wide = browser.execute_script("return document.documentElement.scrollWidth")
-        assert wide <= width, f"{page} is {wide} wide at {width}"
+        needed = browser.execute_script("return document.documentElement.scrollWidth")
+        assert needed <= width, f"{page} is {needed} wide at {width}"
 
 
 @in_browser
@@ -159,8 +265,10 @@ def test_the_dark_page_is_dark_and_its_text_light(site, browser):
             return [light(document.body, 'backgroundColor'),
                     light(document.querySelector('p'), 'color'),
                     light(document.querySelector('table.claims td'), 'color')]""")
-    assert lightness["light"][0] > 0.9 > 0.5 > max(lightness["light"][1:])
-    assert lightness["dark"][0] < 0.3 < 0.6 < min(lightness["dark"][1:])
+    paper, *text = lightness["light"]
+    assert paper > 0.9 > 0.5 > max(text)
+    paper, *text = lightness["dark"]
+    assert paper < 0.3 < 0.6 < min(text)
 
 
 @in_browser
@@ -168,45 +276,53 @@ def test_search_finds_the_word(site, browser):
     browser.get((site / "search.html").as_uri() + "?q=intertwiner")
     settled(browser, "return document.querySelectorAll('#search-results li').length")
     titles = browser.execute_script(
-        "return [...document.querySelectorAll('#search-results li a')].map(a => a.textContent)")
+        "return [...document.querySelectorAll('#search-results li a')]"
+        ".map(a => a.textContent)")
     assert any("Theory" in title or "Glossary" in title for title in titles), titles
 
 
 @in_browser
-def test_the_pdf_is_of_a_page_with_every_figure_and_the_landing_page_links_it(site, browser):
-    whole = site.parent / "jupyter-book" / "_build" / "singlehtml" / "whole.html"
-    alone = sum(path.read_text().count("<img ") for path in site.glob("notebooks/*.html"))
-    assert opened(browser, whole) >= alone > 30
-    style = "return getComputedStyle(document.querySelector('.bd-article h2')).fontFamily"
-    assert "sans-serif" in browser.execute_script(style)  # it has its style sheets
+def test_the_pdf_is_of_a_page_with_every_figure_and_is_linked(site, browser):
+    page = site.parent / "jupyter-book" / "_build" / "singlehtml" / "whole.html"
+    figures = 0
+    for path in site.glob("notebooks/*.html"):
+        figures += path.read_text().count("<img ")
+    assert opened(browser, page) >= figures > 30
+    font = browser.execute_script(
+        "return getComputedStyle(document.querySelector('.bd-article h2')).fontFamily")
+    assert "sans-serif" in font  # it has its style sheets
     pdf = site / "wcka.pdf"
     assert pdf.read_bytes()[:5] == b"%PDF-" and pdf.stat().st_size > 500_000
     assert 'href="../wcka.pdf"' in (site / "book" / "index.html").read_text()
 
 
-# ------------------------------------------------------------------------------- on every page
+# --------------------------------------------------------------------- on every page
 
 
 @pytest.mark.parametrize("path", checkout.chapters(), ids=lambda p: p.stem)
-def test_chapters_have_objectives_takeaways_numbered_figures_and_what_ran(site, path):
+def test_chapters_have_their_sections_numbered_figures_and_parameters(site, path):
     page = (site / "notebooks" / f"{path.stem}.html").read_text()
     text = re.sub(r"</?span[^>]*>", "", page)
-    assert "After this chapter you can" in page and f'id="{claims.ANCHOR}"' in page
+    assert "After this chapter you can" in page
+    assert f'id="{claims.ANCHOR}"' in page
     for heading in ("To take away", "What ran"):
         assert re.search(rf"<h2>(<span[^>]*>[^<]*</span>)?{heading}", page), heading
     assert f"python -m wcka run {path.stem[:2]}" in text
     assert re.search(rf'href="[^"]*/{path.name}"', page)
     for parameter in parameters.read_parameters(path).values():
         assert f"<code>{parameter.name}: " in page, parameter.name
-    figures = re.findall(r'<figure.*?</figure>', page, re.S)
-    assert all("caption-number" in figure for figure in figures)
+    for figure in re.findall(r"<figure.*?</figure>", page, re.S):
+        assert "caption-number" in figure
 
 
 def test_bibliography_has_links_and_every_entry_is_used():
-    entries = re.findall(r"@\w+\{(\w+),(.*?)\n(?=@|\Z)",
-                         (checkout.ROOT / "book" / "references.bib").read_text() + "\n", re.S)
-    text = "".join(path.read_text() for folder in ("book", "notebooks")
-                   for path in Path(checkout.ROOT / folder).glob("*.[mp][dy]"))
+    bibliography = (checkout.ROOT / "book" / "references.bib").read_text() + "\n"
+    entries = re.findall(r"@\w+\{(\w+),(.*?)\n(?=@|\Z)", bibliography, re.S)
+    assert entries
+    text = ""
+    for path in [*Path(checkout.ROOT / "book").glob("*.md"),
+                 *Path(checkout.ROOT / "notebooks").glob("*.py")]:
+        text += path.read_text()
     for name, body in entries:
         assert "url = " in body or "doi = " in body, name
         assert name in text, name

@@ -1,4 +1,4 @@
-"""The book: pages and executed chapters put together, and built as html and PDF."""
+"""The book: pages and executed chapters in one folder, built as html and PDF."""
 
 import re
 import shutil
@@ -15,10 +15,11 @@ from ..networks import sources
 from . import checkout, claims, diff, execution, parameters
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
+_PDF_LINK = '<p><a href="../wcka.pdf">The whole book as one PDF</a></p>'
 
 
 def build(profile: str, pdf: bool = False) -> Path:
-    """Run the chapters that changed, build the book; return the path of index.html.
+    """Run the chapters that changed, build the book, and return the path of index.html.
 
     Parameters
     ----------
@@ -30,83 +31,109 @@ def build(profile: str, pdf: bool = False) -> Path:
     Raises
     ------
     RuntimeError
-        If a chapter fails, a page is missing or has a warning, there is no browser for the PDF, or
-        another process builds the book.
+        If a chapter fails, a page is missing or has a warning, there is no browser for
+        the PDF, or another process builds the book.
+
+    Examples
+    --------
+    >>> build("quickest")
+    Traceback (most recent call last):
+    wcka.book.checkout.UsageError: unknown profile 'quickest'; did you mean 'quick'?
     """
-    chosen = {path: parameters.choose(path, profile, []) for path in checkout.chapters()}
-    for path, values in chosen.items():  # what is wrong or missing is said before the first starts
+    values_of = {}
+    for path in checkout.chapters():
+        values_of[path] = parameters.choose(path, profile, [])
+    # Whatever is wrong or missing is reported before the first chapter starts.
+    for path, values in values_of.items():
         parameters.vet(path, values)
     if pdf:
         browser()
-    for name in {name for item in chosen.items() for name in parameters.datasets(*item)}:
-        sources.fetch(name)
+    _fetch_datasets(values_of)
     checkout.BUILD.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(checkout.BUILD / ".lock", timeout=0):
-            source = _source(_executed(chosen, profile), profile, pdf)
+            source = _source(_executed(values_of, profile), profile, pdf)
             site = _html(source)
             if pdf:
                 _print(_one_page(source), site / "wcka.pdf")
             return site / "index.html"
     except Timeout:
-        raise RuntimeError(f"another process builds the book in {checkout.BUILD}; wait for it"
-                           ) from None
+        raise RuntimeError(
+            f"another process builds the book in {checkout.BUILD}; wait for it"
+        ) from None
 
 
-def _executed(chosen: dict[Path, dict], profile: str) -> list[Path]:
-    """Run the chapters whose source, parameters or module changed."""
+def _fetch_datasets(values_of: dict[Path, dict]) -> None:
+    """Download the data sets that chapters will need with their parameters' values."""
+    names = set()
+    for path, values in values_of.items():
+        names |= set(parameters.datasets(path, values))
+    for name in names:
+        sources.fetch(name)
+
+
+def _executed(values_of: dict[Path, dict], profile: str) -> list[Path]:
+    """Run the chapters whose source, parameters or modules changed."""
     outputs = []
-    for path, values in chosen.items():
+    for path, values in values_of.items():
         output = checkout.BUILD / "chapters" / profile / f"{path.stem}.ipynb"
         if execution.is_fresh(output, execution.key_of(path, values, profile)):
             print(f"{path.stem}: unchanged", flush=True)
         else:
             print(f"{path.stem}: running ...", end=" ", flush=True)
             execution.run_chapter(path, values, profile, output)
-            print(f"{nbformat.read(output, 4).metadata['wcka']['seconds']:.0f} s", flush=True)
+            seconds = nbformat.read(output, 4).metadata["wcka"]["seconds"]
+            print(f"{seconds:.0f} s", flush=True)
         outputs.append(output)
     return outputs
 
 
-# ------------------------------------------------------------------------------- its source
+# ------------------------------------------------------------------- its source
 
 
 def _source(executed: list[Path], profile: str, pdf: bool) -> Path:
-    """Put pages, executed chapters and what is made from them into one folder."""
+    """Put pages, executed chapters and the texts about them into one folder."""
     source = checkout.BUILD / "source"
     shutil.rmtree(source, ignore_errors=True)
     shutil.copytree(checkout.ROOT / "book", source / "book")
     shutil.copy(checkout.ROOT / "_toc.yml", source)
     (source / "_config.yml").write_text(yaml.safe_dump(_config(), sort_keys=False))
     (source / "notebooks").mkdir()
-    found, took = {}, {}
+    claims_of = {}
+    seconds_of = {}
     for path in executed:
         notebook = nbformat.read(path, 4)
         execution.check_executed(notebook, path.name)
         shutil.copy(path, source / "notebooks")
         shutil.copy(checkout.NOTEBOOKS / f"{path.stem}.py", source / "notebooks")
         _extract_figures(notebook, source / "book" / "figures")
-        found[path.stem] = diff.claims(notebook)
-        took[path.stem] = notebook.metadata["wcka"]["seconds"]
-    warning = execution.SMOKE * (profile == "smoke")
-    made = {"scorecard": scorecard(found), "tally": warning + tally(found),
-            "times": times(took), "pdf": _PDF * pdf}
-    for name, text in made.items():
+        claims_of[path.stem] = diff.claims(notebook)
+        seconds_of[path.stem] = notebook.metadata["wcka"]["seconds"]
+    # Pages include these files; an empty one leaves no trace on its page.
+    texts = {
+        "scorecard": scorecard(claims_of),
+        "tally": tally(claims_of),
+        "times": times(seconds_of),
+        "pdf": _PDF_LINK if pdf else "",
+    }
+    if profile == "smoke":
+        texts["tally"] = execution.SMOKE + texts["tally"]
+    for name, text in texts.items():
         (source / "book" / f"_{name}.txt").write_text(text + "\n")
     return source
 
 
-_PDF = '<p><a href="../wcka.pdf">The whole book as one PDF</a></p>'
-
-
 def _config() -> dict:
-    """The configuration, with links to the repository and places to run where it is known."""
+    """Return the configuration, with links to the repository if it is known."""
     config = yaml.safe_load((checkout.ROOT / "_config.yml").read_text())
-    if address := checkout.repository():
+    address = checkout.repository()
+    if address:
         config["repository"] = {"url": address, "branch": "main", "path_to_book": ""}
         config["launch_buttons"] = {
-            "notebook_interface": "jupyterlab", "binderhub_url": "https://mybinder.org",
-            "colab_url": "https://colab.research.google.com"}
+            "notebook_interface": "jupyterlab",
+            "binderhub_url": "https://mybinder.org",
+            "colab_url": "https://colab.research.google.com",
+        }
         config["html"] |= {"use_repository_button": True, "use_issues_button": True}
     return config
 
@@ -116,121 +143,210 @@ def _extract_figures(notebook, folder: Path) -> None:
     folder.mkdir(exist_ok=True)
     for cell in notebook.cells:
         name = cell.metadata.get("mystnb", {}).get("figure", {}).get("name")
-        for output in cell.get("outputs", []) if name else []:
+        if not name:
+            continue
+        for output in cell.get("outputs", []):
             if "image/svg+xml" in output.get("data", {}):
                 (folder / f"{name}.svg").write_text(output.data["image/svg+xml"])
 
 
 def tally(found: dict[str, list[claims.Claim]]) -> str:
-    """One sentence: how many claims hold, and how many do not; another for what is beyond."""
-    rows = [claim for some in found.values() for claim in some]
-    beyond = [claim for claim in rows if claims.part(claim.where) == claims.BEYOND]
-    said = [_counted([claim for claim in rows if claim not in beyond], "claims of the paper")]
-    if beyond:
-        said.append(_counted(beyond, "that carry them over to other networks"))
-    return " ".join(said)
+    """Return a sentence that counts the claims by verdict.
 
-
-def _counted(rows: list[claims.Claim], what: str) -> str:
-    counts = Counter(claim.verdict for claim in rows)
-    words = {"holds": "hold", "partly": "hold in part", "fails": "fail",
-             "cannot be told": "cannot be told from these runs"}
-    parts = [f"**{counts[verdict]}** {words[verdict]}" for verdict in claims.VERDICTS]
-    return f"Of {len(rows)} {what}, {', '.join(parts[:-1])} and {parts[-1]}."
-
-
-def scorecard(found: dict[str, list[claims.Claim]]) -> str:
-    """All claims that chapters tested, in the order of the paper, as MyST.
+    Claims beyond the paper are counted in a sentence of their own.
 
     Parameters
     ----------
-    found : dict
-        Claims of each chapter, by the stem of its file.
+    found : dict of str to list of Claim
+        Claims of the chapters, by the stems of their files.
+
+    Examples
+    --------
+    >>> tally({"01-theory": [claims.Claim("3.1", "it is so", "0.9", "holds")]})
+    'Of 1 claims of the paper, **1** hold, **0** hold in part, **0** fail and ...'
     """
-    text, rows = [], [(chapter, claim) for chapter, some in found.items() for claim in some]
+    of_paper = []
+    beyond = []
+    for chapter_claims in found.values():
+        for claim in chapter_claims:
+            if claims.part(claim.where) == claims.BEYOND:
+                beyond.append(claim)
+            else:
+                of_paper.append(claim)
+    sentences = [_counted(of_paper, "claims of the paper")]
+    if beyond:
+        sentences.append(_counted(beyond, "that carry them over to other networks"))
+    return " ".join(sentences)
+
+
+def _counted(rows: list[claims.Claim], subject: str) -> str:
+    """Return a sentence with the number of claims of each verdict."""
+    counts = Counter(claim.verdict for claim in rows)
+    verbs = {
+        "holds": "hold",
+        "partly": "hold in part",
+        "fails": "fail",
+        "cannot be told": "cannot be told from these runs",
+    }
+    parts = [f"**{counts[verdict]}** {verbs[verdict]}" for verdict in claims.VERDICTS]
+    return f"Of {len(rows)} {subject}, {', '.join(parts[:-1])} and {parts[-1]}."
+
+
+def scorecard(found: dict[str, list[claims.Claim]]) -> str:
+    """Return tables of all claims that chapters tested, in the paper's order, as MyST.
+
+    Parameters
+    ----------
+    found : dict of str to list of Claim
+        Claims of the chapters, by the stems of their files.
+
+    Examples
+    --------
+    >>> text = scorecard({"02-calibration": [
+    ...     claims.Claim("3.1", "it is so", "0.9", "holds")]})
+    >>> text.splitlines()[0], "chapter 2</a>" in text
+    ('## 3.1 Calibration', True)
+    """
+    sections = []
     for part in claims.PARTS:
-        of_part = [(chapter, claim) for chapter, claim in rows if claims.part(claim.where) == part]
-        if of_part:
-            tested = [f'<a href="../notebooks/{chapter}.html#{claims.ANCHOR}">chapter '
-                      f'{int(chapter[:2])}</a>' for chapter, _ in of_part]
-            text += [f"## {part}", claims.table([claim for _, claim in of_part], tested)]
-    return "\n\n".join(text)
+        claims_of_part = []
+        links = []
+        for chapter, chapter_claims in found.items():
+            address = f"../notebooks/{chapter}.html#{claims.ANCHOR}"
+            for claim in chapter_claims:
+                if claims.part(claim.where) == part:
+                    claims_of_part.append(claim)
+                    number = int(chapter[:2])
+                    links.append(f'<a href="{address}">chapter {number}</a>')
+        if claims_of_part:
+            sections += [f"## {part}", claims.table(claims_of_part, links)]
+    return "\n\n".join(sections)
 
 
 def times(took: dict[str, float]) -> str:
-    """What chapters took, in seconds, as MyST."""
-    lines = [f"| {{doc}}`../notebooks/{chapter}` | {seconds:.0f} |"
-             for chapter, seconds in took.items()]
-    return "\n".join(["| chapter | seconds |", "| :--- | ---: |", *lines,
-                      f"| all | {sum(took.values()):.0f} |"])
+    """Return a table of the chapters' times as MyST.
+
+    Parameters
+    ----------
+    took : dict of str to float
+        Seconds of the chapters, by the stems of their files.
+
+    Examples
+    --------
+    >>> print(times({"01-theory": 12.0}))
+    | chapter | seconds |
+    | :--- | ---: |
+    | {doc}`../notebooks/01-theory` | 12 |
+    | all | 12 |
+    """
+    lines = ["| chapter | seconds |", "| :--- | ---: |"]
+    for chapter, seconds in took.items():
+        lines.append(f"| {{doc}}`../notebooks/{chapter}` | {seconds:.0f} |")
+    lines.append(f"| all | {sum(took.values()):.0f} |")
+    return "\n".join(lines)
 
 
-# ------------------------------------------------------------------------------- its forms
+# -------------------------------------------------------------------- its forms
 
 
 def _html(source: Path) -> Path:
     """Build the html strictly; return its folder."""
-    built, site = _sphinx(source, "html"), checkout.BUILD / "html"
-    if missing := [page for page in pages() if not (built / f"{page}.html").exists()]:
-        raise RuntimeError(f"the book was not built: missing page {', '.join(missing)}")
+    built = _sphinx(source, "html")
+    site = checkout.BUILD / "html"
+    missing = [page for page in pages() if not (built / f"{page}.html").exists()]
+    if missing:
+        raise RuntimeError(
+            f"the book was not built: missing page {', '.join(missing)}"
+        )
     shutil.rmtree(site, ignore_errors=True)
     shutil.move(built, site)
     return site
 
 
 def pages() -> list[str]:
-    """All pages of the table of contents, in order."""
-    toc = yaml.safe_load((checkout.ROOT / "_toc.yml").read_text())
-    return [toc["root"], *(page["file"] for part in toc["parts"] for entry in part["chapters"]
-                           for page in (entry, *entry.get("sections", [])))]
+    """Return all pages of the table of contents, in order.
+
+    Examples
+    --------
+    >>> pages()[0]
+    'book/index'
+    """
+    contents = yaml.safe_load((checkout.ROOT / "_toc.yml").read_text())
+    names = [contents["root"]]
+    for part in contents["parts"]:
+        for entry in part["chapters"]:
+            names.append(entry["file"])
+            for section in entry.get("sections", []):
+                names.append(section["file"])
+    return names
 
 
 def _sphinx(source: Path, builder: str) -> Path:
-    """Build one form by jupyter-book; a warning is an error."""
-    out, log = checkout.BUILD / "jupyter-book", checkout.BUILD / f"jupyter-book-{builder}.log"
+    """Build one form of the book by jupyter-book; a warning is an error."""
+    out = checkout.BUILD / "jupyter-book"
+    log = checkout.BUILD / f"jupyter-book-{builder}.log"
+    command: list[str | Path] = [
+        Path(sys.executable).with_name("jupyter-book"), "build", source, "-W", "-n",
+        "--keep-going", "--all", "--path-output", out, "--builder", builder,
+    ]
     with log.open("w") as stream:
         done = subprocess.run(
-            [Path(sys.executable).with_name("jupyter-book"), "build", source, "-W", "-n",
-             "--keep-going", "--all", "--path-output", out, "--builder", builder],
-            stdout=stream, stderr=subprocess.STDOUT, cwd=checkout.ROOT)
+            command, stdout=stream, stderr=subprocess.STDOUT, cwd=checkout.ROOT
+        )
     if done.returncode:
-        complaints = [line for line in log.read_text().splitlines()
-                      if "WARNING" in line or "ERROR" in line]
-        raise RuntimeError("the book was not built" + "".join(f"\n  {c}" for c in complaints[:20])
-                           + f"\n  log: {log}")
+        complaints = []
+        for line in log.read_text().splitlines():
+            if "WARNING" in line or "ERROR" in line:
+                complaints.append(line)
+        lines = ["the book was not built", *complaints[:20], f"log: {log}"]
+        raise RuntimeError("\n  ".join(lines))
     return out / "_build" / builder
 
 
 def browser() -> str:
-    """Path of a Chromium.
+    """Return the path of a Chromium.
 
     Raises
     ------
     RuntimeError
         If none is installed.
+
+    Examples
+    --------
+    >>> browser()  # doctest: +SKIP
+    '/usr/bin/chromium'
     """
     for name in BROWSERS:
-        if path := shutil.which(name):
+        path = shutil.which(name)
+        if path:
             return path
-    raise RuntimeError(f"no browser for the PDF: install one of {', '.join(BROWSERS)}")
+    raise RuntimeError(
+        f"no browser for the PDF: install one of {', '.join(BROWSERS)}"
+    )
 
 
 def _one_page(source: Path) -> Path:
     """Build one page that holds the whole book; return its path."""
     built = _sphinx(source, "singlehtml")
+    text = (built / "book" / "index.html").read_text()
     # Links between pages become links within the one page.
-    text = re.sub(r'href="\.\./notebooks/([\w-]+)\.html[^"]*"', r'href="#document-notebooks/\1"',
-                  (built / "book" / "index.html").read_text())
+    text = re.sub(
+        r'href="\.\./notebooks/([\w-]+)\.html[^"]*"',
+        r'href="#document-notebooks/\1"',
+        text,
+    )
     page = built / "whole.html"  # Sphinx writes its paths as if the page stood here
     page.write_text(text)
     return page
 
 
 def _print(page: Path, pdf: Path) -> None:
-    """Print a page as the browser would."""
-    subprocess.run(
-        [browser(), "--headless", "--no-sandbox", "--disable-gpu", "--no-pdf-header-footer",
-         "--virtual-time-budget=60000", f"--print-to-pdf={pdf}", page.as_uri()],
-        check=True, capture_output=True, timeout=600)
+    """Print a page to a PDF as the browser would."""
+    command = [
+        browser(), "--headless", "--no-sandbox", "--disable-gpu",
+        "--no-pdf-header-footer", "--virtual-time-budget=60000",
+        f"--print-to-pdf={pdf}", page.as_uri(),
+    ]
+    subprocess.run(command, check=True, capture_output=True, timeout=600)
     if not pdf.exists():
         raise RuntimeError(f"the browser has not written {pdf}")
