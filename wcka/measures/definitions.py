@@ -194,16 +194,17 @@ def minibatch_cka(x: np.ndarray, y: np.ndarray, batch_size: int = 256) -> float:
 
 
 def gaussian_kernel(x: np.ndarray, sigma: float) -> np.ndarray:
-    """Gaussian kernel (n, n); `sigma` is a share of the median distance of two rows.
+    """Gaussian kernel (n, n) with a bandwidth relative to the rows' distances.
+
+    The squared bandwidth is sigma^2 times the median squared distance of two rows.
 
     Examples
     --------
     >>> gaussian_kernel(np.array([[0.0], [5.0]]), sigma=1.0).round(3).tolist()
     [[1.0, 0.607], [0.607, 1.0]]
     """
-    distances = pdist(x)
-    width = sigma * np.median(distances)
-    return np.exp(-squareform(distances) ** 2 / (2 * width**2))
+    squares = pdist(x, "sqeuclidean")  # one per pair of rows
+    return np.exp(-squareform(squares) / (2 * sigma**2 * np.median(squares)))
 
 
 def rbf_cka(x: np.ndarray, y: np.ndarray, sigma: float = 1.0) -> float:

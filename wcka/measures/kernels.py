@@ -134,7 +134,8 @@ def gaussian(models: Sequence[Representation], sigma: float) -> list[Kernel]:
     models : sequence of N Representation
         Features (n, d_i).
     sigma : float
-        Bandwidth, as a share of the median distance m of two different samples.
+        Bandwidth, as a share of m; m^2 is the median squared distance of two different
+        samples.
 
     Returns
     -------

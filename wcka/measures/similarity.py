@@ -207,7 +207,8 @@ def rbf_cka(x: ArrayLike, y: ArrayLike, sigma: float = 1.0) -> float:
     x, y : array-like
         (n, d) and (n, e), rows shared. Time and memory grow with n squared.
     sigma : float
-        Bandwidth, as a share of the median distance between two different rows.
+        Bandwidth, as a share of the median distance between two different rows (of the
+        root of the median squared distance, where the number of pairs is even).
 
     Returns
     -------
