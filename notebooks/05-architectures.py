@@ -30,6 +30,7 @@
 
 # %% tags=["hide-input"]
 import time
+from copy import deepcopy
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -52,7 +53,14 @@ from wcka.experiments import (
     trained,
 )
 from wcka.measures import MEASURE_LABELS, PAPER_MEASURES, compare, nearest
-from wcka.networks import chains, expand_probes, image_sets, initialise, mlp, resolve_device
+from wcka.networks import (
+    chains,
+    expand_probes,
+    image_sets,
+    initialise,
+    mlp,
+    resolve_device,
+)
 from wcka.weights import NotLinear, symmetry
 
 figures.style()
@@ -62,33 +70,58 @@ figures.style()
 # `python -m wcka run 05 -p seeds 3 -p datasets "['fashion']"`.
 
 # %% tags=["parameters"]
-families: list[str] = ["alexnet", "densenet121", "resnet18", "regnet_x_400mf", "mobilenet_v3_small", "efficientnet_b0", "swin_t"]  # networks of torchvision
+# networks of torchvision
+families: list[str] = [
+    "alexnet", "densenet121", "resnet18", "regnet_x_400mf",
+    "mobilenet_v3_small", "efficientnet_b0", "swin_t"]
 side: int = 64  # pixels along a side of their images
-datasets: list[str] = ["mnist", "fashion"]  # real images: "mnist", "fashion" or both
+# real images: "mnist", "fashion" or both
+datasets: list[str] = ["mnist", "fashion"]
 classes: list[int] = [0, 1, 2]  # the classes that the networks tell apart
-kinds: list[str] = ["plain", "batch norm", "residual"]  # convolutional networks, at least two of these
-channels: list[int] = [8, 16]  # of their convolutions (of a residual network: of its stages)
+# convolutional networks, at least two of these
+kinds: list[str] = ["plain", "batch norm", "residual"]
+# of their convolutions (of a residual network: of its stages)
+channels: list[int] = [8, 16]
 hidden: int = 32  # width of the linear layer behind them
-strategies: list[str] = ["standard", "fgsm"]  # what is trained on: clean images, or those of an attack
+# what is trained on: clean images, or those of an attack
+strategies: list[str] = ["standard", "fgsm"]
 seeds: int = 4  # initialisations of each kind and strategy
-train_images: int = 3000  # training images of these classes (more than there are: all)
+# training images of these classes (more than there are: all)
+train_images: int = 3000
 epochs: int = 4  # passes through them
-checkpoints: list[int] = [2, 4]  # epochs at whose end the networks are compared
+# epochs at whose end the networks are compared
+checkpoints: list[int] = [2, 4]
 batch_size: int = 64  # images in one step of training
-train_eps: float = 0.1  # largest change of a pixel by the attack that is trained on
-untrained: int = 12  # networks of each kind with random weights, for the floor
-long_run: list[int] = [8, 12]  # first and last epoch of a longer training, for the ceiling
-probes: list[str] = ["clean", "fog", "glass_blur", "impulse_noise", "rotate", "stripe", "zigzag", "gaussian_noise", "fgsm", "pgd"]  # clean, names of corruptions or attacks, or "corruptions" and "attacks" for all
-eps: float = 0.1  # largest change of a pixel by the attacks that agreement is counted under
+# largest change of a pixel by the attack that is trained on
+train_eps: float = 0.1
+# networks of each kind with random weights, for the floor
+untrained: int = 12
+# first and last epoch of a longer training, for the ceiling
+long_run: list[int] = [8, 12]
+# clean, names of corruptions or attacks, or "corruptions" and "attacks" for
+# all
+probes: list[str] = [
+    "clean", "fog", "glass_blur", "impulse_noise", "rotate", "stripe",
+    "zigzag", "gaussian_noise", "fgsm", "pgd"]
+# largest change of a pixel by the attacks that agreement is counted under
+eps: float = 0.1
 attack_steps: int = 5  # steps of PGD there
 noise: float = 0.1  # standard deviation of the Gaussian noise there
 attacked_images: int = 128  # test images that are attacked
-clean_images: int = 500  # clean test images that the activation measures see
-layer: str = "last hidden"  # whose activations are compared: "last hidden" or "logits"
-learned: float = 0.9  # clean accuracy from which a network counts as having learned
-seed: int = 0  # of the first network, the draws of images, the corruptions and the attacks
-scheduler: str = ""  # address of a Dask scheduler whose workers do the work, like "tcp://10.0.0.1:8786"; empty for this machine
-device: str = "cpu"  # where networks are trained: "cpu", "cuda", or "auto" for CUDA where there is one
+# clean test images that the activation measures see
+clean_images: int = 500
+# whose activations are compared: "last hidden" or "logits"
+layer: str = "last hidden"
+# clean accuracy from which a network counts as having learned
+learned: float = 0.9
+# of the first network, the draws of images, the corruptions and the attacks
+seed: int = 0
+# address of a Dask scheduler whose workers do the work, like
+# "tcp://10.0.0.1:8786"; empty for this machine
+scheduler: str = ""
+# where networks are trained: "cpu", "cuda", or "auto" for CUDA where there is
+# one
+device: str = "cpu"
 
 # %% tags=["hide-input", "checks"]
 for name in datasets:
@@ -96,23 +129,47 @@ for name in datasets:
 resolve_device(device)
 jobs.check_scheduler(scheduler)
 probe_names = expand_probes(probes)
-distinct(families=(families, 1), datasets=(datasets, 1), classes=(classes, 2), kinds=(kinds, 2),
-         strategies=(strategies, 2), checkpoints=(checkpoints, 2), long_run=(long_run, 2))
+distinct(
+    families=(families, 1),
+    datasets=(datasets, 1),
+    classes=(classes, 2),
+    kinds=(kinds, 2),
+    strategies=(strategies, 2),
+    checkpoints=(checkpoints, 2),
+    long_run=(long_run, 2),
+)
 benchmark.check_grid(strategies, layer, checkpoints, epochs)
 sizes = {"channels": channels, "hidden": [hidden], "classes": len(classes)}
-architectures = {"plain": {"factory": "convnet", "kernel": 5, **sizes},
-                 "batch norm": {"factory": "convnet", "kernel": 5, "batch_norm": True, **sizes},
-                 "residual": {"factory": "resnet", **sizes}}
+architectures = {
+    "plain": {"factory": "convnet", "kernel": 5, **sizes},
+    "batch norm": {
+        "factory": "convnet", "kernel": 5, "batch_norm": True, **sizes},
+    "residual": {"factory": "resnet", **sizes},
+}
 for kind in kinds:
     nearest(kind, architectures, "kind of network")
+known_families = torchvision.models.list_models(torchvision.models)
 for name in families:
-    nearest(name, torchvision.models.list_models(torchvision.models), "network of torchvision")
-within(side=(side, 32, 512), train_images=(train_images, 10, 60000), batch_size=(batch_size, 2, 60000),
-       untrained=(untrained, 3, 1000), long_run=(long_run[0], 1, long_run[-1] - 1), eps=(eps, 0, 1),
-       train_eps=(train_eps, 0, 1), noise=(noise, 0, 1), attack_steps=(attack_steps, 1, 1000),
-       attacked_images=(attacked_images, 10, 10000), clean_images=(clean_images, attacked_images, 10000),
-       learned=(learned, 0, 1), channels=(channels, 1, 10000), hidden=(hidden, 1, 10000), seeds=(seeds, 3, 1000),
-       epochs=(epochs, 1, 10000), seed=(seed, 0, 2**31))
+    nearest(name, known_families, "network of torchvision")
+within(
+    side=(side, 32, 512),
+    train_images=(train_images, 10, 60000),
+    batch_size=(batch_size, 2, 60000),
+    untrained=(untrained, 3, 1000),
+    long_run=(long_run[0], 1, long_run[-1] - 1),
+    eps=(eps, 0, 1),
+    train_eps=(train_eps, 0, 1),
+    noise=(noise, 0, 1),
+    attack_steps=(attack_steps, 1, 1000),
+    attacked_images=(attacked_images, 10, 10000),
+    clean_images=(clean_images, attacked_images, 10000),
+    learned=(learned, 0, 1),
+    channels=(channels, 1, 10000),
+    hidden=(hidden, 1, 10000),
+    seeds=(seeds, 3, 1000),
+    epochs=(epochs, 1, 10000),
+    seed=(seed, 0, 2**31),
+)
 
 # %% [markdown]
 # ## The linear skeleton
@@ -133,7 +190,7 @@ within(side=(side, 32, 512), train_images=(train_images, 10, 60000), batch_size=
 
 # %%
 class Wrapped(nn.Module):
-    """A network whose layers cannot be read off: only its code knows their order."""
+    """A network whose layers cannot be read off: only its code has them."""
 
     def __init__(self, inner):
         super().__init__()
@@ -145,7 +202,8 @@ class Wrapped(nn.Module):
 
 torch.manual_seed(seed)
 network = mlp((28 * 28, 32, 32, 32, 32, len(classes)))
-product, jacobian = wcka.chain(network), wcka.chain(Wrapped(network), (28, 28))
+product = wcka.chain(network)
+jacobian = wcka.chain(Wrapped(network), (28, 28))
 float((product - jacobian).abs().max() / product.abs().max())
 
 # %% [markdown]
@@ -169,49 +227,76 @@ except NotLinear as error:
 # of Gaussian noise. So it is no longer a matter of the weights' products alone.
 
 # %% tags=["hide-input", "timing"]
-KINDS_TO_FREEZE = ("gate", "norm", "attention")
-
-
+# The function is kept in one piece: results on disk are computed anew if its
+# code changes, but not if that of another function of this notebook does.
 @cached
-def of_families(families, side, seed):
-    """For each network of torchvision, two of random weights: what must be frozen, and wCKA."""
+def survey_families(families, side, seed):
+    """Compare two networks of random weights of each family of torchvision.
+
+    Returns one row per family, with what must be frozen for a chain, what the
+    chain takes, and wCKA.
+    """
+    input_shape = (3, side, side)
     rows = []
     for name in families:
-        pair = []
+        networks = []
         for i in range(2):
             torch.manual_seed(seed + i)
-            pair.append(torchvision.models.get_model(name, num_classes=10))
-        refused, freeze = "", ()
+            networks.append(
+                torchvision.models.get_model(name, num_classes=10))
+        first_network = networks[0]
+
+        # Freeze only where a chain is refused, and note the reason.
+        refusal = ""
+        freeze = ()
         try:
-            wcka.chain(pair[0], (3, side, side))
+            wcka.chain(first_network, input_shape)
         except NotLinear as error:
-            refused, freeze = str(error).split(":")[1].split(" is not")[0].strip(), KINDS_TO_FREEZE
+            reason = str(error).split(":")[1]
+            refusal = reason.split(" is not")[0].strip()
+            freeze = ("gate", "norm", "attention")
+
         start = time.perf_counter()
-        found = [wcka.chain(model, (3, side, side), freeze=freeze) for model in pair]
-        seconds = (time.perf_counter() - start) / 2
-        forwards = []
+        network_chains = []
+        for network in networks:
+            network_chains.append(
+                wcka.chain(network, input_shape, freeze=freeze))
+        chain_seconds = (time.perf_counter() - start) / 2
+        forward_seconds = []
         for _ in range(3):
             start = time.perf_counter()
             with torch.no_grad():
-                pair[0].eval()(torch.zeros(1, 3, side, side))
-            forwards.append(time.perf_counter() - start)
-        rows.append((name, sum(p.numel() for p in pair[0].parameters()) / 1e6, refused, seconds,
-                     seconds / np.median(forwards), wcka.wcka(*found)))
-    return pd.DataFrame(rows, columns=["network", "million weights", "refused unless frozen", "seconds",
-                                       "forward passes", "wCKA, random weights"])
+                first_network.eval()(torch.zeros(1, *input_shape))
+            forward_seconds.append(time.perf_counter() - start)
+
+        weights = sum(p.numel() for p in first_network.parameters())
+        rows.append({
+            "network": name,
+            "million weights": weights / 1e6,
+            "refused unless frozen": refusal,
+            "seconds": chain_seconds,
+            "forward passes": chain_seconds / np.median(forward_seconds),
+            "wCKA, random weights": wcka.wcka(*network_chains),
+        })
+    return pd.DataFrame(rows)
 
 
-found = of_families(families, side, seed)
-found.set_index("network").style.format({"million weights": "{:.1f}", "seconds": "{:.2f}", "forward passes": "{:.0f}",
-                                         "wCKA, random weights": "{:.4f}"})
+survey = survey_families(families, side, seed)
+survey.set_index("network").style.format({
+    "million weights": "{:.1f}",
+    "seconds": "{:.2f}",
+    "forward passes": "{:.0f}",
+    "wCKA, random weights": "{:.4f}",
+})
 
 # %% tags=["remove-cell"]
-say("n-families", len(found), "d")
-say("n-plain", (found["refused unless frozen"] == "").sum(), "d")
-say("highest-random", found["wCKA, random weights"].max(), ".3f")
+is_plain = survey["refused unless frozen"] == ""
+say("n-families", len(survey), "d")
+say("n-plain", is_plain.sum(), "d")
+say("highest-random", survey["wCKA, random weights"].max(), ".3f")
 
 # %% tags=["remove-cell", "timing"]
-say("slowest", found.seconds.max(), ".1f")
+say("slowest", survey.seconds.max(), ".1f")
 
 # %% [markdown]
 # {glue:text}`n-plain` of {glue:text}`n-families` networks have a chain as they are, the others once frozen. Each took
@@ -230,18 +315,34 @@ say("slowest", found.seconds.max(), ".1f")
 # %%
 torch.manual_seed(seed)
 resnet = torchvision.models.resnet18(num_classes=10).eval()
-x = torch.randn(16, 3, side, side, generator=torch.Generator().manual_seed(seed))
-moved = {"permuted": symmetry.permute(resnet, seed), "rescaled": symmetry.rescale(resnet, seed),
-         "both": symmetry.rescale(symmetry.permute(resnet, seed), seed)}
+generator = torch.Generator().manual_seed(seed)
+noise_images = torch.randn(16, 3, side, side, generator=generator)
+permuted = symmetry.permute(resnet, seed)
+transformed_networks = {
+    "permuted": permuted,
+    "rescaled": symmetry.rescale(resnet, seed),
+    "both": symmetry.rescale(permuted, seed),
+}
 
-
-with torch.no_grad():
-    rows = {name: {
-        "largest change of a logit": float((model(x) - resnet(x)).abs().max() / resnet(x).abs().max()),
-        "cosine of weights": float(torch.cosine_similarity(matching.flat_weights(model), matching.flat_weights(resnet), 0)),
-        "wCKA": wcka.wcka(model, resnet, input_shape=(3, side, side))} for name, model in moved.items()}
-symmetries = pd.DataFrame(rows).T
-symmetries.style.format({"largest change of a logit": "{:.0e}", "cosine of weights": "{:.3f}", "wCKA": "{:.6f}"})
+symmetry_rows = {}
+for name, network in transformed_networks.items():
+    with torch.no_grad():
+        logits = resnet(noise_images)
+        change = (network(noise_images) - logits).abs().max()
+        cosine = torch.cosine_similarity(
+            matching.flat_weights(network), matching.flat_weights(resnet), 0)
+        similarity = wcka.wcka(network, resnet, input_shape=(3, side, side))
+    symmetry_rows[name] = {
+        "largest change of a logit": float(change / logits.abs().max()),
+        "cosine of weights": float(cosine),
+        "wCKA": similarity,
+    }
+symmetries = pd.DataFrame(symmetry_rows).T
+symmetries.style.format({
+    "largest change of a logit": "{:.0e}",
+    "cosine of weights": "{:.3f}",
+    "wCKA": "{:.6f}",
+})
 
 # %% [markdown]
 # ## Small networks, trained from scratch
@@ -258,50 +359,86 @@ symmetries.style.format({"largest change of a logit": "{:.0e}", "cosine of weigh
 # they agree with the trained network they were made from, on clean test images?
 
 # %%
-def settings(dataset):
-    return {"dataset": dataset, "classes": classes, "images": train_images, "batch_size": batch_size,
-            "seeds": list(range(seed, seed + seeds)), "epochs": epochs, "checkpoints": sorted(checkpoints),
-            "eps": train_eps, "attack_steps": 1, "seed": seed, "device": device}
+def training_settings(dataset, kind, strategy="standard"):
+    """Arguments of `trained` for networks of one kind, with all seeds."""
+    return {
+        "architecture": architectures[kind],
+        "strategy": strategy,
+        "dataset": dataset,
+        "classes": classes,
+        "images": train_images,
+        "batch_size": batch_size,
+        "seeds": list(range(seed, seed + seeds)),
+        "epochs": epochs,
+        "checkpoints": sorted(checkpoints),
+        "eps": train_eps,
+        "attack_steps": 1,
+        "seed": seed,
+        "device": device,
+    }
 
 
-def replaced(network, old, new):
-    """A copy of a network with modules of one class replaced."""
-    return nn.Sequential(*[new(module) if isinstance(module, old) else module for module in network])
+def trained_seeds(dataset, kind):
+    """Networks of one kind at the last epoch, one per seed."""
+    population = trained(**training_settings(dataset, kind))
+    is_last = population.members.epoch == epochs
+    return population[is_last.to_numpy()]
+
+
+def replaced(network, old_class, make_module):
+    """Return a network in which all modules of one class are replaced.
+
+    `make_module` makes a new module from the old one.
+    """
+    modules = []
+    for module in network:
+        if isinstance(module, old_class):
+            module = make_module(module)
+        modules.append(module)
+    return nn.Sequential(*modules)
 
 
 def without_biases(network):
-    copy = trained_network(network_settings)
+    """Return a copy of a network with all biases at zero."""
+    copy = deepcopy(network)
     with torch.no_grad():
         for name, values in copy.named_parameters():
-            values.mul_(not name.endswith("bias"))
+            if name.endswith("bias"):
+                values.zero_()
     return copy
 
 
-def trained_network(model):
-    population = trained(**model)
-    return population.member(int(np.flatnonzero(population.members.epoch == epochs)[0]))
-
-
-network_settings = {"architecture": architectures["plain"], "strategy": "standard", **settings(datasets[0])}
-network = trained_network(network_settings)
+network = trained_seeds(datasets[0], "plain").member(0)
 variants = {
-    "mean pooling for max pooling": replaced(network, nn.MaxPool2d, lambda m: nn.AvgPool2d(m.kernel_size)),
-    "leaky ReLU for ReLU": replaced(network, nn.ReLU, lambda m: nn.LeakyReLU(0.2)),
-    "tanh for ReLU": replaced(network, nn.ReLU, lambda m: nn.Tanh()),
-    "no activation": replaced(network, nn.ReLU, lambda m: nn.Identity()),
-    "no biases": without_biases(network)}
+    "mean pooling for max pooling": replaced(
+        network, nn.MaxPool2d, lambda m: nn.AvgPool2d(m.kernel_size)),
+    "leaky ReLU for ReLU": replaced(
+        network, nn.ReLU, lambda _: nn.LeakyReLU(0.2)),
+    "tanh for ReLU": replaced(network, nn.ReLU, lambda _: nn.Tanh()),
+    "no activation": replaced(network, nn.ReLU, lambda _: nn.Identity()),
+    "no biases": without_biases(network),
+}
 images, labels = image_sets.load(datasets[0], "test", classes)
-x = image_sets.as_inputs(images)
-with torch.no_grad():
-    blind = pd.DataFrame({name: {
-        "wCKA": wcka.wcka(model, network, input_shape=(28, 28)),
-        "agreement": wcka.agreement(model(x), network(x)),
-        "accuracy": wcka.agreement(model(x).argmax(1), torch.from_numpy(labels))} for name, model in variants.items()}).T
-blind.style.format({"wCKA": "{:.6f}", "agreement": "{:.3f}", "accuracy": "{:.3f}"})
+inputs = image_sets.as_inputs(images)
+variant_rows = {}
+for name, variant in variants.items():
+    with torch.no_grad():
+        logits = variant(inputs)
+        network_logits = network(inputs)
+        similarity = wcka.wcka(variant, network, input_shape=(28, 28))
+    predictions = logits.argmax(1)
+    variant_rows[name] = {
+        "wCKA": similarity,
+        "agreement": wcka.agreement(logits, network_logits),
+        "accuracy": wcka.agreement(predictions, torch.from_numpy(labels)),
+    }
+variant_table = pd.DataFrame(variant_rows).T
+variant_table.style.format(
+    {"wCKA": "{:.6f}", "agreement": "{:.3f}", "accuracy": "{:.3f}"})
 
 # %% tags=["remove-cell"]
-say("blind-low", blind.agreement.min(), ".3f")
-say("blind-wcka", blind.wCKA.min(), ".6f")
+say("blind-low", variant_table.agreement.min(), ".3f")
+say("blind-wcka", variant_table.wCKA.min(), ".6f")
 
 # %% [markdown]
 # wCKA is at least {glue:text}`blind-wcka` in every row, while agreement goes down to {glue:text}`blind-low`. Compare networks with
@@ -313,21 +450,45 @@ say("blind-wcka", blind.wCKA.min(), ".6f")
 # architecture (the three kinds) or strategy alone.
 
 # %%
-probing = {"classes": classes, "seed": seed, "eps": eps, "steps": attack_steps, "noise": noise,
-           "images": clean_images, "attacked": attacked_images}
-models = {d: [{"architecture": architectures[kind], "strategy": strategy, **settings(d)}
-              for kind in kinds for strategy in strategies] for d in datasets}
-grids = {d: benchmark.grid(models[d], probe_names, layer, attacked_images, {**probing, "dataset": d}, scheduler=scheduler)
-         for d in datasets}
-tables = {d: table[~table.collapsed] for d, (_, table) in grids.items()}
-pd.concat({d: summaries.overview(members) for d, (members, _) in grids.items()}).rename_axis(
-    [None] * 3).style.format(precision=3)
+probing = {
+    "classes": classes,
+    "seed": seed,
+    "eps": eps,
+    "steps": attack_steps,
+    "noise": noise,
+    "images": clean_images,
+    "attacked": attacked_images,
+}
+
+# Networks, and pairs of networks, by data set
+members_of = {}
+all_pairs_of = {}
+for dataset in datasets:
+    models = []
+    for kind in kinds:
+        for strategy in strategies:
+            models.append(training_settings(dataset, kind, strategy))
+    members, pairs = benchmark.grid(
+        models, probe_names, layer, attacked_images,
+        {**probing, "dataset": dataset}, scheduler=scheduler)
+    members_of[dataset] = members
+    all_pairs_of[dataset] = pairs
+
+# Without the networks that predict one class only
+pairs_of = {}
+overviews = {}
+for dataset in datasets:
+    pairs = all_pairs_of[dataset]
+    pairs_of[dataset] = pairs[~pairs.collapsed]
+    overviews[dataset] = summaries.overview(members_of[dataset])
+overview = pd.concat(overviews).rename_axis([None, None, None])
+overview.style.format(precision=3)
 
 # %% tags=["remove-cell"]
-every = pd.concat([members for members, _ in grids.values()])
-for name, value in (("n-networks", len(every)), ("n-collapsed", every.collapsed.sum()),
-                    ("n-weak", (every.accuracy < learned).sum())):
-    say(name, value, ",")
+all_members = pd.concat(members_of.values())
+say("n-networks", len(all_members), ",")
+say("n-collapsed", all_members.collapsed.sum(), ",")
+say("n-weak", (all_members.accuracy < learned).sum(), ",")
 
 # %% [markdown]
 # {glue:text}`n-networks` networks, of which {glue:text}`n-collapsed` predict one class for nearly all images and are left out;
@@ -340,58 +501,112 @@ for name, value in (("n-networks", len(every)), ("n-collapsed", every.collapsed.
 
 # %%
 def ensembles(dataset, kind):
-    given = {"architecture": architectures[kind], "strategy": "standard", **settings(dataset)}
-    longer = {**given, "seeds": [seed], "epochs": long_run[1],
-              "checkpoints": list(range(long_run[0], long_run[1] + 1))}
-    return {"untrained": {"architecture": architectures[kind], "seeds": list(range(seed, seed + untrained))},
-            "seeds": {**given, "compared": [epochs]}, "consecutive epochs": {**longer, "compared": longer["checkpoints"]}}
+    """Describe the three ensembles of a kind of network."""
+    settings = training_settings(dataset, kind)
+    long_epochs = list(range(long_run[0], long_run[1] + 1))
+    return {
+        "untrained": {
+            "architecture": architectures[kind],
+            "seeds": list(range(seed, seed + untrained)),
+        },
+        "seeds": {**settings, "compared": [epochs]},
+        "consecutive epochs": {
+            **settings,
+            "seeds": [seed],
+            "epochs": long_run[1],
+            "checkpoints": long_epochs,
+            "compared": long_epochs,
+        },
+    }
 
 
-cells = [(d, kind) for d in datasets for kind in kinds]
-found = jobs.run_jobs(ensemble_similarities, [
-    {"ensembles": ensembles(d, kind), "probe_name": "clean", "samples": clean_images, "draw": 0,
-     "layer": {"last hidden": 1, "logits": 2}[layer], "measures": list(PAPER_MEASURES), "dataset": d,
-     "classes": classes, "seed": seed} for d, kind in cells], description="ensembles", scheduler=scheduler)
-rows = len(found) // len(cells)
-calibrated = found.assign(dataset=np.repeat([d for d, _ in cells], rows),
-                          kind=np.repeat([kind for _, kind in cells], rows)).dropna(subset="similarity")
+layer_numbers = {"last hidden": 1, "logits": 2}
+ensemble_jobs = []
+job_datasets = []
+job_kinds = []
+for dataset in datasets:
+    for kind in kinds:
+        job_datasets.append(dataset)
+        job_kinds.append(kind)
+        ensemble_jobs.append({
+            "ensembles": ensembles(dataset, kind),
+            "probe_name": "clean",
+            "samples": clean_images,
+            "draw": 0,
+            "layer": layer_numbers[layer],
+            "measures": list(PAPER_MEASURES),
+            "dataset": dataset,
+            "classes": classes,
+            "seed": seed,
+        })
+calibrated = jobs.run_jobs(ensemble_similarities, ensemble_jobs,
+                           description="ensembles", scheduler=scheduler)
+# Every job gives as many rows, in the order of the jobs.
+rows_per_job = len(calibrated) // len(ensemble_jobs)
+calibrated["dataset"] = np.repeat(job_datasets, rows_per_job)
+calibrated["kind"] = np.repeat(job_kinds, rows_per_job)
+calibrated = calibrated.dropna(subset="similarity")
 
 # %% tags=["hide-input"] mystnb={"figure": {"name": "fig-conv-calibration", "caption": "Similarity of untrained convolutional networks (green), of networks of different seed (grey) and of one network at consecutive epochs (purple), by four measures. A column a kind of network, a row a data set."}, "image": {"alt": "Panels of enhanced box plots, one for each kind of network and data set: four measures, and for each three boxes, for untrained networks, for different seeds and for consecutive epochs."}}
-palette = {"untrained": figures.ENSEMBLE_COLORS["random"], "seeds": "#BBBBBB",
-           "consecutive epochs": figures.ENSEMBLE_COLORS["adjacent"]}
-fig, panels = plt.subplots(len(datasets), len(kinds), figsize=(figures.WIDTH, 0.9 + 2.1 * len(datasets)),
-                           sharex=True, sharey=True, squeeze=False)
-for d, line in zip(datasets, panels):
-    for kind, axes in zip(kinds, line):
-        part = calibrated[(calibrated.dataset == d) & (calibrated.kind == kind)]
-        figures.boxen(axes, part, x="measure", y="similarity", hue="ensemble", order=PAPER_MEASURES,
-                      hue_order=list(palette), palette=palette, legend=False)
-        axes.set_xticks(range(4), [MEASURE_LABELS[m] for m in PAPER_MEASURES], rotation=45)
-        axes.set(xlabel="", ylabel=f"similarity\n({d})", ylim=(-0.03, 1.05), title=kind if d == datasets[0] else "")
-fig.legend([plt.Line2D([], [], marker="s", ls="", color=c) for c in palette.values()], palette,
-           loc="outside upper center", ncols=3)
+palette = {
+    "untrained": figures.ENSEMBLE_COLORS["random"],
+    "seeds": "#BBBBBB",
+    "consecutive epochs": figures.ENSEMBLE_COLORS["adjacent"],
+}
+measure_labels = [MEASURE_LABELS[measure] for measure in PAPER_MEASURES]
+fig, panels = plt.subplots(
+    len(datasets), len(kinds), sharex=True, sharey=True, squeeze=False,
+    figsize=(figures.WIDTH, 0.9 + 2.1 * len(datasets)))
+for dataset, panel_row in zip(datasets, panels):
+    for kind, axes in zip(kinds, panel_row):
+        is_dataset = calibrated.dataset == dataset
+        rows = calibrated[is_dataset & (calibrated.kind == kind)]
+        figures.boxen(axes, rows, x="measure", y="similarity", hue="ensemble",
+                      order=PAPER_MEASURES, hue_order=list(palette),
+                      palette=palette, legend=False)
+        axes.set_xticks(range(4), measure_labels, rotation=45)
+        axes.set(xlabel="", ylabel=f"similarity\n({dataset})",
+                 ylim=(-0.03, 1.05),
+                 title=kind if dataset == datasets[0] else "")
+handles = []
+for color in palette.values():
+    handles.append(plt.Line2D([], [], marker="s", ls="", color=color))
+fig.legend(handles, list(palette), loc="outside upper center", ncols=3)
 plt.show()
 
 # %% tags=["hide-input"]
-def apart(rows):
-    """Floor, seeds and ceiling of a measure; chance that an untrained pair scores above an adjacent one."""
-    of = {name: rows[rows.ensemble == name].similarity for name in palette}
-    return pd.Series({"untrained": of["untrained"].mean(), "highest untrained": of["untrained"].max(),
-                      "seeds": of["seeds"].mean(), "lowest consecutive": of["consecutive epochs"].min(),
-                      "overlap": statistics.overlap(of["untrained"], of["consecutive epochs"])})
+def separation(rows):
+    """Floor, seeds and ceiling of a measure.
+
+    The overlap is the chance that an untrained pair scores above a pair of
+    consecutive epochs.
+    """
+    floor = rows[rows.ensemble == "untrained"].similarity
+    between_seeds = rows[rows.ensemble == "seeds"].similarity
+    ceiling = rows[rows.ensemble == "consecutive epochs"].similarity
+    return pd.Series({
+        "untrained": floor.mean(),
+        "highest untrained": floor.max(),
+        "seeds": between_seeds.mean(),
+        "lowest consecutive": ceiling.min(),
+        "overlap": statistics.overlap(floor, ceiling),
+    })
 
 
-floors = calibrated.groupby(["dataset", "kind", "measure"], sort=False)[calibrated.columns].apply(apart)
-floors.rename(MEASURE_LABELS, level="measure").unstack("measure")[["untrained", "seeds", "lowest consecutive"]].style.format(
-    "{:.2f}")
+groups = calibrated.groupby(["dataset", "kind", "measure"], sort=False)
+floors = groups[calibrated.columns].apply(separation)
+shown_columns = ["untrained", "seeds", "lowest consecutive"]
+shown_floors = floors.rename(MEASURE_LABELS, level="measure")
+shown_floors.unstack("measure")[shown_columns].style.format("{:.2f}")
 
 # %% tags=["remove-cell"]
-by_measure = floors.groupby("measure")
+highest_floors = floors.groupby("measure").untrained.max()
 for measure in PAPER_MEASURES:
-    say(f"conv-floor-{measure}", by_measure.untrained.max()[measure], ".2f")
-say("conv-seeds-low", floors.xs("wcka", level="measure").seeds.min(), ".2f")
-say("conv-seeds-high", floors.xs("wcka", level="measure").seeds.max(), ".2f")
-say("conv-lowest", floors.xs("wcka", level="measure")["lowest consecutive"].min(), ".2f")
+    say(f"conv-floor-{measure}", highest_floors[measure], ".2f")
+wcka_floors = floors.xs("wcka", level="measure")
+say("conv-seeds-low", wcka_floors.seeds.min(), ".2f")
+say("conv-seeds-high", wcka_floors.seeds.max(), ".2f")
+say("conv-lowest", wcka_floors["lowest consecutive"].min(), ".2f")
 
 # %% [markdown]
 # Mean wCKA of untrained networks is {glue:text}`conv-floor-wcka` at the most (Procrustes: {glue:text}`conv-floor-procrustes`,
@@ -404,37 +619,57 @@ say("conv-lowest", floors.xs("wcka", level="measure")["lowest consecutive"].min(
 # is the first column of some, centred as CKA centres it.
 
 # %% tags=["hide-input"] mystnb={"figure": {"name": "fig-chains", "caption": "First column of the chain of an untrained network, and of two networks trained from different seeds, for each kind of network on the first data set. Orange: a brighter pixel raises the first class; purple: it lowers it."}, "image": {"alt": "Small images in rows, one for each kind of network, and three columns. Untrained plain and normalised networks show noise, trained ones the shapes of classes. Residual networks show a regular grid."}}
-fig, panels = plt.subplots(len(kinds), 3, figsize=(figures.WIDTH * 0.7, 2 * len(kinds)))
-for kind, line in zip(kinds, panels):
-    model = {"architecture": architectures[kind], "strategy": "standard", **settings(datasets[0])}
-    population = trained(**model)
-    population = population[(population.members.epoch == epochs).to_numpy()]
-    some = {"untrained": initialise(architectures[kind], [seed]).member(0),
-            "trained": population.member(0), "trained, other seed": population.member(1)}
-    for (title, network), axes in zip(some.items(), line):
-        image = wcka.chain(network, (28, 28))[:, 0].reshape(28, 28)
+fig, panels = plt.subplots(
+    len(kinds), 3, figsize=(figures.WIDTH * 0.7, 2 * len(kinds)))
+for kind, panel_row in zip(kinds, panels):
+    population = trained_seeds(datasets[0], kind)
+    networks = {
+        "untrained": initialise(architectures[kind], [seed]).member(0),
+        "trained": population.member(0),
+        "trained, other seed": population.member(1),
+    }
+    for (title, network), axes in zip(networks.items(), panel_row):
+        chain = wcka.chain(network, (28, 28))  # (784, classes)
+        image = chain[:, 0].reshape(28, 28)
         image = image - image.mean()
-        axes.imshow(-image, cmap="PuOr", vmin=-image.abs().max(), vmax=image.abs().max())
-        axes.set(xticks=[], yticks=[], title=title if kind == kinds[0] else "")
-    line[0].set_ylabel(kind)
+        largest = image.abs().max()
+        axes.imshow(-image, cmap="PuOr", vmin=-largest, vmax=largest)
+        axes.set(xticks=[], yticks=[],
+                 title=title if kind == kinds[0] else "")
+    panel_row[0].set_ylabel(kind)
 plt.show()
 
 # %% tags=["hide-input"]
-def between_seeds(dataset):
-    """Mean agreement on clean images between seeds, standard training, last epoch, by kind."""
-    members, table = grids[dataset]
-    names = members.set_index("model")
-    rows = table[(table.differs == "seed") & (table["probe"] == "clean")]
-    of = {key: rows.a.astype(str).map(names[key]) for key in ("architecture", "strategy", "epoch")}
-    rows = rows[(of["strategy"] == "standard") & (of["epoch"] == epochs)]
-    means = rows.groupby(of["architecture"]).agreement.mean()
-    return [means[benchmark.architecture_name(architectures[kind])] for kind in kinds]
+def agreement_between_seeds(dataset):
+    """Mean agreement on clean images between seeds, by kind of network.
+
+    Of standard training, at the last epoch.
+    """
+    member_table = members_of[dataset].set_index("model")
+    pairs = all_pairs_of[dataset]
+    is_clean = pairs["probe"] == "clean"
+    pairs = pairs[(pairs.differs == "seed") & is_clean]
+    # Both networks of such a pair are of one architecture, strategy, epoch.
+    first_names = pairs.a.astype(str)
+    architecture = first_names.map(member_table["architecture"])
+    strategy = first_names.map(member_table["strategy"])
+    epoch = first_names.map(member_table["epoch"])
+    pairs = pairs[(strategy == "standard") & (epoch == epochs)]
+    means = pairs.groupby(architecture).agreement.mean()
+    agreements = {}
+    for kind in kinds:
+        name = benchmark.architecture_name(architectures[kind])
+        agreements[kind] = means[name]
+    return agreements
 
 
-seen = floors.xs("wcka", level="measure")[["untrained", "seeds"]].add_prefix("wCKA, ")
-seen["agreement, seeds"] = pd.Series(
-    {(d, kind): value for d in datasets for kind, value in zip(kinds, between_seeds(d))})
-seen.style.format("{:.3f}")
+seed_agreements = {}
+for dataset in datasets:
+    for kind, agreement in agreement_between_seeds(dataset).items():
+        seed_agreements[dataset, kind] = agreement
+seed_table = wcka_floors[["untrained", "seeds"]].add_prefix("wCKA, ")
+seed_table["agreement, seeds"] = pd.Series(seed_agreements)
+seed_table.style.format("{:.3f}")
 
 # %% [markdown]
 # A network that ends in a mean over places, as residual networks do, is without its activations all but blind to place: wherever
@@ -448,11 +683,17 @@ seen.style.format("{:.3f}")
 # ### Similarity against agreement
 
 # %%
-results = {d: {method: statistics.compare_by_factor(table, PAPER_MEASURES, method=method) for method in ("pearson", "spearman")}
-           for d, table in tables.items()}
+results = {}
+for dataset, pairs in pairs_of.items():
+    results[dataset] = {}
+    for method in ("pearson", "spearman"):
+        results[dataset][method] = statistics.compare_by_factor(
+            pairs, PAPER_MEASURES, method=method)
 
 # %% tags=["hide-input"] mystnb={"figure": {"name": "fig-conv-benchmark", "caption": "The functional benchmark of {numref}`fig-benchmark`, for convolutional networks on the first data set. Top: similarity by wCKA against agreement, a dot a pair and probe: clean (black), corrupted (orange), attacked (green). Middle and bottom: correlation of each measure with agreement (white dot), with the paper's interval (broad bar) and over starts (thin line). Marks compare with wCKA, by the paper's test (upper line) and over starts (lower line): + where wCKA is ahead, − where it is behind."}, "image": {"alt": "Three rows of four panels, one column each for epoch, seed, architecture and strategy. Top: scatter of agreement against wCKA. Middle: Pearson's r of four measures with intervals and marks of significance. Bottom: Spearman's rho."}}
-figures.benchmark(tables[datasets[0]], results[datasets[0]], statistics.ceilings(tables[datasets[0]]))
+first_dataset = datasets[0]
+figures.benchmark(pairs_of[first_dataset], results[first_dataset],
+                  statistics.ceilings(pairs_of[first_dataset]))
 with figures.many_marks():
     plt.show()
 
@@ -460,12 +701,20 @@ with figures.many_marks():
 # Each measure's r and ρ on all data sets, and wCKA's lead, with 95 % intervals over starts:
 
 # %% tags=["hide-input"]
-pd.concat({d: verdicts.leads(r) for d, r in results.items()}).style
+lead_tables = {}
+for dataset, comparisons in results.items():
+    lead_tables[dataset] = verdicts.leads(comparisons)
+pd.concat(lead_tables).style
 
 # %% tags=["remove-cell"]
-glue("conv-summary", "; ".join(
-    f"on {d} r is surely higher for {verdicts.surely(results[d]['pearson'], 1)}, lower for "
-    f"{verdicts.surely(results[d]['pearson'], -1)}" for d in datasets), display=False)
+summary_texts = []
+for dataset in datasets:
+    comparison = results[dataset]["pearson"]
+    ahead = verdicts.surely(comparison, 1)
+    behind = verdicts.surely(comparison, -1)
+    summary_texts.append(
+        f"on {dataset} r is surely higher for {ahead}, lower for {behind}")
+glue("conv-summary", "; ".join(summary_texts), display=False)
 
 # %% [markdown]
 # Against the other measures wCKA's {glue:text}`conv-summary`. (Sure: significant at the 5 % level over starts, of which
@@ -476,18 +725,41 @@ glue("conv-summary", "; ".join(
 # and without residual networks:
 
 # %% tags=["hide-input"]
-def by_pair(dataset):
-    """Pearson's r of pairs of different architecture, by whether a residual network is among them."""
-    part = tables[dataset][tables[dataset].differs == "architecture"]
-    residual = part.a.astype(str).str.startswith("ResNet") | part.b.astype(str).str.startswith("ResNet")
-    groups = {"all": part, "without residual": part[~residual], "with residual": part[residual]}
-    return pd.DataFrame({name: {**{MEASURE_LABELS[m]: rows[m].corr(rows.agreement) for m in PAPER_MEASURES},
-                                "mean agreement": rows.agreement.mean(), "mean wCKA": rows.wcka.mean(), "rows": len(rows)}
-                         for name, rows in groups.items() if len(rows)}).T
+def by_residual(dataset):
+    """Pearson's r of pairs of different architecture.
+
+    Returns one row for all pairs, and one each for those without and with a
+    residual network, where there are such.
+    """
+    pairs = pairs_of[dataset]
+    pairs = pairs[pairs.differs == "architecture"]
+    is_residual = (pairs.a.astype(str).str.startswith("ResNet")
+                   | pairs.b.astype(str).str.startswith("ResNet"))
+    groups = {
+        "all": pairs,
+        "without residual": pairs[~is_residual],
+        "with residual": pairs[is_residual],
+    }
+    table_rows = {}
+    for name, group in groups.items():
+        if not len(group):
+            continue
+        row = {}
+        for measure in PAPER_MEASURES:
+            label = MEASURE_LABELS[measure]
+            row[label] = group[measure].corr(group.agreement)
+        row["mean agreement"] = group.agreement.mean()
+        row["mean wCKA"] = group.wcka.mean()
+        row["rows"] = len(group)
+        table_rows[name] = row
+    return pd.DataFrame(table_rows).T
 
 
-pairs_of = pd.concat({d: by_pair(d) for d in datasets})
-pairs_of.style.format("{:.2f}").format("{:.0f}", subset=["rows"])
+residual_tables = {}
+for dataset in datasets:
+    residual_tables[dataset] = by_residual(dataset)
+residual_table = pd.concat(residual_tables)
+residual_table.style.format("{:.2f}").format("{:.0f}", subset=["rows"])
 
 # %% [markdown]
 #
@@ -498,30 +770,39 @@ pairs_of.style.format("{:.2f}").format("{:.0f}", subset=["rows"])
 # *through* the convolutions does not mind. Networks that differ in the seed, trained alike:
 
 # %%
-def heads_and_wholes(model):
-    """Mean wCKA over pairs of seeds at the last epoch: linear layers alone, and whole networks."""
-    population = trained(**model)
-    population = population[(population.members.epoch == epochs).to_numpy()]
-    members = [population.member(i) for i in range(len(population))]
+def heads_and_networks(dataset, kind):
+    """Mean wCKA over pairs of seeds: of the linear layers, of the networks."""
+    population = trained_seeds(dataset, kind)
+    networks = [population.member(i) for i in range(len(population))]
     # The linear layers begin with the last Flatten.
-    start = max(i for i, module in enumerate(members[0]) if isinstance(module, nn.Flatten))
-    pair = np.triu_indices(len(members), 1)
-    return {"linear layers alone": compare("wcka", [wcka.chain(m[start:]) for m in members])[pair].mean(),
-            "whole networks": compare("wcka", chains(population))[pair].mean()}
+    for i, module in enumerate(networks[0]):
+        if isinstance(module, nn.Flatten):
+            start = i
+    heads = [wcka.chain(network[start:]) for network in networks]
+    upper = np.triu_indices(len(networks), 1)
+    return {
+        "linear layers alone": compare("wcka", heads)[upper].mean(),
+        "whole networks": compare("wcka", chains(population))[upper].mean(),
+    }
 
 
-through = pd.DataFrame({(d, kind): heads_and_wholes(
-    {"architecture": architectures[kind], "strategy": "standard", **settings(d)}) for d in datasets for kind in kinds}).T
-through["whole networks, untrained"] = floors.xs("wcka", level="measure").untrained
-through.style.format("{:.3f}")
+head_rows = {}
+for dataset in datasets:
+    for kind in kinds:
+        head_rows[dataset, kind] = heads_and_networks(dataset, kind)
+head_table = pd.DataFrame(head_rows).T
+head_table["whole networks, untrained"] = wcka_floors.untrained
+head_table.style.format("{:.3f}")
 
 # %% tags=["remove-cell"]
-say("heads-highest", through["linear layers alone"].max(), ".2f")
-gained = through["whole networks"] > 2 * through[["linear layers alone", "whole networks, untrained"]].max(axis=1)
-say("n-gained", gained.sum(), "d")
-say("n-rows-through", len(gained), "d")
-say("wholes-lowest", through["whole networks"].min(), ".2f")
-say("wholes-highest", through["whole networks"].max(), ".2f")
+network_wcka = head_table["whole networks"]
+rivals = head_table[["linear layers alone", "whole networks, untrained"]]
+is_gain = network_wcka > 2 * rivals.max(axis=1)
+say("heads-highest", head_table["linear layers alone"].max(), ".2f")
+say("n-gained", is_gain.sum(), "d")
+say("n-rows-through", len(is_gain), "d")
+say("wholes-lowest", network_wcka.min(), ".2f")
+say("wholes-highest", network_wcka.max(), ".2f")
 
 # %% [markdown]
 # Alone, the linear layers of networks that do the same are {glue:text}`heads-highest` alike at the most; the whole
@@ -538,37 +819,71 @@ say("wholes-highest", through["whole networks"].max(), ".2f")
 
 # %% tags=["hide-input"]
 def among_learned(dataset):
-    members, table = grids[dataset]
-    weak = members.model[members.accuracy < learned]
-    rows = table[~table.collapsed & ~table.a.isin(weak) & ~table.b.isin(weak)]
-    return statistics.r_by_factor(rows, {m: m for m in PAPER_MEASURES}).reindex(columns=benchmark.FACTORS)
-
-
-separated = floors.overlap.unstack("measure") == 0
-lowest = floors.untrained.unstack("measure").idxmin(axis=1) == "wcka"
+    """Pearson's r by factor, of pairs of networks that have learned."""
+    members = members_of[dataset]
+    pairs = pairs_of[dataset]
+    weak_models = members.model[members.accuracy < learned]
+    is_weak = pairs.a.isin(weak_models) | pairs.b.isin(weak_models)
+    columns = {measure: measure for measure in PAPER_MEASURES}
+    correlations = statistics.r_by_factor(pairs[~is_weak], columns)
+    return correlations.reindex(columns=benchmark.FACTORS)
 
 
 def readings(dataset):
-    """Pearson's r with another choice: networks that have learned; without residual networks."""
-    found = {"only networks that have learned": among_learned(dataset)}
-    if (dataset, "without residual") in pairs_of.index:
-        r = pairs_of.loc[(dataset, "without residual")]
-        found["without residual networks"] = pd.DataFrame({"architecture": {m: r[MEASURE_LABELS[m]] for m in PAPER_MEASURES}})
-    return found
+    """Pearson's r by other choices of networks.
+
+    These are the networks that have learned, and all but residual ones.
+    """
+    tables = {"only networks that have learned": among_learned(dataset)}
+    if (dataset, "without residual") in residual_table.index:
+        row = residual_table.loc[(dataset, "without residual")]
+        correlations = {}
+        for measure in PAPER_MEASURES:
+            correlations[measure] = row[MEASURE_LABELS[measure]]
+        tables["without residual networks"] = pd.DataFrame(
+            {"architecture": correlations})
+    return tables
 
 
-strong = [verdicts.strongest_by_factor(f"beyond, as 3.2 on {d}", results[d], benchmark.FACTORS, readings(d)) for d in datasets]
-claims.show([
-    claims.Claim("beyond, as 3.1", "Untrained networks and consecutive epochs are told apart, here: convolutional networks",
-                 "no overlap in " + ", ".join(f"{separated[m].sum()} of {len(separated)} ({MEASURE_LABELS[m]})"
-                                             for m in PAPER_MEASURES), verdicts.verdict(*separated["wcka"])),
-    claims.Claim("beyond, as 3.1", "wCKA has the lowest floor, here: convolutional networks",
-                 f"in {lowest.sum()} of {len(lowest)} kinds and data sets; mean over untrained pairs " + ", ".join(
-                     f"{MEASURE_LABELS[m]} {by_measure.untrained.mean()[m]:.2f}" for m in PAPER_MEASURES),
-                 verdicts.verdict(*lowest)),
-    *[claim for part in strong for claim in part],
-    *[verdicts.significant(f"beyond, as 3.2 on {d}", results[d], benchmark.FACTORS) for d in datasets],
-])
+is_separated = floors.overlap.unstack("measure") == 0
+separation_texts = []
+for measure in PAPER_MEASURES:
+    count = is_separated[measure].sum()
+    separation_texts.append(
+        f"{count} of {len(is_separated)} ({MEASURE_LABELS[measure]})")
+
+lowest_measure = floors.untrained.unstack("measure").idxmin(axis=1)
+is_lowest = lowest_measure == "wcka"
+mean_floors = floors.groupby("measure").untrained.mean()
+floor_texts = []
+for measure in PAPER_MEASURES:
+    floor_texts.append(
+        f"{MEASURE_LABELS[measure]} {mean_floors[measure]:.2f}")
+
+chapter_claims = [
+    claims.Claim(
+        "beyond, as 3.1",
+        "Untrained networks and consecutive epochs are told apart, here: "
+        "convolutional networks",
+        "no overlap in " + ", ".join(separation_texts),
+        verdicts.verdict(*is_separated["wcka"]),
+    ),
+    claims.Claim(
+        "beyond, as 3.1",
+        "wCKA has the lowest floor, here: convolutional networks",
+        f"in {is_lowest.sum()} of {len(is_lowest)} kinds and data sets; mean "
+        "over untrained pairs " + ", ".join(floor_texts),
+        verdicts.verdict(*is_lowest),
+    ),
+]
+for dataset in datasets:
+    chapter_claims += verdicts.strongest_by_factor(
+        f"beyond, as 3.2 on {dataset}", results[dataset], benchmark.FACTORS,
+        readings(dataset))
+for dataset in datasets:
+    chapter_claims.append(verdicts.significant(
+        f"beyond, as 3.2 on {dataset}", results[dataset], benchmark.FACTORS))
+claims.show(chapter_claims)
 
 # %% [markdown]
 # ## To take away
