@@ -2,20 +2,24 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
 
 from ..measures.all_pairs import ACTIVATION_MEASURES, NO_PSD, PAPER_MEASURES, UNCENTRED
-from .benchmark import LAYERS, chain_similarities, similarity_on
+from .benchmark import chain_similarities, similarity_on
+from .grid_inputs import LAYERS
 from .jobs import run_jobs
 from .statistics import demeaned, r_by_factor
 
-_SAME = {m: m for m in PAPER_MEASURES}
-_SEEN = {m: f"{m}, on the probe" for m in ACTIVATION_MEASURES}
+_AS_THEY_ARE = dict(zip(PAPER_MEASURES, PAPER_MEASURES))
+# Variants of wCKA by what they change, which is also how their columns end.
+_VARIANTS_OF_WCKA = ("through the trunk", "uncentred", "with biases", "rows normalised",
+                     "mean of layers")
 
 
-def variants(models: Sequence[dict], members: pd.DataFrame, table: pd.DataFrame, layer: str,
-             samples: int, probing: dict, learned: float) -> pd.DataFrame:
-    """Pearson's r of each measure with agreement, one choice changed at a time.
+def variants(models: Sequence[dict], members: pd.DataFrame, table: pd.DataFrame,
+             layer: str, samples: int, probing: dict, learned: float) -> pd.DataFrame:
+    """Return Pearson's r of each measure with agreement, one choice changed at a time.
 
     Parameters
     ----------
@@ -29,58 +33,134 @@ def variants(models: Sequence[dict], members: pd.DataFrame, table: pd.DataFrame,
     Returns
     -------
     DataFrame
-        A row a choice and measure, a column a factor; NaN where no pair is left.
+        One row per choice and measure, one column per factor; NaN where no pair is
+        left.
+
+    Examples
+    --------
+    >>> from wcka.experiments.benchmark import grid
+    >>> model = {"architecture": {"factory": "mlp", "widths": [784, 4, 2]},
+    ...          "strategy": "standard", "seeds": [0, 1, 2], "dataset": "mnist",
+    ...          "classes": [0, 1], "epochs": 0}
+    >>> probing = {"dataset": "mnist", "classes": [0, 1], "seed": 0, "images": 50}
+    >>> members, table = grid([model], ["clean"], "logits", 50, probing, jobs=1)
+    >>> rows = variants([model], members, table, "logits", 50, probing, learned=0.0)
+    >>> rows.loc["as above"].index.tolist()
+    ['procrustes', 'cka', 'dcka', 'wcka']
     """
-    wide = _wide(models, members, table, layer, samples, probing)
-    few, about = f"{samples} images", members.set_index("model")
-    low, early = (sum(wide[side].map(test).astype(bool) for side in ("a", "b")) > 0 for test in (
-        about.accuracy < learned, about.epoch < members.epoch.max()))
-    alive, apart = ~wide.collapsed, ["differs", "probe"]
-    kept, columns = wide[alive], [*PAPER_MEASURES, "agreement"]
-    rows: dict[str, tuple] = {
-        "as above": (kept, _SAME),
-        "collapsed networks too": (wide, _SAME),
-        "only networks that have learned": (wide[alive & ~low], _SAME),
-        "last epoch only": (wide[alive & ~early], _SAME),
-        "each probe's mean taken away": (demeaned(kept, columns, apart), _SAME),
+    wide = _with_similarities(models, members, table, layer, samples, probing)
+    choices = {**_choices_of_rows(members, wide, learned),
+               **_choices_of_columns(wide[~wide.collapsed], layer, f"{samples} images")}
+    tables = {}
+    for choice, (rows, columns, *target) in choices.items():
+        if set(columns.values()) <= set(wide):  # others have no trunk, or another one
+            tables[choice] = r_by_factor(rows, columns, *target)
+    return pd.concat(tables)
+
+
+def _choices_of_rows(members: pd.DataFrame, wide: pd.DataFrame,
+                     learned: float) -> dict[str, tuple]:
+    """Rows and columns of the choices that change which pairs count, or how."""
+    by_model = members.set_index("model")
+    failed = _either(wide, by_model.accuracy < learned)
+    early = _either(wide, by_model.epoch < members.epoch.max())
+    alive = ~wide.collapsed
+    rows = wide[alive]
+    columns = [*PAPER_MEASURES, "agreement"]
+    by_probe = ["differs", "probe"]
+    return {
+        "as above": (rows, _AS_THEY_ARE),
+        "collapsed networks too": (wide, _AS_THEY_ARE),
+        "only networks that have learned": (wide[alive & ~failed], _AS_THEY_ARE),
+        "last epoch only": (wide[alive & ~early], _AS_THEY_ARE),
+        "each probe's mean taken away": (
+            demeaned(rows, columns, by_probe),
+            _AS_THEY_ARE,
+        ),
         "each kind of pair's mean taken away": (
-            demeaned(kept, columns, [*apart, "kind of pair"]), _SAME),
-        "each under its own attack": (kept, _SAME, "agreement, own attack"),
-        f"on the probe, {few}": (kept, _SEEN),
-        f"on the probe, {few}, each under its own attack": (kept, _SEEN, "agreement, own attack"),
-        f"clean, {few}": (kept, {m: f"{m} @ clean" for m in _SEEN}),
-        **{f"{name}, {few}": (kept, {m: f"{m} @ {name}" for m in _SEEN})
-           for name in LAYERS if name != layer},
-        f"no PSD step, {few}": (kept, {"dcka": NO_PSD}),
-        f"uncentred, {few}": (kept, dict(zip(ACTIVATION_MEASURES, UNCENTRED[:2]))),
-        f"trunk's features taken away, {few}": (kept, {"dcka": "dcka, features"}),
-        **{name: (kept, {"wcka": f"wcka, {name}"})
-           for name in ("through the trunk", "uncentred", "with biases", "rows normalised",
-                        "mean of layers")}}
-    return pd.concat({name: r_by_factor(*row) for name, row in rows.items()
-                      if set(row[1].values()) <= set(wide)})
+            demeaned(rows, columns, [*by_probe, "kind of pair"]),
+            _AS_THEY_ARE,
+        ),
+        "each under its own attack": (rows, _AS_THEY_ARE, "agreement, own attack"),
+    }
 
 
-def _wide(models, members, table, layer, samples, probing) -> pd.DataFrame:
-    """The table with a column more for each similarity that a variant needs."""
-    common = {"models": models, "probe_name": "clean", "samples": samples, "probing": probing}
-    asked = [({"layer": name}, {m: f"{m} @ {name}" for m in _SEEN}) for name in LAYERS
-             if name != layer]
-    asked.append(({"layer": layer}, {m: m for m in (NO_PSD, *UNCENTRED[:2])}))
-    if models[0].get("trunk"):
-        asked.append(({"layer": layer, "deconfounded": "features"}, {"dcka": "dcka, features"}))
-    seen = run_jobs(similarity_on, [{**common, **given, "measures": list(names)}
-                               for given, names in asked], description="variants")
-    more = chain_similarities(models).drop(columns=["differs", "wcka"])
-    for i, (_, names) in enumerate(asked):
-        part = seen.iloc[i * len(more):(i + 1) * len(more)]
-        more = more.assign(**{new: part[m].to_numpy() for m, new in names.items()})
+def _choices_of_columns(rows: pd.DataFrame, layer: str, few: str) -> dict[str, tuple]:
+    """Rows and columns of the choices that change what is measured; `few` images."""
+    on_probe = _columns("{}, on the probe")
+    choices: dict[str, tuple] = {
+        f"on the probe, {few}": (rows, on_probe),
+        f"on the probe, {few}, each under its own attack": (
+            rows, on_probe, "agreement, own attack"),
+        f"clean, {few}": (rows, _columns("{} @ clean")),
+    }
+    for name in LAYERS:
+        if name != layer:
+            choices[f"{name}, {few}"] = rows, _columns(f"{{}} @ {name}")
+    uncentred = dict(zip(ACTIVATION_MEASURES, UNCENTRED[:2]))
+    choices[f"no PSD step, {few}"] = rows, {"dcka": NO_PSD}
+    choices[f"uncentred, {few}"] = rows, uncentred
+    choices[f"trunk's features taken away, {few}"] = rows, {"dcka": "dcka, features"}
+    for variant in _VARIANTS_OF_WCKA:
+        choices[variant] = rows, {"wcka": f"wcka, {variant}"}
+    return choices
+
+
+def _columns(form: str) -> dict[str, str]:
+    """Names of the activation measures' columns, by measure."""
+    return {measure: form.format(measure) for measure in ACTIVATION_MEASURES}
+
+
+def _either(wide: pd.DataFrame, flags: pd.Series) -> np.ndarray:
+    """Whether a flag is set for at least one of a pair's two networks."""
+    return (wide.a.map(flags).astype(bool) | wide.b.map(flags).astype(bool)).to_numpy()
+
+
+def _with_similarities(models: Sequence[dict], members: pd.DataFrame,
+                       table: pd.DataFrame, layer: str, samples: int,
+                       probing: dict) -> pd.DataFrame:
+    """The table with one more column for each similarity that a variant needs."""
+    similarities = _similarities(models, layer, samples, probing)
+    names = members.model.to_numpy()
     for side in ("a", "b"):
-        more[side] = members.model.to_numpy()[more[side]]
-    wide = table.astype({"a": str, "b": str}).merge(more, on=["a", "b"])
-    clean = wide[wide["probe"] == "clean"].set_index(["a", "b"])[list(_SEEN.values())]
-    clean.columns = [f"{m} @ clean" for m in _SEEN]
-    kinds = members.set_index("model")
-    kinds = kinds.architecture + kinds.strategy + kinds.epoch.astype(str)
-    return wide.join(clean, on=["a", "b"]).assign(
-        **{"kind of pair": wide.a.map(kinds) + wide.b.map(kinds)})
+        similarities[side] = names[similarities[side]]
+    wide = table.astype({"a": str, "b": str}).merge(similarities, on=["a", "b"])
+
+    # What the measures give for a few clean images stands with every probe of a pair.
+    on_probe = list(_columns("{}, on the probe").values())
+    clean = wide[wide["probe"] == "clean"].set_index(["a", "b"])[on_probe]
+    clean.columns = list(_columns("{} @ clean").values())
+    by_model = members.set_index("model")
+    kinds = by_model.architecture + by_model.strategy + by_model.epoch.astype(str)
+    kind_of_pair = wide.a.map(kinds) + wide.b.map(kinds)
+    return wide.join(clean, on=["a", "b"]).assign(**{"kind of pair": kind_of_pair})
+
+
+def _similarities(models: Sequence[dict], layer: str, samples: int,
+                  probing: dict) -> pd.DataFrame:
+    """Similarities of all pairs of a grid by each variant: columns a, b and variants.
+    """
+    common = {"models": models, "probe_name": "clean", "samples": samples,
+              "probing": probing}
+    # Options of a job, and the columns of its measures in the table.
+    variants_of_options: list[tuple[dict, dict]] = []
+    for name in LAYERS:
+        if name != layer:
+            variants_of_options.append(({"layer": name}, _columns(f"{{}} @ {name}")))
+    special = (NO_PSD, *UNCENTRED[:2])
+    variants_of_options.append(({"layer": layer}, dict(zip(special, special))))
+    if models[0].get("trunk"):
+        variants_of_options.append((
+            {"layer": layer, "deconfounded": "features"}, {"dcka": "dcka, features"}))
+    jobs = []
+    for options, columns in variants_of_options:
+        jobs.append({**common, **options, "measures": list(columns)})
+    results = run_jobs(similarity_on, jobs, description="variants")
+
+    similarities = chain_similarities(models).drop(columns=["differs", "wcka"])
+    count = len(similarities)
+    for i, (_, columns) in enumerate(variants_of_options):
+        part = results.iloc[i * count:(i + 1) * count]
+        for measure, column in columns.items():
+            similarities[column] = part[measure].to_numpy()
+    return similarities
