@@ -1,73 +1,166 @@
-"""Tables that summarise a grid of networks for chapters 3 and 4."""
+"""Tables that summarise a grid of networks for chapters 3 to 6."""
 
 from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
+from torch import Tensor
 
 from ..measures.all_pairs import PAPER_MEASURES, compare
-from ..networks.populations import chains
+from ..networks.populations import Population, chains
 from .grid_inputs import drawn_rows, seen_by_networks, trunk_of
 from .grid_networks import grid_networks
 
 
 def overview(members: pd.DataFrame) -> pd.DataFrame:
-    """Of the last epoch, by architecture and strategy: medians over seeds, lowest, collapsed.
-
-    `members` as from ``grid``; accuracies on clean images and under FGSM and PGD, where there are.
-    """
-    last = members[members.epoch == members.epoch.max()]
-    cells = last.groupby(["architecture", "strategy"], sort=False)
-    shown = ["accuracy", *(c for c in ("under fgsm", "under pgd") if c in members)]
-    return cells[shown].median().assign(lowest=cells.accuracy.min(),
-                                        collapsed=cells.collapsed.sum())
-
-
-def strategy_table(members: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
-    """Mean similarity and agreement (by kind of probe) of pairs of different strategy, by which."""
-    strategy = members.set_index("model").strategy
-    rows = table[table.differs == "strategy"]
-    which = rows.a.map(strategy).astype(str) + " and " + rows.b.map(strategy).astype(str)
-    rows = rows.assign(which=which)
-    agreements = rows.pivot_table(index="which", columns="kind", values="agreement", sort=False)
-    means = rows.groupby("which", sort=False)[list(PAPER_MEASURES)].mean()
-    return means.join(agreements.add_prefix("agreement, ")).rename_axis(None)
-
-
-def by_layer(models: Sequence[dict], hidden: Sequence[int], strategies: Sequence[str], epoch: int,
-             probing: dict) -> dict[str, dict[str, np.ndarray]]:
-    """Similarity of every layer with every layer, at one epoch, by CKA and by wCKA.
+    """Summarise the last epoch by architecture and strategy.
 
     Parameters
     ----------
+    members : DataFrame
+        As from ``benchmark.grid``.
+
+    Returns
+    -------
+    DataFrame
+        One row per architecture and strategy: medians over seeds of the accuracy on
+        clean images and under FGSM and PGD, where there are; the lowest clean accuracy;
+        and how many networks have collapsed.
+
+    Examples
+    --------
+    >>> members = pd.DataFrame({
+    ...     "epoch": [1, 2, 2], "architecture": "1 × 4", "strategy": "standard",
+    ...     "accuracy": [0.5, 0.75, 1.0], "collapsed": [True, False, False]})
+    >>> overview(members).values.tolist()
+    [[0.875, 0.75, 0.0]]
+    """
+    last = members[members.epoch == members.epoch.max()]
+    cells = last.groupby(["architecture", "strategy"], sort=False)
+    columns = ["accuracy"]
+    for attack in ("under fgsm", "under pgd"):
+        if attack in members:
+            columns.append(attack)
+    return cells[columns].median().assign(
+        lowest=cells.accuracy.min(), collapsed=cells.collapsed.sum())
+
+
+def strategy_table(members: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
+    """Summarise the pairs of different strategy, by the two strategies.
+
+    Parameters
+    ----------
+    members, table : DataFrame
+        As from ``benchmark.grid``.
+
+    Returns
+    -------
+    DataFrame
+        One row per pair of strategies: mean similarity by each measure, and mean
+        agreement on each kind of probe.
+
+    Examples
+    --------
+    >>> members = pd.DataFrame({"model": ["x", "y"], "strategy": ["standard", "fgsm"]})
+    >>> table = pd.DataFrame({
+    ...     "differs": ["strategy"], "a": ["x"], "b": ["y"], "kind": ["clean"],
+    ...     "agreement": [0.5], "procrustes": [0.1], "cka": [0.2], "dcka": [0.3],
+    ...     "wcka": [0.4]})
+    >>> strategy_table(members, table).loc["standard and fgsm"].tolist()
+    [0.1, 0.2, 0.3, 0.4, 0.5]
+    """
+    strategy = members.set_index("model").strategy
+    rows = table[table.differs == "strategy"]
+    strategies = (rows.a.map(strategy).astype(str) + " and "
+                  + rows.b.map(strategy).astype(str))
+    rows = rows.assign(strategies=strategies)
+    agreements = rows.pivot_table(
+        index="strategies", columns="kind", values="agreement", sort=False)
+    means = rows.groupby("strategies", sort=False)[list(PAPER_MEASURES)].mean()
+    return means.join(agreements.add_prefix("agreement, ")).rename_axis(None)
+
+
+def by_layer(models: Sequence[dict], hidden: Sequence[int], strategies: Sequence[str],
+             epoch: int, probing: dict) -> dict[str, dict[str, np.ndarray]]:
+    """Return the similarity of every layer with every layer, by CKA and by wCKA.
+
+    Parameters
+    ----------
+    models, epoch, probing
+        As in ``benchmark.all_pairs``.
     hidden : sequence of int
         Widths of the architecture's hidden layers.
     strategies : pair of str
         Two that this architecture was trained by.
-    models, epoch, probing
-        As in ``all_pairs``.
 
     Returns
     -------
     dict of dict of ndarray
-        Under "cka" (activations on clean images) and "wcka" (chains up to each layer) one table
-        (layers, layers) a seed or an ordered pair of seeds: within one network, between seeds (both
-        of the first population), and between strategies (rows are layers of the first population).
+        Under "cka" (activations on clean images) and "wcka" (chains up to each layer)
+        one table (layers, layers) per seed or ordered pair of seeds: within one
+        network, between seeds (both of the first population), and between strategies
+        (rows are layers of the first population).
+
+    Examples
+    --------
+    >>> model = {"architecture": {"factory": "mlp", "widths": [784, 4, 2]},
+    ...          "strategy": "standard", "seeds": [0, 1], "dataset": "mnist",
+    ...          "classes": [0, 1], "epochs": 0}
+    >>> probing = {"dataset": "mnist", "classes": [0, 1], "seed": 0, "images": 50}
+    >>> maps = by_layer([model], [4], ("standard", "standard"), 0, probing)
+    >>> maps["wcka"]["within a network"].shape
+    (2, 2, 2)
     """
-    populations, _ = grid_networks(models)
-    pools = [p[(p.members.epoch == epoch).to_numpy()] for wanted in strategies
-             for m, p in zip(models, populations)
-             if m["strategy"] == wanted and m["architecture"]["widths"][1:-1] == list(hidden)]
-    x = drawn_rows(seen_by_networks(trunk_of(models), "clean", probing), probing["images"], probing)
+    pools = [_pool(models, hidden, strategy, epoch) for strategy in strategies]
+    inputs = seen_by_networks(trunk_of(models), "clean", probing)
+    x = drawn_rows(inputs, probing["images"], probing)
     seeds, depth = len(pools[0]), pools[0].depth
-    off, maps = ~np.eye(seeds, dtype=bool), {}
+    different = ~np.eye(seeds, dtype=bool)
+    maps = {}
     for measure in ("cka", "wcka"):
-        features = [[chains(pool, layer=k) if measure == "wcka" else pool.activations(x, k)
-                     for k in range(1, depth + 1)] for pool in pools]
-        flat = [layer[i] for layers in features for i in range(seeds) for layer in layers]
-        s = compare(measure, flat).reshape(2, seeds, depth, 2, seeds, depth)
+        features: list[Tensor] = []
+        for pool in pools:
+            features += _features_by_layer(pool, measure, x)
+        table = compare(measure, features)
+        # Axes: strategy, seed and layer of the one network, then of the other.
+        table = table.reshape(2, seeds, depth, 2, seeds, depth)
+        first = table[0, :, :, 0]  # (seeds, layers, seeds, layers)
+        across = table[0, :, :, 1]
         maps[measure] = {
-            "within a network": np.moveaxis(s[0, :, :, 0].diagonal(axis1=0, axis2=2), -1, 0),
-            "between seeds": s[0, :, :, 0].swapaxes(1, 2)[off],
-            "between strategies": np.moveaxis(s[0, :, :, 1].diagonal(axis1=0, axis2=2), -1, 0)}
+            "within a network": _of_same_seed(first),
+            "between seeds": first.swapaxes(1, 2)[different],
+            "between strategies": _of_same_seed(across)}
     return maps
+
+
+def _pool(models: Sequence[dict], hidden: Sequence[int], strategy: str,
+          epoch: int) -> Population:
+    """The networks of one architecture and strategy at one epoch."""
+    populations, _ = grid_networks(models)
+    for model, population in zip(models, populations):
+        widths = model["architecture"]["widths"][1:-1]
+        if model["strategy"] == strategy and widths == list(hidden):
+            return population[(population.members.epoch == epoch).to_numpy()]
+    raise ValueError(
+        f"no network of hidden widths {list(hidden)} trained by {strategy}"
+    )
+
+
+def _features_by_layer(pool: Population, measure: str, x: Tensor) -> list[Tensor]:
+    """Features of each network's layers: all layers of the first, then of the second.
+    """
+    layers = []
+    for layer in range(1, pool.depth + 1):
+        if measure == "wcka":
+            layers.append(chains(pool, layer=layer))
+        else:
+            layers.append(pool.activations(x, layer))  # (networks, n, units)
+    features = []
+    for i in range(len(pool)):
+        features += [layer[i] for layer in layers]
+    return features
+
+
+def _of_same_seed(table: np.ndarray) -> np.ndarray:
+    """(seeds, layers, layers) of a table (seeds, layers, seeds, layers)."""
+    return np.moveaxis(table.diagonal(axis1=0, axis2=2), -1, 0)
