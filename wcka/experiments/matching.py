@@ -1,4 +1,5 @@
-"""Similarity of two networks' weights as they are, or with hidden units matched first."""
+"""Similarity of two networks' weights as they are, or with hidden units matched first.
+"""
 
 import numpy as np
 import torch
@@ -9,41 +10,75 @@ from ..weights.chains import linear_layers
 
 
 def flat_weights(model: nn.Module) -> Tensor:
-    """All weights and biases of a network as one row."""
-    return torch.cat([p.detach().flatten() for p in model.parameters()])
+    """Return all weights and biases of a network as one row.
+
+    Examples
+    --------
+    >>> flat_weights(nn.Linear(4, 3)).shape
+    torch.Size([15])
+    """
+    return torch.cat([values.detach().flatten() for values in model.parameters()])
 
 
 def matched_cosine(a: nn.Sequential, b: nn.Sequential) -> float:
-    """Mean over layers of the cosine of two networks' weights, hidden units matched first.
+    """Return the mean over layers of the cosine of two networks' weights, units
+    matched.
 
-    Units' scales are passed on to the next layer, then units are assigned to each other, layer by
-    layer from the inputs on, so that the cosines of their incoming weights add up to the most.
+    Units' scales are passed on to the next layer, then units are assigned to each
+    other, layer by layer from the inputs on, so that the sum of the cosines of their
+    incoming weights is largest (a greedy form of Git Re-Basin, Ainsworth et al. 2022).
 
     Parameters
     ----------
     a, b : nn.Sequential
-        Fully connected ReLU networks of one shape.
+        Fully connected ReLU networks of one shape, with biases.
+
+    Returns
+    -------
+    float
+        In [-1, 1]; 1 for networks that differ in the order and scale of their units
+        only.
+
+    Raises
+    ------
+    ValueError
+        For networks of different depth.
+
+    Examples
+    --------
+    >>> network = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
+    >>> from wcka.weights.symmetry import permute
+    >>> round(matched_cosine(network, permute(network)), 6)
+    1.0
     """
-    layers, cosines = [*zip(*map(_rescaled, (a, b)), strict=True)], []
+    cosines = []
     order: slice | Tensor = slice(None)
-    for i, (ours, theirs) in enumerate(layers):
-        # The layer before has put the units of b into another order.
-        theirs = torch.cat([theirs[:, :-1][:, order], theirs[:, -1:]], 1)
+    layers = list(zip(_rescaled(a), _rescaled(b), strict=True))
+    for i, (weights_a, weights_b) in enumerate(layers):
+        # The layer before has put the units of b into another order; biases stay last.
+        weights_b = torch.cat([weights_b[:, :-1][:, order], weights_b[:, -1:]], 1)
         if i < len(layers) - 1:
-            order = torch.from_numpy(linear_sum_assignment((ours @ theirs.T).numpy(), True)[1])
-            theirs = theirs[order]
-        cosines.append(float(torch.cosine_similarity(ours.flatten(), theirs.flatten(), 0)))
+            products = (weights_a @ weights_b.T).numpy()  # (units of a, units of b)
+            order = torch.from_numpy(linear_sum_assignment(products, maximize=True)[1])
+            weights_b = weights_b[order]
+        cosine = torch.cosine_similarity(weights_a.flatten(), weights_b.flatten(), 0)
+        cosines.append(float(cosine))
     return float(np.mean(cosines))
 
 
 def _rescaled(model: nn.Sequential) -> list[Tensor]:
-    """Weights (out, in + 1), biases last, of each layer; hidden units' weights of unit norm."""
-    found, scale = [], None
+    """Weights (out, in + 1) of each layer, biases last; those of hidden units of norm
+    1.
+    """
     layers = [layer for layer, _ in linear_layers(model)]
+    matrices = []
+    scale: Tensor | None = None
     for layer in layers:
         weight = layer.weight.detach().double()
-        weight = weight if scale is None else weight * scale
-        whole = torch.cat([weight, layer.bias.detach().double()[:, None]], 1)
-        scale = whole.norm(dim=1).clamp(min=1e-12)
-        found.append(whole if layer is layers[-1] else whole / scale[:, None])
-    return found
+        if scale is not None:  # what was divided out of the units before
+            weight = weight * scale
+        bias = layer.bias.detach().double()
+        matrix = torch.cat([weight, bias[:, None]], 1)  # (out, in + 1)
+        scale = matrix.norm(dim=1).clamp(min=1e-12)
+        matrices.append(matrix if layer is layers[-1] else matrix / scale[:, None])
+    return matrices
