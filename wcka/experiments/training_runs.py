@@ -10,15 +10,24 @@ from tqdm import tqdm
 
 from ..networks import image_sets, probes
 from ..networks.populations import Population, extract, initialise, resolve_device
-from ..networks.training import collect, course, train
+from ..networks.training import collect, copied, course, train
 from .cache import cached, remembered
 
 
 @cached
-def pretrained(architecture: dict, seed: int, dataset: str, epochs: int, patience: int,
-               validation: int = 10000, learning_rate: float = 1e-3, batch_size: int = 64,
-               device: str = "cpu") -> Population:
-    """Train one network on all ten classes; keep it as it was at its best epoch. Cached on disk.
+def pretrained(
+    architecture: dict,
+    seed: int,
+    dataset: str,
+    epochs: int,
+    patience: int,
+    validation: int = 10000,
+    learning_rate: float = 1e-3,
+    batch_size: int = 64,
+    device: str = "cpu",
+) -> Population:
+    """Train one network on all ten classes; keep it as it was at its best epoch. Cached
+    on disk.
 
     Parameters
     ----------
@@ -42,30 +51,44 @@ def pretrained(architecture: dict, seed: int, dataset: str, epochs: int, patienc
     Returns
     -------
     Population
-        One model; its members' table has columns seed and epoch (the best one; the earliest of
-        several), and in ``attrs["validation"]`` the accuracy after each epoch, from the first.
+        One model; its members' table has columns seed and epoch (the best one; the
+        earliest of several), and in ``attrs["validation"]`` the accuracy after each
+        epoch, from the first.
 
     Raises
     ------
     ValueError
         For less than one epoch.
+
+    Examples
+    --------
+    >>> population = pretrained(
+    ...     {"factory": "mlp", "widths": [784, 2, 10]}, seed=0, dataset="mnist",
+    ...     epochs=1, patience=1, validation=59000)
+    >>> population.members.epoch.tolist()
+    [1]
     """
     if epochs < 1:
         raise ValueError(f"epochs: wanted at least 1, got {epochs}")
-    images, truth = image_sets.load(dataset, "train", None)
-    x, labels = image_sets.as_inputs(images, resolve_device(device)), torch.from_numpy(truth)
+    images, digits = image_sets.load(dataset, "train", None)
+    x = image_sets.as_inputs(images, resolve_device(device))  # (n, pixels)
+    labels = torch.from_numpy(digits)
     order = np.random.default_rng([seed, *b"validation"]).permutation(len(x))
-    held, rest = torch.from_numpy(order).split([validation, len(x) - validation])
+    sizes = [validation, len(x) - validation]
+    held_out, training = torch.from_numpy(order).split(sizes)
     start = initialise(architecture, [seed], device)
     accuracies: list[float] = []
     best: Any = None  # a Population from the first epoch on
-    steps = course(start, x[rest], labels[rest], learning_rate, batch_size, seed)
+    steps = course(
+        start, x[training], labels[training], learning_rate, batch_size, seed)
     next(steps)  # untrained
     for epoch in tqdm(range(1, epochs + 1), "pretraining", leave=False):
         learner = next(steps)
-        accuracies.append(float(learner.accuracy(x[held], labels[held])[0]))
-        if accuracies[-1] == max(accuracies) and accuracies.count(accuracies[-1]) == 1:
-            best = collect(start, {epoch: {k: v.clone() for k, v in learner.state.items()}})
+        accuracy = float(learner.accuracy(x[held_out], labels[held_out])[0])
+        improved = not accuracies or accuracy > max(accuracies)
+        accuracies.append(accuracy)
+        if improved:
+            best = collect(start, {epoch: copied(learner.state)})
         elif epoch - best.members.epoch[0] >= patience:
             break
     best.members.attrs["validation"] = accuracies
@@ -74,49 +97,122 @@ def pretrained(architecture: dict, seed: int, dataset: str, epochs: int, patienc
 
 @remembered(2)
 def frozen(trunk: dict, device: str = "cpu") -> nn.Sequential:
-    """Convolutional part of the network that ``pretrained(**trunk)`` gives, frozen."""
+    """Convolutional part of the network that ``pretrained(**trunk)`` gives, frozen.
+
+    Examples
+    --------
+    >>> architecture = {"factory": "convnet", "channels": [2], "hidden": [4]}
+    >>> trunk = {"architecture": architecture, "seed": 0, "dataset": "mnist",
+    ...          "epochs": 1, "patience": 1, "validation": 59900}
+    >>> type(frozen(trunk)[-1]).__name__
+    'Flatten'
+    """
     network = pretrained(**trunk).member(0)
-    last = max(i for i, module in enumerate(network) if isinstance(module, nn.Flatten))
-    return network[:last + 1].requires_grad_(False).to(
+    # Everything up to the last Flatten, behind which the linear layers are.
+    ends = []
+    for i, module in enumerate(network):
+        if isinstance(module, nn.Flatten):
+            ends.append(i + 1)
+    trunk_layers = network[:ends[-1]].requires_grad_(False)
+    return trunk_layers.to(
         resolve_device(device), memory_format=torch.channels_last)
 
 
 @cached
-def features(trunk: dict, name: str, dataset: str, classes: Sequence[int], seed: int = 0,
-             noise: float = 0.1) -> Tensor:
-    """Outputs of a frozen trunk for the images ``probes.probe_inputs(name, ...)``, cached on disk."""
-    return extract(frozen(trunk), probes.probe_inputs(name, dataset, classes, seed, noise))
+def features(
+    trunk: dict,
+    name: str,
+    dataset: str,
+    classes: Sequence[int],
+    seed: int = 0,
+    noise: float = 0.1,
+) -> Tensor:
+    """Return a frozen trunk's outputs for ``probes.probe_inputs(name, ...)``, cached.
+
+    Parameters
+    ----------
+    trunk : dict
+        Arguments of ``pretrained``.
+    name, dataset, classes, seed, noise
+        As in ``probes.probe_inputs``.
+
+    Returns
+    -------
+    Tensor
+        (n, units).
+
+    Examples
+    --------
+    >>> architecture = {"factory": "convnet", "channels": [2], "hidden": [4]}
+    >>> trunk = {"architecture": architecture, "seed": 0, "dataset": "mnist",
+    ...          "epochs": 1, "patience": 1, "validation": 59900}
+    >>> features(trunk, "clean", "mnist", [0, 1]).shape
+    torch.Size([2115, 288])
+    """
+    return extract(
+        frozen(trunk), probes.probe_inputs(name, dataset, classes, seed, noise)
+    )
 
 
 @cached
-def trained(architecture: dict, seeds: Sequence[int], dataset: str, classes: Sequence[int],
-            epochs: int, checkpoints: Sequence[int] | None = None, learning_rate: float = 1e-3,
-            batch_size: int = 32, seed: int = 0, private_order: bool = False,
-            strategy: str = "standard", eps: float = 0.1, attack_steps: int = 5,
-            shared_attack: bool = False, trunk: dict | None = None, images: int | None = None,
-            device: str = "cpu") -> Population:
-    """Initialise and train a population on a data set's training images, cached on disk.
+def trained(
+    architecture: dict,
+    seeds: Sequence[int],
+    dataset: str,
+    classes: Sequence[int],
+    epochs: int,
+    checkpoints: Sequence[int] | None = None,
+    learning_rate: float = 1e-3,
+    batch_size: int = 32,
+    seed: int = 0,
+    private_order: bool = False,
+    strategy: str = "standard",
+    eps: float = 0.1,
+    attack_steps: int = 5,
+    shared_attack: bool = False,
+    trunk: dict | None = None,
+    images: int | None = None,
+    device: str = "cpu",
+) -> Population:
+    """Initialise and train a population on a data set's training images, cached on
+    disk.
 
-    Parameters are those of ``initialise``, ``image_sets.load`` and ``train``, all plain values.
+    Parameters are those of ``initialise``, ``image_sets.load`` and ``train``, all plain
+    values.
 
     Parameters
     ----------
     trunk : dict, optional
-        Arguments of ``pretrained``: the population are heads on the features of that network.
+        Arguments of ``pretrained``: the population are heads on the features of that
+        network.
     images : int, optional
         Train on so many of the images, drawn at random; all by default.
     device : str
-        Where it is trained; "auto" picks CUDA where there is one. What is returned, and kept, is
-        on the CPU.
+        Where it is trained; "auto" picks CUDA where there is one. What is returned, and
+        kept, is on the CPU.
+
+    Examples
+    --------
+    >>> population = trained(
+    ...     {"factory": "mlp", "widths": [784, 2, 2]}, seeds=[0, 1], dataset="mnist",
+    ...     classes=[0, 1], epochs=1, images=100)
+    >>> population.members.values.tolist()
+    [[0, 1], [1, 1]]
     """
     _, labels = probes.labelled_images(dataset, tuple(classes), "train")
     order = np.random.default_rng([seed, *b"images"]).permutation(len(labels))
     chosen = np.sort(order[:images])
-    standard = strategy == "standard"
-    x = (features(trunk, "train", dataset, classes) if trunk and standard
-         else probes.probe_inputs("train", dataset, classes))
-    return train(initialise(architecture, seeds, device), x[chosen].to(resolve_device(device)),
-                 labels[chosen], epochs, checkpoints, learning_rate=learning_rate,
-                 batch_size=batch_size, seed=seed, private_order=private_order, strategy=strategy,
-                 eps=eps, attack_steps=attack_steps, shared_attack=shared_attack,
-                 trunk=None if standard or not trunk else frozen(trunk, device)).to("cpu")
+    layers: nn.Module | None = None
+    if trunk and strategy == "standard":
+        # The features never change, so the trunk runs once and not in every epoch.
+        x = features(trunk, "train", dataset, classes)
+    else:
+        x = probes.probe_inputs("train", dataset, classes)
+        layers = frozen(trunk, device) if trunk else None
+    population = train(
+        initialise(architecture, seeds, device), x[chosen].to(resolve_device(device)),
+        labels[chosen], epochs, checkpoints, learning_rate=learning_rate,
+        batch_size=batch_size, seed=seed, private_order=private_order,
+        strategy=strategy, eps=eps, attack_steps=attack_steps,
+        shared_attack=shared_attack, trunk=layers)
+    return population.to("cpu")
