@@ -62,12 +62,12 @@ def test_a_worker_is_killed_and_the_table_is_the_same_to_the_last_bit(
 
 def test_workers_must_see_the_same_folders_and_have_the_same_code(two_workers, folder,
                                                                   monkeypatch):
-    here, seen = os.getpid(), jobs._seen
+    here, seen = os.getpid(), jobs._state_of_process
     for elsewhere, words in (
             ((set(), "", ""), r"folder of WCKA_CACHE \(.*set it to one"),
             (({"WCKA_CACHE"}, "", ""), r"folder of WCKA_DATA \(.*set it to one"),
             (({"WCKA_CACHE", "WCKA_DATA"}, "", "0.0"), r"version of wcka or of PyTorch \(0.0")):
-        monkeypatch.setattr(jobs, "_seen", lambda needed, there=elsewhere: (
+        monkeypatch.setattr(jobs, "_state_of_process", lambda needed, there=elsewhere: (
             seen(needed) if os.getpid() == here else there))
         with pytest.raises(RuntimeError, match=words):
             jobs.run_jobs(benchmark._fit, [{"model": ARGUMENTS[0][0]}],

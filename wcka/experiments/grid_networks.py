@@ -73,7 +73,8 @@ def architecture_name(architecture: dict) -> str:
     --------
     >>> architecture_name({"factory": "mlp", "widths": [784, 32, 32, 3]})
     '2 × 32'
-    >>> architecture_name({"factory": "convnet", "channels": [4, 8], "batch_norm": True})
+    >>> convnet = {"factory": "convnet", "channels": [4, 8], "batch_norm": True}
+    >>> architecture_name(convnet)
     'CNN + BN 4-8'
     """
     if "widths" in architecture:

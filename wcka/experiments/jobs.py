@@ -1,4 +1,4 @@
-"""Units of work: on the processes of this machine, or on the workers of a Dask scheduler."""
+"""Jobs on the processes of this machine, or on the workers of a Dask scheduler."""
 
 import hashlib
 import os
@@ -21,12 +21,13 @@ _PATIENCE = 60  # seconds to wait for a scheduler, and for its first worker
 
 
 def run_jobs(unit: cache.Cached, arguments: Iterable[dict], jobs: int = -1,
-        description: str = "units", scheduler: str = "") -> pd.DataFrame:
-    """Compute units of work on several processes and stack their tables in the order given.
+             description: str = "units", scheduler: str = "") -> pd.DataFrame:
+    """Compute units of work on several processes; stack their tables in the order
+    given.
 
-    Each unit is a function cached on disk, so a run that was killed goes on where it was. In a
-    process of its own a unit runs on one thread: its numbers are the same to the bit on any number
-    of processes, here or elsewhere.
+    Each unit is a function cached on disk, so a run that was killed goes on where it
+    was. In a process of its own a unit runs on one thread: its numbers are the same to
+    the bit on any number of processes, here or elsewhere.
 
     Parameters
     ----------
@@ -35,45 +36,63 @@ def run_jobs(unit: cache.Cached, arguments: Iterable[dict], jobs: int = -1,
     arguments : iterable of dict
         Keyword arguments of each unit.
     jobs : int
-        Number of processes; -1 for one a core, 1 to stay in this one.
+        Number of processes; -1 for one per core, 1 to stay in this one.
     description : str
         What the progress bar says.
     scheduler : str
-        Address of a Dask scheduler, such as "tcp://10.0.0.1:8786", whose workers take the place of
-        processes. Units of a worker that dies go to the others.
+        Address of a Dask scheduler, such as "tcp://10.0.0.1:8786", whose workers take
+        the place of processes. Units of a worker that dies go to the others.
 
     Returns
     -------
     DataFrame
-        Its ``attrs["seconds"]`` is what all units took together when they were computed.
+        Its ``attrs["seconds"]`` is what all units took together when they were
+        computed.
 
     Raises
     ------
     ImportError
         For a scheduler where Dask is not installed.
     RuntimeError
-        Where there is no scheduler at this address, or no worker; where a worker has another
-        version of this package, or does not see the folders of results and data.
+        Where there is no scheduler at this address, or no worker; where a worker has
+        another version of this package, or does not see the folders of results and
+        data.
+
+    Examples
+    --------
+    >>> from wcka.experiments.cache import cached
+    >>> @cached
+    ... def squares(n):
+    ...     return pd.DataFrame({"n": [n], "square": [n * n]})
+    >>> run_jobs(squares, [{"n": 2}, {"n": 3}], jobs=1).square.tolist()
+    [4, 9]
     """
-    arguments = list(arguments)
-    if all(unit.kept(**each) for each in arguments):
+    options_of_units = list(arguments)
+    if all(unit.kept(**options) for options in options_of_units):
         jobs, scheduler = 1, ""  # reading needs no other processes
-    if jobs == 1 and not scheduler:
-        units = (joblib.delayed(unit)(**each) for each in arguments)
-    else:
-        units = (joblib.delayed(_alone)(unit, each, _folders()) for each in arguments)
+    in_this_process = jobs == 1 and not scheduler
+    calls = []
+    for options in options_of_units:
+        if in_this_process:
+            calls.append(joblib.delayed(unit)(**options))
+        else:
+            calls.append(joblib.delayed(_alone)(unit, options, _folders()))
     with _workers(scheduler) if scheduler else nullcontext(), catch_warnings():
-        # It keeps memory for its next unit: no leak.
+        # A worker that keeps memory for its next unit looks to joblib like a leak.
         filterwarnings("ignore", "A worker stopped", UserWarning)
-        tables = joblib.Parallel(n_jobs=-1 if scheduler else jobs, return_as="generator",
-                                 batch_size=1)(units)
-        shown = list(tqdm(tables, total=len(arguments), desc=description, leave=False))
-    seconds = sum(table.attrs["seconds"] for table in shown)
-    for table in shown:
+        parallel = joblib.Parallel(
+            n_jobs=-1 if scheduler else jobs, return_as="generator", batch_size=1)
+        progress = tqdm(
+            parallel(calls), total=len(calls), desc=description, leave=False
+        )
+        tables = list(progress)
+    seconds = 0.0
+    for table in tables:
+        seconds += table.attrs["seconds"]
         table.attrs.clear()  # pandas keeps them only where all are the same
-    together = pd.concat(shown, ignore_index=True) if shown else pd.DataFrame()
-    together.attrs["seconds"] = seconds
-    return together
+    stacked = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+    stacked.attrs["seconds"] = seconds
+    return stacked
 
 
 def _alone(unit: Callable, arguments: dict, folders: dict[str, str]) -> pd.DataFrame:
@@ -94,6 +113,12 @@ def check_scheduler(scheduler: str) -> None:
     ------
     ValueError
         With what was given.
+
+    Examples
+    --------
+    >>> check_scheduler("10.0.0.1:8786")
+    Traceback (most recent call last):
+    ValueError: scheduler: wanted tcp://ADDRESS:PORT, got '10.0.0.1:8786'
     """
     if scheduler and "://" not in scheduler:
         raise ValueError(f"scheduler: wanted tcp://ADDRESS:PORT, got {scheduler!r}")
@@ -105,7 +130,9 @@ def _workers(scheduler: str) -> Iterator[None]:
     try:
         from distributed import Client
     except ImportError as error:
-        raise ImportError("a scheduler needs Dask: pip install dask distributed") from error
+        raise ImportError(
+            "a scheduler needs Dask: pip install dask distributed"
+        ) from error
     try:
         client = Client(scheduler, timeout=_PATIENCE)
     except (OSError, TimeoutError, ValueError) as error:
@@ -124,25 +151,30 @@ def _check(client) -> None:
     needed = {"WCKA_CACHE": token, "WCKA_DATA": sources.root()}
     try:
         client.wait_for_workers(1, timeout=_PATIENCE)
-        found = client.run(_seen, needed)
+        worker_states = client.run(_state_of_process, needed)
     except TimeoutError as error:
         raise RuntimeError(f"no worker at {client.scheduler.addr}") from error
     except ImportError as error:
         raise RuntimeError(f"a worker has no wcka: {error}") from error
     finally:
-        here = _seen(needed)
+        paths, code, version = _state_of_process(needed)
         token.unlink()
-    for worker, there in found.items():
-        if unseen := here[0] - there[0]:  # data that are not here yet: a unit fetches them
-            raise RuntimeError(f"worker {worker} does not see the folder of {min(unseen)} "
-                               f"({_folders()[min(unseen)]}): set it to one that all machines "
-                               f"have under the same path")
-        if there[1:] != here[1:]:
-            raise RuntimeError(f"worker {worker} has another version of wcka or of PyTorch "
-                               f"({there[2]}, here {here[2]}): install the same there")
+    for worker, (worker_paths, worker_code, worker_version) in worker_states.items():
+        # Data that are not here yet are no fault: a unit fetches them.
+        if missing := paths - worker_paths:
+            variable = min(missing)
+            raise RuntimeError(
+                f"worker {worker} does not see the folder of {variable} "
+                f"({_folders()[variable]}): set it to one that all machines have under "
+                f"the same path")
+        if (worker_code, worker_version) != (code, version):
+            raise RuntimeError(
+                f"worker {worker} has another version of wcka or of PyTorch "
+                f"({worker_version}, here {version}): install the same there")
 
 
-def _seen(needed: dict[str, Path]) -> tuple[set[str], str, str]:
+def _state_of_process(needed: dict[str, Path]) -> tuple[set[str], str, str]:
     """Names of the paths that this process sees; its code; PyTorch's version."""
-    return ({name for name, path in needed.items() if path.exists()},
-            hashlib.sha256(whole_code().encode()).hexdigest(), torch.__version__)
+    paths = {name for name, path in needed.items() if path.exists()}
+    code = hashlib.sha256(whole_code().encode()).hexdigest()
+    return paths, code, torch.__version__
