@@ -40,7 +40,7 @@ from torch import nn
 import wcka
 from wcka.book import claims, distinct, figures, say, verdicts, within
 from wcka.experiments import other_libraries, trained
-from wcka.measures import INVARIANCES, MEASURE_LABELS, Confounder, products
+from wcka.measures import INVARIANCES, MEASURE_LABELS, Confounder, inner_products
 from wcka.networks import build, chains, image_sets, initialise, train
 from wcka.weights import symmetry
 
@@ -309,7 +309,7 @@ def bare_products(features):
     """
     n, d = features[0].shape
     columns = np.full(len(features), d, dtype=float)
-    if products.cheaper_by_kernels(columns, n, None):
+    if inner_products.cheaper_by_kernels(columns, n, None):
         stack = torch.stack(features)  # (networks, n, d)
         strip_rows = -(-n // 8)  # an eighth, rounded up
         for start in range(0, n, strip_rows):
@@ -749,7 +749,7 @@ for package in ("wcka", "pytorch-cka"):
     pair_memory = package_memory.iloc[0] if len(package_memory) else np.nan
     say(f"memory-{package}", pair_memory, ".2f")
 say("memory-many", memory[memory.library == "wcka"].GB.iloc[-1], ".2f")
-say("memory-kept", products.KEPT / 1e9, ".1f")
+say("memory-kept", inner_products.KEPT / 1e9, ".1f")
 say("growth-probes", growth.loc["wcka", "in probes (one pair)"], ".1f")
 say("growth-units", growth.loc["wcka", "in units (one pair)"], ".1f")
 say("growth-models", growth.loc["wcka", "in networks (all pairs)"], ".1f")
@@ -925,17 +925,17 @@ glue("behind", "; ".join(slower) or "none", display=False)
 # %% tags=["timing"]
 def by_features(features):
     """All pairs of CKA by products of features, whatever the shapes."""
-    rule = products.cheaper_by_kernels
-    products.cheaper_by_kernels = lambda *_: False
+    rule = inner_products.cheaper_by_kernels
+    inner_products.cheaper_by_kernels = lambda *_: False
     try:
         return wcka.pairwise("cka", features)
     finally:
-        products.cheaper_by_kernels = rule
+        inner_products.cheaper_by_kernels = rule
 
 
 def in_parts(matrices):
     """Singular values with one thread for each part of the matrices."""
-    return products.in_threads(torch.linalg.svdvals, matrices.chunk(12))
+    return inner_products.in_threads(torch.linalg.svdvals, matrices.chunk(12))
 
 
 features = features_of(goal_models, len(inputs), width)

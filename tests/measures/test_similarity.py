@@ -14,7 +14,7 @@ from hypothesis.extra.numpy import arrays
 from torch import nn
 
 import wcka
-from wcka.measures import definitions, products, similarity
+from wcka.measures import definitions, inner_products, similarity
 from wcka.measures.all_pairs import MEASURES
 from wcka.networks import architectures, corruptions, image_sets
 from wcka.weights import symmetry
@@ -272,8 +272,8 @@ def tables_of(function, features, **options):
 def test_pairwise_equals_pairs(measure, trained, digits, monkeypatch):
     x = digits[0][:200]
     # Several blocks of models, the last of them smaller.
-    monkeypatch.setattr(products, "_LEFT_COLUMNS", 40)
-    monkeypatch.setattr(products, "_RIGHT_COLUMNS", 64)
+    monkeypatch.setattr(inner_products, "_LEFT_COLUMNS", 40)
+    monkeypatch.setattr(inner_products, "_RIGHT_COLUMNS", 64)
     population = trained[[0, 1, 2, 3, 4]]
     options = {"inputs": x} if measure == "dcka" else {}
     if measure == "wcka":
@@ -331,7 +331,7 @@ def test_features_and_kernels_give_the_same(real, monkeypatch):
     features = [x, y, x[:, :9], y[:, 3:] ** 2]
     by_kernels = tables_of(definitions.cka, features)
     by_features = wcka.pairwise("cka", features)
-    monkeypatch.setattr(products, "cheaper_by_kernels", lambda *_: True)
+    monkeypatch.setattr(inner_products, "cheaper_by_kernels", lambda *_: True)
     np.testing.assert_allclose(wcka.pairwise("cka", features), by_kernels, atol=1e-12)
     np.testing.assert_allclose(by_features, by_kernels, atol=1e-12)
 
@@ -383,9 +383,9 @@ def largest_tensor(measure, count, n, d):
 
 def test_working_memory_grows_neither_with_models_nor_with_samples(monkeypatch):
     """Converted features are not kept, as for very many; nothing else is large."""
-    monkeypatch.setattr(products, "KEPT", 0)
-    monkeypatch.setattr(products, "_PIECE_ROWS", 500)
-    monkeypatch.setattr(products, "_STRIP_NUMBERS", 2**16)
+    monkeypatch.setattr(inner_products, "KEPT", 0)
+    monkeypatch.setattr(inner_products, "_PIECE_ROWS", 500)
+    monkeypatch.setattr(inner_products, "_STRIP_NUMBERS", 2**16)
     for measure in ("cka", "unbiased_cka", "procrustes", "minibatch_cka"):
         few_samples = largest_tensor(measure, 9, 4000, 8)
         assert few_samples == largest_tensor(measure, 9, 16000, 8)

@@ -3,7 +3,7 @@
 from .._lazy import attach
 
 __getattr__, __dir__, __all__ = attach(__name__, {
-    "": ("definitions", "products"),
+    "": ("definitions", "inner_products"),
     "all_pairs": (
         "ACTIVATION_MEASURES", "INVARIANCES", "MEASURES", "MEASURE_LABELS", "NO_PSD",
         "PAPER_MEASURES", "UNCENTRED", "compare"),

@@ -38,7 +38,7 @@ from torch import Tensor, nn
 
 from . import kernels
 from .deconfounding import Confounder
-from .products import (
+from .inner_products import (
     Given,
     Pairs,
     Representation,

@@ -3,15 +3,17 @@
 See section 2.1.3 of the paper and Cui et al. 2022.
 """
 
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
 import numpy as np
 import scipy.linalg
 import torch
 from numpy.typing import ArrayLike
-from threadpoolctl import ThreadpoolController
 from torch import Tensor
 
 from . import validation
-from .products import (
+from .inner_products import (
     Given,
     Representation,
     narrow,
@@ -22,7 +24,20 @@ from .products import (
 
 # SciPy's threads and PyTorch's wait for each other busily: one thread solves an
 # eigenproblem of this size about twice as fast.
-_THREADS = ThreadpoolController()
+# threadpoolctl comes with the experiments; without it SciPy's threads stay as they are.
+try:
+    from threadpoolctl import ThreadpoolController
+
+    _THREADS: Any = ThreadpoolController()
+except ModuleNotFoundError:
+    _THREADS = None
+
+
+def _one_thread() -> AbstractContextManager:
+    if _THREADS is None:
+        return nullcontext()
+    return _THREADS.limit(limits=1, user_api="blas")
+
 
 # Directions that hold less than this share of a Gram matrix are rounding.
 _RESIDUE = 1e-12
@@ -67,7 +82,7 @@ class Confounder:
             raise ValueError("inputs: all rows are the same, there is nothing to "
                              "deconfound")
         gram = products([self.inputs], [self.inputs])[0, :, 0]  # (p, p)
-        with _THREADS.limit(limits=1, user_api="blas"):
+        with _one_thread():
             lower, pivots, rank, _ = scipy.linalg.lapack.dpstrf(
                 gram.double().cpu().numpy(), lower=1,
                 tol=_RESIDUE * float(gram.diagonal().max()))
@@ -170,7 +185,7 @@ def _positive_factor(k: Tensor, rank: int) -> Tensor:
         values = values[m - rank:]
         vectors = vectors[:, m - rank:]
     else:  # the few largest eigenpairs: several times faster than all of them
-        with _THREADS.limit(limits=1, user_api="blas"):
+        with _one_thread():
             eigenpairs = scipy.linalg.eigh(
                 k.T.numpy(), subset_by_index=[m - rank, m - 1], check_finite=False,
                 overwrite_a=True)

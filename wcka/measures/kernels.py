@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from . import products
-from .products import Representation, pieces, strip_products
+from . import inner_products
+from .inner_products import Representation, pieces, strip_products
 
 _STRIP_ROWS = 256  # rows of one kernel at a time
 # Centring a constant kernel leaves this share of the sum of its squares, by rounding.
@@ -200,7 +200,7 @@ def maximum(models: Sequence[Representation]) -> list[Kernel]:
 
     Examples
     --------
-    >>> (kernel,) = maximum([products.Given(torch.eye(3))])
+    >>> (kernel,) = maximum([inner_products.Given(torch.eye(3))])
     >>> kernel.uncentred(slice(0, 2)).tolist()
     [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]
     """
@@ -226,4 +226,4 @@ def _maximum(model: Representation, keep: bool) -> Kernel:
 
 def _fits(models: Sequence[Representation]) -> bool:
     """Whether the kernels of all models fit into the memory for kept values."""
-    return len(models) * models[0].n**2 * 8 <= products.KEPT
+    return len(models) * models[0].n**2 * 8 <= inner_products.KEPT

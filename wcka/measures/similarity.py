@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .all_pairs import similarity_of_pair
 from .deconfounding import Confounder
-from .products import Representation
+from .inner_products import Representation
 from .validation import matrix
 
 
