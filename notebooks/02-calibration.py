@@ -101,6 +101,7 @@ device: str = "cpu"
 
 # %% tags=["hide-input", "checks"]
 image_sets.check_classes(dataset, classes)
+distinct(other_classes=(other_classes, 2))
 image_sets.check_classes(dataset, other_classes)
 resolve_device(device)
 jobs.check_scheduler(scheduler)

@@ -125,6 +125,7 @@ device: str = "cpu"
 
 # %% tags=["hide-input", "checks"]
 for name in datasets:
+    nearest(name, image_sets.DATASETS, "dataset in datasets")
     image_sets.check_classes(name, classes)
 resolve_device(device)
 jobs.check_scheduler(scheduler)
@@ -150,7 +151,7 @@ for kind in kinds:
     nearest(kind, architectures, "kind of network")
 known_families = torchvision.models.list_models(torchvision.models)
 for name in families:
-    nearest(name, known_families, "network of torchvision")
+    nearest(name, known_families, "network in families")
 within(
     side=(side, 32, 512),
     train_images=(train_images, 10, 60000),

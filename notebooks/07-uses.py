@@ -100,7 +100,7 @@ seed: int = 0  # of the first network and of all draws
 
 # %% tags=["hide-input", "checks"]
 image_sets.check_classes(dataset, None)
-image_sets.check_classes(other_dataset, None)
+nearest(other_dataset, image_sets.DATASETS, "other_dataset")
 distinct(
     pruned=(pruned, 1),
     bits=(bits, 1),
@@ -111,18 +111,18 @@ distinct(
     shown_corruptions=(shown_corruptions, 1),
 )
 for name in shown_corruptions:
-    nearest(name, wcka.CORRUPTIONS, "corruption")
+    nearest(name, wcka.CORRUPTIONS, "corruption in shown_corruptions")
 within(
     train_images=(train_images, 100, 50000),
+    chosen_on=(chosen_on, 10, 10000),
     epochs=(epochs, 1, 1000),
     tuned_epochs=(tuned_epochs, 1, 1000),
     tuned_images=(tuned_images, 100, 60000 - train_images - chosen_on),
     batch_size=(batch_size, 1, 60000),
     poisoned=(poisoned, 0, 1),
-    members=(members, 2, pool),
     pool=(pool, len(pool_shapes), 40),
+    members=(members, 2, pool),
     draws=(draws, 10, 100000),
-    chosen_on=(chosen_on, 10, 10000),
     test_images=(test_images, 100, 10000),
     tolerated=(tolerated, 0, 1),
     shares=(shares, 0, 1),
