@@ -321,4 +321,3 @@ def _imports(source: str, file: str):
     return compile(ast.Module(statements, []), file, "exec")
 
 
-parameters = read_parameters
