@@ -240,3 +240,10 @@ def test_the_floor_does_not_depend_on_the_order_of_the_files(tmp_path):
     assert floors[0] == floors[1]
     values = np.array(comparison.compare_files(files)["all"]["wcka"])[np.triu_indices(3, 1)]
     assert values.max() <= floors[0]["highest"]  # untrained ones are called so
+
+
+def test_memory_is_not_known_where_the_system_does_not_count_it(files, monkeypatch):
+    monkeypatch.setitem(sys.modules, "resource", None)  # as on Windows
+    result = comparison.compare_files(files)
+    assert result["peak memory"] == result["memory before"] == 0
+    assert "peak memory not known on this system" in comparison.described(result)
