@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from torch import Tensor, nn
@@ -14,60 +15,72 @@ from .chains import chain
 CHAIN_OPTIONS = [*inspect.signature(chain).parameters][1:]
 
 
-def wcka(a, b, **kw) -> float:
+def wcka(a: Any, b: Any, **kw: Any) -> float:
     """Weights CKA: the CKA of two networks' chains of weights (paper, equation 5).
 
     Parameters
     ----------
     a, b : nn.Module, sequence of (in, out) matrices, or chain (inputs, outputs)
-        Two networks with the same input coordinates. Hidden widths, depths and numbers of outputs
-        may differ. A matrix is (in, out): the transpose of ``nn.Linear.weight``.
+        Two networks with the same input coordinates. Hidden widths, depths and numbers
+        of outputs may differ. A matrix is (in, out): the transpose of
+        ``nn.Linear.weight``.
     **kw
-        Arguments of ``chain`` for networks: ``input_shape`` for those that are not a fully
-        connected ``nn.Sequential``.
+        Arguments of ``chain`` for networks: ``input_shape`` for those that are not a
+        fully connected ``nn.Sequential``.
 
     Returns
     -------
     float
-        In [0, 1]. The distance form is the angle arccos(wcka). NaN, with a warning, where a chain
-        is zero or the same for every input.
+        In [0, 1]. The distance form is the angle arccos(wcka). NaN, with a warning,
+        where a chain is zero or the same for every input.
 
     Raises
     ------
     ValueError, TypeError
         As ``cka`` and ``chain``.
+
+    Examples
+    --------
+    >>> a = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
+    >>> matrices = [a[0].weight.T, a[2].weight.T]
+    >>> round(wcka(a, matrices), 6)
+    1.0
     """
     check_options("wcka", kw, CHAIN_OPTIONS)
-    chains = [_as_chain(network, **kw) for network in (a, b)]
+    chains = [_as_chain(a, **kw), _as_chain(b, **kw)]
     return float(similarities("wcka", chains, ["a", "b"])[0, 1])
 
 
-def pairwise(measure: str | Callable, features, pairs=None, **kw) -> np.ndarray:
-    """Similarity of all pairs of N models, or of some, in batched products.
+def pairwise(measure: str | Callable, features: Any, pairs: Any = None,
+             **kw: Any) -> np.ndarray:
+    """Return the similarity of all pairs of N models, or of some, in batched products.
 
     Parameters
     ----------
     measure : str or function
         A name in ``INVARIANCES``, or the function of that name.
     features : sequence of N
-        What the measure compares: (n, d_i) representations, a stack (N, n, d), or for wCKA
-        networks or chains. Arrays may be memory-mapped: they are read in pieces of rows.
+        What the measure compares: (n, d_i) representations, a stack (N, n, d), or for
+        wCKA networks or chains. Arrays may be memory-mapped: they are read in pieces of
+        rows.
     pairs : pair of int arrays (P,), optional
         Positions of the models to compare: time then grows with P, not with N squared.
     **kw
-        Arguments of the measure: ``inputs`` and ``psd`` of dCKA, those of ``chain`` for wCKA,
-        ``batch_size``, ``sigma``, ``variance``. For cka also ``dtype=torch.float32``: up to
-        twice as fast; sums of more than 1,024 products are added up in float64, so the value errs
-        by less than 5e-4 in the worst case, and by about 1e-7 in practice.
+        Arguments of the measure: ``inputs`` and ``psd`` of dCKA, those of ``chain`` for
+        wCKA, ``batch_size``, ``sigma``, ``variance``. For cka also
+        ``dtype=torch.float32``: up to twice as fast; sums of more than 1,024 products
+        are added up in float64, so the value errs by less than 5e-4 in the worst case,
+        and by about 1e-7 in practice.
 
     Returns
     -------
     ndarray
-        (N, N), ones on the diagonal, symmetric but for pwcca, whose rows give the weights; (P,) for
-        `pairs`. Models without variance are NaN; one warning counts them. Working memory stays
-        within about 1 GB and a copy of one model's features in float64; measures with
-        decompositions (dcka, the CCAs, relu_procrustes, relu_cka) take a copy of all, and those
-        with kernels (rbf_cka, relu_cka) some n x n matrices.
+        (N, N), ones on the diagonal, symmetric but for pwcca, whose rows give the
+        weights; (P,) for `pairs`. Models without variance are NaN; one warning counts
+        them. Working memory stays within about 1 GB and a copy of one model's features
+        in float64; measures with decompositions (dcka, the CCAs, relu_procrustes,
+        relu_cka) take a copy of all, and those with kernels (rbf_cka, relu_cka) some n
+        x n matrices.
 
     Raises
     ------
@@ -75,19 +88,37 @@ def pairwise(measure: str | Callable, features, pairs=None, **kw) -> np.ndarray:
         As the measure; for an unknown measure; for arguments it does not take.
     IndexError
         For positions that no model has.
+
+    Examples
+    --------
+    >>> x = np.arange(6.0).reshape(3, 2)
+    >>> pairwise("cka", [x, 2 * x, -x]).round(6).tolist()[0]
+    [1.0, 1.0, 1.0]
+    >>> pairwise("cka", [x, 2 * x, -x], pairs=([0], [2])).round(6).tolist()
+    [1.0]
     """
-    name = measure if isinstance(measure, str) else getattr(measure, "__name__", repr(measure))
+    name = (
+        measure
+        if isinstance(measure, str)
+        else getattr(measure, "__name__", repr(measure))
+    )
     if not isinstance(measure, str) and _function(name) is not measure:
-        raise TypeError(f"measure: wanted a name or a function of wcka, got {measure!r}")
+        raise TypeError(
+            f"measure: wanted a name or a function of wcka, got {measure!r}"
+        )
     if isinstance(features, (Tensor, np.ndarray)) and features.ndim != 3:
-        raise ValueError(f"features: wanted N representations or a stack (N, n, d), got one array "
-                         f"of shape {tuple(features.shape)}")
+        raise ValueError(
+            f"features: wanted N representations or a stack (N, n, d), got one array "
+            f"of shape {tuple(features.shape)}"
+        )
     features = list(features)
     labels = [f"features[{i}]" for i in range(len(features))]
     positions = _positions(pairs, len(features))
     if name == "wcka":
         check_options(name, kw, CHAIN_OPTIONS)
-        return similarities(name, [_as_chain(f, **kw) for f in features], labels, positions)
+        return similarities(
+            name, [_as_chain(f, **kw) for f in features], labels, positions
+        )
     return similarities(name, features, labels, positions, **kw)
 
 
@@ -96,7 +127,8 @@ def _function(name: str) -> Callable | None:
     return wcka if name == "wcka" else getattr(similarity, name, None)
 
 
-def _positions(pairs, n: int) -> tuple[np.ndarray, np.ndarray] | None:
+def _positions(pairs: Any, n: int) -> tuple[np.ndarray, np.ndarray] | None:
+    """Checked positions of the pairs to compare."""
     if pairs is None:
         return None
     if len(pairs) != 2:
@@ -104,21 +136,31 @@ def _positions(pairs, n: int) -> tuple[np.ndarray, np.ndarray] | None:
     a, b = (np.asarray(row) for row in pairs)
     kinds = {a.dtype.kind, b.dtype.kind}
     if a.ndim != 1 or a.shape != b.shape or not a.size or not kinds <= {"i", "u"}:
-        raise ValueError(f"pairs: wanted two rows of ints of the same length, got shapes {a.shape} "
-                         f"and {b.shape}, {a.dtype} and {b.dtype}")
+        raise ValueError(
+            f"pairs: wanted two rows of ints of the same length, got shapes {a.shape} "
+            f"and {b.shape}, {a.dtype} and {b.dtype}"
+        )
     if min(a.min(), b.min()) < 0 or max(a.max(), b.max()) >= n:
-        raise IndexError(f"pairs: wanted positions from 0 to {n - 1}, got {min(a.min(), b.min())} "
-                         f"to {max(a.max(), b.max())}")
+        raise IndexError(
+            f"pairs: wanted positions from 0 to {n - 1}, got {min(a.min(), b.min())} "
+            f"to {max(a.max(), b.max())}"
+        )
     return a, b
 
 
-def _as_chain(a, **kw):
-    if isinstance(a, nn.Module) or (isinstance(a, (list, tuple)) and a and np.ndim(a[0]) == 2):
+def _as_chain(a: Any, **kw: Any) -> Any:
+    """A network's chain; what is a chain already stays as it is."""
+    is_list_of_matrices = isinstance(a, (list, tuple)) and a and np.ndim(a[0]) == 2
+    if isinstance(a, nn.Module) or is_list_of_matrices:
         return chain(a, **kw)
     if isinstance(a, (dict, str, Path)):
-        raise TypeError(f"wanted networks, got {type(a).__name__}: load weights into their module, "
-                        f"or compare files by `python -m wcka compare`")
+        raise TypeError(
+            f"wanted networks, got {type(a).__name__}: load weights into their module, "
+            f"or compare files by `python -m wcka compare`"
+        )
     if np.ndim(a) != 2:
-        raise TypeError(f"wanted an nn.Module, a list of (in, out) matrices or a chain (inputs, "
-                        f"outputs), got {type(a).__name__}")
+        raise TypeError(
+            f"wanted an nn.Module, a list of (in, out) matrices or a chain (inputs, "
+            f"outputs), got {type(a).__name__}"
+        )
     return a
