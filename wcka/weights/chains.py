@@ -66,10 +66,10 @@ def linear_layers(model: nn.Module) -> list[tuple[nn.Linear, nn.Module | None]]:
             layers.append((module, None))
         elif not _passed(module):
             raise TypeError(
-                f"no chain for module {name!r} ({type(module).__name__}): chain() reads "
-                f"nn.Linear, elementwise activations, Dropout and Flatten in an "
-                f"nn.Sequential; for other networks pass the (in, out) weight matrices themselves, in order"
-            )
+                f"no chain for module {name!r} ({type(module).__name__}): chain() "
+                f"reads nn.Linear, elementwise activations, Dropout and Flatten in an "
+                f"nn.Sequential; for other networks pass the (in, out) weight matrices "
+                f"themselves, in order")
         elif layers and not isinstance(module, (nn.Flatten, nn.Dropout, nn.Identity)):
             if layers[-1][1] is not None:
                 raise TypeError(
