@@ -40,7 +40,12 @@ from torch import nn
 import wcka
 from wcka.book import claims, distinct, figures, say, verdicts, within
 from wcka.experiments import other_libraries, trained
-from wcka.measures import INVARIANCES, MEASURE_LABELS, Confounder, inner_products
+from wcka.measures import (
+    INVARIANCES,
+    MEASURE_LABELS,
+    Confounder,
+    inner_products,
+)
 from wcka.networks import build, chains, image_sets, initialise, train
 from wcka.weights import symmetry
 
