@@ -244,6 +244,7 @@ table.to_parquet("table.parquet")
 """
 
 
+@pytest.mark.slow
 def test_a_killed_grid_goes_on_and_gives_the_same_table(tmp_path):
     """Killed while training, then while probing; nothing finished is computed again."""
     script, results = tmp_path / "script.py", tmp_path / "results"

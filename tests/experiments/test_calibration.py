@@ -91,6 +91,7 @@ jobs.run_jobs(slow, [{"i": i} for i in range(8)], jobs=1).to_csv("table.csv", in
 """
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_where_it_was(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)

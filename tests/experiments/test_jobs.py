@@ -42,6 +42,7 @@ def kill_one(started, folder, died):
     os.kill(pid, signal.SIGKILL)
 
 
+@pytest.mark.slow
 def test_a_worker_is_killed_and_the_table_is_the_same_to_the_last_bit(
         two_workers, folder, tmp_path_factory, monkeypatch):
     died = []

@@ -49,6 +49,7 @@ def test_what_is_not_installed_is_named(monkeypatch):
     assert missing == [*MISSING, "not-there"] and len(found) == len(FOUND)
 
 
+@pytest.mark.slow
 def test_the_chapter_on_cost_does_without_any_of_them(tmp_path, monkeypatch):
     modules = {module.split(".")[0] for module, _ in other_libraries._PACKAGES.values()}
     (tmp_path / "sitecustomize.py").write_text(
