@@ -1,6 +1,7 @@
-"""Results on disk: computed once for their arguments, their code and their libraries."""
+"""Results on disk, computed once per arguments, code and versions of libraries."""
 
 import importlib
+import time
 import warnings
 
 import pandas as pd
@@ -12,16 +13,25 @@ from wcka.experiments.training_runs import trained as train_by_name
 
 
 def arguments(**changes):
+    """Return arguments of two tiny networks, trained for one epoch."""
     return {"architecture": {"factory": "mlp", "widths": [784, 4, 2]}, "seeds": [0, 1],
             "dataset": "mnist", "classes": [0, 1], "epochs": 1, **changes}
+
+
+def assert_same_state(first, second):
+    """Check that two populations have the same weights."""
+    assert first.state.keys() == second.state.keys()
+    for name in first.state:
+        assert torch.equal(first.state[name], second.state[name]), name
 
 
 def test_trained_populations_are_computed_once(tmp_path, monkeypatch):
     monkeypatch.setenv("WCKA_CACHE", str(tmp_path))
     first = train_by_name(**arguments())
-    monkeypatch.setattr("wcka.experiments.training_runs.train", None)  # nothing may be trained from here on
+    # Nothing can be trained from here on.
+    monkeypatch.setattr("wcka.experiments.training_runs.train", None)
     again = train_by_name(**arguments())
-    assert all(torch.equal(first.state[name], again.state[name]) for name in first.state)
+    assert_same_state(first, again)
     with pytest.raises(TypeError):
         train_by_name(**arguments(seed=1))
 
@@ -33,7 +43,7 @@ def test_a_damaged_result_is_reported_and_computed_anew(tmp_path, monkeypatch):
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.warns(UserWarning, match="cannot be read"):
         again = train_by_name(**arguments())
-    assert all(torch.equal(first.state[name], again.state[name]) for name in first.state)
+    assert_same_state(first, again)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         train_by_name(**arguments())
@@ -73,21 +83,29 @@ def test_tensors_are_cached(tmp_path, monkeypatch):
 
 def test_a_result_depends_on_the_modules_it_imports_only():
     code = fingerprint.code_of(["networks.training"])
-    assert "name='train'" in code and "name='Population'" in code and "name='nearest'" in code
-    assert "name='agreement'" not in code and "name='agreement'" in fingerprint.whole_code()
+    for name in ("train", "Population", "nearest"):
+        assert f"name='{name}'" in code, name
+    assert "name='agreement'" not in code
+    assert "name='agreement'" in fingerprint.whole_code()
 
 
 def test_no_result_depends_on_what_is_only_drawn_or_worded():
-    """Figures, claims, verdicts, the builder and the command line are in no key of a result."""
+    """Figures, claims, verdicts, builder and command line are in no result's key."""
     code = fingerprint.whole_code()
-    for name in ("heat_map", "Claim", "strongest", "build", "choose", "main"):
-        assert f"FunctionDef(name='{name}'" not in code or name == "build", name
-    assert not any(name.startswith("book") for name in fingerprint._closure(
-        module for room in fingerprint.ROOMS for module in fingerprint._modules(room)))
+    for name in ("heat_map", "Claim", "strongest", "scorecard", "choose", "main"):
+        assert f"Def(name='{name}'" not in code, name
+    for name in ("mantel_test", "Population", "wcka"):  # the names would be seen
+        assert f"Def(name='{name}'" in code, name
+    modules = []
+    for room in fingerprint.ROOMS:
+        modules += fingerprint._modules(room)
+    rooms = {name.split(".")[0] for name in fingerprint._closure(modules)}
+    assert rooms == set(fingerprint.ROOMS)
 
 
 @pytest.mark.parametrize("library", ["torch", "numpy", "scipy"])
-def test_a_result_of_another_library_version_is_another_result(tmp_path, monkeypatch, library):
+def test_a_result_of_another_library_version_is_another_result(
+        tmp_path, monkeypatch, library):
     monkeypatch.setenv("WCKA_CACHE", str(tmp_path))
     trained_population = train_by_name.kept
     train_by_name(**arguments())
@@ -97,35 +115,69 @@ def test_a_result_of_another_library_version_is_another_result(tmp_path, monkeyp
 
 
 def test_scikit_image_counts_only_where_it_is_used(monkeypatch):
-    before = [fingerprint.code_of([name]) for name in ("networks.corruptions", "networks.training")]
+    corruptions = fingerprint.code_of(["networks.corruptions"])
+    training = fingerprint.code_of(["networks.training"])
     monkeypatch.setattr("skimage.__version__", "9.9.9")
-    after = [fingerprint.code_of([name]) for name in ("networks.corruptions", "networks.training")]
-    assert before[0] != after[0] and before[1] == after[1]
+    assert fingerprint.code_of(["networks.corruptions"]) != corruptions
+    assert fingerprint.code_of(["networks.training"]) == training
 
 
-@pytest.mark.parametrize(("other", "same"), [
+@pytest.mark.parametrize(("variant", "same"), [
     ('def f(x):\n    """Another word."""\n    # why\n    return x + 1\n', True),
     ("def f(x):\n    return (\n        x + 1\n    )\n", True),
     ("def f(x):\n    return x + 2\n", False),
     ("def f(y):\n    return y + 1\n", False),
     ('def f(x):\n    "a"\n    "b"\n    return x + 1\n', False),
 ])
-def test_words_and_layout_are_no_code(other, same):
+def test_words_and_layout_are_no_code(variant, same):
     code = 'def f(x):\n    """One word."""\n    return x + 1\n'
-    assert (fingerprint.stripped_code(code) == fingerprint.stripped_code(other)) == same
+    stripped = fingerprint.stripped_code(code)
+    assert (fingerprint.stripped_code(variant) == stripped) == same
 
 
 def test_what_is_remembered_belongs_to_the_folder_of_results(tmp_path, monkeypatch):
-    made = []
+    calls = []
 
     @cache.remembered(2)
-    def of(model: dict, device: str = "cpu") -> tuple:
-        made.append(model)
-        return model["widths"], device, len(made)
+    def widths_of(model: dict, device: str = "cpu") -> tuple:
+        calls.append(model)
+        return model["widths"], device, len(calls)
 
-    monkeypatch.setenv("WCKA_CACHE", str(tmp_path / "one"))
-    assert of({"widths": (3, 2)}) == of({"widths": [3, 2]}, device="cpu") == ([3, 2], "cpu", 1)
-    monkeypatch.setenv("WCKA_CACHE", str(tmp_path / "two"))
-    assert of({"widths": [3, 2]}) == ([3, 2], "cpu", 2)
-    monkeypatch.setenv("WCKA_CACHE", str(tmp_path / "one"))
-    assert of({"widths": [3, 2]}) == ([3, 2], "cpu", 1)
+    first = ([3, 2], "cpu", 1)
+    second = ([3, 2], "cpu", 2)
+    monkeypatch.setenv("WCKA_CACHE", str(tmp_path / "a"))
+    assert widths_of({"widths": (3, 2)}) == first
+    assert widths_of({"widths": [3, 2]}, device="cpu") == first
+    monkeypatch.setenv("WCKA_CACHE", str(tmp_path / "b"))
+    assert widths_of({"widths": [3, 2]}) == second
+    monkeypatch.setenv("WCKA_CACHE", str(tmp_path / "a"))
+    assert widths_of({"widths": [3, 2]}) == first
+
+
+def test_a_table_notes_the_seconds_it_took(tmp_path, monkeypatch):
+    monkeypatch.setenv("WCKA_CACHE", str(tmp_path))
+
+    @cache.cached
+    def slow(n):
+        time.sleep(0.1)
+        return pd.DataFrame({"n": [n]})
+
+    seconds = slow(1).attrs["seconds"]
+    assert 0.1 <= seconds < 10
+    assert slow(1).attrs["seconds"] == seconds  # read back with the table
+
+
+def test_a_folder_that_cannot_be_used_is_reported_before_anything_runs(
+        tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("WCKA_CACHE", str(tmp_path / "file" / "results"))
+    calls = []
+
+    @cache.cached
+    def table():
+        calls.append(1)
+        return pd.DataFrame()
+
+    with pytest.raises(OSError, match=r"cannot use the folder of results.*WCKA_CACHE"):
+        table()
+    assert calls == []

@@ -1,4 +1,4 @@
-"""Results on disk: computed once for each set of arguments and each state of the code."""
+"""Results on disk, computed once per set of arguments and state of the code."""
 
 import functools
 import hashlib
@@ -21,18 +21,44 @@ from torch import Tensor
 from ..networks.populations import Population
 from .fingerprint import PACKAGE, code_of, stripped_code, whole_code
 
-_READERS = {".safetensors": Population.load, ".parquet": pd.read_parquet,
-            ".tensor": lambda path: safetensors.torch.load_file(path)["values"]}
+_READERS: dict[str, Callable] = {
+    ".safetensors": Population.load,
+    ".parquet": pd.read_parquet,
+    ".tensor": lambda path: safetensors.torch.load_file(path)["values"],
+}
 
 
 def root() -> Path:
-    """Folder of cached results: ``WCKA_CACHE``, else ``results`` in the user's cache directory."""
-    root = os.environ.get("WCKA_CACHE") or platformdirs.user_cache_path("wcka") / "results"
-    return Path(root).expanduser().absolute()
+    """Return the folder of cached results.
+
+    It is the environment variable ``WCKA_CACHE``, or ``results`` in the user's cache
+    directory.
+
+    Examples
+    --------
+    >>> root().is_absolute()
+    True
+    """
+    default = platformdirs.user_cache_path("wcka") / "results"
+    return Path(os.environ.get("WCKA_CACHE") or default).expanduser().absolute()
 
 
 class Cached(Protocol):
-    """What ``cached`` makes of a function."""
+    """A function whose results are kept on disk, as ``cached`` returns it.
+
+    Attributes
+    ----------
+    kept : function
+        Whether there is a file for these arguments.
+
+    Examples
+    --------
+    >>> @cached
+    ... def squares(n: int) -> pd.DataFrame:
+    ...     return pd.DataFrame({"square": [i**2 for i in range(n)]})
+    >>> squares.kept(n=1000)
+    False
+    """
 
     kept: Callable[..., bool]
 
@@ -40,15 +66,43 @@ class Cached(Protocol):
 
 
 def cached(function: Callable) -> Cached:
-    """Keep what `function` returns, a DataFrame, a Population or a Tensor, in a file.
+    """Keep the results of a function on disk.
 
-    The file's name holds a digest of the arguments (plain JSON values, defaults included), of the
-    function's source and of every module of this package that its module imports, directly or
-    not. A change to any of them computes anew; a change elsewhere does not. Files are written
-    atomically; one that cannot be read is reported, and computed anew; on a full disk the result
-    is returned with a warning. ``function.kept(...)`` says whether there is a file for these
-    arguments; ``attrs["seconds"]`` of the table, or of the population's members, what it took to
-    compute. Where the folder cannot be written at all, an OSError says so before anything runs.
+    The name of a file holds a digest of the arguments, of the function's source, and of
+    all modules of this package that the function's module imports, directly or not. A
+    change to any of them computes anew; a change elsewhere does not.
+
+    Files are written atomically. A file that cannot be read is reported and computed
+    anew; on a full disk the result is returned with a warning. The seconds that a
+    result took are in ``attrs["seconds"]`` of the table, or of the population's
+    members.
+
+    Parameters
+    ----------
+    function : function
+        It takes plain JSON values, and returns a DataFrame, a Population or a Tensor.
+
+    Returns
+    -------
+    Cached
+        The function; ``.kept(...)`` says whether there is a file for these arguments.
+
+    Raises
+    ------
+    OSError
+        From the returned function, before anything runs: the folder cannot be written
+        to.
+
+    Examples
+    --------
+    >>> @cached
+    ... def squares(n: int) -> pd.DataFrame:
+    ...     return pd.DataFrame({"square": [i**2 for i in range(n)]})
+    >>> squares(3)
+       square
+    0       0
+    1       1
+    2       4
     """
     signature = inspect.signature(function)
 
@@ -62,47 +116,75 @@ def cached(function: Callable) -> Cached:
         stem = stem_of(*args, **kwargs)
         for kind, read in _READERS.items():
             path = stem.with_suffix(kind)
-            if path.exists():
-                try:
-                    return read(path)
-                except Exception as error:  # whatever is wrong with the file, the remedy is one
-                    warnings.warn(f"{path} cannot be read ({error}); computing it anew",
-                                  stacklevel=2)
+            if not path.exists():
+                continue
+            try:
+                return read(path)
+            except Exception as error:
+                # Whatever is wrong with the file, the remedy is the same.
+                warnings.warn(
+                    f"{path} cannot be read ({error}); computing it anew", stacklevel=2
+                )
         _prepare(stem.parent)
-        start = time.perf_counter()
-        result = function(*args, **kwargs)
-        if not isinstance(result, Tensor):
-            table = result.members if isinstance(result, Population) else result
-            table.attrs["seconds"] = time.perf_counter() - start
+        result = _timed(function, *args, **kwargs)
         try:
             _write(stem, result)
-        except (OSError, SafetensorError) as error:  # what was computed is not lost for that
-            warnings.warn(f"{stem} cannot be written ({error}); the result is not kept",
-                          stacklevel=2)
+        except (OSError, SafetensorError) as error:
+            # A result that took hours is not lost because the disk is full.
+            warnings.warn(
+                f"{stem} cannot be written ({error}); the result is not kept",
+                stacklevel=2,
+            )
         return result
 
-    def kept(*args, **kwargs) -> bool:
-        return any(stem_of(*args, **kwargs).with_suffix(kind).exists() for kind in _READERS)
+    def has_file(*args, **kwargs) -> bool:
+        stem = stem_of(*args, **kwargs)
+        return any(stem.with_suffix(kind).exists() for kind in _READERS)
 
-    keeping = cast(Cached, wrapper)
-    keeping.kept = kept
-    return keeping
+    cached_function = cast(Cached, wrapper)
+    cached_function.kept = has_file
+    return cached_function
 
 
 def remembered(count: int) -> Callable:
-    """Keep the last results of a function that reads cached ones in memory, too.
+    """Return a decorator that keeps a function's last results in memory, too.
 
-    Those of another folder of results are other results. Arguments are plain JSON values.
+    It is for functions that read cached results. Results belong to the folder of
+    results that they were read from: another folder has other ones.
+
+    Parameters
+    ----------
+    count : int
+        Number of results to keep.
+
+    Returns
+    -------
+    function
+        The decorator, of a function that takes plain JSON values.
+
+    Examples
+    --------
+    >>> @remembered(2)
+    ... def area(size: list) -> int:
+    ...     print("computing")
+    ...     return size[0] * size[1]
+    >>> area([2, 3]), area([2, 3])
+    computing
+    (6, 6)
     """
     def decorate(function: Callable) -> Callable:
         signature = inspect.signature(function)
-        last = functools.lru_cache(count)(lambda folder, text: function(*json.loads(text)))
+
+        # Lists cannot be hashed: the arguments are looked up by their JSON text.
+        @functools.lru_cache(count)
+        def from_text(folder: Path, text: str):
+            return function(*json.loads(text))
 
         @functools.wraps(function)
         def wrapper(*args, **kwargs):
             bound = signature.bind(*args, **kwargs)
             bound.apply_defaults()
-            return last(root(), json.dumps(bound.args, default=list))
+            return from_text(root(), json.dumps(bound.args, default=list))
 
         return wrapper
 
@@ -110,37 +192,54 @@ def remembered(count: int) -> Callable:
 
 
 def _prepare(folder: Path) -> None:
+    """Make the folder of results, or say how to choose another one."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if not os.access(folder, os.W_OK):
             raise PermissionError("it is read-only")
     except OSError as error:
-        raise OSError(f"cannot use the folder of results {folder}: {error}. Set the environment "
-                      f"variable WCKA_CACHE to a folder that can be written") from error
+        raise OSError(
+            f"cannot use the folder of results {folder}: {error}. Set the environment "
+            f"variable WCKA_CACHE to a folder that can be written"
+        ) from error
+
+
+def _timed(function: Callable, *args, **kwargs):
+    """Call a function and note the seconds in its result, where that has a place."""
+    start = time.perf_counter()
+    result = function(*args, **kwargs)
+    if not isinstance(result, Tensor):
+        table = result.members if isinstance(result, Population) else result
+        table.attrs["seconds"] = time.perf_counter() - start
+    return result
 
 
 def _write(stem: Path, result) -> None:
+    """Write a result under another name and rename it: no file is half written."""
     if isinstance(result, Population):
         return result.save(stem.with_suffix(".safetensors"))
     partial = stem.with_name(f".{stem.name}.{os.getpid()}.partial")
     try:
         if isinstance(result, Tensor):
             safetensors.torch.save_file({"values": result.contiguous()}, partial)
+            partial.replace(stem.with_suffix(".tensor"))
         else:
             result.to_parquet(partial)
-        partial.replace(stem.with_suffix(".tensor" if isinstance(result, Tensor) else ".parquet"))
+            partial.replace(stem.with_suffix(".parquet"))
     finally:
         partial.unlink(missing_ok=True)
 
 
 def _digest(function: Callable, arguments: dict) -> str:
-    """Name of a result: a digest of its arguments, its function, and what that depends on."""
+    """Return a digest of arguments, function and all code that it depends on."""
     source = textwrap.dedent(inspect.getsource(function))
     file = Path(inspect.getfile(function))
     if file.is_relative_to(PACKAGE):
         code = code_of([".".join(file.relative_to(PACKAGE).with_suffix("").parts)])
     else:
-        # A notebook's function may use any module; it must not use other functions of the notebook.
+        # A notebook's function may use any module of the package. It must not use
+        # other functions of the notebook, which the digest does not see.
         code = whole_code()
-    text = json.dumps(arguments, sort_keys=True, default=list) + stripped_code(source) + code
+    text = json.dumps(arguments, sort_keys=True, default=list)
+    text += stripped_code(source) + code
     return hashlib.sha256(text.encode()).hexdigest()[:20]

@@ -1,7 +1,7 @@
-"""What a result depends on besides its arguments: the package's code and the libraries' versions.
+"""The code and the versions of libraries that a result depends on.
 
-Code counts as its syntax tree without docstrings, so that a comment, a line break or a better
-docstring computes nothing anew.
+Code counts as its syntax tree without docstrings, so that a comment, a line break or a
+better docstring computes nothing anew.
 """
 
 import ast
@@ -11,18 +11,28 @@ from collections.abc import Iterable
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parents[1]
-ROOMS = ("measures", "weights", "networks", "experiments")  # no result depends on the book
-# The libraries that make numbers, by the names that they are imported under.
+# No result depends on the book or on the command line.
+ROOMS = ("measures", "weights", "networks", "experiments")
+# The libraries that make numbers, by the names that they are imported under
 _LIBRARIES = frozenset({"torch", "numpy", "scipy", "skimage"})
 
 
 def whole_code() -> str:
-    """Return the code of all rooms whose modules compute results, and the libraries' versions."""
-    return code_of(name for room in ROOMS for name in _modules(room))
+    """Return the code of all rooms that compute results, and the libraries' versions.
+
+    Examples
+    --------
+    >>> "name='mantel_test'" in whole_code()
+    True
+    """
+    modules = []
+    for room in ROOMS:
+        modules += _modules(room)
+    return code_of(modules)
 
 
 def code_of(modules: Iterable[str]) -> str:
-    """Return the code of some modules and of all that they import, and the libraries' versions.
+    """Return the code of modules and of all that they import, and libraries' versions.
 
     Parameters
     ----------
@@ -32,7 +42,8 @@ def code_of(modules: Iterable[str]) -> str:
     Returns
     -------
     str
-        The same for two states of the code that differ in comments, layout and docstrings only.
+        The same for two states of the code that differ in comments, layout and
+        docstrings only.
 
     Examples
     --------
@@ -40,10 +51,13 @@ def code_of(modules: Iterable[str]) -> str:
     >>> "skimage" in code, "torch" in code
     (True, False)
     """
-    needed = _closure(modules)
-    libraries = {library for name in needed for library in _libraries(name)}
-    versions = [f"{library} {_version(library)}" for library in sorted(libraries)]
-    return "\n".join([*versions, *(_stripped(name) for name in needed)])
+    names = _closure(modules)
+    libraries = set()
+    for name in names:
+        libraries |= _libraries(name)
+    lines = [f"{library} {_version(library)}" for library in sorted(libraries)]
+    lines += [_stripped(name) for name in names]
+    return "\n".join(lines)
 
 
 def stripped_code(source: str) -> str:
@@ -64,61 +78,71 @@ def stripped_code(source: str) -> str:
 
 
 def _modules(room: str) -> list[str]:
-    return [f"{room}.{path.stem}" for path in sorted((PACKAGE / room).glob("[a-z]*.py"))]
+    """Return the names of a room's modules."""
+    files = sorted((PACKAGE / room).glob("[a-z]*.py"))
+    return [f"{room}.{file.stem}" for file in files]
 
 
 def _closure(modules: Iterable[str]) -> list[str]:
-    needed: set[str] = set()
+    """Return the names of modules and of all that they import, directly or not."""
+    closure: set[str] = set()
     waiting = list(modules)
     while waiting:
         name = waiting.pop()
-        if name not in needed:
-            needed.add(name)
+        if name not in closure:
+            closure.add(name)
             waiting += _imports(name)
-    return sorted(needed)
+    return sorted(closure)
 
 
 def _path(module: str) -> Path:
+    """Return the file of a module."""
     return PACKAGE / f"{module.replace('.', '/')}.py"
 
 
 @functools.cache
 def _tree(module: str) -> ast.Module:
+    """Return the syntax tree of a module."""
     return ast.parse(_path(module).read_text())
 
 
 @functools.cache
 def _stripped(module: str) -> str:
+    """Return the stripped code of a module."""
     return stripped_code(_path(module).read_text())
 
 
 @functools.cache
 def _imports(module: str) -> frozenset[str]:
-    """Names of the package's modules that a module imports, wherever in it."""
+    """Return the names of the package's modules that a module imports anywhere."""
     room = module.split(".")[0]
     names = set()
     for node in ast.walk(_tree(module)):
         if not isinstance(node, ast.ImportFrom) or not node.level:
             continue
-        # One dot is the module's own room, two are the package, whose first name is a room.
-        home = f"{room}.{node.module or ''}" if node.level == 1 else node.module or ""
+        # One dot is the module's room, two are the package, whose first name is a room.
+        home = node.module or ""
+        if node.level == 1:
+            home = f"{room}.{home}"
         home = home.strip(".")
         names.add(home)
-        names |= {f"{home}.{alias.name}" for alias in node.names}
+        for alias in node.names:  # "from . import cache" names a module here
+            names.add(f"{home}.{alias.name}")
     return frozenset(name for name in names if _path(name).is_file())
 
 
 def _libraries(module: str) -> set[str]:
-    """Names of the libraries that make numbers which a module imports."""
+    """Return the names of the libraries that make numbers which a module imports."""
     names = set()
     for node in ast.walk(_tree(module)):
         if isinstance(node, ast.Import):
-            names |= {alias.name.split(".")[0] for alias in node.names}
+            for alias in node.names:
+                names.add(alias.name.split(".")[0])
         elif isinstance(node, ast.ImportFrom) and not node.level:
             names.add((node.module or "").split(".")[0])
     return names & _LIBRARIES
 
 
 def _version(library: str) -> str:
-    # Its own word, not that of the installed package: PyTorch's names the build as well.
+    """Return a library's version in its words: PyTorch's names the build as well."""
     return str(importlib.import_module(library).__version__)
