@@ -106,6 +106,7 @@ distinct(
 )
 benchmark.check_grid(["standard"], "last hidden", checkpoints, epochs)
 within(
+    seeds=(seeds, 3, 1000),
     train_images=(train_images, 100, 60000),
     batch_size=(batch_size, 1, 60000),
     attacked=(attacked, 1, seeds),
@@ -116,7 +117,6 @@ within(
     clean_images=(clean_images, 10, 10000),
     widths=(widths, 1, 10000),
     depths=(depths, 1, 1000),
-    seeds=(seeds, 3, 1000),
     epochs=(epochs, 1, 10000),
     seed=(seed, 0, 2**31),
 )
