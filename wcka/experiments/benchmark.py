@@ -30,7 +30,7 @@ from .grid_inputs import (
     seen_by_networks,
     trunk_of,
 )
-from .grid_networks import (
+from .grid_members import (
     FACTORS,
     architecture_name,
     at_epoch,

@@ -9,7 +9,7 @@ from torch import Tensor
 from ..measures.all_pairs import PAPER_MEASURES, compare
 from ..networks.populations import Population, chains
 from .grid_inputs import drawn_rows, seen_by_networks, trunk_of
-from .grid_networks import grid_networks
+from .grid_members import grid_networks
 
 
 def overview(members: pd.DataFrame) -> pd.DataFrame:
