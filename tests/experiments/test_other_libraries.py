@@ -1,4 +1,6 @@
-"""The measures against other libraries, on the same arrays; those not installed are skipped."""
+"""The measures against the other libraries that are installed, on the same arrays."""
+
+import math
 
 import pytest
 
@@ -6,52 +8,62 @@ import wcka
 from wcka import cli
 from wcka.experiments import other_libraries
 
-FOUND, MISSING = other_libraries.available()
+PEERS, MISSING = other_libraries.available()
 
 
 @pytest.fixture(scope="module")
 def real(trained, digits):
-    """Last hidden activations, without dead units, of two trained networks on 256 real digits."""
+    """Last hidden activations on 256 digits of two networks, without dead units."""
     activations = trained[[3, 4]].activations(digits[0][:256], 4).double()
-    return [a[:, a.amax(0) > 0] for a in activations]
+    return [a[:, a.amax(0) > 0] for a in activations]  # (256, live units)
 
 
-@pytest.mark.parametrize("peer", FOUND, ids=lambda p: f"{p.package} {p.measure}")
+@pytest.mark.parametrize("peer", PEERS, ids=lambda p: f"{p.package} {p.measure}")
 def test_values_are_those_of_the_peer(peer, real, digits):
-    kw = {"dcka": {"inputs": digits[0][:256].double()}, "minibatch_cka": {"batch_size": 64}}
-    kw = kw.get(peer.measure, {})
-    given = peer.given([*real, real[0][:, :7]])
-    theirs = peer.of_pair(*given[:2], **kw)
-    assert getattr(wcka, peer.measure)(*real, **kw) == pytest.approx(theirs, abs=peer.tolerance)
+    kw = {}
+    if peer.measure == "dcka":
+        kw["inputs"] = digits[0][:256].double()
+    if peer.measure == "minibatch_cka":
+        kw["batch_size"] = 64
+    features = [*real, real[0][:, :7]]
+    peer_features = peer.given(features)
+    peer_value = peer.of_pair(*peer_features[:2], **kw)
+    value = getattr(wcka, peer.measure)(*real, **kw)
+    assert value == pytest.approx(peer_value, abs=peer.tolerance)
     if peer.of_all:
-        table = peer.of_all(given)
-        assert table[0, 1] == pytest.approx(theirs, abs=1e-5)
-        assert wcka.pairwise(peer.measure, [*real, real[0][:, :7]])[0, 2] == pytest.approx(
-            table[0, 2], abs=peer.tolerance)
+        peer_table = peer.of_all(peer_features)
+        table = wcka.pairwise(peer.measure, features)
+        assert peer_table[0, 1] == pytest.approx(peer_value, abs=1e-5)
+        assert table[0, 2] == pytest.approx(peer_table[0, 2], abs=peer.tolerance)
     assert (peer.tolerance > 1e-6) == bool(peer.why)  # a difference has a reason
 
 
 def test_pwcca_is_the_peers_in_its_mean_of_both_directions(real):
     repsim = pytest.importorskip("repsim")
-    both = wcka.pairwise("pwcca", real)
-    found = repsim.pwcca([z.numpy() for z in real])[0, 1]
-    assert (both + both.T)[0, 1] / 2 == pytest.approx(found, abs=1e-9)
+    directed = wcka.pairwise("pwcca", real)
+    expected = repsim.pwcca([features.numpy() for features in real])[0, 1]
+    assert (directed + directed.T)[0, 1] / 2 == pytest.approx(expected, abs=1e-9)
 
 
 def test_the_criterion_by_definition_is_the_peers_other_way(real):
     core = pytest.importorskip("ckatorch.core")
-    assert wcka.cka(*real) == pytest.approx(float(core.cka_base(*real, method="hsic")), abs=1e-12)
+    expected = float(core.cka_base(*real, method="hsic"))
+    assert wcka.cka(*real) == pytest.approx(expected, abs=1e-12)
 
 
 def test_what_is_not_installed_is_named(monkeypatch):
-    monkeypatch.setitem(other_libraries._PACKAGES, "not-there", ("not_there", lambda module: []))
-    found, missing = other_libraries.available()
-    assert missing == [*MISSING, "not-there"] and len(found) == len(FOUND)
+    monkeypatch.setitem(
+        other_libraries._PACKAGES, "not-there", ("not_there", lambda module: []))
+    peers, missing = other_libraries.available()
+    assert missing == [*MISSING, "not-there"] and len(peers) == len(PEERS)
 
 
 @pytest.mark.slow
 def test_the_chapter_on_cost_does_without_any_of_them(tmp_path, monkeypatch):
-    modules = {module.split(".")[0] for module, _ in other_libraries._PACKAGES.values()}
+    modules = set()
+    for module, _ in other_libraries._PACKAGES.values():
+        modules.add(module.split(".")[0])
+    # None in sys.modules is an ImportError for whoever imports it.
     (tmp_path / "sitecustomize.py").write_text(
         f"import sys\nsys.modules.update(dict.fromkeys({sorted(modules)}))\n")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
@@ -59,3 +71,11 @@ def test_the_chapter_on_cost_does_without_any_of_them(tmp_path, monkeypatch):
     assert cli.main(["run", "08", "--profile", "smoke", "-o", str(output)]) == 0
     text = output.read_text()
     assert ", ".join(other_libraries._PACKAGES) in text and "not measured" in text
+
+
+def test_peak_memory_grows_with_the_features_and_is_nan_where_a_call_fails():
+    small = other_libraries.peak_memory("wcka", "cka", 2, 2000, 20)
+    large = other_libraries.peak_memory("wcka", "cka", 2, 200_000, 100)
+    features = 2 * 200_000 * 100 * 8 / 1e9  # of both in float64, in GB
+    assert 0 <= small < large and features / 4 < large < 10 * features
+    assert math.isnan(other_libraries.peak_memory("not-there", "cka", 2, 10, 2))

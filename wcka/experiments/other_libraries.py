@@ -1,7 +1,8 @@
-"""Other libraries for the same measures, called on the same arrays; none is needed to use this one.
+"""Other libraries for the same measures, called on the same arrays.
 
-They come with the extra ``peers``; what is not installed is left out. Where a library's
-public class wants networks and data loaders, its arithmetic is called directly.
+None is needed to use this package. They come with the extra ``peers``; a library that
+is not installed is left out. Where a library's public class takes networks and data
+loaders, its arithmetic is called directly.
 """
 
 import re
@@ -28,19 +29,26 @@ class Peer(NamedTuple):
     Attributes
     ----------
     package : str
-        Its name on PyPI.
+        The library's name on PyPI.
     measure : str
-        The name in ``similarity.INVARIANCES`` of what it computes.
+        The measure, by its name in ``similarity.INVARIANCES``.
     of_pair : function
-        (x, y) Tensors (n, d), and keywords of the measure, to a float.
+        Maps Tensors x and y (n, d), and keywords of the measure, to a float.
     of_all : function, optional
-        A list of Tensors to an array (N, N), where the library has a way for many at once.
+        Maps a list of N Tensors to an array (N, N), where the library can do this.
     tolerance : float
-        What its values may differ by from this project's.
+        The most that its values may differ from this package's.
     why : str
-        Why they differ.
+        The reason for a tolerance beyond rounding.
     single : bool
-        It computes in float32, whatever it is given; otherwise in the type that it is given.
+        Whether it computes in float32, whatever its input; otherwise it computes in
+        the input's type.
+
+    Examples
+    --------
+    >>> peer = Peer("a-library", "cka", lambda x, y: 1.0, single=True)
+    >>> peer.given([torch.zeros(3, 2)])[0].dtype
+    torch.float32
     """
 
     package: str
@@ -52,54 +60,87 @@ class Peer(NamedTuple):
     single: bool = False
 
     def given(self, features: Iterable[Tensor]) -> list[Tensor]:
-        """Features in the precision that it computes in: double, unless it is ``single``."""
-        return [f.float() if self.single else f.double() for f in features]
+        """Return features in the precision that the function computes in."""
+        dtype = torch.float32 if self.single else torch.float64
+        return [feature.to(dtype) for feature in features]
 
     @property
     def version(self) -> str:
-        """Of the package that is installed."""
+        """Version of the installed package."""
         return metadata.version(self.package)
 
 
-_IN_SINGLE: dict[str, Any] = {"tolerance": 1e-4, "why": "computes in float32", "single": True}
+_IN_SINGLE: dict[str, Any] = {
+    "tolerance": 1e-4, "why": "computes in float32", "single": True}
 
 
 def available() -> tuple[list[Peer], list[str]]:
-    """All functions of the libraries that are installed, and the names of those that are not."""
-    found, missing = [], []
+    """Return the functions of all installed libraries, and the names of missing ones.
+
+    Examples
+    --------
+    >>> peers, missing = available()
+    >>> {peer.package for peer in peers} & set(missing)
+    set()
+    """
+    peers = []
+    missing = []
     for package, (module, functions) in _PACKAGES.items():
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                found += functions(import_module(module))
+                peers += functions(import_module(module))
         except ImportError:
             missing.append(package)
-    return found, missing
+    return peers, missing
+
+
+# ------------------------------------------------------------------- the libraries
 
 
 def _ckatorch(core) -> list[Peer]:
-    def batches(x, y, batch_size):
-        return float(core.cka_batch(*(z.unflatten(0, (-1, batch_size)) for z in (x, y))))
+    """Return the functions of ckatorch."""
+    def cka(x, y):
+        return float(core.cka_base(x, y))
+
+    def unbiased_cka(x, y):
+        return float(core.cka_base(x, y, unbiased=True))
+
+    def minibatch_cka(x, y, batch_size):
+        x_batches = x.unflatten(0, (-1, batch_size))  # (batches, batch_size, units)
+        y_batches = y.unflatten(0, (-1, batch_size))
+        return float(core.cka_batch(x_batches, y_batches))
+
+    def rbf_cka(x, y):
+        return float(core.cka_base(x, y, "rbf"))
 
     return [
-        Peer("ckatorch", "cka", lambda x, y: float(core.cka_base(x, y))),
-        Peer("ckatorch", "unbiased_cka", lambda x, y: float(core.cka_base(x, y, unbiased=True))),
-        Peer("ckatorch", "minibatch_cka", batches),
-        Peer("ckatorch", "rbf_cka", lambda x, y: float(core.cka_base(x, y, "rbf")), None, 1e-3,
-             "takes the median over the zeros of the diagonal, too"),
+        Peer("ckatorch", "cka", cka),
+        Peer("ckatorch", "unbiased_cka", unbiased_cka),
+        Peer("ckatorch", "minibatch_cka", minibatch_cka),
+        Peer("ckatorch", "rbf_cka", rbf_cka, tolerance=1e-3,
+             why="takes the median over the zeros of the diagonal, too"),
     ]
 
 
 def _pytorch_cka(cka) -> list[Peer]:
-    return [Peer("pytorch-cka", "unbiased_cka", lambda x, y: float(cka.cka_from_features(x, y)),
-                 lambda features: cka.cka_from_features(features, features).numpy())]
+    """Return the function of pytorch-cka."""
+    def of_pair(x, y):
+        return float(cka.cka_from_features(x, y))
+
+    def of_all(features):
+        return cka.cka_from_features(features, features).numpy()
+
+    return [Peer("pytorch-cka", "unbiased_cka", of_pair, of_all)]
 
 
 def _torch_cka(torch_cka) -> list[Peer]:
+    """Return the function of torch_cka, from the arithmetic of its class."""
     self = _without_networks(torch_cka.CKA)
 
     def of_pair(x, y):
-        k, m = (z @ z.T for z in (x, y))
+        k = x @ x.T  # (samples, samples)
+        m = y @ y.T
         k.fill_diagonal_(0)
         m.fill_diagonal_(0)
         return self._HSIC(k, m) / (self._HSIC(k, k) * self._HSIC(m, m))**0.5
@@ -108,31 +149,44 @@ def _torch_cka(torch_cka) -> list[Peer]:
 
 
 def _simtorch(simtorch) -> list[Peer]:
+    """Return the functions of simtorch, from the arithmetic of its classes."""
     from simtorch.similarity.procrustes import Procrustes
 
-    cka, rotation = (_without_networks(c) for c in (simtorch.CKA, Procrustes))
+    cka_class = _without_networks(simtorch.CKA)
+    rotation = _without_networks(Procrustes)
 
-    def kernels(x, y):
-        return [(u := cka._normalize(z)) @ u.T for z in (x, y)]
+    def kernel(features):
+        normalized = cka_class._normalize(features)
+        return normalized @ normalized.T  # (samples, samples)
+
+    def cka(x, y):
+        return float(cka_class.linear_CKA(kernel(x), kernel(y)))
 
     def dcka(x, y, inputs, psd=True):
         self = _without_networks(simtorch.DeltaCKA, remove_negative_eig=psd)
-        return float(self.linear_CKA(*kernels(x, y), inputs.to(x))[0])
+        return float(self.linear_CKA(kernel(x), kernel(y), inputs.to(x))[0])
+
+    def procrustes(x, y):
+        return 1 - float(rotation.procrustes_dist(x, y))
 
     return [
-        Peer("simtorch", "cka", lambda x, y: float(cka.linear_CKA(*kernels(x, y))), **_IN_SINGLE),
-        Peer("simtorch", "dcka", dcka, **_IN_SINGLE),  # its default leaves out the PSD step
-        Peer("simtorch", "procrustes", lambda x, y: 1 - float(rotation.procrustes_dist(x, y))),
+        Peer("simtorch", "cka", cka, **_IN_SINGLE),
+        # By default the library leaves out the step to a positive semi-definite kernel.
+        Peer("simtorch", "dcka", dcka, **_IN_SINGLE),
+        Peer("simtorch", "procrustes", procrustes),
     ]
 
 
 def _repsim(repsim) -> list[Peer]:
-    def all_with(function, *options):
-        return lambda features: function([f.numpy() for f in features], *options)
-
+    """Return the functions of repsim, which take all representations at once."""
     def peer(measure, function, *options, **kw):
-        of_all = all_with(function, *options)
-        return Peer("repsim", measure, lambda x, y: float(of_all([x, y])[0, 1]), of_all, **kw)
+        def of_all(features):
+            return function([feature.numpy() for feature in features], *options)
+
+        def of_pair(x, y):
+            return float(of_all([x, y])[0, 1])
+
+        return Peer("repsim", measure, of_pair, of_all, **kw)
 
     return [
         peer("cka", repsim.cka, "linear", "gretton"),
@@ -140,21 +194,28 @@ def _repsim(repsim) -> list[Peer]:
         peer("mean_cca", repsim.cca, "pillai", tolerance=5e-2,
              why="takes a basis of the columns before it centres them"),
         peer("svcca", repsim.svcca, "pillai", tolerance=1.0,
-             why="whitens before it looks for leading components: all are then as large"),
+             why="whitens before it looks for leading components: "
+                 "all are then as large"),
         peer("pwcca", repsim.pwcca, tolerance=1.0,
              why="gives the mean of both directions"),
     ]
 
 
 def _rsatoolbox(rsa) -> list[Peer]:
+    """Return CKA of rsatoolbox: its whitened cosine of dissimilarities."""
     def of_all(features):
-        datasets = [rsa.data.Dataset(f.numpy()) for f in features]
-        rdms = rsa.rdm.calc_rdm(datasets, method="euclidean")
-        return np.asarray(rsa.rdm.compare(rdms, rdms, method="cosine_cov"))
+        datasets = [rsa.data.Dataset(feature.numpy()) for feature in features]
+        dissimilarities = rsa.rdm.calc_rdm(datasets, method="euclidean")
+        values = rsa.rdm.compare(dissimilarities, dissimilarities, method="cosine_cov")
+        return np.asarray(values)
 
-    return [Peer("rsatoolbox", "cka", lambda x, y: float(of_all([x, y])[0, 1]), of_all, 1e-8)]
+    def of_pair(x, y):
+        return float(of_all([x, y])[0, 1])
+
+    return [Peer("rsatoolbox", "cka", of_pair, of_all, tolerance=1e-8)]
 
 
+# By the libraries' names on PyPI: the module to import, and the functions it gives
 _PACKAGES: dict[str, tuple[str, Callable]] = {
     "ckatorch": ("ckatorch.core", _ckatorch),
     "pytorch-cka": ("cka", _pytorch_cka),
@@ -166,56 +227,84 @@ _PACKAGES: dict[str, tuple[str, Callable]] = {
 
 
 def _without_networks(kind, **attributes):
-    """An object of a class whose constructor wants networks."""
+    """Return an object of a class whose constructor takes networks."""
     self = kind.__new__(kind)
     vars(self).update(device="cpu", **attributes)
     return self
 
 
+# --------------------------------------------------------------------------- memory
+
+
 def peak_memory(package: str, measure: str, count: int, n: int, d: int) -> float:
-    """Memory that one call takes beyond its features, in GB, measured in a process of its own.
+    """Return the memory that one call takes beyond its features, in GB.
+
+    It is measured in a process of its own.
 
     Parameters
     ----------
     package : str
-        Name on PyPI of a peer, or "wcka".
+        Name of a peer on PyPI, or "wcka".
     measure : str
-        Of ``similarity.INVARIANCES``.
+        The measure, by its name in ``similarity.INVARIANCES``.
     count : int
         Number of representations: 2 for a pair, more for all pairs.
     n, d : int
-        Samples and columns of each.
+        Samples and columns of a representation.
 
     Returns
     -------
     float
-        NaN where the process did not come to an end, as for want of memory.
+        NaN where the process failed, for lack of memory for example.
+
+    Examples
+    --------
+    >>> peak_memory("wcka", "cka", 2, 1000, 100) < 1  # doctest: +SKIP
+    True
     """
     call = f"other_libraries._peak({package!r}, {measure!r}, {count}, {n}, {d})"
     code = f"from wcka.experiments import other_libraries; print({call})"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True
+    )
     return float(done.stdout.split()[-1]) if done.returncode == 0 else float("nan")
 
 
 def _peak(package: str, measure: str, count: int, n: int, d: int) -> float:
+    """Return the growth of this process's peak memory by one call, in GB."""
     generator = torch.manual_seed(0)
-    features = [torch.randn(n, d, generator=generator) for _ in range(count)]
-    kw = {"inputs": torch.randn(n, 784, generator=generator)} if measure == "dcka" else {}
+    features = []
+    for _ in range(count):
+        features.append(torch.randn(n, d, generator=generator))
+    kw = {}
+    if measure == "dcka":
+        kw["inputs"] = torch.randn(n, 784, generator=generator)
     if package == "wcka":
         call: Callable = partial(pairwise, measure, features, **kw)
     else:
-        peer, = (p for p in available()[0] if (p.package, p.measure) == (package, measure))
+        peer = _peer(package, measure)
         features = peer.given(features)
-        call = (partial(peer.of_pair, *features, **kw) if count == 2
-                else partial(cast(Callable, peer.of_all), features))
-    before = _most()
+        if count == 2:
+            call = partial(peer.of_pair, *features, **kw)
+        else:
+            call = partial(cast(Callable, peer.of_all), features)
+    before = _peak_so_far()
     call()
-    return _most() - before
+    return _peak_so_far() - before
 
 
-def _most() -> float:
-    """GB that this process has taken at the most so far."""
-    try:  # on Linux rusage begins with what the process that started this one had taken
+def _peer(package: str, measure: str) -> Peer:
+    """Return the function of a library for a measure."""
+    for peer in available()[0]:
+        if (peer.package, peer.measure) == (package, measure):
+            return peer
+    raise ValueError(f"{package} has no {measure}, or is not installed")
+
+
+def _peak_so_far() -> float:
+    """Return the peak memory of this process so far, in GB."""
+    # On Linux, rusage begins with the peak of the process that started this one.
+    try:
         status = Path("/proc/self/status").read_text()
         return int(re.findall(r"VmHWM:\s+(\d+) kB", status)[0]) * 1024 / 1e9
     except OSError:  # macOS counts bytes
