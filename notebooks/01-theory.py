@@ -42,7 +42,7 @@ from torch import nn
 import wcka
 from wcka.book import claims, distinct, figures, say, verdicts, within
 from wcka.experiments import trained
-from wcka.measures import INVARIANCES, MEASURE_LABELS
+from wcka.measures import INVARIANCES, MEASURE_LABELS, definitions
 from wcka.networks import architectures, image_sets
 from wcka.weights import linear_layers, symmetry
 
@@ -125,23 +125,14 @@ assert x.shape == (min(probes, len(images)), hidden[-1])
 # $$
 # C(X, Y) = \frac{\norm{Y^\top X}_F^2}{\norm{X^\top X}_F\, \norm{Y^\top Y}_F}.
 # $$ (eq-linear-cka)
+#
+# `definitions.cka` is {eq}`eq-cka` in three lines of NumPy, with kernels; `wcka.cka` computes
+# {eq}`eq-linear-cka`. Every measure of the module has such a definition, which its tests compare it with:
+# see {doc}`../book/api/measures`.
 
 # %%
-def hsic(k, m):
-    """Biased Hilbert-Schmidt independence criterion (paper, equation 2)."""
-    n = len(k)
-    h = np.eye(n) - 1 / n
-    return np.trace(k @ h @ m @ h) / (n - 1) ** 2
-
-
-def by_kernels(x, y):
-    """CKA by its definition (paper, equation 1)."""
-    k, m = x @ x.T, y @ y.T
-    return hsic(k, m) / np.sqrt(hsic(k, k) * hsic(m, m))
-
-
-print(f"by kernels {by_kernels(x, y):.12f}, by features {wcka.cka(x, y):.12f}")
-assert np.isclose(by_kernels(x, y), wcka.cka(x, y), atol=1e-12)
+print(f"by kernels {definitions.cka(x, y):.12f}, by features {wcka.cka(x, y):.12f}")
+assert np.isclose(definitions.cka(x, y), wcka.cka(x, y), atol=1e-12)
 
 # %% [markdown]
 # The two agree to twelve digits. The criterion in {eq}`eq-cka` is the **biased** estimator: of two
@@ -279,7 +270,7 @@ xy = wcka.cka(x, y)
 xi = wcka.cka(x, p)
 yi = wcka.cka(y, p)
 partial = (xy - xi * yi) / np.sqrt((1 - xi**2) * (1 - yi**2))
-uncentred = by_kernels(uncentred_features(x, p), uncentred_features(y, p))
+uncentred = definitions.cka(uncentred_features(x, p), uncentred_features(y, p))
 
 dcka = wcka.dcka(x, y, p)
 print(f"with the positive part    {with_psd:.12f} = {dcka:.12f}")
@@ -335,7 +326,7 @@ def chain_of(network):
 
 chain_a = chain_of(a)
 chain_b = chain_of(b)
-by_definition = by_kernels(chain_a, chain_b)
+by_definition = definitions.cka(chain_a, chain_b)
 print(f"by kernels {by_definition:.12f}, by wcka {wcka.wcka(a, b):.12f}")
 assert np.isclose(by_definition, wcka.wcka(a, b), atol=1e-12)
 
@@ -549,7 +540,7 @@ say("square", intertwined.loc["square", "wcka"], ".2f")
 #
 # ### All measures, all changes
 #
-# Each measure declares what it is invariant to (`wcka.INVARIANCES`); the project's tests
+# Each measure declares what it is invariant to (`wcka.measures.INVARIANCES`); the project's tests
 # assert the invariances *and* the variances from that table. The figure measures them: two networks,
 # one of them changed, how far does the similarity move (at most, over five draws of the change)?
 
