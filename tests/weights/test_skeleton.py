@@ -1,4 +1,4 @@
-"""The chain of any architecture: the Jacobian of a network without its nonlinearities."""
+"""Chains of any architecture: Jacobians of networks without their nonlinearities."""
 
 import numpy as np
 import pytest
@@ -6,6 +6,7 @@ import torch
 import torchvision
 from torch import nn
 from torch.nn import functional
+from torch.testing import assert_close
 
 import wcka
 from wcka.networks import architectures
@@ -14,7 +15,7 @@ from wcka.weights.skeleton import NotLinear
 
 
 class Net(nn.Module):
-    """Anything as a network: what `forward` does with the modules given."""
+    """A network that does what `forward` does with some modules."""
 
     def __init__(self, forward, **modules):
         super().__init__()
@@ -27,34 +28,43 @@ class Net(nn.Module):
 
 
 def draw(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(*shape, generator=generator, dtype=torch.float64)
 
 
 def explicit(linear, input_shape):
-    """Matrix of a map that is linear as it stands, by the images of unit vectors."""
-    units = torch.eye(int(np.prod(input_shape)), dtype=torch.float64).reshape(-1, *input_shape)
+    """Return the matrix of an affine map, by the images of unit vectors."""
+    units = torch.eye(int(np.prod(input_shape)), dtype=torch.float64)
+    units = units.reshape(-1, *input_shape)
     with torch.no_grad():
-        return linear(units).flatten(1) - linear(torch.zeros_like(units[:1])).flatten(1)
+        offset = linear(torch.zeros_like(units[:1])).flatten(1)
+        return linear(units).flatten(1) - offset
 
 
 def test_a_fully_connected_network_has_the_chain_of_its_product():
     torch.manual_seed(0)
     model = architectures.mlp((20, 8, 6, 3))
-    wrapped = Net(lambda net, x: net.inner(x), inner=model)  # its layers cannot be read off
+    # A network whose layers cannot be read off.
+    wrapped = Net(lambda net, x: net.inner(x), inner=model)
     product = wcka.chain(model, bias=True)
-    torch.testing.assert_close(wcka.chain(wrapped, (20,), bias=True), product, rtol=1e-12, atol=0)
-    torch.testing.assert_close(wcka.chain(wrapped, (20,), layer="inner.3"), wcka.chain(model[:4]))
+    chain = wcka.chain(wrapped, (20,), bias=True)
+    assert_close(chain, product, rtol=1e-12, atol=0)
+    assert_close(wcka.chain(wrapped, (20,), layer="inner.3"), wcka.chain(model[:4]))
     assert wcka.wcka(wrapped, model, input_shape=(20,)) == pytest.approx(1)
-    assert wcka.pairwise("wcka", [wrapped, product[:-1]], input_shape=(20,)).min() > 1 - 1e-12
+    pair = [wrapped, product[:-1]]
+    assert wcka.pairwise("wcka", pair, input_shape=(20,)).min() > 1 - 1e-12
 
 
 CONVOLUTIONS = {
-    "plain": nn.Conv2d(3, 4, 3), "strided": nn.Conv2d(3, 4, 3, stride=2, padding=1),
-    "dilated": nn.Conv2d(3, 4, 3, dilation=2), "grouped": nn.Conv2d(3, 6, 3, groups=3),
+    "plain": nn.Conv2d(3, 4, 3),
+    "strided": nn.Conv2d(3, 4, 3, stride=2, padding=1),
+    "dilated": nn.Conv2d(3, 4, 3, dilation=2),
+    "grouped": nn.Conv2d(3, 6, 3, groups=3),
     "depthwise": nn.Sequential(nn.Conv2d(3, 3, 3, groups=3), nn.Conv2d(3, 5, 1)),
     "transposed": nn.ConvTranspose2d(3, 2, 3, stride=2),
     "circular": nn.Conv2d(3, 4, 3, padding=1, padding_mode="circular"),
-    "patches": layers.PatchConv2d(3, 4, 3), "adaptive": nn.AdaptiveAvgPool2d((3, 2)),
+    "patches": layers.PatchConv2d(3, 4, 3),
+    "adaptive": nn.AdaptiveAvgPool2d((3, 2)),
     "upsampled": nn.Upsample(scale_factor=2, mode="bilinear"),
 }
 
@@ -64,11 +74,11 @@ def test_convolutions_of_every_kind_with_activations_of_every_kind(kind):
     layer = CONVOLUTIONS[kind].double()
     outputs = layer(torch.zeros(1, 3, 7, 7, dtype=torch.float64)).numel()
     last = nn.Linear(outputs, 2).double()
-    for activation in (nn.ReLU(inplace=True), nn.Hardswish(), nn.PReLU(), nn.Sequential(
-            nn.SELU(), nn.Dropout2d())):
+    linear = nn.Sequential(layer, nn.Flatten(), last)
+    for activation in (nn.ReLU(inplace=True), nn.Hardswish(), nn.PReLU(),
+                       nn.Sequential(nn.SELU(), nn.Dropout2d())):
         model = nn.Sequential(layer, activation, nn.Flatten(), last)
-        torch.testing.assert_close(wcka.chain(model, (3, 7, 7)), explicit(
-            nn.Sequential(layer, nn.Flatten(), last), (3, 7, 7)))
+        assert_close(wcka.chain(model, (3, 7, 7)), explicit(linear, (3, 7, 7)))
 
 
 @pytest.mark.parametrize("dim, pooled, mean", [
@@ -82,7 +92,7 @@ def test_convolutions_of_every_kind_with_activations_of_every_kind(kind):
 ])
 def test_maxima_become_means_over_the_same_places(dim, pooled, mean):
     shape = (2, *[5] * dim)
-    torch.testing.assert_close(wcka.chain(pooled, shape), explicit(mean, shape))
+    assert_close(wcka.chain(pooled, shape), explicit(mean, shape))
 
 
 def test_modules_functions_and_methods_are_one_to_the_skeleton():
@@ -93,7 +103,8 @@ def test_modules_functions_and_methods_are_one_to_the_skeleton():
             lambda n, x: functional.relu(input=n.l(x), inplace=True),
             lambda n, x: torch.clamp(n.l(x), min=0), lambda n, x: n.l(x).clamp_(0)]
     for way in ways:
-        torch.testing.assert_close(wcka.chain(Net(way, l=layer), (4,)), layer.weight.T.double())
+        chain = wcka.chain(Net(way, l=layer), (4,))
+        assert_close(chain, layer.weight.T.double())
 
 
 def test_what_is_changed_in_place_after_an_activation_is_changed_there_only():
@@ -104,38 +115,45 @@ def test_what_is_changed_in_place_after_an_activation_is_changed_there_only():
 
     layer = nn.Linear(3, 3, bias=False).double()
     eye = torch.eye(3, dtype=torch.float64)
-    torch.testing.assert_close(wcka.chain(Net(forward, l=layer), (3,)),
-                               torch.cat([eye, eye + layer.weight.detach().T], 1))
+    assert_close(wcka.chain(Net(forward, l=layer), (3,)),
+                 torch.cat([eye, eye + layer.weight.detach().T], 1))
 
 
 def test_what_is_done_to_weights_alone_is_done():
     model = Net(lambda net, x: functional.linear(x, net.l.weight.relu().softmax(1)),
                 l=nn.Linear(4, 3).double())
-    torch.testing.assert_close(wcka.chain(model, (4,)),
-                               model.l.weight.detach().relu().softmax(1).T)
+    assert_close(wcka.chain(model, (4,)),
+                 model.l.weight.detach().relu().softmax(1).T)
 
 
 def test_batch_normalisation_is_its_affine_map_in_eval_mode():
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(5, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.Linear(4, 2)).double()
-    model(draw(64, 5))  # running statistics of its own
+    model = nn.Sequential(
+        nn.Linear(5, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.Linear(4, 2)).double()
+    model(draw(64, 5))  # so that the running statistics are not those of initialisation
     norm = model[1]
     gain = (norm.weight / (norm.running_var + norm.eps).sqrt()).detach()
-    wanted = model[0].weight.detach().T * gain @ model[3].weight.detach().T
-    torch.testing.assert_close(wcka.chain(model, (5,)), wanted)
-    assert model.training and all(p.requires_grad for p in model.parameters())  # left untouched
+    expected = model[0].weight.detach().T * gain @ model[3].weight.detach().T
+    assert_close(wcka.chain(model, (5,)), expected)
+    # The network is left as it was.
+    assert model.training and all(p.requires_grad for p in model.parameters())
 
 
 @pytest.mark.parametrize("forward, culprit", [
-    (lambda net, x: net.l(x.abs()), "abs"), (lambda net, x: net.l(x) * net.l(x), "mul"),
-    (lambda net, x: torch.where(x > 0, x, 0.1 * x), "gt"), (lambda net, x: x.max(1)[0][:, None],
-                                                            "max"),
-    (lambda net, x: x / x.norm(), "norm"), (lambda net, x: net.l(x) ** 3 * 1e-30, "pow"),
-    (lambda net, x: functional.max_pool1d(x[:, None], 2, dilation=2)[:, 0], "max_pool1d"),
-    (lambda net, x: net.deeper(x), "exp in module 'deeper' .Sequential|exp in module 'deeper.1'"),
+    (lambda net, x: net.l(x.abs()), "abs"),
+    (lambda net, x: net.l(x) * net.l(x), "mul"),
+    (lambda net, x: torch.where(x > 0, x, 0.1 * x), "gt"),
+    (lambda net, x: x.max(1)[0][:, None], "max"),
+    (lambda net, x: x / x.norm(), "norm"),
+    (lambda net, x: net.l(x) ** 3 * 1e-30, "pow"),
+    (lambda net, x: functional.max_pool1d(x[:, None], 2, dilation=2)[:, 0],
+     "max_pool1d"),
+    (lambda net, x: net.deeper(x),
+     "exp in module 'deeper' .Sequential|exp in module 'deeper.1'"),
 ])
 def test_what_is_not_linear_is_named_with_its_module(forward, culprit):
-    deeper = nn.Sequential(nn.Linear(4, 4), Net(lambda net, x: x.exp()), nn.Linear(4, 2))
+    exp = Net(lambda net, x: x.exp())
+    deeper = nn.Sequential(nn.Linear(4, 4), exp, nn.Linear(4, 2))
     with pytest.raises(NotLinear, match=f"{culprit}.* is not linear"):
         wcka.chain(Net(forward, l=nn.Linear(4, 2), deeper=deeper), (4,))
 
@@ -143,7 +161,8 @@ def test_what_is_not_linear_is_named_with_its_module(forward, culprit):
 @pytest.mark.parametrize("forward, words", [
     (lambda net, x: net.l(x).detach(), "does not depend"),
     (lambda net, x: net.l(x) + net.l(x.detach()), "detached"),
-    (lambda net, x: {"out": net.l(x)}, "got dict"), (lambda net, x: net.l(x).sum(), "shape"),
+    (lambda net, x: {"out": net.l(x)}, "got dict"),
+    (lambda net, x: net.l(x).sum(), "shape"),
 ])
 def test_no_wrong_chain_of_a_linear_map(forward, words):
     with pytest.raises(TypeError, match=words):
@@ -155,7 +174,7 @@ def test_chains_where_gradients_are_switched_off():
     chain = wcka.chain(model, (1, 3))
     for off in (torch.no_grad(), torch.inference_mode()):
         with off:
-            torch.testing.assert_close(wcka.chain(model, (1, 3)), chain)
+            assert_close(wcka.chain(model, (1, 3)), chain)
 
 
 def test_activations_of_two_things_are_not_passed_over():
@@ -168,24 +187,24 @@ def test_activations_of_two_things_are_not_passed_over():
 def test_the_chain_up_to_a_layer_is_not_changed_by_what_comes_next():
     torch.manual_seed(0)
     model = Net(lambda n, x: n.b(n.a(x).mul_(3)), a=nn.Linear(4, 3), b=nn.Linear(3, 2))
-    torch.testing.assert_close(wcka.chain(model, (4,), layer="a"), model.a.weight.T.double())
+    chain = wcka.chain(model, (4,), layer="a")
+    assert_close(chain, model.a.weight.T.double())
     tokens = Net(lambda n, x: n.a(x).sum((1, 2))[:, None], a=nn.Linear(4, 3))
     chain = wcka.chain(tokens, (5, 4), layer="a").reshape(5, 4, 3)  # mean over tokens
-    torch.testing.assert_close(chain, (tokens.a.weight.T.double() / 5).expand(5, 4, 3))
+    assert_close(chain, (tokens.a.weight.T.double() / 5).expand(5, 4, 3))
 
 
 def test_changes_of_precision_are_nothing():
     model = Net(lambda n, x: n.l(x.float().half()).type_as(x), l=nn.Linear(4, 2))
-    torch.testing.assert_close(wcka.chain(model, (4,)), model.l.weight.T.double())
+    assert_close(wcka.chain(model, (4,)), model.l.weight.T.double())
 
 
 def test_an_activation_that_stands_in_two_places():
     act = layers.Gaussian()
-    model = Net(lambda n, x: n.b(n.net(x)), net=nn.Sequential(nn.Linear(4, 3), act, nn.Linear(3, 3),
-                                                              act), b=nn.Linear(3, 2))
-    product = [model.net[0], model.net[2], model.b]
-    torch.testing.assert_close(wcka.chain(model, (4,)), wcka.chain(
-        [layer.weight.T for layer in product]))
+    trunk = nn.Sequential(nn.Linear(4, 3), act, nn.Linear(3, 3), act)
+    model = Net(lambda n, x: n.b(n.net(x)), net=trunk, b=nn.Linear(3, 2))
+    weights = [layer.weight.T for layer in (trunk[0], trunk[2], model.b)]
+    assert_close(wcka.chain(model, (4,)), wcka.chain(weights))
 
 
 def test_complex_weights_are_refused():
@@ -195,17 +214,22 @@ def test_complex_weights_are_refused():
         wcka.chain(model, (4,))
 
 
-@pytest.mark.parametrize("gate, wanted", [
-    (lambda h: h.sigmoid_(), torch.sigmoid), (lambda h: h.sigmoid().mul_(2) / 2, torch.sigmoid),
+@pytest.mark.parametrize("in_place, usual", [
+    (lambda h: h.sigmoid_(), torch.sigmoid),
+    (lambda h: h.sigmoid().mul_(2) / 2, torch.sigmoid),
     (lambda h: functional.hardsigmoid(h, inplace=True), functional.hardsigmoid)])
-def test_a_gate_in_place_is_the_gate(gate, wanted):
+def test_a_gate_in_place_is_the_gate(in_place, usual):
     torch.manual_seed(0)
     layer = nn.Linear(4, 4).double()
-    ours, usual = (wcka.chain(Net(lambda n, x, g=g: x * g(n.l(x)), l=layer), (4,), freeze=["gate"])
-                   for g in (gate, wanted))
-    torch.testing.assert_close(ours, usual)
+
+    def chain_with(gate):
+        model = Net(lambda n, x: x * gate(n.l(x)), l=layer)
+        return wcka.chain(model, (4,), freeze=["gate"])
+
+    expected = chain_with(usual)
+    assert_close(chain_with(in_place), expected)
     x = torch.randn(4, generator=torch.Generator().manual_seed(0)).double()
-    torch.testing.assert_close(usual.diagonal(), wanted(layer(x)).detach())
+    assert_close(expected.diagonal(), usual(layer(x)).detach())
 
 
 def test_what_a_gate_in_place_leaves_behind_is_a_constant():
@@ -216,14 +240,14 @@ def test_what_a_gate_in_place_leaves_behind_is_a_constant():
 
     layer = nn.Linear(4, 4).double()
     chain = wcka.chain(Net(forward, l=layer), (4,), freeze=["gate"], bias=True)
-    torch.testing.assert_close(chain[:-1], torch.eye(4, dtype=torch.float64))
+    assert_close(chain[:-1], torch.eye(4, dtype=torch.float64))
 
 
 def test_running_statistics_are_not_frozen():
     norm = nn.InstanceNorm2d(4, affine=True, track_running_stats=True).double()
     norm.running_var.uniform_(0.5, 2)
-    torch.testing.assert_close(wcka.chain(norm, (4, 3, 3), freeze=["norm"]),
-                               wcka.chain(norm, (4, 3, 3)))
+    assert_close(wcka.chain(norm, (4, 3, 3), freeze=["norm"]),
+                 wcka.chain(norm, (4, 3, 3)))
 
 
 def test_clear_errors_before_any_work():
@@ -231,10 +255,11 @@ def test_clear_errors_before_any_work():
     for arguments, error, words in (
             ({}, TypeError, "input_shape"),
             ({"input_shape": (3, 4, 4)}, ValueError, "does not take"),
-            ({"input_shape": (1, 4, 4), "freeze": ["gates"]}, ValueError, "did you mean 'gate'"),
+            ({"input_shape": (1, 4, 4), "freeze": ["gates"]}, ValueError,
+             "did you mean 'gate'"),
             ({"input_shape": (1, 4, 4), "layer": "9"}, ValueError, "unknown layer"),
-            ({"input_shape": (1, 4, 4), "freeze": ["gate"], "reference": torch.zeros(3)},
-             ValueError, "reference")):
+            ({"input_shape": (1, 4, 4), "freeze": ["gate"],
+              "reference": torch.zeros(3)}, ValueError, "reference")):
         with pytest.raises(error, match=words):
             wcka.chain(conv, **arguments)
     conv[0].weight.data[0] = torch.nan
@@ -242,24 +267,45 @@ def test_clear_errors_before_any_work():
         wcka.chain(conv, (1, 4, 4))
 
 
-# One network of each of torchvision's families of classifiers, and what must be frozen in it.
+# One network of each of torchvision's families of classifiers, and what must be frozen
+# in it.
 FAMILIES = {
-    "alexnet": (), "convnext_tiny": ("norm",), "densenet121": (), "efficientnet_b0": ("gate",),
-    "googlenet": (), "inception_v3": (),
-    "maxvit_t": ("gate", "norm", "attention"), "mnasnet0_5": (), "mobilenet_v2": (),
-    "mobilenet_v3_small": ("gate",), "regnet_x_400mf": (), "regnet_y_400mf": ("gate",),
-    "resnet18": (), "resnext50_32x4d": (), "shufflenet_v2_x0_5": (),
-    "squeezenet1_0": (), "swin_t": ("norm", "attention"), "swin_v2_t": ("norm", "attention"),
-    "vgg11_bn": (), "vit_b_32": ("norm", "attention"),
+    "alexnet": (),
+    "convnext_tiny": ("norm",),
+    "densenet121": (),
+    "efficientnet_b0": ("gate",),
+    "googlenet": (),
+    "inception_v3": (),
+    "maxvit_t": ("gate", "norm", "attention"),
+    "mnasnet0_5": (),
+    "mobilenet_v2": (),
+    "mobilenet_v3_small": ("gate",),
+    "regnet_x_400mf": (),
+    "regnet_y_400mf": ("gate",),
+    "resnet18": (),
+    "resnext50_32x4d": (),
+    "shufflenet_v2_x0_5": (),
+    "squeezenet1_0": (),
+    "swin_t": ("norm", "attention"),
+    "swin_v2_t": ("norm", "attention"),
+    "vgg11_bn": (),
+    "vit_b_32": ("norm", "attention"),
 }
+# Sides of images in pixels where 64 are too few, and further options of the builders.
 SIDES = {"inception_v3": 96, "maxvit_t": 224}
+OPTIONS = {
+    "googlenet": {"init_weights": True},
+    "inception_v3": {"init_weights": True},
+    "vit_b_32": {"image_size": 64},
+}
 
 
 def test_no_family_of_torchvision_is_forgotten():
-    files = {torchvision.models.get_model_builder(name).__module__
-             for name in torchvision.models.list_models(torchvision.models)}
-    tried = {torchvision.models.get_model_builder(name).__module__ for name in FAMILIES}
-    assert files == tried
+    def modules_of(names):
+        return {torchvision.models.get_model_builder(name).__module__ for name in names}
+
+    all_names = torchvision.models.list_models(torchvision.models)
+    assert modules_of(all_names) == modules_of(FAMILIES)
 
 
 # Transformers in 224 x 224 pixels take half a minute.
@@ -269,14 +315,14 @@ LARGE = pytest.param("maxvit_t", marks=pytest.mark.slow)
 @pytest.mark.parametrize("name", [*sorted(set(FAMILIES) - {"maxvit_t"}), LARGE])
 def test_every_family_of_torchvision_has_a_chain_or_a_named_error(name):
     torch.manual_seed(0)
-    given = {"googlenet": {"init_weights": True}, "inception_v3": {"init_weights": True},
-             "vit_b_32": {"image_size": 64}}.get(name, {})
-    model = torchvision.models.get_model(name, num_classes=3, **given)
+    model = torchvision.models.get_model(name, num_classes=3, **OPTIONS.get(name, {}))
     if name == "vit_b_32":  # its last layer begins as zero
         nn.init.normal_(model.heads.head.weight)
-    shape = (3, *[SIDES.get(name, 64)] * 2)
+    side = SIDES.get(name, 64)
+    shape = (3, side, side)
     if FAMILIES[name]:
-        with pytest.raises(NotLinear, match=rf"module '.*freeze=\('{'|'.join(FAMILIES[name])}'"):
+        kinds = "|".join(FAMILIES[name])
+        with pytest.raises(NotLinear, match=rf"module '.*freeze=\('{kinds}'"):
             wcka.chain(model, shape)
     chain = wcka.chain(model, shape, freeze=FAMILIES[name])
     assert chain.shape == (np.prod(shape), 3) and (chain.norm(dim=0) > 0).all()
@@ -285,14 +331,14 @@ def test_every_family_of_torchvision_has_a_chain_or_a_named_error(name):
 def test_single_precision_is_close():
     torch.manual_seed(0)
     model = torchvision.models.resnet18(num_classes=10)
-    double, single = (wcka.chain(model, (3, 32, 32), dtype=dtype, chunk=chunk)
-                      for dtype, chunk in ((torch.float64, 10), (torch.float32, 3)))
+    double = wcka.chain(model, (3, 32, 32), dtype=torch.float64, chunk=10)
+    single = wcka.chain(model, (3, 32, 32), dtype=torch.float32, chunk=3)
     assert (single - double).norm() < 1e-4 * double.norm()
 
 
-# What is frozen keeps a factor's value in the network itself. So whatever leaves the network's
-# function alone leaves its chain alone, as of intertwiners; what it loses is that biases, and
-# the reference, no longer leave it alone.
+# A frozen function keeps the value of a factor in the network itself. So the chain
+# still survives the changes of weights that preserve the network's function; but it now
+# depends on biases and on the reference input.
 
 
 class Gated(nn.Module):
@@ -300,8 +346,10 @@ class Gated(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.before, self.after = nn.Conv2d(2, 6, 3), nn.Linear(6, 3)
-        self.squeeze, self.excite = nn.Linear(6, 4), nn.Linear(4, 6)
+        self.before = nn.Conv2d(2, 6, 3)
+        self.after = nn.Linear(6, 3)
+        self.squeeze = nn.Linear(6, 4)
+        self.excite = nn.Linear(4, 6)
 
     def forward(self, x):
         x = self.before(x).relu()
@@ -309,7 +357,7 @@ class Gated(nn.Module):
         return self.after((x * gate[:, :, None, None].expand_as(x)).mean((2, 3)))
 
 
-def gated_moved(model, order, scale):
+def move_gated(model, order, scale):
     """Permute and rescale the channels and the gate's hidden units."""
     scale, hidden = scale[:6], scale[:4]
     model.before.weight.data = model.before.weight[order] * scale[:, None, None, None]
@@ -326,52 +374,67 @@ class Normed(nn.Module):
 
     def __init__(self, norm):
         super().__init__()
-        self.before, self.norm, self.after = nn.Linear(5, 6), norm, nn.Linear(6, 3)
-        nn.init.normal_(norm.weight), nn.init.normal_(norm.bias) if norm.bias is not None else None
+        self.before = nn.Linear(5, 6)
+        self.norm = norm
+        self.after = nn.Linear(6, 3)
+        nn.init.normal_(norm.weight)
+        if norm.bias is not None:
+            nn.init.normal_(norm.bias)
 
     def forward(self, x):
         return self.after(self.norm(self.before(x)).relu())
 
 
 class Attentive(nn.Module):
-    """Attention over five tokens of four coordinates."""
+    """Attention over five tokens of four coordinates.
 
-    def __init__(self, own):
+    It is PyTorch's module, or written out by scaled dot product attention.
+    """
+
+    def __init__(self, written_out):
         super().__init__()
         self.attend = nn.MultiheadAttention(4, 2, batch_first=True)
-        self.after, self.own = nn.Linear(4, 3), own
+        self.after = nn.Linear(4, 3)
+        self.written_out = written_out
 
     def forward(self, x):
-        if not self.own:
+        if not self.written_out:
             return self.after(self.attend(x, x, x, need_weights=False)[0].mean(1))
-        all_three = functional.linear(x, self.attend.in_proj_weight, self.attend.in_proj_bias)
-        q, k, v = (part.unflatten(2, (2, 2)).transpose(1, 2) for part in all_three.chunk(3, 2))
+        projected = functional.linear(
+            x, self.attend.in_proj_weight, self.attend.in_proj_bias)
+        heads = projected.unflatten(2, (3, 2, 2))  # (batch, tokens, 3, heads, units)
+        q, k, v = heads.permute(2, 0, 3, 1, 4)
         mixed = functional.scaled_dot_product_attention(q, k, v)
-        return self.after(self.attend.out_proj(mixed.transpose(1, 2).flatten(2)).mean(1))
+        mixed = mixed.transpose(1, 2).flatten(2)  # (batch, tokens, heads and units)
+        return self.after(self.attend.out_proj(mixed).mean(1))
 
 
-def attentive_moved(model, a):
+def move_attentive(model, a):
     """Change the basis of queries and keys, and of values, within each head."""
     q, k, v = model.attend.in_proj_weight.data.chunk(3)
     bq, bk, bv = model.attend.in_proj_bias.data.chunk(3)
+    out = model.attend.out_proj.weight
     for head in (slice(0, 2), slice(2, 4)):
         inverse = torch.linalg.inv(a)
         q[head], bq[head] = a @ q[head], a @ bq[head]
         k[head], bk[head] = inverse.T @ k[head], inverse.T @ bk[head]
         v[head], bv[head] = a @ v[head], a @ bv[head]
-        model.attend.out_proj.weight.data[:, head] = model.attend.out_proj.weight[:, head] @ inverse
+        out.data[:, head] = out[:, head] @ inverse
 
 
 def same_function_and_chain(model, move, shape, freeze, bias_of, tolerance=1e-9):
-    """Test that `move` changes neither, and that a bias and the reference change the chain."""
-    model, x = model.double(), draw(7, *shape)
-    y, chain = model(x), wcka.chain(model, shape, freeze=[freeze])
+    """Test that the chain survives `move`, but not another bias or reference."""
+    model = model.double()
+    x = draw(7, *shape)
+    y = model(x)
+    chain = wcka.chain(model, shape, freeze=[freeze])
     move(model)
-    torch.testing.assert_close(model(x), y, rtol=tolerance, atol=tolerance)
-    torch.testing.assert_close(wcka.chain(model, shape, freeze=[freeze]), chain, rtol=tolerance,
-                               atol=tolerance)
-    other = wcka.chain(model, shape, freeze=[freeze], reference=draw(*shape, seed=5))
-    assert (other - chain).norm() > 1e-3 * chain.norm()
+    assert_close(model(x), y, rtol=tolerance, atol=tolerance)
+    assert_close(wcka.chain(model, shape, freeze=[freeze]), chain, rtol=tolerance,
+                 atol=tolerance)
+    reference = draw(*shape, seed=5)
+    changed = wcka.chain(model, shape, freeze=[freeze], reference=reference)
+    assert (changed - chain).norm() > 1e-3 * chain.norm()
     with torch.no_grad():
         bias_of(model).copy_(draw(*bias_of(model).shape, seed=6))
     changed = wcka.chain(model, shape, freeze=[freeze])
@@ -383,9 +446,10 @@ def same_function_and_chain(model, move, shape, freeze, bias_of, tolerance=1e-9)
 def test_a_frozen_gate_keeps_permutations_and_rescaling():
     torch.manual_seed(0)
     scale = draw(6).exp()
+    order = torch.tensor([3, 1, 5, 0, 2, 4])
     same_function_and_chain(
-        Gated(), lambda m: gated_moved(m, torch.tensor([3, 1, 5, 0, 2, 4]), scale), (2, 5, 5),
-        "gate", lambda m: m.excite.bias)
+        Gated(), lambda m: move_gated(m, order, scale), (2, 5, 5), "gate",
+        lambda m: m.excite.bias)
 
 
 @pytest.mark.parametrize("norm", [nn.LayerNorm(6, eps=0), nn.GroupNorm(2, 6, eps=0),
@@ -402,23 +466,36 @@ def test_a_frozen_norm_keeps_its_own_invariances(norm):
     same_function_and_chain(Normed(norm), move, (5,), "norm", lambda m: m.before.bias)
 
 
-@pytest.mark.parametrize("own", [False, True], ids=["module", "scaled dot product"])
-def test_a_frozen_attention_keeps_changes_of_basis_within_heads(own):
+@pytest.mark.parametrize(
+    "written_out", [False, True], ids=["module", "scaled dot product"])
+def test_a_frozen_attention_keeps_changes_of_basis_within_heads(written_out):
     torch.manual_seed(0)
-    same_function_and_chain(Attentive(own), lambda m: attentive_moved(m, draw(2, 2)), (5, 4),
-                            "attention", lambda m: m.attend.in_proj_bias)
+    same_function_and_chain(
+        Attentive(written_out), lambda m: move_attentive(m, draw(2, 2)), (5, 4),
+        "attention", lambda m: m.attend.in_proj_bias)
+
+
+def glu():
+    return nn.Sequential(nn.Linear(4, 6), nn.GLU(), nn.Linear(3, 2))
+
+
+def instance_norm():
+    return nn.Sequential(
+        nn.Conv1d(2, 4, 1), nn.InstanceNorm1d(4, affine=True), nn.Flatten())
 
 
 @pytest.mark.parametrize("build, freeze, shape", [
-    (Gated, "gate", (2, 5, 5)), (lambda: Normed(nn.LayerNorm(6)), "norm", (5,)),
-    (lambda: Attentive(False), "attention", (5, 4)), (lambda: nn.Sequential(
-        nn.Linear(4, 6), nn.GLU(), nn.Linear(3, 2)), "gate", (4,)),
-    (lambda: nn.Sequential(nn.Conv1d(2, 4, 1), nn.InstanceNorm1d(4, affine=True), nn.Flatten()),
-     "norm", (2, 6))])
+    (Gated, "gate", (2, 5, 5)),
+    (lambda: Normed(nn.LayerNorm(6)), "norm", (5,)),
+    (lambda: Attentive(False), "attention", (5, 4)),
+    (glu, "gate", (4,)),
+    (instance_norm, "norm", (2, 6)),
+])
 def test_at_the_reference_the_frozen_skeleton_is_the_network(build, freeze, shape):
-    """Where nothing else is nonlinear: with ReLUs passed over in both, of course."""
+    """Test it without the ReLUs, which the skeleton passes over and does not freeze."""
     torch.manual_seed(0)
-    model, x = build().double(), draw(*shape, seed=4)
+    model = build().double()
+    x = draw(*shape, seed=4)
     relu = torch.Tensor.relu
     torch.Tensor.relu = lambda self: self
     try:
@@ -427,10 +504,9 @@ def test_at_the_reference_the_frozen_skeleton_is_the_network(build, freeze, shap
             y = model(x[None]).flatten()
     finally:
         torch.Tensor.relu = relu
-    torch.testing.assert_close(x.flatten() @ chain[:-1] + chain[-1], y)
+    assert_close(x.flatten() @ chain[:-1] + chain[-1], y)
 
 
 def test_every_replacement_is_a_function_of_torch():
-    names = skeleton.PASSED.union(skeleton.POOLED, *skeleton.FROZEN.values())
-    assert all(any(hasattr(place, name) for place in (torch, torch.Tensor, functional))
-               for name in names)
+    known = {*dir(torch), *dir(torch.Tensor), *dir(functional)}
+    assert skeleton.PASSED.union(skeleton.POOLED, *skeleton.FROZEN.values()) <= known
