@@ -1,4 +1,4 @@
-"""Networks as they lie on disk: ``python -m wcka compare``."""
+"""Networks in files: ``python -m wcka compare``."""
 
 import json
 import os
@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 import torchvision
+from numpy.testing import assert_allclose
 from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
@@ -41,11 +42,11 @@ def test_the_values_are_those_of_the_networks(files, capsys, monkeypatch):
     assert main(["compare", *files, "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
     nets = [network(seed) for seed in range(3)]
-    np.testing.assert_allclose(result["all"]["wcka"], wcka.pairwise("wcka", nets), atol=1e-12)
+    assert_allclose(result["all"]["wcka"], wcka.pairwise("wcka", nets), atol=1e-12)
     stops = {"1.weight": 2, "3.weight": 4, "5.weight": 6, "7.weight": 8}
     for name, stop in stops.items():
-        wanted = wcka.pairwise("wcka", [net[:stop] for net in nets])
-        np.testing.assert_allclose(result["layers"][name]["wcka"], wanted, atol=1e-12)
+        expected = wcka.pairwise("wcka", [net[:stop] for net in nets])
+        assert_allclose(result["layers"][name]["wcka"], expected, atol=1e-12)
     assert result["shape"] == [20, 3] and result["untrained"] == 40
     assert result["peak memory"] >= result["memory before"] > 0
 
@@ -60,12 +61,13 @@ def test_the_floor_is_that_of_untrained_networks(files):
 
 
 def test_people_get_words_and_a_picture(files, capsys, tmp_path):
-    copy = saved(tmp_path / "copy.pt", {"epoch": 3, "state_dict": {
-        f"module.{name}": values.half() for name, values in network(0).state_dict().items()}})
+    state = network(0).state_dict()
+    halved = {f"module.{name}": values.half() for name, values in state.items()}
+    copy = saved(tmp_path / "copy.pt", {"epoch": 3, "state_dict": halved})
     assert main(["compare", files[0], copy, "--matrix", str(tmp_path / "out.png")]) == 0
     out = capsys.readouterr().out
-    assert "copy.pt" in out and "neighbouring checkpoints" in out and "up to 7.weight" in out
-    assert "peak memory" in out and "floor" in out
+    assert "copy.pt" in out and "neighbouring checkpoints" in out
+    assert "up to 7.weight" in out and "peak memory" in out and "floor" in out
     assert Image.open(tmp_path / "out.png").size[0] > 400
     assert main(["compare", *files]) == 0
     assert capsys.readouterr().out.count("wCKA 0.") == 3
@@ -82,13 +84,15 @@ def test_the_order_of_layers_is_the_files_or_that_of_their_numbers(tmp_path):
     named = {"enter.weight": torch.ones(4, 3), "exit.weight": torch.ones(5, 4),
              "enter.bias": torch.ones(4)}
     path = saved(tmp_path / "a.pt", named)
-    assert list(checkpoints.layers(checkpoints.read(path))) == ["enter.weight", "exit.weight"]
+    order = list(checkpoints.layers(checkpoints.read(path)))
+    assert order == ["enter.weight", "exit.weight"]
     for state, words in (
             (named, "order of its layers is not known"),
             ({"2.weight": torch.ones(4, 3), "1.weight": torch.ones(5, 4)},
              r"do not fit together in order: 1.weight \(5, 4\)")):
+        path = saved(tmp_path / "b.safetensors", state)
         with pytest.raises(ValueError, match=words):
-            checkpoints.layers(checkpoints.read(saved(tmp_path / "b.safetensors", state)))
+            checkpoints.layers(checkpoints.read(path))
 
 
 class Code:
@@ -99,7 +103,7 @@ class Code:
 
 
 def broken(tmp_path, files):
-    """Files that cannot be compared with the first, and a word of what is said."""
+    """Files that cannot be compared with the first, and words of the message."""
     for end, path in zip(("pt", "safetensors"), files):
         content = Path(path).read_bytes()
         (tmp_path / f"short.{end}").write_bytes(content[:len(content) // 2])
@@ -108,97 +112,121 @@ def broken(tmp_path, files):
     state = network(0).state_dict()
     bad = {name: values.clone() for name, values in state.items()}
     bad["3.weight"][1, 2] = torch.nan
-    return {
-        str(tmp_path / "short.pt"): "truncated", str(tmp_path / "short.safetensors"): "truncated",
-        str(tmp_path / "text.pt"): "no state dict", str(tmp_path / "empty.pt"): "truncated",
-        str(tmp_path / "none.pt"): "no such file", str(tmp_path): "a folder",
-        saved(tmp_path / "code.pt", {"a": Code()}): "run code (posix.mkdir)",
-        saved(tmp_path / "list.pt", [torch.ones(2)]): "wanted a state dict",
-        saved(tmp_path / "words.pt", {"a": "b"}): "'a' is no tensor with a name",
-        saved(tmp_path / "nan.pt", bad): "3.weight holds NaN",
-        saved(tmp_path / "misfit.pt", {"1.weight": torch.ones(4, 20), "2.weight":
-                                       torch.ones(3, 5)}): "do not fit together",
-        saved(tmp_path / "inputs.pt", network(0, (21, 4, 3)).state_dict()): "takes 21 inputs",
-        saved(tmp_path / "norm.pt", nn.Sequential(nn.Linear(20, 4), nn.LayerNorm(4)).state_dict()):
-            "no part of a fully connected network",
-        saved(tmp_path / "conv.pt", nn.Conv2d(1, 2, 3).state_dict()): "--arch",
-        saved(tmp_path / "biases.pt", {"a.bias": torch.ones(3)}): "no part",
-        saved(tmp_path / "zero.pt", {"a.weight": torch.ones(0, 20)}): "a.weight is empty",
-        saved(tmp_path / "complex.pt", {"a.weight": torch.ones(3, 20, dtype=torch.cfloat)}):
-            "is complex",
-        saved(tmp_path / "sparse.pt", {"a.weight": torch.eye(20).to_sparse()}): "is sparse",
-        saved(tmp_path / "numbers.pt", {0: torch.ones(3, 20)}): "no tensor with a name",
-        saved(tmp_path / "twice.pt", {"a.weight": torch.ones(3, 20), "module.a.weight":
-                                      torch.ones(3, 20)}): "twice",
-        saved(tmp_path / "rnn.pt", nn.RNN(20, 20, bias=False).state_dict()): "not called weight",
+    messages = {
+        str(tmp_path / "short.pt"): "truncated",
+        str(tmp_path / "short.safetensors"): "truncated",
+        str(tmp_path / "text.pt"): "no state dict",
+        str(tmp_path / "empty.pt"): "truncated",
+        str(tmp_path / "none.pt"): "no such file",
+        str(tmp_path): "a folder",
     }
+    norm = nn.Sequential(nn.Linear(20, 4), nn.LayerNorm(4))
+    a = torch.ones(3, 20)
+    for name, content, words in (
+            ("code", {"a": Code()}, "run code (posix.mkdir)"),
+            ("list", [torch.ones(2)], "wanted a state dict"),
+            ("words", {"a": "b"}, "'a' is no tensor with a name"),
+            ("nan", bad, "3.weight holds NaN"),
+            ("misfit", {"1.weight": torch.ones(4, 20), "2.weight": torch.ones(3, 5)},
+             "do not fit together"),
+            ("inputs", network(0, (21, 4, 3)).state_dict(), "takes 21 inputs"),
+            ("norm", norm.state_dict(), "no part of a fully connected network"),
+            ("conv", nn.Conv2d(1, 2, 3).state_dict(), "--arch"),
+            ("biases", {"a.bias": torch.ones(3)}, "no part"),
+            ("zero", {"a.weight": torch.ones(0, 20)}, "a.weight is empty"),
+            ("complex", {"a.weight": a.cfloat()}, "is complex"),
+            ("sparse", {"a.weight": torch.eye(20).to_sparse()}, "is sparse"),
+            ("numbers", {0: a}, "no tensor with a name"),
+            ("twice", {"a.weight": a, "module.a.weight": a}, "twice"),
+            ("rnn", nn.RNN(20, 20, bias=False).state_dict(), "not called weight")):
+        messages[saved(tmp_path / f"{name}.pt", content)] = words
+    return messages
 
 
-def test_bad_files_get_one_clear_line_and_nothing_runs(tmp_path, files, capsys, monkeypatch):
+def test_bad_files_get_one_clear_line_and_nothing_runs(
+        tmp_path, files, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for path, words in broken(tmp_path, files).items():
         assert main(["compare", files[0], path]) == 2, path
-        said = capsys.readouterr().err
-        assert words in said and said.count("\n") == 1 and path in said, (path, said)
+        message = capsys.readouterr().err
+        assert words in message and path in message, (path, message)
+        assert message.count("\n") == 1, message
     assert not (tmp_path / "executed").exists()
-    for call, words in ((files[:1], "at least two"),
-                        ([*files, "--matrix", "nowhere/out.png"], "no such folder"),
-                        ([*files, "--matrix", "out.foo"], "kind of image"),
-                        ([*files, "--freeze", "gate"], "for --arch"),
-                        ([*files, "--input-shape", "20"], "for --arch"),
-                        ([*files, "--arch", "torchvision:resnet17"], "did you mean"),
-                        ([*files, "--arch", "nothing:here"], "--arch nothing:here"),
-                        ([*files, "--arch", "torchvision:resnet18"], "not of this architecture")):
-        assert main(["compare", *call]) == 2
-        said = capsys.readouterr().err
-        assert words in said and said.count("\n") == 1
+    assert main(["compare", files[0]]) == 2
+    assert "at least two" in capsys.readouterr().err
+    for options, words in (
+            (["--matrix", "nowhere/out.png"], "no such folder"),
+            (["--matrix", "out.foo"], "kind of image"),
+            (["--freeze", "gate"], "for --arch"),
+            (["--input-shape", "20"], "for --arch"),
+            (["--arch", "torchvision:resnet17"], "did you mean"),
+            (["--arch", "nothing:here"], "--arch nothing:here"),
+            (["--arch", "torchvision:resnet18"], "not of this architecture")):
+        assert main(["compare", *files, *options]) == 2
+        message = capsys.readouterr().err
+        assert words in message and message.count("\n") == 1
 
 
 @pytest.mark.parametrize("end", ["pt", "safetensors"])
 def test_all_tensors_of_a_file_are_read(tmp_path, end):
-    state = nn.Sequential(nn.Conv2d(1, 3, 2), nn.BatchNorm2d(3)).state_dict()  # with a scalar
-    found = checkpoints.read(saved(tmp_path / f"a.{end}", state)).tensors()
-    assert set(found) == set(state) and all(torch.equal(found[k], state[k]) for k in state)
+    model = nn.Sequential(nn.Conv2d(1, 3, 2), nn.BatchNorm2d(3))
+    state = model.state_dict()  # the count of batches is a scalar
+    tensors = checkpoints.read(saved(tmp_path / f"a.{end}", state)).tensors()
+    assert set(tensors) == set(state)
+    for name, values in state.items():
+        assert torch.equal(tensors[name], values)
 
 
 def test_networks_of_torchvision(tmp_path, capsys):
-    paths, nets = [], []
+    paths = []
+    nets = []
     for seed, end in enumerate(("pt", "safetensors")):
         torch.manual_seed(seed)
         nets.append(torchvision.models.squeezenet1_1(num_classes=4))
         paths.append(saved(tmp_path / f"{seed}.{end}", nets[-1].state_dict()))
-    call = ["compare", *paths, "--arch", "torchvision:squeezenet1_1", "--input-shape", "3", "33",
-            "33", "--layers", "--json"]
+    call = ["compare", *paths, "--arch", "torchvision:squeezenet1_1",
+            "--input-shape", "3", "33", "33", "--layers", "--json"]
     assert main(call) == 0
     result = json.loads(capsys.readouterr().out)
-    wanted = wcka.wcka(*nets, input_shape=(3, 33, 33))
-    assert result["all"]["wcka"][0][1] == pytest.approx(wanted, abs=1e-4)
+    expected = wcka.wcka(*nets, input_shape=(3, 33, 33))
+    assert result["all"]["wcka"][0][1] == pytest.approx(expected, abs=1e-4)
     assert set(result["layers"]) == {"features", "classifier"}
     assert main([*call[:4], "torchvision:resnet18"]) == 2
     assert "not of this architecture" in capsys.readouterr().err
 
 
-def test_an_architecture_of_ones_own_from_the_shell(tmp_path, monkeypatch, capsys):
-    (tmp_path / "mine.py").write_text(
-        "from torch import nn\n"
-        "def build():\n"
-        "    return nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8, 3))\n"
-        "def gated():\n"
-        "    class Net(nn.Linear):\n"
-        "        def forward(self, x):\n"
-        "            return super().forward(x) * x.sigmoid()\n"
-        "    return Net(3, 3)\n"
-        "def nothing():\n"
-        "    return None\n"
-        "def broken():\n"
-        "    return {}['key']\n")
-    build = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8, 3))
-    for name, model in (("a.pt", build), ("b.pt", build), ("g.pt", nn.Linear(3, 3))):
-        saved(tmp_path / name, model.state_dict())
+ARCHITECTURES = """
+from torch import nn
+
+def build():
+    return nn.Sequential(
+        nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8, 3))
+
+def gated():
+    class Net(nn.Linear):
+        def forward(self, x):
+            return super().forward(x) * x.sigmoid()
+    return Net(3, 3)
+
+def nothing():
+    return None
+
+def broken():
+    return {}["key"]
+"""
+
+
+def test_an_architecture_of_the_users_from_the_shell(tmp_path, monkeypatch, capsys):
+    (tmp_path / "mine.py").write_text(ARCHITECTURES)
+    model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8, 3))
+    saved(tmp_path / "a.pt", model.state_dict())
+    saved(tmp_path / "b.pt", model.state_dict())
+    saved(tmp_path / "g.pt", nn.Linear(3, 3).state_dict())
 
     def call(*arguments):
-        return subprocess.run([sys.executable, "-m", "wcka", "compare", *arguments], cwd=tmp_path,
-                              capture_output=True, text=True)
+        return subprocess.run(
+            [sys.executable, "-m", "wcka", "compare", *arguments], cwd=tmp_path,
+            capture_output=True, text=True)
 
     done = call("a.pt", "b.pt", "--arch", "mine:build", "--input-shape", "1", "4", "4")
     assert done.returncode == 0 and "wCKA 1.0000" in done.stdout
@@ -206,40 +234,44 @@ def test_an_architecture_of_ones_own_from_the_shell(tmp_path, monkeypatch, capsy
     assert done.returncode == 2 and "mul in Net is not linear" in done.stderr
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.chdir(tmp_path)
-    for given, words in ((["mine:build"], "--input-shape"), (["mine:nothing"], "got NoneType"),
-                         (["mine:broken"], "KeyError"), (["mine:build", "-8"], "from 1 up"),
-                         (["mine:build", "2", "4", "4"], "does not take inputs")):
-        shape = given[1:] or ["1", "4", "4"]
-        shape = ["--input-shape", *shape] if words != "--input-shape" else []
-        assert main(["compare", "a.pt", "b.pt", "--arch", given[0], *shape]) == 2
-        said = capsys.readouterr().err
-        assert words in said and said.count("\n") == 1
+    shape = ["--input-shape", "1", "4", "4"]
+    for arch, options, words in (
+            ("mine:build", [], "--input-shape"),
+            ("mine:nothing", shape, "got NoneType"),
+            ("mine:broken", shape, "KeyError"),
+            ("mine:build", ["--input-shape", "-8"], "from 1 up"),
+            ("mine:build", ["--input-shape", "2", "4", "4"], "does not take inputs")):
+        assert main(["compare", "a.pt", "b.pt", "--arch", arch, *options]) == 2
+        message = capsys.readouterr().err
+        assert words in message and message.count("\n") == 1
 
 
-def test_it_is_said_why_layers_are_not_compared(tmp_path, monkeypatch):
-    files = [str(saved(tmp_path / f"{depth}.pt", nn.Sequential(
-        *[nn.Linear(6, 6) for _ in range(depth)]).state_dict())) for depth in (2, 3)]
+def test_the_text_tells_why_layers_are_not_compared(tmp_path, monkeypatch):
+    two_layers = nn.Sequential(nn.Linear(6, 6), nn.Linear(6, 6))
+    three_layers = nn.Sequential(nn.Linear(6, 6), nn.Linear(6, 6), nn.Linear(6, 6))
+    two = saved(tmp_path / "2.pt", two_layers.state_dict())
+    three = saved(tmp_path / "3.pt", three_layers.state_dict())
 
-    def why(*paths, **kw):
-        return comparison.described(comparison.compare_files(paths, **kw))
+    def text(*paths, **options):
+        return comparison.described(comparison.compare_files(paths, **options))
 
-    assert "layer by layer" not in why(files[0], files[0])
-    assert "(the networks differ in depth)" in why(*files)
+    assert "layer by layer" not in text(two, two)
+    assert "(the networks differ in depth)" in text(two, three)
     monkeypatch.setattr(comparison, "_MANY", 1)
-    assert "--layers asks for it)" in why(files[0], files[0])
-    assert "layer by layer" not in why(files[0], files[0], by_layer=True)
+    assert "--layers asks for it)" in text(two, two)
+    assert "layer by layer" not in text(two, two, by_layer=True)
 
 
 def test_the_floor_does_not_depend_on_the_order_of_the_files(tmp_path):
     files = []
     for i, width in enumerate((64, 4, 512)):
         torch.manual_seed(i)
-        state = nn.Sequential(nn.Linear(64, width), nn.ReLU(), nn.Linear(width, 64)).state_dict()
-        files.append(str(saved(tmp_path / f"{width}.pt", state)))
-    floors = [comparison.compare_files(order)["all"]["floor"] for order in (files, files[::-1])]
-    assert floors[0] == floors[1]
-    values = np.array(comparison.compare_files(files)["all"]["wcka"])[np.triu_indices(3, 1)]
-    assert values.max() <= floors[0]["highest"]  # untrained ones are called so
+        model = nn.Sequential(nn.Linear(64, width), nn.ReLU(), nn.Linear(width, 64))
+        files.append(saved(tmp_path / f"{width}.pt", model.state_dict()))
+    tables = comparison.compare_files(files)["all"]
+    assert tables["floor"] == comparison.compare_files(files[::-1])["all"]["floor"]
+    values = np.array(tables["wcka"])[np.triu_indices(3, 1)]
+    assert values.max() <= tables["floor"]["highest"]  # as these are untrained
 
 
 def test_memory_is_not_known_where_the_system_does_not_count_it(files, monkeypatch):
