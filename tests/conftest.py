@@ -20,14 +20,18 @@ from wcka.networks.populations import initialise
 from wcka.networks.training import train
 
 CHAPTER_FIXTURES = {"smoke", "smoke_again", "site", "browser"}
+KERNELS_START_IN = {"test_diff", "test_execution"}
 
 
 def pytest_collection_modifyitems(items):
     """Mark tests of executed chapters and pages slow, and keep them on one worker.
 
-    The worker runs each chapter once, for all of these tests.
+    The worker runs each chapter once, for all of these tests. Tests that run a small
+    chapter of their own start a kernel, which is slow too.
     """
     for item in items:
+        if "chapter" in item.fixturenames and item.path.stem in KERNELS_START_IN:
+            item.add_marker(pytest.mark.slow)
         if CHAPTER_FIXTURES & set(item.fixturenames):
             item.add_marker(pytest.mark.slow)
             item.add_marker(pytest.mark.xdist_group("chapters"))

@@ -1,4 +1,6 @@
-"""The grid of chapter 3: every column against the measures of single networks; resuming."""
+"""The grid of chapter 3: every column against the measures of single networks;
+resuming.
+"""
 
 import os
 import signal
@@ -20,9 +22,19 @@ from wcka.weights.chains import linear_layers
 
 SETTINGS = {"seeds": [0, 1], "dataset": "mnist", "classes": [0, 1, 2], "epochs": 2,
             "checkpoints": [1, 2], "batch_size": 512, "eps": 0.1, "attack_steps": 2}
-MODELS = [{"architecture": {"factory": "mlp", "widths": [784, *hidden, 3], "activation": "relu"},
-           "strategy": strategy, **SETTINGS}
-          for hidden in ([8], [16, 12]) for strategy in ("standard", "fgsm")]
+MODELS = [
+    {
+        "architecture": {
+            "factory": "mlp",
+            "widths": [784, *hidden, 3],
+            "activation": "relu",
+        },
+        "strategy": strategy,
+        **SETTINGS,
+    }
+    for hidden in ([8], [16, 12])
+    for strategy in ("standard", "fgsm")
+]
 PROBING = {"dataset": "mnist", "classes": [0, 1, 2], "seed": 3, "eps": 0.1, "steps": 2,
            "noise": 0.2, "images": None, "attacked": None}
 PROBES = ["clean", "stripe", "gaussian_noise", "pgd", "trades"]
@@ -57,8 +69,10 @@ def test_every_pair_differs_in_exactly_the_named_factor(grid):
     a, b = (about.loc[table[side]].reset_index(drop=True) for side in ("a", "b"))
     differing = a != b
     assert (differing.sum(axis=1) == 1).all()
-    assert (differing.to_numpy().argmax(1) == [benchmark.FACTORS.index(f) for f in table.differs]
-            ).all()
+    assert (
+        differing.to_numpy().argmax(1)
+        == [benchmark.FACTORS.index(f) for f in table.differs]
+    ).all()
     # 16 networks; each factor has two levels, so each network has one partner in each.
     assert len(members) == 16 and len(table) == 4 * 8 * len(PROBES)
     assert not table.duplicated(["a", "b", "probe"]).any()
@@ -102,7 +116,9 @@ def test_an_attacked_probe_is_made_against_both(grid, networks, digits, attack):
 
     def against(network, x, y):
         parts = zip(x.split(128), y.split(128))
-        seeds = [int(np.random.SeedSequence([3, i]).generate_state(1)[0]) for i in range(25)]
+        seeds = [
+            int(np.random.SeedSequence([3, i]).generate_state(1)[0]) for i in range(25)
+        ]
         return torch.cat([attacks.BY_GRADIENT[attack](network, *part, 0.1, 2, seed)
                           for part, seed in zip(parts, seeds)])
 
@@ -115,7 +131,9 @@ def test_an_attacked_probe_is_made_against_both(grid, networks, digits, attack):
         # A gradient within rounding of zero may have another sign in a batched product.
         assert found.agreement == pytest.approx(
             np.mean([wcka.agreement(a(moved), b(moved)) for moved in (x, y)]), abs=2e-3)
-        assert found["agreement, own attack"] == pytest.approx(wcka.agreement(a(x), b(y)), abs=2e-3)
+        assert found["agreement, own attack"] == pytest.approx(
+            wcka.agreement(a(x), b(y)), abs=2e-3
+        )
         with torch.no_grad():
             expected = wcka.cka(a[:-1](x[:100]), b[:-1](y[:100]))
         assert found["cka, on the probe"] == pytest.approx(expected, abs=5e-3)
@@ -134,8 +152,12 @@ def test_baselines_kinds_and_starts(grid):
     expected = clean.loc[list(zip(table.a, table.b))]
     np.testing.assert_array_equal(table["clean agreement"], expected)
     assert dict(zip(table["probe"], table.kind)) == {
-        "clean": "clean", "stripe": "corrupted", "gaussian_noise": "attacked", "pgd": "attacked",
-        "trades": "attacked"}
+        "clean": "clean",
+        "stripe": "corrupted",
+        "gaussian_noise": "attacked",
+        "pgd": "attacked",
+        "trades": "attacked",
+    }
 
 
 def test_variants_of_wcka(grid, networks):
@@ -147,29 +169,39 @@ def test_variants_of_wcka(grid, networks):
         return norm(y.T @ x) ** 2 / norm(x.T @ x) / norm(y.T @ y)
 
     def rows_normalised(network):
-        weights = [layer.weight.detach().double().numpy().T for layer, _ in linear_layers(network)]
+        weights = [
+            layer.weight.detach().double().numpy().T
+            for layer, _ in linear_layers(network)
+        ]
         return [w / np.linalg.norm(w, axis=1, keepdims=True) for w in weights]
 
     for i in (1, 9, 17, 25):  # one of each factor
         found = table.iloc[i]
         a, b = (networks[members.model[found[side]]] for side in ("a", "b"))
         x, y = wcka.chain(a), wcka.chain(b)
-        assert found["wcka, uncentred"] == pytest.approx(uncentred(x.numpy(), y.numpy()), abs=1e-9)
+        assert found["wcka, uncentred"] == pytest.approx(
+            uncentred(x.numpy(), y.numpy()), abs=1e-9
+        )
         assert found["wcka, with biases"] == pytest.approx(
             wcka.cka(wcka.chain(a, bias=True), wcka.chain(b, bias=True)), abs=1e-9)
         assert found["wcka, rows normalised"] == pytest.approx(
             wcka.wcka(rows_normalised(a), rows_normalised(b)), abs=1e-6)
         depths = {sum(isinstance(m, nn.Linear) for m in n) for n in (a, b)}
         if len(depths) == 2:
-            assert found.differs == "architecture" and np.isnan(found["wcka, mean of layers"])
+            assert found.differs == "architecture" and np.isnan(
+                found["wcka, mean of layers"]
+            )
         else:
-            cuts = range(2, 2 * depths.pop() + 1, 2)  # Flatten, then Linear and ReLU in turn
+            # Flatten, then Linear and ReLU in turn
+            cuts = range(2, 2 * depths.pop() + 1, 2)
             assert found["wcka, mean of layers"] == pytest.approx(
                 np.mean([wcka.wcka(a[:k], b[:k]) for k in cuts]), abs=1e-9)
 
 
 def test_all_pairs(grid, networks, digits):
-    table = benchmark.all_pairs(MODELS, 2, ["clean", "gaussian_noise", "pgd"], "logits", PROBING)
+    table = benchmark.all_pairs(
+        MODELS, 2, ["clean", "gaussian_noise", "pgd"], "logits", PROBING
+    )
     members = grid[0]
     assert len(table) == 8 * 7 / 2 and set(members.epoch[table.a]) == {2}
     found = table.iloc[11]
@@ -183,9 +215,11 @@ def test_all_pairs(grid, networks, digits):
     assert found.wcka == pytest.approx(wcka.wcka(a, b), abs=1e-9)
 
 
+@pytest.mark.slow
 def test_variants_change_one_choice_at_a_time(grid, networks, digits):
     members, table = grid
-    table = table.assign(collapsed=table.a == members.model[0])  # as if the first had collapsed
+    # As if the first had collapsed
+    table = table.assign(collapsed=table.a == members.model[0])
     rows = variants(MODELS, members, table, "last hidden", 100, PROBING, learned=0.5)
     kept, part = table[~table.collapsed], "architecture"
 
@@ -196,7 +230,9 @@ def test_variants_change_one_choice_at_a_time(grid, networks, digits):
     found = rows[part]
     assert found["as above", "cka"] == r(kept, "cka")
     assert found["collapsed networks too", "wcka"] == r(table, "wcka")
-    assert found["each under its own attack", "wcka"] == r(kept, "wcka", "agreement, own attack")
+    assert found["each under its own attack", "wcka"] == r(
+        kept, "wcka", "agreement, own attack"
+    )
     assert found["on the probe, 100 images", "dcka"] == r(kept, "dcka, on the probe")
     early = kept.a.isin(members.model[members.epoch == 1])
     assert found["last epoch only", "wcka"] == r(kept[~early], "wcka")
@@ -206,8 +242,13 @@ def test_variants_change_one_choice_at_a_time(grid, networks, digits):
     assert found["only networks that have learned", "wcka"] == r(learned, "wcka")
     # Means taken away: what is left has none, probe by probe.
     pairs = kept[kept.differs == part]
-    x, y = (pairs[c] - pairs.groupby("probe")[c].transform("mean") for c in ("cka", "agreement"))
-    assert found["each probe's mean taken away", "cka"] == pytest.approx(np.corrcoef(x, y)[0, 1])
+    x, y = (
+        pairs[c] - pairs.groupby("probe")[c].transform("mean")
+        for c in ("cka", "agreement")
+    )
+    assert found["each probe's mean taken away", "cka"] == pytest.approx(
+        np.corrcoef(x, y)[0, 1]
+    )
     # Another layer, on the clean images drawn.
     images = digits[0][drawn()]
     with torch.no_grad():
@@ -222,13 +263,19 @@ def test_without_attacks(grid):
     members, table = benchmark.grid(MODELS, probes, "last hidden", 100, PROBING, jobs=1)
     expected = grid[1][grid[1]["probe"].isin(probes)]
     order = ["differs", "a", "b", "probe"]
-    pd.testing.assert_frame_equal(table.sort_values(order, ignore_index=True),
-                                  expected.sort_values(order, ignore_index=True), check_like=True)
+    pd.testing.assert_frame_equal(
+        table.sort_values(order, ignore_index=True),
+        expected.sort_values(order, ignore_index=True),
+        check_like=True,
+    )
     assert not [column for column in members if column.startswith("under")]
 
 
 def test_two_architectures_of_one_name_are_refused():
-    other = {**MODELS[0], "architecture": {**MODELS[0]["architecture"], "activation": "tanh"}}
+    other = {
+        **MODELS[0],
+        "architecture": {**MODELS[0]["architecture"], "activation": "tanh"},
+    }
     with pytest.raises(ValueError, match=r"two architectures are called '1 × 8'.*tanh"):
         benchmark.grid_networks([MODELS[0], other])
 
@@ -252,11 +299,17 @@ def test_a_killed_grid_goes_on_and_gives_the_same_table(tmp_path):
     environment = {**os.environ, "WCKA_CACHE": str(results)}
 
     def files():
-        return {p: p.stat().st_mtime_ns for p in results.glob("*") if p.suffix != ".partial"}
+        return {
+            p: p.stat().st_mtime_ns for p in results.glob("*") if p.suffix != ".partial"
+        }
 
     for enough in (2, 8):
-        run = subprocess.Popen([sys.executable, str(script)], cwd=tmp_path, env=environment,
-                               start_new_session=True)
+        run = subprocess.Popen(
+            [sys.executable, str(script)],
+            cwd=tmp_path,
+            env=environment,
+            start_new_session=True,
+        )
         deadline = time.monotonic() + 120
         while len(files()) < enough:
             assert run.poll() is None and time.monotonic() < deadline
@@ -265,12 +318,19 @@ def test_a_killed_grid_goes_on_and_gives_the_same_table(tmp_path):
         run.wait()
     assert not (tmp_path / "table.parquet").exists()
     kept = files()
-    subprocess.run([sys.executable, str(script)], cwd=tmp_path, env=environment, check=True)
+    subprocess.run(
+        [sys.executable, str(script)], cwd=tmp_path, env=environment, check=True
+    )
     assert kept.items() <= files().items()
     whole = tmp_path / "whole"
     whole.mkdir()
     subprocess.run([sys.executable, str(script)], cwd=whole, check=True,
                    env={**os.environ, "WCKA_CACHE": str(whole / "results")})
     for name in ("members", "table"):
-        pd.testing.assert_frame_equal(*(pd.read_parquet(folder / f"{name}.parquet")
-                                        for folder in (tmp_path, whole)), check_exact=True)
+        pd.testing.assert_frame_equal(
+            *(
+                pd.read_parquet(folder / f"{name}.parquet")
+                for folder in (tmp_path, whole)
+            ),
+            check_exact=True,
+        )

@@ -1,4 +1,5 @@
-"""Units of work of chapter 2: the numbers, and that a killed run goes on where it was."""
+"""Units of work of chapter 2: the numbers, and that a killed run goes on where it was.
+"""
 
 import os
 import signal
@@ -27,12 +28,23 @@ TRAJECTORY = {"architecture": {**ARCHITECTURE, "widths": [784, 8, 3]}, "seeds": 
 
 
 def unit(ensembles, layer=4, **changes):
-    return ensemble_similarities(**{
-        "ensembles": ensembles, "probe_name": "fog", "samples": 60, "draw": 1, "layer": layer,
-        "measures": [*PAPER_MEASURES, NO_PSD], "dataset": "mnist",
-        "classes": [0, 1, 2], "seed": 5, **changes})
+    return ensemble_similarities(
+        **{
+            "ensembles": ensembles,
+            "probe_name": "fog",
+            "samples": 60,
+            "draw": 1,
+            "layer": layer,
+            "measures": [*PAPER_MEASURES, NO_PSD],
+            "dataset": "mnist",
+            "classes": [0, 1, 2],
+            "seed": 5,
+            **changes,
+        }
+    )
 
 
+@pytest.mark.slow
 def test_all_pairs_are_the_measures_of_the_named_models_and_probes():
     table = unit({"random": RANDOM})
     images = corruptions.corrupt(image_sets.load()[0], "fog", seed=5)
@@ -46,7 +58,11 @@ def test_all_pairs_are_the_measures_of_the_named_models_and_probes():
                 "wcka": wcka.wcka(a, b)}
     found = table[(table.a == 0) & (table.b == 2)].set_index("measure").similarity
     assert found.to_dict() == pytest.approx(expected, abs=1e-5)
-    assert len(table) == 3 * 5 and set(table["samples"]) == {60} and set(table["probe"]) == {"fog"}
+    assert (
+        len(table) == 3 * 5
+        and set(table["samples"]) == {60}
+        and set(table["probe"]) == {"fog"}
+    )
 
 
 def test_consecutive_pairs_are_those_of_the_checkpoints_compared():
@@ -61,9 +77,18 @@ def test_consecutive_pairs_are_those_of_the_checkpoints_compared():
 def test_run_stacks_units_in_order_from_other_processes_into_the_folder_of_this_one(
         tmp_path, monkeypatch):
     stripe, clean = (
-        {"ensembles": {"random": RANDOM}, "probe_name": name, "samples": 20, "draw": 0, "layer": 4,
-         "measures": ["cka"], "dataset": "mnist", "classes": [0, 1, 2]}
-        for name in ("stripe", "clean"))
+        {
+            "ensembles": {"random": RANDOM},
+            "probe_name": name,
+            "samples": 20,
+            "draw": 0,
+            "layer": 4,
+            "measures": ["cka"],
+            "dataset": "mnist",
+            "classes": [0, 1, 2],
+        }
+        for name in ("stripe", "clean")
+    )
     tables = []
     for name in ("one", "other"):  # the processes of the first run do the second, too
         monkeypatch.setenv("WCKA_CACHE", str(tmp_path / name))
@@ -87,7 +112,8 @@ def slow(i):
     open(f"{i}.computed", "a").write("x")
     return pd.DataFrame({"i": [i], "square": [i * i]})
 
-jobs.run_jobs(slow, [{"i": i} for i in range(8)], jobs=1).to_csv("table.csv", index=False)
+table = jobs.run_jobs(slow, [{"i": i} for i in range(8)], jobs=1)
+table.to_csv("table.csv", index=False)
 """
 
 
@@ -96,7 +122,9 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
     environment = {**os.environ, "WCKA_CACHE": str(tmp_path / "results")}
-    first = subprocess.Popen([sys.executable, str(script)], cwd=tmp_path, env=environment)
+    first = subprocess.Popen(
+        [sys.executable, str(script)], cwd=tmp_path, env=environment
+    )
     deadline = time.monotonic() + 60
     while len(list((tmp_path / "results").glob("*.parquet"))) < 3:
         assert time.monotonic() < deadline and first.poll() is None
@@ -105,8 +133,11 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path):
     first.wait()
     finished = {p.stem.split("-")[0] for p in tmp_path.glob("*.computed")}
     assert 3 <= len(finished) < 8 and not (tmp_path / "table.csv").exists()
-    subprocess.run([sys.executable, str(script)], cwd=tmp_path, env=environment, check=True)
+    subprocess.run(
+        [sys.executable, str(script)], cwd=tmp_path, env=environment, check=True
+    )
     counts = {p.stem: len(p.read_text()) for p in tmp_path.glob("*.computed")}
-    assert len(counts) == 8 and sum(counts.values()) <= 9  # at most the one under way was repeated
+    # At most the one under way was repeated
+    assert len(counts) == 8 and sum(counts.values()) <= 9
     table = pd.read_csv(tmp_path / "table.csv")
     assert table.square.tolist() == [i * i for i in range(8)]

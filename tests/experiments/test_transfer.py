@@ -1,4 +1,6 @@
-"""Heads behind a frozen trunk: the same numbers as single networks of trunk and head together."""
+"""Heads behind a frozen trunk: the same numbers as single networks of trunk and head
+together.
+"""
 
 import numpy as np
 import pytest
@@ -15,9 +17,22 @@ from wcka.networks.training import train
 from wcka.weights import layers
 from wcka.weights.chains import chain
 
-SMALL = {"factory": "convnet", "channels": [4, 3], "kernel": 5, "hidden": [12], "classes": 10}
-TRUNK = {"architecture": SMALL, "seed": 1, "dataset": "mnist", "epochs": 1, "patience": 1,
-         "validation": 57000, "batch_size": 256}
+SMALL = {
+    "factory": "convnet",
+    "channels": [4, 3],
+    "kernel": 5,
+    "hidden": [12],
+    "classes": 10,
+}
+TRUNK = {
+    "architecture": SMALL,
+    "seed": 1,
+    "dataset": "mnist",
+    "epochs": 1,
+    "patience": 1,
+    "validation": 57000,
+    "batch_size": 256,
+}
 ABOUT = {"dataset": "mnist", "classes": [0, 1, 2]}
 SETTINGS = {**ABOUT, "seeds": [0, 1], "epochs": 2, "checkpoints": [1, 2], "images": 400,
             "batch_size": 50, "eps": 0.1, "attack_steps": 2, "trunk": TRUNK}
@@ -26,8 +41,16 @@ PROBING = {**ABOUT, "seed": 3, "eps": 0.1, "steps": 2, "noise": 0.2, "images": 3
 
 
 def head(hidden, strategy, **changes):
-    return {"architecture": {"factory": "mlp", "widths": [48, *hidden, 3], "activation": "relu"},
-            "strategy": strategy, **SETTINGS, **changes}
+    return {
+        "architecture": {
+            "factory": "mlp",
+            "widths": [48, *hidden, 3],
+            "activation": "relu",
+        },
+        "strategy": strategy,
+        **SETTINGS,
+        **changes,
+    }
 
 
 def test_the_chain_through_the_trunk():
@@ -58,9 +81,13 @@ def test_the_networks_layers_are_those_of_the_paper(digits):
     y = x.reshape(5, 1, 28, 28)
     for w, b in (weights[:2], weights[2:4]):
         y = max_pool2d(conv2d(y, w, b).relu(), 2)
-    expected = ((y.flatten(1) @ weights[4].T + weights[5]).relu() @ weights[6].T + weights[7])
+    expected = (y.flatten(1) @ weights[4].T + weights[5]).relu() @ weights[
+        6
+    ].T + weights[7]
     torch.testing.assert_close(network(x), expected, atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(network(x.reshape(5, 28, 28)), expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(
+        network(x.reshape(5, 28, 28)), expected, atol=1e-5, rtol=1e-5
+    )
 
 
 @pytest.mark.parametrize("of_images", [True, False])
@@ -78,8 +105,9 @@ def test_patch_convolution_is_the_convolution(of_images):
         torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("changes", [{"channels": ()}, {"channels": (4, 0)}, {"kernel": 2.5},
-                                     {"side": 12}, {"hidden": (0,)}, {"classes": True}])
+@pytest.mark.parametrize("changes", [
+    {"channels": ()}, {"channels": (4, 0)}, {"kernel": 2.5}, {"side": 12},
+    {"hidden": (0,)}, {"classes": True}])
 def test_convnet_refuses(changes):
     with pytest.raises(ValueError, match=r"wanted|nothing is left"):
         architectures.convnet(**changes)
@@ -120,7 +148,10 @@ def test_a_convnet_learns_as_it_would_alone(architecture, tmp_path):
     x, y = image_sets.as_inputs(images[:96]), torch.from_numpy(labels[:96])
     start = initialise(architecture, [2])
     population, alone = train(start, x, y, 2, seed=5), start.member(0).train()
-    optimizer, rng = torch.optim.Adam(alone.parameters(), lr=1e-3), np.random.default_rng([5, 0])
+    optimizer, rng = (
+        torch.optim.Adam(alone.parameters(), lr=1e-3),
+        np.random.default_rng([5, 0]),
+    )
     for _ in range(2):
         for batch in torch.from_numpy(rng.permutation(96)).split(32):
             optimizer.zero_grad()
@@ -128,32 +159,47 @@ def test_a_convnet_learns_as_it_would_alone(architecture, tmp_path):
             optimizer.step()
     population.save(tmp_path / "trained.safetensors")
     population = Population.load(tmp_path / "trained.safetensors")
-    # Adam's steps have the size of the learning rate whatever the gradient's, so that rounding
-    # decides the sign of those that are next to nothing.
+    # Adam's steps have the size of the learning rate whatever the gradient's, so that
+    # rounding decides the sign of those that are next to nothing.
     for name, values in alone.state_dict().items():
         change = (population.state[name][0] - values).abs().double()
         assert change.max() <= 6e-3 and (change > 1e-3).double().mean() < 0.05, name
     with torch.no_grad():  # with the running statistics that it has learned
-        torch.testing.assert_close(population.forward(x)[0], alone.eval()(x), atol=1e-4, rtol=1e-3)
+        torch.testing.assert_close(
+            population.forward(x)[0], alone.eval()(x), atol=1e-4, rtol=1e-3
+        )
 
 
 # ------------------------------------------------------------------------- pretraining
 
 
 @pytest.mark.parametrize("patience", [1, 30])
+@pytest.mark.slow
 def test_pretraining_keeps_the_best_epoch_and_stops_when_patience_ends(patience):
-    quick = {"architecture": {"factory": "mlp", "widths": [784, 10]}, "seed": 2, "dataset": "mnist",
-             "epochs": 30, "patience": patience, "validation": 59000, "learning_rate": 0.02}
+    quick = {
+        "architecture": {"factory": "mlp", "widths": [784, 10]},
+        "seed": 2,
+        "dataset": "mnist",
+        "epochs": 30,
+        "patience": patience,
+        "validation": 59000,
+        "learning_rate": 0.02,
+    }
     best = pretrained(**quick)
     course, epoch = best.members.attrs["validation"], int(best.members.epoch[0])
     assert epoch == np.argmax(course) + 1
-    assert len(course) == min(30, epoch + patience) and (patience == 30 or len(course) < 30)
+    assert len(course) == min(30, epoch + patience) and (
+        patience == 30 or len(course) < 30
+    )
     order = np.random.default_rng([2, *b"validation"]).permutation(60000)
     held = torch.from_numpy(order[:59000])
     images, labels = image_sets.load("mnist", "train", None)
-    found = best.accuracy(image_sets.as_inputs(images)[held], torch.from_numpy(labels)[held])
+    found = best.accuracy(
+        image_sets.as_inputs(images)[held], torch.from_numpy(labels)[held]
+    )
     assert found == course[epoch - 1]
-    whole = pretrained(**{**quick, "epochs": epoch, "patience": 30})  # stopped right there
+    # Stopped right there
+    whole = pretrained(**{**quick, "epochs": epoch, "patience": 30})
     for name, values in whole.state.items():
         torch.testing.assert_close(values, best.state[name])
     with pytest.raises(ValueError, match="epochs: wanted at least 1"):
@@ -171,7 +217,9 @@ def test_features_are_the_trunks(trunk):
         hidden = network[-3](network[:-3](x))  # by the network's own next layer
         seen = features(TRUNK, "stripe", seed=3, **ABOUT)[:70]
         torch.testing.assert_close(network[-3](seen), hidden)
-    assert seen.shape == (70, 48) and not any(p.requires_grad for p in trunk.parameters())
+    assert seen.shape == (70, 48) and not any(
+        p.requires_grad for p in trunk.parameters()
+    )
     assert len(features(TRUNK, "train", **ABOUT)) == 18623
 
 
@@ -212,10 +260,16 @@ def test_one_attack_for_all_climbs_the_sum_of_their_losses(trunk, digits):
 def test_heads_learn_from_attacked_images_as_a_whole_network_would(trunk, shared):
     images, labels = image_sets.load(split="train")
     x, y = image_sets.as_inputs(images[:64]), torch.from_numpy(labels[:64])
-    start = initialise(head([8], "standard")["architecture"], [7])  # of one, both attacks are one
-    heads = train(start, x, y, 1, seed=5, strategy="fgsm", trunk=trunk, shared_attack=shared)
+    # Of one, both attacks are one
+    start = initialise(head([8], "standard")["architecture"], [7])
+    heads = train(
+        start, x, y, 1, seed=5, strategy="fgsm", trunk=trunk, shared_attack=shared
+    )
     alone = start.member(0)
-    optimizer, rng = torch.optim.Adam(alone.parameters(), lr=1e-3), np.random.default_rng([5, 0])
+    optimizer, rng = (
+        torch.optim.Adam(alone.parameters(), lr=1e-3),
+        np.random.default_rng([5, 0]),
+    )
     for batch in torch.from_numpy(rng.permutation(64)).split(32):
         moved = attacks.fgsm(nn.Sequential(trunk, alone), x[batch], y[batch], 0.1)
         optimizer.zero_grad()
@@ -232,8 +286,15 @@ def test_standard_heads_learn_on_features_of_some_images(trunk):
     seen = extract(trunk, image_sets.as_inputs(images[chosen]))
     start = initialise(head([8], "standard")["architecture"], [0, 1])
     expected = train(start, seen, labels[chosen], 2, [1, 2], batch_size=50)
-    through = train(start, image_sets.as_inputs(images[chosen]), labels[chosen], 2, [1, 2], batch_size=50,
-                    trunk=trunk)
+    through = train(
+        start,
+        image_sets.as_inputs(images[chosen]),
+        labels[chosen],
+        2,
+        [1, 2],
+        batch_size=50,
+        trunk=trunk,
+    )
     for name, values in expected.state.items():
         torch.testing.assert_close(found.state[name], values, atol=1e-5, rtol=1e-4)
         torch.testing.assert_close(through.state[name], values, atol=1e-5, rtol=1e-4)
@@ -241,7 +302,11 @@ def test_standard_heads_learn_on_features_of_some_images(trunk):
 
 # ------------------------------------------------------------------------- the grid
 
-MODELS = [head(hidden, strategy) for hidden in ([8], [6, 6]) for strategy in ("standard", "fgsm")]
+MODELS = [
+    head(hidden, strategy)
+    for hidden in ([8], [6, 6])
+    for strategy in ("standard", "fgsm")
+]
 PROBES = ["clean", "stripe", "fgsm"]
 
 
@@ -254,7 +319,9 @@ def grid():
 def test_the_table_is_that_of_whole_networks(grid, trunk, digits, factor):
     members, table = grid
     populations, _ = benchmark.grid_networks(MODELS)
-    singles = [nn.Sequential(trunk, p.member(i)) for p in populations for i in range(len(p))]
+    singles = [
+        nn.Sequential(trunk, p.member(i)) for p in populations for i in range(len(p))
+    ]
     networks = dict(zip(members.model, singles))
     rows = table[table.differs == factor].iloc[:3].set_index("probe")
     assert list(rows.index) == PROBES
@@ -264,7 +331,9 @@ def test_the_table_is_that_of_whole_networks(grid, trunk, digits, factor):
     order = torch.from_numpy(np.random.default_rng(3).permutation(3147))
     x, some = images[order[:300]], images[order[:40]]
     with torch.no_grad():
-        assert rows.agreement["stripe"] == pytest.approx(wcka.agreement(a(stripes), b(stripes)))
+        assert rows.agreement["stripe"] == pytest.approx(
+            wcka.agreement(a(stripes), b(stripes))
+        )
         u, v = (n[1][:-1](trunk(x)) for n in (a, b))
         assert rows.cka["clean"] == pytest.approx(wcka.cka(u, v), abs=1e-5)
         assert rows.dcka["clean"] == pytest.approx(wcka.dcka(u, v, x), abs=1e-5)
@@ -278,32 +347,43 @@ def test_the_table_is_that_of_whole_networks(grid, trunk, digits, factor):
 
 
 def test_dcka_can_take_the_features_influence_away(grid):
-    table = benchmark.similarity_on(MODELS, "clean", "last hidden", 50, ["dcka"], PROBING,
-                                    deconfounded="features")
+    table = benchmark.similarity_on(
+        MODELS, "clean", "last hidden", 50, ["dcka"], PROBING, deconfounded="features"
+    )
     seen = features(TRUNK, "clean", **ABOUT)
     x = seen[torch.from_numpy(np.random.default_rng(3).permutation(3147)[:50])]
     populations, members = benchmark.grid_networks(MODELS)
     found = table.iloc[5]
-    u, v = (populations[members.group[i]].activations(x, populations[members.group[i]].depth - 1)[
-        i - members.group.searchsorted(members.group[i])] for i in (int(found.a), int(found.b)))
+    u, v = (
+        populations[members.group[i]].activations(
+            x, populations[members.group[i]].depth - 1
+        )[i - members.group.searchsorted(members.group[i])]
+        for i in (int(found.a), int(found.b))
+    )
     assert found.dcka == pytest.approx(wcka.dcka(u, v, x), abs=1e-5)
 
 
 def test_similarities_of_layers_with_layers(grid):
     maps = summaries.by_layer(MODELS, [6, 6], ("standard", "fgsm"), 2, PROBING)
     populations, _ = benchmark.grid_networks(MODELS)
-    first, second = (p[(p.members.epoch == 2).to_numpy()] for p in (populations[2], populations[3]))
+    first, second = (
+        p[(p.members.epoch == 2).to_numpy()] for p in (populations[2], populations[3])
+    )
     one, other = (chains(p, layer=k) for p, k in ((first, 1), (second, 3)))
     expected = [wcka.wcka(*pair) for pair in zip(one, other)]
     np.testing.assert_allclose(maps["wcka"]["between strategies"][:, 0, 2], expected)
     expected = wcka.wcka(chains(first, layer=2)[0], chains(first, layer=2)[1])
     np.testing.assert_allclose(maps["wcka"]["between seeds"][:, 1, 1], expected)
-    np.testing.assert_allclose(maps["cka"]["within a network"].diagonal(axis1=1, axis2=2), 1)
+    np.testing.assert_allclose(
+        maps["cka"]["within a network"].diagonal(axis1=1, axis2=2), 1
+    )
 
 
 def test_a_grid_has_one_trunk():
     with pytest.raises(ValueError, match="one trunk for all, or none"):
-        benchmark.grid([MODELS[0], {**MODELS[1], "trunk": None}], PROBES, "logits", 30, PROBING)
+        benchmark.grid(
+            [MODELS[0], {**MODELS[1], "trunk": None}], PROBES, "logits", 30, PROBING
+        )
 
 
 def test_what_heads_have_cost_and_how_they_did(grid):
@@ -313,7 +393,9 @@ def test_what_heads_have_cost_and_how_they_did(grid):
     last = members[members.epoch == 2]
     cell = last[(last.architecture == "2 × 6") & (last.strategy == "fgsm")]
     found = shown.loc[("2 × 6", "fgsm")]
-    assert found.accuracy == cell.accuracy.median() and found.lowest == cell.accuracy.min()
+    assert (
+        found.accuracy == cell.accuracy.median() and found.lowest == cell.accuracy.min()
+    )
     assert found["under fgsm"] == cell["under fgsm"].median()
     means = summaries.strategy_table(members, table)
     rows = table[(table.differs == "strategy") & (table.kind == "attacked")]

@@ -1,4 +1,6 @@
-"""Attacks: the ball, the loss, one member at a time, and torchattacks where it is installed."""
+"""Attacks: the ball, the loss, one member at a time, and torchattacks where it is
+installed.
+"""
 
 import pytest
 import torch
@@ -10,9 +12,15 @@ from wcka.networks import attacks
 
 ALL = {
     "fgsm": lambda model, x, y, eps, **kw: attacks.fgsm(model, x, y, eps),
-    "ffgsm": lambda model, x, y, eps, **kw: attacks.ffgsm(model, x, y, eps, 1.25 * eps, **kw),
-    "pgd": lambda model, x, y, eps, **kw: attacks.pgd(model, x, y, eps, eps / 4, 5, **kw),
-    "trades": lambda model, x, y, eps, **kw: attacks.trades(model, x, eps, eps / 4, 5, **kw),
+    "ffgsm": lambda model, x, y, eps, **kw: attacks.ffgsm(
+        model, x, y, eps, 1.25 * eps, **kw
+    ),
+    "pgd": lambda model, x, y, eps, **kw: attacks.pgd(
+        model, x, y, eps, eps / 4, 5, **kw
+    ),
+    "trades": lambda model, x, y, eps, **kw: attacks.trades(
+        model, x, eps, eps / 4, 5, **kw
+    ),
 }
 
 
@@ -29,7 +37,9 @@ def model(trained):
 @pytest.mark.parametrize("name", ALL)
 @settings(max_examples=15, deadline=None)
 @given(eps=st.floats(0, 0.6), seed=st.integers(0, 10**6))
-def test_attacks_stay_in_the_ball_and_in_the_unit_interval(name, model, some, eps, seed):
+def test_attacks_stay_in_the_ball_and_in_the_unit_interval(
+    name, model, some, eps, seed
+):
     x, y = some[0][:7], some[1][:7]
     kw = {} if name == "fgsm" else {"seed": seed}
     moved = ALL[name](model, x, y, eps, **kw)
@@ -54,7 +64,8 @@ def test_a_population_is_attacked_as_its_members_are(name, trained, some):
     assert together.shape == (2, *x.shape)
     for i in range(2):
         alone = ALL[name](population.member(i), x, y, 0.1)
-        same = (together[i] - alone).abs() < 1e-6  # a gradient of zero may round to either sign
+        # A gradient of zero may round to either sign
+        same = (together[i] - alone).abs() < 1e-6
         assert same.float().mean() > 0.999
 
 
@@ -72,21 +83,29 @@ def test_gaussian_noise_is_noise():
     assert abs(noise.mean()) < 2e-3 and abs(noise.std() - 0.1) < 2e-3
     assert torch.equal(attacks.gaussian_noise(x, 0.1, seed=3), x + noise)
     assert not torch.equal(attacks.gaussian_noise(x, 0.1, seed=4), x + noise)
-    assert attacks.gaussian_noise(x, 5).min() == 0 and attacks.gaussian_noise(x, 5).max() == 1
+    assert (
+        attacks.gaussian_noise(x, 5).min() == 0
+        and attacks.gaussian_noise(x, 5).max() == 1
+    )
 
 
 def test_images_of_any_shape_and_any_callable(model, some):
     x, y = some
-    pictures = attacks.pgd(lambda images: model(images.flatten(1)), x.reshape(-1, 28, 28), y, 0.1,
-                           0.05, 2)
-    torch.testing.assert_close(pictures.flatten(1), attacks.pgd(model, x, y, 0.1, 0.05, 2))
+    pictures = attacks.pgd(
+        lambda images: model(images.flatten(1)), x.reshape(-1, 28, 28), y, 0.1, 0.05, 2
+    )
+    torch.testing.assert_close(
+        pictures.flatten(1), attacks.pgd(model, x, y, 0.1, 0.05, 2)
+    )
 
 
 def test_attacks_are_seeded_and_leave_the_global_seed_alone(model, some):
     torch.manual_seed(0)
     expected = torch.rand(1)
     torch.manual_seed(0)
-    first, again, other = (attacks.pgd(model, *some, 0.1, 0.02, 2, seed=s) for s in (1, 1, 2))
+    first, again, other = (
+        attacks.pgd(model, *some, 0.1, 0.02, 2, seed=s) for s in (1, 1, 2)
+    )
     assert torch.equal(torch.rand(1), expected)
     assert torch.equal(first, again) and not torch.equal(first, other)
 
@@ -117,16 +136,23 @@ def test_against_torchattacks(model, some, monkeypatch):
     shape = (len(x), 1, 28, 28)
     wrapped = nn.Sequential(nn.Flatten(), model).eval()
     eps, alpha, steps = 0.1, 0.03, 4
-    start = (2 * torch.rand(x.shape, generator=torch.Generator().manual_seed(0)) - 1) * eps
+    start = (
+        2 * torch.rand(x.shape, generator=torch.Generator().manual_seed(0)) - 1
+    ) * eps
     normal = torch.randn(x.shape, generator=torch.Generator().manual_seed(0))
-    monkeypatch.setattr(torch.Tensor, "uniform_", lambda self, *a: self.copy_(start.view(shape)))
+    monkeypatch.setattr(
+        torch.Tensor, "uniform_", lambda self, *a: self.copy_(start.view(shape))
+    )
     monkeypatch.setattr(torch, "randn_like", lambda t: normal.view(t.shape).clone())
     theirs = {
         "fgsm": torchattacks.FGSM(wrapped, eps=eps),
         "ffgsm": torchattacks.FFGSM(wrapped, eps=eps, alpha=alpha),
-        "pgd": torchattacks.PGD(wrapped, eps=eps, alpha=alpha, steps=steps, random_start=True),
+        "pgd": torchattacks.PGD(
+            wrapped, eps=eps, alpha=alpha, steps=steps, random_start=True
+        ),
         "trades": torchattacks.TPGD(wrapped, eps=eps, alpha=alpha, steps=steps),
-        "gaussian": torchattacks.GN(wrapped, std=0.1)}
+        "gaussian": torchattacks.GN(wrapped, std=0.1),
+    }
     ours = {
         "fgsm": attacks.fgsm(model, x, y, eps),
         "ffgsm": attacks.ffgsm(model, x, y, eps, alpha),

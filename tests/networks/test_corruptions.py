@@ -1,4 +1,6 @@
-"""Each corruption against a second, plain reading of its definition; then what all 15 share."""
+"""Each corruption against a second, plain reading of its definition; then what all 15
+share.
+"""
 
 import cmath
 import math
@@ -26,7 +28,9 @@ def strokes(n, seed=0):
         y, x, radius = [*rng.uniform(11, 16, 2).tolist(), rng.uniform(4, 8)]
         ring = np.abs(np.hypot(row - y, col - x) - radius)
         ring[np.cos(np.arctan2(row - y, col - x) - rng.uniform(0, 6.3)) > 0.7] = 9
-        bar = np.abs((row - y) * math.cos(x) + (col - x) * math.sin(x)) + 9 * (ring > radius)
+        bar = np.abs((row - y) * math.cos(x) + (col - x) * math.sin(x)) + 9 * (
+            ring > radius
+        )
         image[:] = np.clip(2.5 - np.minimum(ring, bar), 0, 1)
     return (images * rng.uniform(200, 256, images.shape)).astype(np.uint8)
 
@@ -40,7 +44,9 @@ few = settings(max_examples=15, deadline=None)
 
 
 def apply(name, images, seed=3):
-    """The corruption itself on streams that a test can replay (`replay` gives fresh copies)."""
+    """The corruption itself on streams that a test can replay (`replay` gives fresh
+    copies).
+    """
     return _TABLE[name](images, *replay(seed))
 
 
@@ -49,14 +55,17 @@ def replay(seed=3):
 
 
 def assert_floored(out, u):
-    """`out` is u in [0, 1] floored to 8 bits, where a whole number may come out one lower."""
+    """`out` is u in [0, 1] floored to 8 bits, where a whole number may come out one
+    lower.
+    """
     exact = 255 * np.clip(u, 0, 1)
     assert (np.floor(exact - 1e-9) <= out).all()
     assert (out <= np.floor(exact + 1e-9)).all()
 
 
 def assert_share(hits, probability):
-    """A share of independent events is within five standard errors of its probability."""
+    """A share of independent events is within five standard errors of its probability.
+    """
     error = math.sqrt(probability * (1 - probability) / hits.size)
     assert abs(hits.mean() - probability) < 5 * error
 
@@ -66,9 +75,22 @@ def assert_share(hits, probability):
 
 def test_names_are_the_released_ones_in_order():
     assert CORRUPTIONS == (
-        "shot_noise", "impulse_noise", "glass_blur", "motion_blur", "shear", "scale", "rotate",
-        "brightness", "translate", "stripe", "fog", "spatter", "dotted_line", "zigzag",
-        "canny_edges")
+        "shot_noise",
+        "impulse_noise",
+        "glass_blur",
+        "motion_blur",
+        "shear",
+        "scale",
+        "rotate",
+        "brightness",
+        "translate",
+        "stripe",
+        "fog",
+        "spatter",
+        "dotted_line",
+        "zigzag",
+        "canny_edges",
+    )
 
 
 @pytest.mark.parametrize("level", [20, 128, 255])
@@ -100,7 +122,9 @@ def test_glass_blur_is_blur_two_passes_of_swaps_blur():
     moves = shifts.integers(-1, 1, size=(3, 2 * 26 * 26, 2))
     for k, out in enumerate(apply("glass_blur", images)):
         x = np.floor(255 * gaussian_filter(images[k] / 255, (0.7, 0), mode="nearest"))
-        visits = [(h, w) for _ in range(2) for h in range(27, 1, -1) for w in range(27, 1, -1)]
+        visits = [
+            (h, w) for _ in range(2) for h in range(27, 1, -1) for w in range(27, 1, -1)
+        ]
         for (h, w), head, (dx, dy) in zip(visits, heads[k], moves[k]):
             if head:
                 x[h, w], x[h + dy, w + dx] = x[h + dy, w + dx], x[h, w]
@@ -141,8 +165,11 @@ def test_motion_blur_is_the_one_sided_kernel_along_the_angle():
 def test_blurs_keep_a_constant_image(level, seed):
     images = np.full((2, 28, 28), level, np.uint8)
     assert (corrupt(images, "motion_blur", seed) == level).all()
-    # Two floors: each may take one off a whole number that came out a rounding error lower.
-    assert np.isin(corrupt(images, "glass_blur", seed), (level, level - 1, level - 2)).all()
+    # Two floors: each may take one off a whole number that came out a rounding error
+    # lower.
+    assert np.isin(
+        corrupt(images, "glass_blur", seed), (level, level - 1, level - 2)
+    ).all()
 
 
 def about_centre(matrix):
@@ -160,7 +187,8 @@ WARPS = {
 }
 
 
-@pytest.mark.parametrize("make", [strokes, lambda n: grey(5, n)], ids=["strokes", "to the border"])
+@pytest.mark.parametrize(
+    "make", [strokes, lambda n: grey(5, n)], ids=["strokes", "to the border"])
 @pytest.mark.parametrize("name", WARPS)
 def test_warps_are_affine_and_every_variant_is_drawn(name, make):
     images = make(40)
@@ -168,7 +196,9 @@ def test_warps_are_affine_and_every_variant_is_drawn(name, make):
     for x, out in zip(images, corrupt(images, name)):
         warped = [affine_transform(x / 255, *warp, order=1, mode="grid-constant")
                   for warp in WARPS[name]]
-        nearest = min(range(len(warped)), key=lambda k: np.abs(out - 255 * warped[k]).max())
+        nearest = min(
+            range(len(warped)), key=lambda k: np.abs(out - 255 * warped[k]).max()
+        )
         assert_floored(out, warped[nearest])
         seen.add(nearest)
     assert seen == set(range(len(WARPS[name])))
@@ -180,13 +210,17 @@ def test_translate_moves_whole_pixels(seed):
     images = grey(seed, 1)
     out = corrupt(images, "translate", seed)[0]
     padded = np.pad(images[0], 3)
-    assert any((out == padded[r:r + 28, c:c + 28]).all() for r in (0, 6) for c in (0, 6))
+    assert any(
+        (out == padded[r : r + 28, c : c + 28]).all() for r in (0, 6) for c in (0, 6)
+    )
 
 
 @few
 @given(any_images)
 def test_brightness_adds_half(images):
-    expected = [math.floor(255 * min(v / 255 + 0.5, 1)) for v in images.ravel().tolist()]
+    expected = [
+        math.floor(255 * min(v / 255 + 0.5, 1)) for v in images.ravel().tolist()
+    ]
     assert corrupt(images, "brightness").ravel().tolist() == expected
 
 
@@ -201,7 +235,8 @@ def test_stripe_inverts_the_outer_columns(images):
 
 
 def plasma(draws, side=256):
-    """Diamond-square, cell by cell; `draws` yields uniform numbers in [0, 1) in order."""
+    """Diamond-square, cell by cell; `draws` yields uniform numbers in [0, 1) in order.
+    """
     a, step, w = np.zeros((side, side)), side, 100.0
     draws = iter(draws.tolist())
     while step >= 2:
@@ -235,7 +270,9 @@ def test_fog_on_black_is_black():
 
 
 def blurring(sigma):
-    """The Gaussian blur of one axis as a 28 x 28 matrix, edge pixels repeated, four sigmas wide."""
+    """The Gaussian blur of one axis as a 28 x 28 matrix, edge pixels repeated, four
+    sigmas wide.
+    """
     matrix = np.zeros((28, 28))
     reach = int(4 * sigma + 0.5)
     for i in SIZE:
@@ -258,7 +295,9 @@ def test_spatter_is_mud_where_the_liquid_is_thick():
 
 
 def profile(r, c, start, end):
-    """Ink of the line from start to end, both (column, row) as complex numbers, at one pixel."""
+    """Ink of the line from start to end, both (column, row) as complex numbers, at one
+    pixel.
+    """
     if not math.floor(start.real) <= c < math.ceil(end.real):
         return 0.0
     slope = (end.imag - start.imag) / (end.real - start.real)
@@ -271,8 +310,13 @@ def test_dotted_line_adds_dashes_of_a_soft_line():
     kept = {2, 3, 6, 7, 10, 11, 14, 15, 18, 19, 22, 23, 26}
     ends = replay()[0].integers(27, size=(5, 2)).tolist()
     for x, (r0, r1), out in zip(images, ends, apply("dotted_line", images)):
-        line = [[profile(r, c, complex(0, r0), complex(27, r1)) if c in kept else 0 for c in SIZE]
-                for r in SIZE]
+        line = [
+            [
+                profile(r, c, complex(0, r0), complex(27, r1)) if c in kept else 0
+                for c in SIZE
+            ]
+            for r in SIZE
+        ]
         assert_floored(out, x / 255 + line)
         assert not (out != x)[:, sorted(set(SIZE) - kept)].any()
         assert (out != x).any()
@@ -281,31 +325,43 @@ def test_dotted_line_adds_dashes_of_a_soft_line():
 def test_zigzag_adds_seven_soft_segments():
     images = strokes(12)
     first, second = replay()
-    starts, rises = first.integers(27, size=12).tolist(), second.integers(-5, 5, size=12).tolist()
+    starts, rises = (
+        first.integers(27, size=12).tolist(),
+        second.integers(-5, 5, size=12).tolist(),
+    )
     assert min(rises) < 0 < max(rises)
     for x, r0, rise, out in zip(images, starts, rises, apply("zigzag", images)):
         axis = complex(23, rise)
         length = abs(axis)
-        turns = [complex(4 * i + 2, 2 * (-1) ** i) for i in range(int((length - 2) // 4) + 1)]
+        turns = [
+            complex(4 * i + 2, 2 * (-1) ** i) for i in range(int((length - 2) // 4) + 1)
+        ]
         points = [complex(2, r0) + p * cmath.exp(1j * cmath.phase(axis))
                   for p in [0, *turns, complex(length, -1 / (length - 20))]]
         u = x / 255
         for start, end in pairwise(points):
-            if rise == 0:  # ends on column 25, where a column more hangs on a rounding error
+            # Ends on column 25, where a column more hangs on a rounding error
+            if rise == 0:
                 end = complex(min(end.real, 25), end.imag)
-            u = np.clip(u + [[profile(r, c, start, end) for c in SIZE] for r in SIZE], 0, 1)
+            u = np.clip(
+                u + [[profile(r, c, start, end) for c in SIZE] for r in SIZE], 0, 1
+            )
         assert_floored(out, u)
 
 
 def test_canny_edges_are_those_of_scikit_image():
     canny = pytest.importorskip("skimage.feature").canny
-    wedge = np.zeros((1, 28, 28), np.uint8)  # its edge fades out, and shows the low threshold
+    # Its edge fades out, and shows the low threshold
+    wedge = np.zeros((1, 28, 28), np.uint8)
     wedge[0, 14:] = np.linspace(0, 40, 28)
-    faded = (strokes(4) * np.linspace(0, 1, 28)).astype(np.uint8)  # these show the high one
+    # These show the high one
+    faded = (strokes(4) * np.linspace(0, 1, 28)).astype(np.uint8)
     images = np.concatenate([strokes(4), wedge, faded])
     expected = np.array([canny(x / 255, sigma=1) for x in images])
     assert expected.any(axis=(1, 2)).all()
-    np.testing.assert_array_equal(corrupt(images, "canny_edges"), np.where(expected, 255, 0))
+    np.testing.assert_array_equal(
+        corrupt(images, "canny_edges"), np.where(expected, 255, 0)
+    )
 
 
 # All of them
@@ -333,7 +389,8 @@ class TestEvery:
         first = corrupt(images, name, seed=5)
         assert repr(np.random.get_state()) == state
         np.testing.assert_array_equal(corrupt(images, name, seed=5), first)
-        # Seven images: shear and rotate have 2^7 outcomes, so two seeds may agree, six cannot.
+        # Seven images: shear and rotate have 2^7 outcomes, so two seeds may agree, six
+        # cannot.
         others = [corrupt(images, name, seed) for seed in range(5)]
         assert all((other == first).all() for other in others) == (name in DRAWLESS)
 
@@ -393,7 +450,9 @@ def test_torch_images_are_accepted(images):
 @pytest.mark.parametrize("wrong, meant", [
     ("motionblur", "motion_blur"), ("Shear", "shear"), ("cany_edges", "canny_edges")])
 def test_an_unknown_name_gives_the_nearest_and_the_list(images, wrong, meant):
-    with pytest.raises(ValueError, match=f"'{wrong}'.*'{meant}'.*shot_noise, impulse_noise"):
+    with pytest.raises(
+        ValueError, match=f"'{wrong}'.*'{meant}'.*shot_noise, impulse_noise"
+    ):
         corrupt(images, wrong)
 
 
@@ -404,8 +463,8 @@ def test_a_name_like_none_of_them_is_refused_too(images, name):
 
 
 @pytest.mark.parametrize("seed, error", [
-    (-1, ValueError), (0.0, TypeError), ("0", TypeError), (None, TypeError), (True, TypeError),
-    (np.True_, TypeError)])
+    (-1, ValueError), (0.0, TypeError), ("0", TypeError), (None, TypeError),
+    (True, TypeError), (np.True_, TypeError)])
 def test_a_bad_seed_is_refused(images, seed, error):
     with pytest.raises(error, match="seed must"):
         corrupt(images, "stripe", seed)

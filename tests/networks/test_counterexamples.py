@@ -22,8 +22,9 @@ def x():
 
 
 @pytest.mark.parametrize("change", [
-    counterexamples.deaden, counterexamples.widen, counterexamples.deepen, lambda m: counterexamples.widen(m, 3),
-    lambda m: counterexamples.deaden(m, 30, 2.0, 5)])
+    counterexamples.deaden, counterexamples.widen, counterexamples.deepen,
+    lambda model: counterexamples.widen(model, 3),
+    lambda model: counterexamples.deaden(model, 30, 2.0, 5)])
 def test_the_function_stays(change, x):
     for model in (network(), network((784, 9, 3))):
         with torch.no_grad():
@@ -35,13 +36,18 @@ def test_any_function_can_have_any_chain(x):
     moved = counterexamples.impersonate(model, wcka.chain(other))
     for inputs in (x, torch.zeros_like(x[:1]), torch.ones_like(x[:1])):
         with torch.no_grad():
-            torch.testing.assert_close(moved(inputs), model(inputs), rtol=1e-9, atol=1e-9)
-    torch.testing.assert_close(wcka.chain(moved), wcka.chain(other), rtol=1e-9, atol=1e-12)
+            torch.testing.assert_close(
+                moved(inputs), model(inputs), rtol=1e-9, atol=1e-9
+            )
+    torch.testing.assert_close(
+        wcka.chain(moved), wcka.chain(other), rtol=1e-9, atol=1e-12
+    )
     assert wcka.wcka(moved, other) == pytest.approx(1) and wcka.wcka(moved, model) < 0.1
 
 
-@pytest.mark.parametrize("change", [counterexamples.flip, counterexamples.drown, counterexamples.widen, counterexamples.deepen,
-                                    lambda m: counterexamples.drown(m, 5.0, 3)])
+@pytest.mark.parametrize("change", [
+    counterexamples.flip, counterexamples.drown, counterexamples.widen,
+    counterexamples.deepen, lambda model: counterexamples.drown(model, 5.0, 3)])
 def test_the_chain_stays(change):
     model = network()
     torch.testing.assert_close(wcka.chain(change(model)), wcka.chain(model))
@@ -55,7 +61,11 @@ def test_what_should_change_does(x):
             assert (change(model)(x) - y).abs().max() > 0.1 * y.std()
         scaled = counterexamples.scale_logit(model, 4.0, 1)(x)
     torch.testing.assert_close(scaled, y * torch.tensor([1, 4, 1]))
-    for change in (counterexamples.deaden, counterexamples.lift, lambda m: counterexamples.scale_logit(m, 10.0)):
+    for change in (
+        counterexamples.deaden,
+        counterexamples.lift,
+        lambda m: counterexamples.scale_logit(m, 10.0),
+    ):
         assert wcka.wcka(change(model), model) < 0.99
 
 
@@ -88,7 +98,10 @@ def test_gradients_move_a_measure_and_the_logits_stay(measure, x):
 
 
 def test_other_networks_are_refused():
-    for model, words in ((architectures.mlp((4, 3, 2), "tanh"), "ReLU"), (architectures.mlp((4, 2)), "hidden")):
+    for model, words in (
+        (architectures.mlp((4, 3, 2), "tanh"), "ReLU"),
+        (architectures.mlp((4, 2)), "hidden"),
+    ):
         with pytest.raises(TypeError, match=words):
             counterexamples.flip(model)
     with pytest.raises(TypeError, match="one hidden layer, got 2"):
@@ -98,4 +111,7 @@ def test_other_networks_are_refused():
     model = network()
     before = [p.clone() for p in model.parameters()]
     counterexamples.flip(model), counterexamples.deaden(model)
-    assert all(np.array_equal(a.detach(), b.detach()) for a, b in zip(before, model.parameters()))
+    assert all(
+        np.array_equal(a.detach(), b.detach())
+        for a, b in zip(before, model.parameters())
+    )

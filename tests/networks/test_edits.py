@@ -14,8 +14,13 @@ from wcka.weights import symmetry
 
 def network():
     torch.manual_seed(0)
-    return nn.Sequential(nn.Unflatten(1, (1, 6, 6)), nn.Conv2d(1, 3, 3), nn.ReLU(), nn.Flatten(),
-                         nn.Linear(48, 4))
+    return nn.Sequential(
+        nn.Unflatten(1, (1, 6, 6)),
+        nn.Conv2d(1, 3, 3),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(48, 4),
+    )
 
 
 def weights(model):
@@ -33,14 +38,19 @@ def test_the_smallest_weights_of_all_layers_are_pruned(share):
     if 0 < share < 1:
         assert before[gone].abs().max() <= before[~gone].abs().min()
     assert torch.equal(pruned[1].bias, model[1].bias)
-    assert list(pruned.state_dict()) == list(model.state_dict())  # no masks are left behind
-    assert [p.shape for p in pruned.parameters()] == [p.shape for p in model.parameters()]
+    # No masks are left behind
+    assert list(pruned.state_dict()) == list(model.state_dict())
+    assert [p.shape for p in pruned.parameters()] == [
+        p.shape for p in model.parameters()
+    ]
 
 
 @pytest.mark.parametrize("bits", [2, 4, 8])
 def test_quantised_weights_are_the_nearest_of_a_grid(bits):
     model = network()
-    for old, new in ((model[i].weight, edits.quantise(model, bits)[i].weight) for i in (1, 4)):
+    for old, new in (
+        (model[i].weight, edits.quantise(model, bits)[i].weight) for i in (1, 4)
+    ):
         step = old.abs().max() / (2 ** (bits - 1) - 1)
         levels = (new / step).round()
         torch.testing.assert_close(levels * step, new)
@@ -52,8 +62,12 @@ def test_noise_is_of_the_size_asked_for():
     model = architectures.mlp((300, 200, 3))
     for i in (1, 3):
         added = (edits.add_noise(model, 0.25, 3)[i].weight - model[i].weight).detach()
-        assert added.std() / model[i].weight.detach().std() == pytest.approx(0.25, rel=0.1)
-    one, again, other = (matching.flat_weights(edits.add_noise(model, 0.1, seed)) for seed in (1, 1, 2))
+        assert added.std() / model[i].weight.detach().std() == pytest.approx(
+            0.25, rel=0.1
+        )
+    one, again, other = (
+        matching.flat_weights(edits.add_noise(model, 0.1, seed)) for seed in (1, 1, 2)
+    )
     assert torch.equal(one, again) and not torch.equal(one, other)
 
 
@@ -72,7 +86,9 @@ def test_matching_undoes_permutation_and_rescaling():
     hidden = symmetry.rescale(symmetry.permute(a, 1), 2)
     assert matching.matched_cosine(a, a) == pytest.approx(1)
     assert matching.matched_cosine(a, hidden) == pytest.approx(1, abs=1e-6)
-    assert matching.matched_cosine(hidden, b) == pytest.approx(matching.matched_cosine(a, b), abs=1e-6)
+    assert matching.matched_cosine(hidden, b) == pytest.approx(
+        matching.matched_cosine(a, b), abs=1e-6
+    )
     assert matching.matched_cosine(a, b) < 0.6
 
 
@@ -93,7 +109,9 @@ def test_the_least_alike_are_found():
 def test_calibration_error_of_known_cases():
     sure = torch.tensor([[1.0, 0.0]] * 4)
     assert ensembles.calibration_error(sure, torch.tensor([0, 0, 0, 0])) == 0
-    assert ensembles.calibration_error(sure, torch.tensor([0, 0, 0, 1])) == pytest.approx(0.25)
+    assert ensembles.calibration_error(
+        sure, torch.tensor([0, 0, 0, 1])
+    ) == pytest.approx(0.25)
     # Half of them .6 sure and always right, half .9 sure and right two times of three.
     mixed = torch.tensor([[0.6, 0.4]] * 3 + [[0.9, 0.1]] * 3)
     expected = 0.5 * 0.4 + 0.5 * (0.9 - 2 / 3)
@@ -102,6 +120,9 @@ def test_calibration_error_of_known_cases():
 
 
 def test_bad_arguments_are_refused():
-    for call in (lambda: edits.prune(network(), 1.2), lambda: edits.quantise(network(), 1)):
+    for call in (
+        lambda: edits.prune(network(), 1.2),
+        lambda: edits.quantise(network(), 1),
+    ):
         with pytest.raises(ValueError, match="wanted"):
             call()

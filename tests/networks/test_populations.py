@@ -1,4 +1,5 @@
-"""Populations: the same numbers as separate modules, and results that survive on disk."""
+"""Populations: the same numbers as separate modules, and results that survive on disk.
+"""
 
 import copy
 
@@ -41,7 +42,9 @@ def test_forward_and_activations_are_those_of_the_members(trained, digits):
     with torch.no_grad():
         for i in (0, 4):
             alone = trained.member(i)
-            torch.testing.assert_close(trained.forward(x)[i], alone(x), atol=1e-5, rtol=1e-5)
+            torch.testing.assert_close(
+                trained.forward(x)[i], alone(x), atol=1e-5, rtol=1e-5
+            )
             for layer, stop in enumerate((3, 5, 7, 9, 10), start=1):
                 torch.testing.assert_close(trained.activations(x, layer, batch=33)[i],
                                            alone[:stop](x), atol=1e-5, rtol=1e-5)
@@ -54,21 +57,33 @@ def test_own_inputs_and_images_with_two_axes(digits):
     with torch.no_grad():
         own = population.forward(x, per_model=True)
         torch.testing.assert_close(own[1], population.member(1)(x[1]))
-        images = digits[0][:3].reshape(3, 28, 28)  # as many images as members: still shared
-        torch.testing.assert_close(population.forward(images)[2], population.member(2)(images))
+        # As many images as members: still shared
+        images = digits[0][:3].reshape(3, 28, 28)
+        torch.testing.assert_close(
+            population.forward(images)[2], population.member(2)(images)
+        )
 
 
 @pytest.mark.parametrize("between", [
-    [nn.LayerNorm(6), nn.PReLU()], [nn.Softmax(1)], [nn.Unflatten(1, (2, 3)), nn.Flatten()],
+    [nn.LayerNorm(6), nn.PReLU()], [nn.Softmax(1)],
+    [nn.Unflatten(1, (2, 3)), nn.Flatten()],
     [nn.BatchNorm1d(6, affine=False)], [nn.Sequential(nn.ReLU(), nn.Linear(6, 6))]])
 def test_modules_of_other_kinds_run_one_by_one(digits, monkeypatch, between):
-    monkeypatch.setattr(architectures, "other", lambda: nn.Sequential(
-        nn.Flatten(), nn.Linear(784, 6), *copy.deepcopy(between), nn.Linear(6, 2)), raising=False)
+    monkeypatch.setattr(
+        architectures,
+        "other",
+        lambda: nn.Sequential(
+            nn.Flatten(), nn.Linear(784, 6), *copy.deepcopy(between), nn.Linear(6, 2)
+        ),
+        raising=False,
+    )
     population = initialise({"factory": "other"}, [0, 1])
     with torch.no_grad():
         for i in range(2):
             alone = population.member(i)
-            torch.testing.assert_close(population.forward(digits[0][:9])[i], alone(digits[0][:9]))
+            torch.testing.assert_close(
+                population.forward(digits[0][:9])[i], alone(digits[0][:9])
+            )
             if isinstance(between[0], nn.Sequential):
                 torch.testing.assert_close(chains(population)[i], wcka.chain(alone))
 
@@ -96,7 +111,9 @@ def test_members_learn_as_they_would_alone(private_order):
             nn.functional.cross_entropy(alone(x[batch]), y[batch]).backward()
             optimizer.step()
     for name, values in alone.state_dict().items():
-        torch.testing.assert_close(together.state[name][i], values, atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(
+            together.state[name][i], values, atol=1e-5, rtol=1e-4
+        )
 
 
 @pytest.mark.parametrize("strategy", ["fgsm", "pgd"])
@@ -107,9 +124,13 @@ def test_adversarial_training_is_that_of_each_member_alone(strategy):
     together = train(start, x, y, 1, seed=3, strategy=strategy)
     alone = train(start[1], x, y, 1, seed=3, strategy=strategy)
     for name, values in alone.state.items():
-        torch.testing.assert_close(together.state[name][1], values[0], atol=1e-4, rtol=1e-3)
+        torch.testing.assert_close(
+            together.state[name][1], values[0], atol=1e-4, rtol=1e-3
+        )
     plain = train(start, x, y, 1, seed=3)
-    assert not torch.allclose(plain.state["1.weight"], together.state["1.weight"], atol=1e-4)
+    assert not torch.allclose(
+        plain.state["1.weight"], together.state["1.weight"], atol=1e-4
+    )
 
 
 def test_adversarial_training_makes_robust_networks(digits):
@@ -129,7 +150,10 @@ def test_adversarial_training_makes_robust_networks(digits):
 
 
 def test_training_learns_digits_and_keeps_checkpoints(trained, digits):
-    assert trained.members.to_dict("list") == {"seed": [0, 1, 2] * 2, "epoch": [0] * 3 + [3] * 3}
+    assert trained.members.to_dict("list") == {
+        "seed": [0, 1, 2] * 2,
+        "epoch": [0] * 3 + [3] * 3,
+    }
     accuracy = trained.accuracy(*digits)
     assert (accuracy[:3] < 0.7).all() and (accuracy[3:] > 0.95).all()
     untrained = initialise(ARCHITECTURE, [0, 1, 2])
@@ -156,7 +180,9 @@ def test_selection_and_disk(trained, tmp_path):
     assert len(late) == 3 and late.members.epoch.tolist() == [3] * 3
     late.save(tmp_path / "new" / "late.safetensors")
     again = Population.load(tmp_path / "new" / "late.safetensors")
-    assert again.architecture == late.architecture and again.members.equals(late.members)
+    assert again.architecture == late.architecture and again.members.equals(
+        late.members
+    )
     assert all(torch.equal(again.state[name], late.state[name]) for name in late.state)
     assert [p.name for p in (tmp_path / "new").iterdir()] == ["late.safetensors"]
 
@@ -164,14 +190,24 @@ def test_selection_and_disk(trained, tmp_path):
 def test_population_is_copyable_between_devices(trained):
     meta = trained.to("meta")
     assert meta.state["1.weight"].device.type == "meta" and len(meta) == len(trained)
-    assert copy.copy(trained).to("auto").state["1.weight"].device.type in ("cpu", "cuda")
+    assert copy.copy(trained).to("auto").state["1.weight"].device.type in (
+        "cpu",
+        "cuda",
+    )
 
 
 def test_training_on_the_device_there_is_ends_on_the_cpu():
-    arguments = {"architecture": {"factory": "mlp", "widths": [784, 8, 3], "activation": "relu"},
-                 "seeds": [0, 1], "dataset": "mnist", "classes": [0, 1, 2], "epochs": 1,
-                 "batch_size": 512}
-    auto, cpu = (train_by_name(**arguments, device=device) for device in ("auto", "cpu"))
+    arguments = {
+        "architecture": {"factory": "mlp", "widths": [784, 8, 3], "activation": "relu"},
+        "seeds": [0, 1],
+        "dataset": "mnist",
+        "classes": [0, 1, 2],
+        "epochs": 1,
+        "batch_size": 512,
+    }
+    auto, cpu = (
+        train_by_name(**arguments, device=device) for device in ("auto", "cpu")
+    )
     for name, values in auto.state.items():
         assert values.device.type == "cpu"
         torch.testing.assert_close(values, cpu.state[name], atol=1e-4, rtol=1e-3)
@@ -179,8 +215,11 @@ def test_training_on_the_device_there_is_ends_on_the_cpu():
 
 def test_nothing_is_made_on_another_device_than_the_populations():
     """Tensors without storage stand for a device that is not there."""
-    population = initialise({"factory": "mlp", "widths": [784, 8, 3], "activation": "relu"},
-                            [0, 1], device="meta")
+    population = initialise(
+        {"factory": "mlp", "widths": [784, 8, 3], "activation": "relu"},
+        [0, 1],
+        device="meta",
+    )
     inputs = torch.zeros(5, 784, device="meta")
     assert population.activations(inputs, 1).device.type == "meta"
     assert {c.device.type for c in chains(population)} == {"meta"}
