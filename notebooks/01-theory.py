@@ -131,7 +131,8 @@ assert x.shape == (min(probes, len(images)), hidden[-1])
 # see {doc}`../book/api/measures`.
 
 # %%
-print(f"by kernels {definitions.cka(x, y):.12f}, by features {wcka.cka(x, y):.12f}")
+print(f"by kernels {definitions.cka(x, y):.12f}, "
+      f"by features {wcka.cka(x, y):.12f}")
 assert np.isclose(definitions.cka(x, y), wcka.cka(x, y), atol=1e-12)
 
 # %% [markdown]
