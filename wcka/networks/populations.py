@@ -1,5 +1,7 @@
-"""Many models of one architecture as one stacked state: forward, activations, save,
-load.
+"""Populations: many models of one architecture, stacked into one state.
+
+A population computes logits and activations of all its models in batched products, and
+is saved to one file and loaded from it.
 """
 
 import json
@@ -24,12 +26,12 @@ from .attacks import Stacked
 
 
 def resolve_device(device: str) -> torch.device:
-    """Return the named device; "auto" picks CUDA where there is one.
+    """Return the named device; "auto" is CUDA if available, otherwise the CPU.
 
     Raises
     ------
     ValueError
-        For a name that PyTorch does not know, or CUDA where there is none.
+        For a name that PyTorch does not know, or for CUDA where there is none.
 
     Examples
     --------
@@ -54,12 +56,13 @@ class Population(Stacked):
     Attributes
     ----------
     architecture : dict
-        Name of a factory in ``networks.architectures`` under "factory", and its
-        arguments.
+        The name of a factory in ``networks.architectures`` under "factory", and the
+        arguments of that factory.
     state : dict of str to Tensor
-        Parameters and buffers by their name in the module, each stacked to (N, ...).
+        Parameters and buffers under their names in the module, each stacked to
+        (N, ...).
     members : DataFrame
-        N rows: what is known of each model (seed, epoch, ...).
+        One row per model with what is known of it (seed, epoch, ...).
 
     Examples
     --------
@@ -76,14 +79,22 @@ class Population(Stacked):
         return len(self.members)
 
     def __getitem__(self, rows) -> "Population":
-        """Sub-population by a slice, a boolean mask or a sequence of positions."""
-        keep = np.atleast_1d(np.arange(len(self))[rows])
-        state = {
-            name: values[torch.from_numpy(keep)] for name, values in self.state.items()
-        }
-        return Population(
-            self.architecture, state, self.members.iloc[keep].reset_index(drop=True)
-        )
+        """Return the sub-population of a slice, a boolean mask or a list of positions.
+
+        Examples
+        --------
+        >>> architecture = {"factory": "mlp", "widths": [4, 3]}
+        >>> population = initialise(architecture, seeds=[5, 6, 7])
+        >>> population[[2, 0]].members.seed.tolist()
+        [7, 5]
+        """
+        positions = np.atleast_1d(np.arange(len(self))[rows])
+        index = torch.from_numpy(positions)
+        state = {}
+        for name, values in self.state.items():
+            state[name] = values[index]
+        members = self.members.iloc[positions].reset_index(drop=True)
+        return Population(self.architecture, state, members)
 
     @cached_property
     def network(self) -> nn.Sequential:
@@ -93,39 +104,45 @@ class Population(Stacked):
 
     @property
     def depth(self) -> int:
-        """Number of linear layers; layer `depth` is the logits."""
+        """Number of linear layers; the output of layer ``depth`` is the logits."""
         return sum(isinstance(module, nn.Linear) for module in self.network)
 
     def member(self, i: int) -> nn.Sequential:
-        """Model `i` as a module of its own, its weights copied."""
+        """Return model `i` as a separate module with a copy of its weights."""
         network = build(self.architecture).eval()
         network.load_state_dict(self._state_of(i))
         return network
 
     def _state_of(self, i: int) -> dict[str, Tensor]:
-        return {name: values[i] for name, values in self.state.items()}
+        """Return the parameters and buffers of model `i`."""
+        state = {}
+        for name, values in self.state.items():
+            state[name] = values[i]
+        return state
 
     def to(self, device: str) -> "Population":
-        """The same population on another device."""
+        """Return the same population on another device."""
         target = resolve_device(device)
-        state = {name: values.to(target) for name, values in self.state.items()}
+        state = {}
+        for name, values in self.state.items():
+            state[name] = values.to(target)
         return Population(self.architecture, state, self.members)
 
     def forward(
         self, x: Tensor, layer: int | None = None, per_model: bool = False
     ) -> Tensor:
-        """Logits of every model, or the activations of one layer.
+        """Return the logits of every model, or the activations of one layer.
 
         Parameters
         ----------
         x : Tensor
-            Inputs shared by all models (n, ...), or with `per_model` each model's own
-            (N, n, ...); float32, on the population's device.
+            Float32, on the population's device. Inputs (n, ...) that all models share
+            or, with `per_model`, separate inputs (N, n, ...) for each model.
         layer : int, optional
-            1 to ``depth``: the output of that linear layer after its activation.
-            ``depth``, the default, is the logits.
+            A number from 1 to ``depth``: return the output of that linear layer after
+            its activation. The default is ``depth``, the logits.
         per_model : bool
-            Whether each model has its own inputs.
+            Whether each model has separate inputs.
 
         Returns
         -------
@@ -136,14 +153,22 @@ class Population(Stacked):
         ------
         ValueError
             For a layer outside 1 to ``depth``.
+
+        Examples
+        --------
+        >>> architecture = {"factory": "mlp", "widths": [4, 8, 3]}
+        >>> population = initialise(architecture, seeds=[0, 1])
+        >>> population.forward(torch.zeros(5, 4), layer=1).shape
+        torch.Size([2, 5, 8])
         """
         stop = self.position(layer)
         modules = list(self.network._modules.items())[:stop]
         if not all(_is_stacked(module) for _, module in modules):
-            # Convolutions gain nothing from it, and others may not mean the last axis.
+            # Convolutions are no faster in a batch of models, and a module of unknown
+            # kind may not act on the last axis. Models run one after another.
             outputs = []
             for i in range(len(self)):
-                outputs.append(self._alone(i, stop, x[i] if per_model else x))
+                outputs.append(self._forward_of(i, stop, x[i] if per_model else x))
             return torch.stack(outputs)  # (networks, n, units)
         for name, module in modules:
             if isinstance(module, nn.Linear):
@@ -153,23 +178,28 @@ class Population(Stacked):
                 per_model = True
             elif isinstance(module, nn.Flatten):
                 x = x.flatten(2 if per_model else 1)
-            else:  # acts on each number alone
+            else:  # an activation: it acts on each number separately
                 x = module(x)
         return x
 
     def position(self, layer: int | None) -> int:
-        """Number of modules up to a linear layer and its activation; all for None."""
+        """Return the number of modules up to a linear layer and its activation.
+
+        With None, the number of all modules.
+        """
         layer = self.depth if layer is None else layer
         if not 1 <= layer <= self.depth:
             raise ValueError(f"layer: wanted 1 to {self.depth}, got {layer}")
-        ends = []  # where the next linear layer begins, layer by layer
+        linear_positions = []
         for i, module in enumerate(self.network):
             if isinstance(module, nn.Linear):
-                ends.append(i)
-        return [*ends, len(self.network)][layer]
+                linear_positions.append(i)
+        # A layer ends where the next linear layer begins. The first linear layer has
+        # position 0 in this list, so the entry at `layer` is that of its successor.
+        return [*linear_positions, len(self.network)][layer]
 
-    def _alone(self, i: int, stop: int, x: Tensor) -> Tensor:
-        """Output of the first `stop` modules of one model."""
+    def _forward_of(self, i: int, stop: int, x: Tensor) -> Tensor:
+        """Return the output of the first `stop` modules of model `i`."""
         modules = self.network[:stop]
         state = {}
         for name in modules.state_dict():
@@ -178,29 +208,50 @@ class Population(Stacked):
 
     @torch.no_grad()
     def activations(self, x: Tensor, layer: int, batch: int = 1024) -> Tensor:
-        """``forward`` without gradients, in batches of inputs: (N, n, units) in
-        float32.
+        """Return the activations of one layer, without gradients, batch by batch.
+
+        Parameters
+        ----------
+        x : Tensor
+            Inputs (n, ...) that all models share.
+        layer : int
+            See ``forward``.
+        batch : int
+            Number of inputs in a batch.
+
+        Returns
+        -------
+        Tensor
+            (N, n, units), float32.
         """
-        return torch.cat([self.forward(part, layer) for part in x.split(batch)], dim=1)
+        parts = []
+        for inputs in x.split(batch):
+            parts.append(self.forward(inputs, layer))  # (networks, batch, units)
+        return torch.cat(parts, dim=1)  # (networks, n, units)
 
     def predict(self, x: Tensor) -> Tensor:
-        """Predicted class of every input by every model, (N, n)."""
+        """Return every model's predicted class of every input, (N, n)."""
         return self.activations(x, self.depth).argmax(-1).cpu()
 
     def accuracy(self, x: Tensor, labels) -> np.ndarray:
-        """Fraction of right predictions of every model, (N,)."""
+        """Return every model's share of correct predictions, (N,)."""
         return (self.predict(x) == torch.as_tensor(labels)).double().mean(1).numpy()
 
     def save(self, path: str | Path) -> None:
         """Write the population to one safetensors file, atomically."""
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        metadata = {"architecture": json.dumps(self.architecture),
-                    "members": self.members.to_json(orient="table", index=False),
-                    "attrs": json.dumps(self.members.attrs)}
+        metadata = {
+            "architecture": json.dumps(self.architecture),
+            "members": self.members.to_json(orient="table", index=False),
+            "attrs": json.dumps(self.members.attrs),
+        }
+        tensors = {}
+        for name, values in self.state.items():
+            tensors[name] = values.contiguous()
+        # A process that is killed while it writes leaves no half-written population.
         partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
         try:
-            tensors = {name: values.contiguous() for name, values in self.state.items()}
             save_file(tensors, partial, metadata)
             partial.replace(path)
         finally:
@@ -209,9 +260,11 @@ class Population(Stacked):
     @classmethod
     def load(cls, path: str | Path, device: str = "cpu") -> "Population":
         """Read a population that ``save`` wrote."""
+        state = {}
         with safe_open(path, "pt", device=str(resolve_device(device))) as file:
             metadata = file.metadata()
-            state = {name: file.get_tensor(name) for name in file.keys()}
+            for name in file.keys():
+                state[name] = file.get_tensor(name)
         members = pd.DataFrame(json.loads(metadata["members"])["data"])
         members.attrs = json.loads(metadata["attrs"])
         return cls(json.loads(metadata["architecture"]), state, members)
@@ -219,14 +272,14 @@ class Population(Stacked):
 
 @dataclass(frozen=True, eq=False)
 class Transfer(Stacked):
-    """Heads behind one frozen trunk that they share, as attacks on images see them.
+    """N heads behind one frozen trunk, attacked on the images that the trunk sees.
 
     Attributes
     ----------
     trunk : nn.Module
-        Images (n, ...) to features (n, units).
+        A map from images (n, ...) to features (n, units).
     heads : Population
-        Its inputs are those features.
+        Networks whose inputs are those features.
 
     Examples
     --------
@@ -243,43 +296,42 @@ class Transfer(Stacked):
         return len(self.heads)
 
     def features(self, x: Tensor, per_model: bool = False) -> Tensor:
-        """The trunk's outputs: (n, units), or (N, n, units) for each model's own
-        images.
+        """Return the trunk's outputs.
+
+        They have the shape (n, units) for images (n, ...) that all heads share and,
+        with `per_model`, (N, n, units) for separate images (N, n, ...) for each head.
         """
-        return (
-            self.trunk(x.flatten(0, 1)).unflatten(0, x.shape[:2])
-            if per_model
-            else self.trunk(x)
-        )
+        if not per_model:
+            return self.trunk(x)
+        # All heads have the same trunk, so their images can pass it in one batch.
+        features = self.trunk(x.flatten(0, 1))  # (networks * n, units)
+        return features.unflatten(0, x.shape[:2])  # (networks, n, units)
 
     def forward(self, x: Tensor, per_model: bool = False) -> Tensor:
-        """Logits of every model (N, n, classes), as ``Population.forward``."""
+        """Return the logits (N, n, classes) of every head; see ``Population.forward``.
+        """
         return self.heads.forward(self.features(x, per_model), per_model=per_model)
-
-
-def _is_stacked(module: nn.Module) -> bool:
-    """Whether a layer of all models can be one batched operation."""
-    if type(module) is nn.Flatten:
-        return (module.start_dim, module.end_dim) == (1, -1)
-    return type(module) in (nn.Linear, *ACTIVATIONS.values())
 
 
 @torch.no_grad()
 def extract(trunk: nn.Module, x: Tensor, batch: int = 64) -> Tensor:
-    """Features (n, units) of images by a trunk, in batches that fit the processor's
-    caches.
+    """Return a trunk's features (n, units) of images.
+
+    The images are processed in batches that fit the processor's caches.
 
     Examples
     --------
     >>> extract(nn.Linear(4, 8), torch.zeros(100, 4)).shape
     torch.Size([100, 8])
     """
-    return torch.cat([trunk(part) for part in x.split(batch)])
+    parts = []
+    for images in x.split(batch):
+        parts.append(trunk(images))  # (batch, units)
+    return torch.cat(parts)  # (n, units)
 
 
 def build(architecture: dict) -> nn.Sequential:
-    """Build one module from an architecture, ``{"factory": "mlp", "widths": [...],
-    ...}``.
+    """Build one module from an architecture; see ``Population`` for its keys.
 
     Examples
     --------
@@ -287,7 +339,8 @@ def build(architecture: dict) -> nn.Sequential:
     4
     """
     arguments = dict(architecture)
-    return getattr(architectures, arguments.pop("factory"))(**arguments)
+    factory = getattr(architectures, arguments.pop("factory"))
+    return factory(**arguments)
 
 
 def initialise(
@@ -298,22 +351,22 @@ def initialise(
     Parameters
     ----------
     architecture : dict
-        As in ``Population``.
+        See ``Population``.
     seeds : sequence of int
-        One seed a model: model i is what ``torch.manual_seed(seeds[i])`` and the
-        factory give.
+        One seed per model. Model i is the module that the factory returns after
+        ``torch.manual_seed(seeds[i])``.
     device : str
-        Where to put the stacked state.
+        Device of the stacked state.
 
     Returns
     -------
     Population
-        Its members have a column "seed".
+        Its members have one column, "seed".
 
     Raises
     ------
     ValueError
-        For no seeds.
+        If there are no seeds.
 
     Examples
     --------
@@ -324,27 +377,38 @@ def initialise(
     if not len(seeds):
         raise ValueError("seeds: wanted at least one")
     modules = []
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]):  # the caller's random state stays
         for seed in seeds:
             torch.manual_seed(seed)
             modules.append(build(architecture))
     parameters, buffers = stack_module_state(modules)
-    state = {
-        name: values.detach() for name, values in {**parameters, **buffers}.items()
-    }
-    return Population(architecture, state, pd.DataFrame({"seed": list(seeds)})).to(
-        device
-    )
+    state = {}
+    for name, values in {**parameters, **buffers}.items():
+        state[name] = values.detach()  # (networks, ...)
+    members = pd.DataFrame({"seed": list(seeds)})
+    return Population(architecture, state, members).to(device)
 
 
 def chains(population: Population, bias=False, layer: int | None = None,
            input_shape: Sequence[int] = (28, 28)) -> Tensor:
-    """Chains of all members of a population at once: (N, inputs, outputs), as
-    ``chain``.
+    """Return the chains of all members of a population.
 
-    With `layer`, from 1 to the population's depth, the chains of the networks cut short
-    after that linear layer. `input_shape` matters to networks that are not fully
-    connected.
+    Parameters
+    ----------
+    population : Population
+        N models.
+    bias : bool
+        Whether the chain contains the biases; see ``wcka.chain``.
+    layer : int, optional
+        A number from 1 to the population's depth: the chains end with that linear
+        layer. By default they end with the logits.
+    input_shape : sequence of int
+        Shape of one input; used only for networks that are not fully connected.
+
+    Returns
+    -------
+    Tensor
+        (N, inputs, outputs).
 
     Examples
     --------
@@ -354,40 +418,53 @@ def chains(population: Population, bias=False, layer: int | None = None,
     """
     nested = any([*module.children()] for module in population.network)
     if nested or unreadable_modules(population.network):
+        # The chain of such a network is not a product of its linear layers' weights.
         stop = population.position(layer)
-        separate = []
+        separate_chains = []
         for i in range(len(population)):
-            separate.append(chain(population.member(i)[:stop], input_shape, bias))
-        return torch.stack(separate)  # (networks, inputs, outputs)
-    matrices, biases = [], []
+            network = population.member(i)[:stop]
+            separate_chains.append(chain(network, input_shape, bias))
+        return torch.stack(separate_chains)  # (networks, inputs, outputs)
+    matrices = []
+    biases = []
     for name, module in population.network._modules.items():
         if isinstance(module, nn.Linear):
-            # (networks, in, out)
-            matrices.append(population.state[f"{name}.weight"].mT)
+            weight = population.state[f"{name}.weight"]  # (networks, out, in)
+            matrices.append(weight.mT)  # (networks, in, out)
             biases.append(population.state.get(f"{name}.bias"))
     return product(matrices[:layer], biases[:layer] if bias else None)
 
 
+def _is_stacked(module: nn.Module) -> bool:
+    """Tell whether a layer of all models can be one batched operation."""
+    if type(module) is nn.Flatten:
+        return (module.start_dim, module.end_dim) == (1, -1)
+    return type(module) in (nn.Linear, *ACTIVATIONS.values())
+
+
 def _channels_last(weight: Tensor) -> Tensor:
-    """Kernels in the order in memory that makes convolutions on a CPU a third faster.
+    """Store kernels with their channels last; other weights are returned unchanged.
+
+    Convolutions on a CPU are a third faster with this order in memory.
     """
-    # Not contiguous(): kernels of one channel are in both orders at once, and only a
-    # copy's strides tell which one is meant.
-    return (
-        weight.clone(memory_format=torch.channels_last) if weight.ndim == 4 else weight
-    )
+    if weight.ndim != 4:
+        return weight
+    # contiguous() would not do: kernels of one channel are in both orders at once, and
+    # only a copy's strides tell which order is meant.
+    return weight.clone(memory_format=torch.channels_last)
 
 
 def _linear(x: Tensor, per_model: bool, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """Every model's linear layer: (n, in) shared or (N, n, in) -> (N, n, out)."""
+    """Apply every model's linear layer to shared or separate inputs.
+
+    Shared inputs are (n, in), separate inputs (N, n, in); outputs are (N, n, out).
+    """
     if per_model:
-        return (
-            x @ weight.mT
-            if bias is None
-            else torch.baddbmm(bias[:, None], x, weight.mT)
-        )
+        if bias is None:
+            return x @ weight.mT  # (networks, n, out)
+        return torch.baddbmm(bias[:, None], x, weight.mT)  # (networks, n, out)
     # Shared inputs: all models' weights side by side make one matrix product.
-    flat = nn.functional.linear(
-        x, weight.flatten(0, 1), None if bias is None else bias.flatten()
-    )
-    return flat.unflatten(1, weight.shape[:2]).transpose(0, 1)
+    rows = weight.flatten(0, 1)  # (networks * out, in)
+    row_biases = None if bias is None else bias.flatten()  # (networks * out,)
+    outputs = nn.functional.linear(x, rows, row_biases)  # (n, networks * out)
+    return outputs.unflatten(1, weight.shape[:2]).transpose(0, 1)  # (networks, n, out)

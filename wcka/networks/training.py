@@ -1,6 +1,4 @@
-"""Train the networks of a population together, each by its own loss, and keep
-checkpoints.
-"""
+"""Training of a population: all networks together, each on its own loss."""
 
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -24,48 +22,51 @@ def train(population: Population, x: Tensor, labels, epochs: int,
           batch_size: int = 32, seed: int = 0, private_order: bool = False,
           strategy: str = "standard", eps: float = 0.1, attack_steps: int = 5,
           shared_attack: bool = False, trunk: nn.Module | None = None) -> Population:
-    """Train every member by Adam on the cross-entropy of its logits.
+    """Train every member with Adam on the cross-entropy of its logits.
 
-    The loss is the sum of the members' losses and Adam acts on every weight alone, so
-    each member learns exactly as it would by itself.
+    The loss is the sum of the members' losses, and Adam updates every weight
+    separately. Each member therefore learns exactly as if it were trained alone.
 
     Parameters
     ----------
     population : Population
-        The networks to start from; left untouched.
+        The networks before training; they are not modified.
     x : Tensor
         Training inputs (n, ...), float32 in [0, 1], on the population's device.
     labels : array-like of int
-        (n,), from 0.
+        Labels (n,), from 0.
     epochs : int
-        Passes through the training set.
+        Number of passes through the training set.
     checkpoints : sequence of int, optional
-        Epochs at whose end the members are kept, 0 (untrained) to `epochs`; the last by
-        default.
-    learning_rate, batch_size
-        Of Adam; the last batch of an epoch may be smaller.
+        Epochs, from 0 (untrained) to `epochs`, at whose end the members are stored; by
+        default the last epoch.
+    learning_rate : float
+        Learning rate of Adam.
+    batch_size : int
+        Number of images in a minibatch; the last one of an epoch may be smaller.
     seed : int
         Seed of the order of the training images.
     private_order : bool
-        Give each member an order of its own; by default all see the same minibatches,
-        so that they differ in initialisation only, and training is several times
-        faster.
+        Whether each member has a separate order of the images. By default all members
+        see the same minibatches: they then differ only in their initialisation, and
+        training is several times faster.
     strategy : {"standard", "fgsm", "pgd", "ffgsm", "trades"}
-        What the members learn from: the images, or those that an attack on the member
-        as it stands makes of each minibatch (Goodfellow et al. 2014; Madry et al.
-        2019).
+        The images to learn from: "standard" is the training images; each other strategy
+        is an attack on the members in their current state, applied to every minibatch
+        (Goodfellow et al. 2014; Madry et al. 2019).
     eps : float
-        Of the attack. At 0.3, usual for attacks on MNIST, training makes most narrow
-        networks predict one class only; `functional.collapsed` finds such.
+        Largest change of a pixel by the attack. With 0.3, which is usual for attacks on
+        MNIST, most narrow networks learn to predict one class only;
+        ``measures.collapsed`` detects such networks.
     attack_steps : int
-        Steps of PGD and TRADES, each of 2.5 eps / steps.
+        Number of steps of PGD and TRADES, each of size 2.5 eps / steps.
     shared_attack : bool
-        Attack the sum of the members' losses, so that all members see the same attacked
-        images, at the cost of one attack; by default each member is attacked for
-        itself.
+        Whether the attack is on the sum of the members' losses, so that all members see
+        the same attacked images at the cost of one attack. By default each member is
+        attacked separately.
     trunk : nn.Module, optional
-        Frozen layers before the members, who see its outputs; `x` are its inputs, and
-        what is attacked.
+        Frozen layers before the members. `x` is the input of the trunk, attacks act on
+        that input, and the members learn from the trunk's outputs.
 
     Returns
     -------
@@ -76,7 +77,7 @@ def train(population: Population, x: Tensor, labels, epochs: int,
     ------
     ValueError
         For checkpoints outside 0 to `epochs`, inputs and labels of different length, an
-        unknown strategy, or an adversarial one with private orders.
+        unknown strategy, or an adversarial strategy with private orders.
 
     Examples
     --------
@@ -95,72 +96,60 @@ def train(population: Population, x: Tensor, labels, epochs: int,
         raise ValueError(
             f"checkpoints: wanted epochs from 0 to {epochs}, got {checkpoints}"
         )
-    if trunk is not None and attack is None:
-        x, trunk = extract(trunk, x), None
-    attack = attack and partial(attack, eps=eps, steps=attack_steps)
+    if attack:
+        attack = partial(attack, eps=eps, steps=attack_steps)
+    elif trunk is not None:
+        # Without attacks the images never change, and so neither do their features.
+        x = extract(trunk, x)  # (n, units)
+        trunk = None
+    learners = course(population, x, labels, learning_rate, batch_size, seed,
+                      private_order, attack, shared_attack, trunk)
     states = {}
-    steps = course(
-        population,
-        x,
-        labels,
-        learning_rate,
-        batch_size,
-        seed,
-        private_order,
-        attack,
-        shared_attack,
-        trunk,
+    # The range comes first: the zip then ends without training for one more epoch.
+    progress = tqdm(
+        zip(range(epochs + 1), learners), "epochs", epochs + 1, leave=False
     )
-    for epoch, learner in tqdm(
-        zip(range(epochs + 1), steps), "epochs", epochs + 1, leave=False
-    ):
+    for epoch, learner in progress:
         if epoch in checkpoints:
             states[epoch] = copied(learner.state)
     return collect(population, states)
 
 
 def course(population, x, labels, learning_rate, batch_size, seed, private_order=False,
-            attack=None, shared_attack=False, trunk=None) -> Iterator[Population]:
-    """The members before training and after each epoch; their weights move on with the
-    next.
+           attack=None, shared_attack=False, trunk=None) -> Iterator[Population]:
+    """Yield the members before training, and again after each epoch, without end.
+
+    Every population that is yielded has the same storage: its weights change when the
+    next one is asked for. See ``train`` for the parameters; `attack` is a function of
+    (model, images, labels, seed), or None.
 
     Examples
     --------
     >>> from wcka.networks.populations import initialise
     >>> start = initialise({"factory": "mlp", "widths": [4, 3]}, seeds=[0, 1])
     >>> x, labels = torch.rand(8, 4), [0, 1, 2, 0, 1, 2, 0, 1]
-    >>> steps = course(start, x, torch.tensor(labels), 1e-3, 4, seed=0)
-    >>> bool(torch.equal(next(steps).state["1.weight"], start.state["1.weight"]))
+    >>> learners = course(start, x, torch.tensor(labels), 1e-3, 4, seed=0)
+    >>> bool(torch.equal(next(learners).state["1.weight"], start.state["1.weight"]))
     True
     """
     labels = torch.as_tensor(labels, device=x.device)
     if len(x) != len(labels):
         raise ValueError(f"{len(x)} inputs but {len(labels)} labels")
-    weights = {name for name, _ in population.network.named_parameters()}
-    state = copied(population.state)
-    for name in weights:
-        state[name].requires_grad_()
-    learner = Population(population.architecture, state, population.members)
-    learner.network.train()  # batch normalisation keeps its running statistics
-    # The members as they stand: the same storage, no gradient of weights.
-    detached = {name: values.detach() for name, values in state.items()}
-    standing = Population(population.architecture, detached, population.members)
-    target = standing if trunk is None else Transfer(trunk, standing)
-    # The fused kernel makes one pass over the weights where the others make a dozen.
-    parameters = [state[name] for name in population.state if name in weights]
-    optimizer = torch.optim.Adam(parameters, lr=learning_rate, fused=True)
-    orders = []
+    learner, optimizer = _learner(population, learning_rate)
+    # A second view of the members: the same storage, but no gradients of weights.
+    current = Population(
+        population.architecture, _detached(learner.state), population.members
+    )
+    target = current if trunk is None else Transfer(trunk, current)
+    order_streams = []
     for i in range(len(learner) if private_order else 1):
-        orders.append(np.random.default_rng([seed, i]))
-    # Apart: all strategies see the images in one order
-    starts = np.random.default_rng([seed, 1])
-    yield standing
+        order_streams.append(np.random.default_rng([seed, i]))
+    # A separate stream for attacks: with every strategy the order of images is the same
+    attack_seeds = np.random.default_rng([seed, 1])
+    yield current
     while True:
-        permutations = np.stack([rng.permutation(len(x)) for rng in orders])
-        order = torch.from_numpy(permutations).to(x.device)  # (1 or networks, n)
-        for batch in order.split(batch_size, dim=1):
-            batch = batch.squeeze(0)  # (batch,) shared, or (networks, batch)
-            images = x[batch]
+        for batch in _minibatches(order_streams, len(x), batch_size, x.device):
+            images = x[batch]  # (batch, ...) shared, or (networks, batch, ...)
             per_model = batch.ndim == 2
             if attack:
                 per_model = not shared_attack
@@ -168,28 +157,67 @@ def course(population, x, labels, learning_rate, batch_size, seed, private_order
                     target if per_model else target.forward,
                     images,
                     labels[batch],
-                    seed=int(starts.integers(2**31)),
-                )
+                    seed=int(attack_seeds.integers(2**31)),
+                )  # (networks, batch, ...), or (batch, ...) for a shared attack
             if isinstance(target, Transfer):
                 with torch.no_grad():
                     images = target.features(images, per_model)
             _step(learner, optimizer, images, labels[batch], per_model)
-        yield standing
+        yield current
+
+
+def _learner(
+    population: Population, learning_rate: float
+) -> tuple[Population, torch.optim.Optimizer]:
+    """Copy a population with gradients of its weights, and return Adam for them."""
+    parameter_names = {name for name, _ in population.network.named_parameters()}
+    state = copied(population.state)
+    parameters = []
+    for name, values in state.items():
+        if name in parameter_names:
+            parameters.append(values.requires_grad_())
+    learner = Population(population.architecture, state, population.members)
+    learner.network.train()  # batch normalisation updates its running statistics
+    # The fused kernel makes one pass over the weights where the others make a dozen.
+    return learner, torch.optim.Adam(parameters, lr=learning_rate, fused=True)
+
+
+def _minibatches(streams: list[np.random.Generator], n: int, batch_size: int,
+                 device: torch.device) -> Iterator[Tensor]:
+    """Yield the positions of one epoch's minibatches, from one order per stream.
+
+    They are (batch,) for one stream, whose order all networks share, and otherwise
+    (networks, batch).
+    """
+    permutations = np.stack([stream.permutation(n) for stream in streams])
+    order = torch.from_numpy(permutations).to(device)  # (1 or networks, n)
+    for batch in order.split(batch_size, dim=1):
+        yield batch.squeeze(0)
 
 
 def _step(
     learner: Population, optimizer, x: Tensor, labels: Tensor, per_model: bool
 ) -> None:
-    logits = learner.forward(x, per_model=per_model)
+    """Take one step of the optimizer on one minibatch."""
+    logits = learner.forward(x, per_model=per_model)  # (networks, batch, classes)
     targets = labels.expand(logits.shape[:2])  # (networks, batch)
     loss = cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="sum")
     optimizer.zero_grad()
+    # The sum over networks of the mean over the minibatch
     (loss / labels.shape[-1]).backward()
     optimizer.step()
 
 
+def _detached(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return a state's tensors with the same storage, without gradients."""
+    detached = {}
+    for name, values in state.items():
+        detached[name] = values.detach()
+    return detached
+
+
 def copied(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return a copy of a state, which later steps of training leave as it is.
+    """Return a copy of a state that later training steps do not change.
 
     Examples
     --------
@@ -197,18 +225,21 @@ def copied(state: dict[str, Tensor]) -> dict[str, Tensor]:
     >>> copied(state)["weight"] is state["weight"]
     False
     """
-    return {name: values.detach().clone() for name, values in state.items()}
+    copies = {}
+    for name, values in state.items():
+        copies[name] = values.detach().clone()
+    return copies
 
 
 def collect(population: Population, states: dict[int, dict[str, Tensor]]) -> Population:
-    """Return one population of all checkpoints.
+    """Return one population with the members at all checkpoints.
 
     Parameters
     ----------
     population : Population
         The networks before training.
     states : dict of int to dict
-        Stacked states by epoch.
+        The stacked state of all members at each checkpoint, by epoch.
 
     Returns
     -------
