@@ -23,6 +23,7 @@ CHAPTER_FIXTURES = {"smoke", "smoke_again", "site", "browser"}
 KERNELS_START_IN = {"test_diff", "test_execution"}
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items):
     """Mark tests of executed chapters and pages slow, and keep them on one worker.
 

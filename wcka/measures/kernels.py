@@ -127,7 +127,9 @@ def kernel_products(kernels: Sequence[Kernel]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def gaussian(models: Sequence[Representation], sigma: float) -> list[Kernel]:
-    """Return kernels exp(-|x - y|^2 / (2 (sigma m)^2)) (Kornblith et al. 2019).
+    """Return Gaussian kernels (Kornblith et al. 2019, section 3).
+
+    The kernel is ``exp(-|x - y|^2 / (2 (sigma m)^2))``; m is defined below.
 
     Parameters
     ----------
