@@ -13,6 +13,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ["OMP_NUM_THREADS"] = "1"
 
 import torch
+from filelock import FileLock
 
 from wcka.book import checkout, execution
 from wcka.networks import image_sets
@@ -23,19 +24,14 @@ CHAPTER_FIXTURES = {"smoke", "smoke_again", "site", "browser"}
 KERNELS_START_IN = {"test_diff", "test_execution"}
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
-def pytest_collection_modifyitems(items):
-    """Mark tests of executed chapters and pages slow, and keep them on one worker.
+def pytest_itemcollected(item):
+    """Mark the tests of executed chapters and of pages slow.
 
-    The worker runs each chapter once, for all of these tests. Tests that run a small
-    chapter of their own start a kernel, which is slow too.
+    Tests that run a small chapter of their own start a kernel, which is slow too.
     """
-    for item in items:
-        if "chapter" in item.fixturenames and item.path.stem in KERNELS_START_IN:
-            item.add_marker(pytest.mark.slow)
-        if CHAPTER_FIXTURES & set(item.fixturenames):
-            item.add_marker(pytest.mark.slow)
-            item.add_marker(pytest.mark.xdist_group("chapters"))
+    starts_kernel = "chapter" in item.fixturenames and item.path.stem in KERNELS_START_IN
+    if starts_kernel or CHAPTER_FIXTURES & set(item.fixturenames):
+        item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -71,7 +67,11 @@ def trained(digits):
 
 
 class Smoke:
-    """Chapters executed at the smoke profile, each once, two at a time."""
+    """Chapters executed at the smoke profile, each once, two at a time.
+
+    All workers of pytest-xdist share the folder: whoever wants a chapter first runs it,
+    the others wait for it.
+    """
 
     def __init__(self, folder):
         self.folder = folder
@@ -96,10 +96,12 @@ class Smoke:
         command = [
             sys.executable, "-m", "wcka", "run", path.stem, "--profile", "smoke",
             "-o", output]
-        process = subprocess.run(
-            command, env=self.environment, cwd=checkout.ROOT,
-            capture_output=True, text=True)
-        assert process.returncode == 0, process.stderr
+        with FileLock(self.folder / f"{path.stem}.lock"):
+            if not output.exists():
+                process = subprocess.run(
+                    command, env=self.environment, cwd=checkout.ROOT, capture_output=True,
+                    text=True)
+                assert process.returncode == 0, process.stderr
         return output
 
     def __call__(self, path):
@@ -107,16 +109,26 @@ class Smoke:
         return self.start(path).result()
 
 
+def shared_folder(tmp_path_factory, name):
+    """Return a folder of this run of the tests, the same for all of its workers."""
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    folder = folder / f"shared-{name}"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
 @pytest.fixture(scope="session")
 def smoke(tmp_path_factory):
     """Executed chapters: smoke(path) is the file that holds one."""
-    return Smoke(tmp_path_factory.mktemp("book"))
+    return Smoke(shared_folder(tmp_path_factory, "book"))
 
 
 @pytest.fixture(scope="session")
 def smoke_again(tmp_path_factory):
     """Chapters executed a second time, with no results of the first run."""
-    return Smoke(tmp_path_factory.mktemp("again"))
+    return Smoke(shared_folder(tmp_path_factory, "again"))
 
 
 class Tiny:
