@@ -29,7 +29,8 @@ def pytest_itemcollected(item):
 
     Tests that run a small chapter of their own start a kernel, which is slow too.
     """
-    starts_kernel = "chapter" in item.fixturenames and item.path.stem in KERNELS_START_IN
+    runs_own_chapter = "chapter" in item.fixturenames
+    starts_kernel = runs_own_chapter and item.path.stem in KERNELS_START_IN
     if starts_kernel or CHAPTER_FIXTURES & set(item.fixturenames):
         item.add_marker(pytest.mark.slow)
 
@@ -69,8 +70,8 @@ def trained(digits):
 class Smoke:
     """Chapters executed at the smoke profile, each once, two at a time.
 
-    All workers of pytest-xdist share the folder: whoever wants a chapter first runs it,
-    the others wait for it.
+    All workers of pytest-xdist share the folder: whoever wants a chapter first runs
+    it, the others wait for it.
     """
 
     def __init__(self, folder):
