@@ -100,8 +100,8 @@ class Smoke:
         with FileLock(self.folder / f"{path.stem}.lock"):
             if not output.exists():
                 process = subprocess.run(
-                    command, env=self.environment, cwd=checkout.ROOT, capture_output=True,
-                    text=True)
+                    command, env=self.environment, cwd=checkout.ROOT,
+                    capture_output=True, text=True)
                 assert process.returncode == 0, process.stderr
         return output
 
