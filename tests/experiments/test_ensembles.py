@@ -1,5 +1,7 @@
 """Which networks an ensemble takes, and how well its probabilities are calibrated."""
 
+from itertools import combinations
+
 import numpy as np
 import pytest
 import torch
@@ -52,3 +54,35 @@ def test_two_of_three_are_the_least_similar_pair():
     similarity = np.array([[1.0, 0.2, 0.9], [0.2, 1.0, 0.1], [0.9, 0.1, 1.0]])
     assert least_similar(similarity, 2).tolist() == [1, 2]
     assert least_similar(similarity, 3).tolist() == [0, 1, 2]
+
+
+def test_the_least_similar_set_is_that_of_all_sets():
+    rng = np.random.default_rng(0)
+    similarity = rng.uniform(size=(9, 9))
+    similarity = similarity + similarity.T
+    total_of_set = {}
+    for models in combinations(range(9), 4):
+        total_of_set[models] = sum(similarity[i, j] for i, j in combinations(models, 2))
+    expected = min(total_of_set, key=total_of_set.get)
+    assert tuple(least_similar(similarity, 4)) == expected
+
+
+def test_sets_of_other_sizes_and_too_many_sets_are_refused():
+    similarity = np.zeros((9, 9))
+    for k in (1, 10):
+        with pytest.raises(ValueError, match="wanted 2 to 9"):
+            least_similar(similarity, k)
+    with pytest.raises(ValueError, match="too many"):
+        least_similar(np.zeros((60, 60)), 10)
+
+
+def test_calibration_error_of_known_cases():
+    certain = torch.tensor([[1.0, 0.0]] * 4)
+    assert calibration_error(certain, torch.tensor([0, 0, 0, 0])) == 0
+    error = calibration_error(certain, torch.tensor([0, 0, 0, 1]))
+    assert error == pytest.approx(0.25)
+    # Half with confidence 0.6 and always right, half with 0.9 and right 2 times of 3.
+    mixed = torch.tensor([[0.6, 0.4]] * 3 + [[0.9, 0.1]] * 3)
+    expected = 0.5 * 0.4 + 0.5 * (0.9 - 2 / 3)
+    error = calibration_error(mixed, torch.tensor([0, 0, 0, 0, 0, 1]))
+    assert error == pytest.approx(expected, abs=1e-6)

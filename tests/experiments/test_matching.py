@@ -8,6 +8,7 @@ import torch
 
 from wcka.experiments.matching import flat_weights, matched_cosine
 from wcka.networks import architectures
+from wcka.weights import symmetry
 from wcka.weights.chains import linear_layers
 
 WIDTHS = (5, 3, 4, 2)
@@ -65,6 +66,22 @@ def test_the_cosine_is_the_mean_of_the_layers_best(pair):
     assert len(cosines) == 3
     assert abs(np.mean(cosines) - np.median(cosines)) > 0.01  # the two are told apart
     assert matched_cosine(*pair) == pytest.approx(np.mean(cosines))
+
+
+def test_matching_undoes_permutation_and_rescaling(pair):
+    network_a, network_b = pair
+    hidden = symmetry.rescale(symmetry.permute(network_a, 1), 2)
+    assert matched_cosine(network_a, network_a) == pytest.approx(1)
+    assert matched_cosine(network_a, hidden) == pytest.approx(1, abs=1e-6)
+    expected = matched_cosine(network_a, network_b)
+    assert matched_cosine(hidden, network_b) == pytest.approx(expected, abs=1e-6)
+
+
+def test_matched_networks_of_other_seeds_stay_different():
+    torch.manual_seed(0)
+    network_a = architectures.mlp((20, 12, 9, 3))
+    network_b = architectures.mlp((20, 12, 9, 3))
+    assert matched_cosine(network_a, network_b) < 0.6
 
 
 def test_other_depths_are_refused(pair):

@@ -1,15 +1,11 @@
-"""Altered copies of networks, and the choice of ensembles."""
+"""Altered copies of networks."""
 
-from itertools import combinations
-
-import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from wcka.experiments import ensembles, matching
+from wcka.experiments import matching
 from wcka.networks import architectures, edits
-from wcka.weights import symmetry
 
 
 def network():
@@ -78,45 +74,6 @@ def test_a_backdoor_marks_a_share_of_the_images():
     assert marked.sum() == 20 and (moved.sum(1)[marked] == 9).all()
     assert (targets[marked] == 3).all() and (targets[~marked] == 5).all()
     assert not x.any() and (labels == 5).all()
-
-
-def test_matching_undoes_permutation_and_rescaling():
-    torch.manual_seed(0)
-    a, b = architectures.mlp((20, 12, 9, 3)), architectures.mlp((20, 12, 9, 3))
-    hidden = symmetry.rescale(symmetry.permute(a, 1), 2)
-    assert matching.matched_cosine(a, a) == pytest.approx(1)
-    assert matching.matched_cosine(a, hidden) == pytest.approx(1, abs=1e-6)
-    assert matching.matched_cosine(hidden, b) == pytest.approx(
-        matching.matched_cosine(a, b), abs=1e-6
-    )
-    assert matching.matched_cosine(a, b) < 0.6
-
-
-def test_the_least_alike_are_found():
-    rng = np.random.default_rng(0)
-    similarity = rng.uniform(size=(9, 9))
-    similarity = similarity + similarity.T
-    best = min(combinations(range(9), 4),
-               key=lambda s: sum(similarity[i, j] for i, j in combinations(s, 2)))
-    assert tuple(ensembles.least_similar(similarity, 4)) == best
-    for k, words in ((1, "wanted 2 to 9"), (10, "wanted 2 to 9")):
-        with pytest.raises(ValueError, match=words):
-            ensembles.least_similar(similarity, k)
-    with pytest.raises(ValueError, match="too many"):
-        ensembles.least_similar(np.zeros((60, 60)), 10)
-
-
-def test_calibration_error_of_known_cases():
-    sure = torch.tensor([[1.0, 0.0]] * 4)
-    assert ensembles.calibration_error(sure, torch.tensor([0, 0, 0, 0])) == 0
-    assert ensembles.calibration_error(
-        sure, torch.tensor([0, 0, 0, 1])
-    ) == pytest.approx(0.25)
-    # Half of them .6 sure and always right, half .9 sure and right two times of three.
-    mixed = torch.tensor([[0.6, 0.4]] * 3 + [[0.9, 0.1]] * 3)
-    expected = 0.5 * 0.4 + 0.5 * (0.9 - 2 / 3)
-    found = ensembles.calibration_error(mixed, torch.tensor([0, 0, 0, 0, 0, 1]))
-    assert found == pytest.approx(expected, abs=1e-6)
 
 
 def test_bad_arguments_are_refused():
