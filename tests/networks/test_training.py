@@ -1,0 +1,113 @@
+"""Training of populations: as each member would alone, also on attacked images."""
+
+import numpy as np
+import pytest
+import torch
+from conftest import ARCHITECTURE
+from torch import nn
+
+from wcka.experiments.training_runs import trained as train_by_name
+from wcka.networks import attacks, image_sets
+from wcka.networks.populations import initialise
+from wcka.networks.training import train
+
+
+def small(seeds=(0, 1, 2)):
+    return initialise({"factory": "mlp", "widths": [784, 8, 8, 3]}, seeds)
+
+
+@pytest.mark.parametrize("private_order", [False, True])
+def test_members_learn_as_they_would_alone(private_order):
+    images, labels = image_sets.load(split="train")
+    x, y = image_sets.as_inputs(images[:200]), torch.from_numpy(labels[:200])
+    start = small()
+    together = train(start, x, y, 2, batch_size=64, seed=3, private_order=private_order)
+    i = 2
+    alone = start.member(i)
+    optimizer = torch.optim.Adam(alone.parameters(), lr=1e-3)
+    rng = np.random.default_rng([3, i if private_order else 0])
+    for _ in range(2):
+        for batch in torch.from_numpy(rng.permutation(200)).split(64):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(alone(x[batch]), y[batch]).backward()
+            optimizer.step()
+    for name, values in alone.state_dict().items():
+        torch.testing.assert_close(
+            together.state[name][i], values, atol=1e-5, rtol=1e-4
+        )
+
+
+@pytest.mark.parametrize("strategy", ["fgsm", "pgd"])
+def test_adversarial_training_is_that_of_each_member_alone(strategy):
+    images, labels = image_sets.load(split="train")
+    x, y = image_sets.as_inputs(images[:128]), torch.from_numpy(labels[:128])
+    start = small()
+    together = train(start, x, y, 1, seed=3, strategy=strategy)
+    alone = train(start[1], x, y, 1, seed=3, strategy=strategy)
+    for name, values in alone.state.items():
+        torch.testing.assert_close(
+            together.state[name][1], values[0], atol=1e-4, rtol=1e-3
+        )
+    plain = train(start, x, y, 1, seed=3)
+    assert not torch.allclose(
+        plain.state["1.weight"], together.state["1.weight"], atol=1e-4
+    )
+
+
+def test_adversarial_training_makes_robust_networks(digits):
+    images, labels = image_sets.load(split="train")
+    x, y = image_sets.as_inputs(images[:3000]), labels[:3000]
+    start = initialise({"factory": "mlp", "widths": [784, 32, 3]}, [0, 1])
+    test, wanted = digits[0][::10], digits[1][::10]
+    robust = {}
+    for strategy in ("standard", "fgsm", "pgd"):
+        population = train(start, x, y, 2, strategy=strategy)
+        assert (population.accuracy(test, wanted) > 0.9).all()
+        moved = attacks.pgd(population, test, wanted, 0.1, 0.025, 10)
+        with torch.no_grad():
+            predicted = population.forward(moved, per_model=True).argmax(-1)
+        robust[strategy] = (predicted == wanted).double().mean().item()
+    assert robust["standard"] + 0.1 < min(robust["fgsm"], robust["pgd"])
+
+
+def test_training_learns_digits_and_keeps_checkpoints(trained, digits):
+    assert trained.members.to_dict("list") == {
+        "seed": [0, 1, 2] * 2,
+        "epoch": [0] * 3 + [3] * 3,
+    }
+    accuracy = trained.accuracy(*digits)
+    assert (accuracy[:3] < 0.7).all() and (accuracy[3:] > 0.95).all()
+    untrained = initialise(ARCHITECTURE, [0, 1, 2])
+    assert all(torch.equal(v, trained[:3].state[k]) for k, v in untrained.state.items())
+
+
+def test_training_refuses_bad_checkpoints():
+    x, y = torch.zeros(4, 784), torch.zeros(4, dtype=torch.int64)
+    for checkpoints in ([3], [-1], []):
+        with pytest.raises(ValueError, match="checkpoints: wanted epochs from 0 to 2"):
+            train(small(), x, y, 2, checkpoints)
+    with pytest.raises(ValueError, match="4 inputs but 3 labels"):
+        train(small(), x, y[:3], 1)
+    with pytest.raises(ValueError, match="at least one"):
+        small([])
+    with pytest.raises(ValueError, match="did you mean 'fgsm'"):
+        train(small(), x, y, 1, strategy="fgms")
+    with pytest.raises(ValueError, match="shared order"):
+        train(small(), x, y, 1, strategy="pgd", private_order=True)
+
+
+def test_training_on_the_device_there_is_ends_on_the_cpu():
+    arguments = {
+        "architecture": {"factory": "mlp", "widths": [784, 8, 3], "activation": "relu"},
+        "seeds": [0, 1],
+        "dataset": "mnist",
+        "classes": [0, 1, 2],
+        "epochs": 1,
+        "batch_size": 512,
+    }
+    auto, cpu = (
+        train_by_name(**arguments, device=device) for device in ("auto", "cpu")
+    )
+    for name, values in auto.state.items():
+        assert values.device.type == "cpu"
+        torch.testing.assert_close(values, cpu.state[name], atol=1e-4, rtol=1e-3)
