@@ -1,5 +1,4 @@
-"""Populations: the same numbers as separate modules, and results that survive on disk.
-"""
+"""Populations: the same numbers as separate modules, and results that stay on disk."""
 
 import copy
 
@@ -8,8 +7,14 @@ import torch
 from torch import nn
 
 import wcka
-from wcka.networks import architectures
-from wcka.networks.populations import Population, build, chains, initialise
+from wcka.networks import architectures, populations
+from wcka.networks.populations import (
+    Population,
+    build,
+    chains,
+    initialise,
+    resolve_device,
+)
 
 
 def small(seeds=(0, 1, 2)):
@@ -33,6 +38,9 @@ def test_initialisation_leaves_the_global_seed_alone():
     assert torch.equal(torch.rand(1), expected)
 
 
+# ------------------------------------------------------------------------- activations
+
+
 def test_forward_and_activations_are_those_of_the_members(trained, digits):
     x = digits[0][:100]
     with torch.no_grad():
@@ -48,68 +56,137 @@ def test_forward_and_activations_are_those_of_the_members(trained, digits):
         trained.forward(x, 6)
 
 
-def test_own_inputs_and_images_with_two_axes(digits):
-    population, x = small(), digits[0][:6].reshape(3, 2, 784)
+@pytest.mark.parametrize("bias", [True, False])
+def test_members_may_have_separate_inputs(bias):
+    architecture = {"factory": "mlp", "widths": [6, 5, 3], "bias": bias}
+    population = initialise(architecture, [0, 1, 2])
+    x = torch.rand(3, 4, 6, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        own = population.forward(x, per_model=True)
-        torch.testing.assert_close(own[1], population.member(1)(x[1]))
-        # As many images as members: still shared
-        images = digits[0][:3].reshape(3, 28, 28)
-        torch.testing.assert_close(
-            population.forward(images)[2], population.member(2)(images)
-        )
+        logits = population.forward(x, per_model=True)
+        logits_of_shared_inputs = population.forward(x[0])
+        for i in range(3):
+            alone = population.member(i)
+            torch.testing.assert_close(logits[i], alone(x[i]))
+            torch.testing.assert_close(logits_of_shared_inputs[i], alone(x[0]))
+
+
+def test_as_many_images_as_members_are_still_shared(digits):
+    population = small()
+    images = digits[0][:3].reshape(3, 28, 28)
+    with torch.no_grad():
+        logits = population.forward(images)
+        torch.testing.assert_close(logits[2], population.member(2)(images))
+
+
+@pytest.fixture
+def of_modules(monkeypatch):
+    """Return a population of two networks of modules that no factory here builds."""
+
+    def initialised(*modules):
+        monkeypatch.setattr(
+            architectures, "custom", lambda: nn.Sequential(*copy.deepcopy(modules)),
+            raising=False)
+        return initialise({"factory": "custom"}, [0, 1])
+
+    return initialised
 
 
 @pytest.mark.parametrize("between", [
     [nn.LayerNorm(6), nn.PReLU()], [nn.Softmax(1)],
     [nn.Unflatten(1, (2, 3)), nn.Flatten()],
     [nn.BatchNorm1d(6, affine=False)], [nn.Sequential(nn.ReLU(), nn.Linear(6, 6))]])
-def test_modules_of_other_kinds_run_one_by_one(digits, monkeypatch, between):
-    monkeypatch.setattr(
-        architectures,
-        "other",
-        lambda: nn.Sequential(
-            nn.Flatten(), nn.Linear(784, 6), *copy.deepcopy(between), nn.Linear(6, 2)
-        ),
-        raising=False,
-    )
-    population = initialise({"factory": "other"}, [0, 1])
+def test_modules_of_unknown_kinds_run_one_by_one(digits, of_modules, between):
+    x = digits[0][:9]
+    population = of_modules(nn.Flatten(), nn.Linear(784, 6), *between, nn.Linear(6, 2))
     with torch.no_grad():
         for i in range(2):
             alone = population.member(i)
-            torch.testing.assert_close(
-                population.forward(digits[0][:9])[i], alone(digits[0][:9])
-            )
+            torch.testing.assert_close(population.forward(x)[i], alone(x))
             if isinstance(between[0], nn.Sequential):
                 torch.testing.assert_close(chains(population)[i], wcka.chain(alone))
 
 
-def test_chains_of_a_population_are_those_of_its_members(trained):
-    for bias in (False, True):
-        for i in (0, 5):
-            torch.testing.assert_close(chains(trained, bias=bias)[i],
-                                       wcka.chain(trained.member(i), bias=bias))
+def test_a_flatten_of_some_axes_flattens_these_only(of_modules):
+    population = of_modules(nn.Flatten(0, 1), nn.Linear(4, 3))
+    x = torch.rand(2, 5, 4, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        logits = population.forward(x)
+        assert logits.shape == (2, 10, 3)
+        torch.testing.assert_close(logits[1], population.member(1)(x))
+
+
+# ------------------------------------------------------------------------------ chains
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_chains_of_a_population_are_those_of_its_members(trained, bias):
+    all_chains = chains(trained, bias=bias)
+    for i in (0, 5):
+        expected = wcka.chain(trained.member(i), bias=bias)
+        torch.testing.assert_close(all_chains[i], expected)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_chains_may_end_with_a_hidden_layer(bias):
+    population = small()
+    for layer, stop in ((1, 2), (2, 4)):
+        expected = wcka.chain(population.member(1)[:stop], bias=bias)
+        torch.testing.assert_close(chains(population, bias, layer)[1], expected)
+
+
+# ------------------------------------------------------------------ selection and disk
 
 
 def test_selection_and_disk(trained, tmp_path):
-    late = trained[(trained.members.epoch == 3).to_numpy()]
+    is_late = (trained.members.epoch == 3).to_numpy()
+    late = trained[is_late]
     assert len(late) == 3 and late.members.epoch.tolist() == [3] * 3
-    late.save(tmp_path / "new" / "late.safetensors")
-    again = Population.load(tmp_path / "new" / "late.safetensors")
-    assert again.architecture == late.architecture and again.members.equals(
-        late.members
-    )
-    assert all(torch.equal(again.state[name], late.state[name]) for name in late.state)
-    assert [p.name for p in (tmp_path / "new").iterdir()] == ["late.safetensors"]
+    path = tmp_path / "new" / "late.safetensors"
+    late.save(path)
+    loaded = Population.load(path)
+    assert loaded.architecture == late.architecture
+    assert loaded.members.equals(late.members)
+    for name, values in late.state.items():
+        assert torch.equal(loaded.state[name], values)
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_notes_on_the_members_stay_on_disk(tmp_path):
+    population = small()
+    population.members.attrs["validation"] = [0.5, 0.75]
+    population.save(tmp_path / "small.safetensors")
+    loaded = Population.load(tmp_path / "small.safetensors")
+    assert loaded.members.attrs == {"validation": [0.5, 0.75]}
+
+
+def test_saving_that_fails_leaves_no_file(tmp_path, monkeypatch):
+    def fill_the_disk(tensors, path, metadata):
+        path.write_bytes(b"half of it")
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(populations, "save_file", fill_the_disk)
+    with pytest.raises(OSError, match="no space"):
+        small().save(tmp_path / "small.safetensors")
+    assert list(tmp_path.iterdir()) == []
+
+
+# ----------------------------------------------------------------------------- devices
 
 
 def test_population_is_copyable_between_devices(trained):
     meta = trained.to("meta")
     assert meta.state["1.weight"].device.type == "meta" and len(meta) == len(trained)
-    assert copy.copy(trained).to("auto").state["1.weight"].device.type in (
-        "cpu",
-        "cuda",
-    )
+    available = copy.copy(trained).to("auto")
+    assert available.state["1.weight"].device.type in ("cpu", "cuda")
+
+
+def test_without_cuda_auto_is_the_cpu_and_cuda_is_refused(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert resolve_device("auto") == torch.device("cpu")
+    with pytest.raises(ValueError, match="no CUDA here, got 'cuda:1'"):
+        resolve_device("cuda:1")
+    with pytest.raises(ValueError, match="wanted cpu, cuda or auto, got 'gpu'"):
+        resolve_device("gpu")
 
 
 def test_nothing_is_made_on_another_device_than_the_populations():
@@ -121,4 +198,4 @@ def test_nothing_is_made_on_another_device_than_the_populations():
     )
     inputs = torch.zeros(5, 784, device="meta")
     assert population.activations(inputs, 1).device.type == "meta"
-    assert {c.device.type for c in chains(population)} == {"meta"}
+    assert {chain.device.type for chain in chains(population)} == {"meta"}
