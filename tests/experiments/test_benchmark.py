@@ -280,6 +280,18 @@ def test_two_architectures_of_one_name_are_refused():
         benchmark.grid_networks([MODELS[0], other])
 
 
+@pytest.mark.parametrize("wrong_grid, message", [
+    ((["pdg"], "logits", [1], 4), "did you mean 'pgd'"),
+    ((["pgd"], "last", [1], 4), "did you mean 'last hidden'"),
+    ((["pgd"], "logits", [0, 1], 4), "wanted epochs from 1 to 4"),
+    ((["pgd"], "logits", [5], 4), "wanted epochs from 1 to 4"),
+])
+def test_grids(wrong_grid, message):
+    benchmark.check_grid(["standard", "pgd"], "logits", [1, 4], 4)
+    with pytest.raises(ValueError, match=message):
+        benchmark.check_grid(*wrong_grid)
+
+
 SCRIPT = """
 import sys
 sys.path.insert(0, {tests!r})
