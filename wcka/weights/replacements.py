@@ -15,7 +15,7 @@ finds out and names it.
 """
 
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -23,6 +23,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 from torch.utils.hooks import RemovableHandle
+
+# A function of torch, and what it is called with: any number of tensors and options.
+Function = Callable[..., Any]
+Arguments = tuple[Any, ...]
+NamedArguments = dict[str, Any]
 
 # ------------------------------------------------------------------------- the tables
 #
@@ -141,7 +146,10 @@ class LinearMode(TorchFunctionMode):
             self.frozen |= FROZEN[kind]
         self.factors = factors
 
-    def __torch_function__(self, func, types, args=(), kwargs=None):
+    def __torch_function__(
+        self, func: Function, types: Sequence[type], args: Arguments = (),
+        kwargs: NamedArguments | None = None,
+    ) -> Any:
         kwargs = kwargs or {}
         name = _shared_name(func)
         if not _depends_on_input(args, kwargs):
@@ -154,7 +162,9 @@ class LinearMode(TorchFunctionMode):
                 return self.freeze(name, func, args, kwargs)
         return self.replace(name, func, args, kwargs)
 
-    def freeze(self, name: str, func: Callable, args: tuple, kwargs: dict) -> Any:
+    def freeze(
+        self, name: str, func: Function, args: Arguments, kwargs: NamedArguments,
+    ) -> Any:
         """Call a function with its recorded factor as a constant."""
         factor = next(self.factors, None)
         if factor is None:
@@ -164,7 +174,9 @@ class LinearMode(TorchFunctionMode):
             return _constant(func, args, kwargs, factor)
         return _with_factor(name, func, args, kwargs, factor)
 
-    def replace(self, name: str, func: Callable, args: tuple, kwargs: dict) -> Any:
+    def replace(
+        self, name: str, func: Function, args: Arguments, kwargs: NamedArguments,
+    ) -> Any:
         """Call a function, or what stands in its place in the skeleton."""
         x, *options = *args, *kwargs.values()
         if name in _CASTS:
@@ -196,7 +208,9 @@ class RecordingMode(LinearMode):
         super().__init__(freeze, factors)
         self.recorded: list[Tensor] = []
 
-    def freeze(self, name: str, func: Callable, args: tuple, kwargs: dict) -> Any:
+    def freeze(
+        self, name: str, func: Function, args: Arguments, kwargs: NamedArguments,
+    ) -> Any:
         """Record a function's factor, and call the function."""
         factor = _frozen_factor(name, func, args, kwargs).detach().clone()
         self.recorded.append(factor)
@@ -207,7 +221,9 @@ class RecordingMode(LinearMode):
             return _constant(func, args, kwargs, factor)
         return func(*args, **kwargs)
 
-    def replace(self, name: str, func: Callable, args: tuple, kwargs: dict) -> Any:
+    def replace(
+        self, name: str, func: Function, args: Arguments, kwargs: NamedArguments,
+    ) -> Any:
         """Call the function: the network runs with its activations here."""
         return func(*args, **kwargs)
 
@@ -262,16 +278,19 @@ class TracingMode(LinearMode):
         kind = type(module).__name__
         place = f"module {name!r} ({kind})" if name else kind
 
-        def begin(module, inputs):
+        def begin(module: nn.Module, inputs: object) -> None:
             self.places.append(place)
 
-        def end(module, inputs, output):
+        def end(module: nn.Module, inputs: object, output: object) -> None:
             self.places.pop()
 
         return (module.register_forward_pre_hook(begin),
                 module.register_forward_hook(end))
 
-    def __torch_function__(self, func, types, args=(), kwargs=None):
+    def __torch_function__(
+        self, func: Function, types: Sequence[type], args: Arguments = (),
+        kwargs: NamedArguments | None = None,
+    ) -> Any:
         output = super().__torch_function__(func, types, args, kwargs)
         parts = []
         for value in _with_entries([output]):
@@ -301,12 +320,12 @@ def _weighted_sums(flat: Tensor) -> Tensor:
 # ------------------------------------------------------------------------- arguments
 
 
-def _shared_name(func: Callable) -> str:
+def _shared_name(func: Function) -> str:
     """Return one name for torch.relu, torch.relu_, Tensor.relu and functional.relu."""
     return getattr(func, "__name__", str(func)).strip("_")
 
 
-def _depends_on_input(args: Iterable, kwargs: Mapping) -> bool:
+def _depends_on_input(args: Iterable[Any], kwargs: NamedArguments) -> bool:
     """Tell whether a tensor among the arguments depends on the network's input.
 
     Only the input requires a gradient: the skeleton's parameters do not.
@@ -315,7 +334,7 @@ def _depends_on_input(args: Iterable, kwargs: Mapping) -> bool:
                for value in _with_entries([*args, *kwargs.values()]))
 
 
-def _with_entries(values: Iterable) -> Iterator:
+def _with_entries(values: Iterable[Any]) -> Iterator[Any]:
     """Yield the values, and the entries of a list or tuple in its place."""
     for value in values:
         if isinstance(value, (list, tuple)):
@@ -324,7 +343,9 @@ def _with_entries(values: Iterable) -> Iterator:
             yield value
 
 
-def _arguments_by_name(func: Callable, args: tuple, kwargs: dict) -> dict:
+def _arguments_by_name(
+    func: Function, args: Arguments, kwargs: NamedArguments,
+) -> NamedArguments:
     """Return arguments by name with defaults; none for functions written in C++."""
     if not inspect.isfunction(func):
         return {}
@@ -333,7 +354,7 @@ def _arguments_by_name(func: Callable, args: tuple, kwargs: dict) -> dict:
     return bound.arguments
 
 
-def _works_in_place(func: Callable, args: tuple, kwargs: dict) -> bool:
+def _works_in_place(func: Function, args: Arguments, kwargs: NamedArguments) -> bool:
     if func.__name__.endswith("_"):
         return True
     return bool(_arguments_by_name(func, args, kwargs).get("inplace"))
@@ -343,7 +364,7 @@ def _works_in_place(func: Callable, args: tuple, kwargs: dict) -> bool:
 
 
 def _mean_over_places(
-    name: str, func: Callable, args: tuple, kwargs: dict,
+    name: str, func: Function, args: Arguments, kwargs: NamedArguments,
 ) -> Tensor:
     """Call the mean over the places over which a function takes the maximum."""
     if name == "amax":
@@ -357,39 +378,49 @@ def _mean_over_places(
     arguments.pop("return_indices", None)
     dilation = torch.tensor(arguments.pop("dilation", 1))
     if dilation.ne(1).any():
-        return func(*args, **kwargs)  # PyTorch has no mean over places that lie apart
+        # PyTorch has no mean over places that lie apart.
+        maxima: Tensor = func(*args, **kwargs)
+        return maxima
     if "kernel_size" in arguments:
         # Maxima ignore the padding, which is -inf, so means must not count it as zeros.
         arguments["count_include_pad"] = False
     return POOLED[name](**arguments)
 
 
-def _constant(func: Callable, args: tuple, kwargs: dict, value: Tensor) -> Tensor:
+def _constant(
+    func: Function, args: Arguments, kwargs: NamedArguments, value: Tensor,
+) -> Tensor:
     """Return `value` as a function's output, in place if the function does so."""
     if _works_in_place(func, args, kwargs):
-        return args[0].copy_(value)
+        x: Tensor = args[0]
+        return x.copy_(value)
     return value.clone()
 
 
-def _frozen_factor(name: str, func: Callable, args: tuple, kwargs: dict) -> Tensor:
+def _frozen_factor(
+    name: str, func: Function, args: Arguments, kwargs: NamedArguments,
+) -> Tensor:
     """Return the value of the factor of a function that is to be frozen."""
     if name in _CONSTANTS:
-        return func(*args, **kwargs)
+        constant: Tensor = func(*args, **kwargs)
+        return constant
     if name == "scaled_dot_product_attention":
         return _attention_pattern(func, args, kwargs)
     arguments = _arguments_by_name(func, args, kwargs)
     if name == "multi_head_attention_forward":
         # One pattern per head, and no dropout, whatever the network asks for.
         arguments.update(need_weights=True, average_attn_weights=False, training=False)
-        return func(**arguments)[1]  # (N, heads, L, S)
+        pattern: Tensor = func(**arguments)[1]  # (N, heads, L, S)
+        return pattern
     if name == "glu":
-        return arguments["input"].chunk(2, arguments["dim"])[1].sigmoid()
+        gate: Tensor = arguments["input"].chunk(2, arguments["dim"])[1]
+        return gate.sigmoid()
     centred, eps = _centred(name, arguments)
     return (centred.square().mean(-1, keepdim=True) + eps).rsqrt()
 
 
 def _with_factor(
-    name: str, func: Callable, args: tuple, kwargs: dict, factor: Tensor,
+    name: str, func: Function, args: Arguments, kwargs: NamedArguments, factor: Tensor,
 ) -> Any:
     """Return a function's output with its factor as a constant."""
     if name == "scaled_dot_product_attention":
@@ -402,7 +433,7 @@ def _with_factor(
     return _normalised(name, arguments, factor)
 
 
-def _normalised(name: str, arguments: dict, scale: Tensor) -> Tensor:
+def _normalised(name: str, arguments: NamedArguments, scale: Tensor) -> Tensor:
     """Return the output of a normalisation whose scale is a constant.
 
     The centring stays, because it is linear; gain and shift stay, because they are
@@ -429,7 +460,7 @@ def _by_channels(values: Tensor | None, ndim: int) -> Tensor | None:
     return values.view(-1, *[1] * (ndim - 2))  # (channels, 1, ..., 1)
 
 
-def _centred(name: str, arguments: dict) -> tuple[Tensor, float]:
+def _centred(name: str, arguments: NamedArguments) -> tuple[Tensor, float]:
     """Return a normalisation's centred input, and its epsilon.
 
     The last axis of the result holds what is normalised together.
@@ -450,13 +481,15 @@ def _centred(name: str, arguments: dict) -> tuple[Tensor, float]:
 # ------------------------------------------------------------------------- attention
 
 
-def _attention_arguments(args: tuple, kwargs: dict) -> dict:
+def _attention_arguments(args: Arguments, kwargs: NamedArguments) -> NamedArguments:
     """Return the arguments of scaled dot product attention, which tells no names."""
     names = ["query", "key", "value", "attn_mask", "dropout_p", "is_causal"]
     return {**dict(zip(names, args)), **kwargs}
 
 
-def _attention_pattern(func: Callable, args: tuple, kwargs: dict) -> Tensor:
+def _attention_pattern(
+    func: Function, args: Arguments, kwargs: NamedArguments,
+) -> Tensor:
     """Return the weights (..., queries, keys) of scaled dot product attention."""
     arguments = _attention_arguments(args, kwargs)
     key = arguments["key"]
@@ -465,10 +498,11 @@ def _attention_pattern(func: Callable, args: tuple, kwargs: dict) -> Tensor:
     units = torch.eye(key.shape[-2], dtype=key.dtype, device=key.device)
     arguments["value"] = units.expand(*value.shape[:-2], -1, -1)  # (..., keys, keys)
     arguments["dropout_p"] = 0.0
-    return func(**arguments)
+    pattern: Tensor = func(**arguments)
+    return pattern
 
 
-def _attended(arguments: dict, pattern: Tensor) -> tuple[Tensor, Tensor]:
+def _attended(arguments: NamedArguments, pattern: Tensor) -> tuple[Tensor, Tensor]:
     """Return multi-head attention (L, N, E) with a fixed pattern (N, heads, L, S)."""
     if arguments["bias_k"] is not None or arguments["add_zero_attn"]:
         raise NotLinear(
@@ -482,7 +516,7 @@ def _attended(arguments: dict, pattern: Tensor) -> tuple[Tensor, Tensor]:
         bias = bias.chunk(3)[2]
     value = functional.linear(arguments["value"], weight, bias)  # (S, N, E)
     heads = arguments["num_heads"]
-    value = value.unflatten(-1, (heads, -1))  # (S, N, heads, E / heads)
+    value = torch.unflatten(value, -1, (heads, -1))  # (S, N, heads, E / heads)
     mixed = torch.einsum("nhls,snhd->lnhd", pattern, value).flatten(2)  # (L, N, E)
     output = functional.linear(
         mixed, arguments["out_proj_weight"], arguments["out_proj_bias"])

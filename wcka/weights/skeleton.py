@@ -89,7 +89,8 @@ def jacobian(
     # A batch of gradients through one graph, not a batch of inputs: nothing need be
     # known about how a network treats a batch.
     rows = []
-    for part in tqdm(outputs.split(chunk), "chain", leave=False, delay=2, disable=None):
+    parts = torch.split(outputs, chunk)
+    for part in tqdm(parts, "chain", leave=False, delay=2, disable=None):
         gradients = _gradient(y, x, part, is_grads_batched=True, retain_graph=True)
         rows.append(gradients.flatten(1))  # (at most chunk, inputs)
     j = torch.cat(rows).T  # (inputs, outputs)
@@ -138,9 +139,9 @@ class _Skeleton:
 
     def run(self, x: Tensor, mode: TorchFunctionMode) -> Tensor:
         """Return the outputs (1, outputs) under a mode; the layer's if it is named."""
-        layer_outputs: list = []
+        layer_outputs: list[Any] = []
 
-        def keep(module, inputs, output):
+        def keep(module: nn.Module, inputs: object, output: Any) -> None:
             if isinstance(output, Tensor):
                 output = output.clone()  # what comes next may change it in place
             layer_outputs.append(output)
@@ -150,18 +151,18 @@ class _Skeleton:
                 hook = self.layer.register_forward_hook(keep)
                 stack.callback(hook.remove)
             stack.enter_context(mode)
-            y = self.forward(x)
+            output = self.forward(x)
         if layer_outputs:
-            y = layer_outputs[-1]
-        self.check_output(y)
+            output = layer_outputs[-1]
+        y = self.checked(output)
         if layer_outputs and y.ndim == 3:
             return y.mean(1)  # over tokens: (1, units)
         if layer_outputs and y.ndim > 3:
             return y.flatten(2).mean(2)  # over places: (1, channels)
         return y.flatten(1)  # (1, outputs)
 
-    def check_output(self, y: object) -> None:
-        """Refuse what is not one tensor that depends on the input."""
+    def checked(self, y: object) -> Tensor:
+        """Return an output; refuse what is not one tensor that depends on the input."""
         if not isinstance(y, Tensor) or y.ndim < 2 or len(y) != 1:
             kind = type(y).__name__
             if isinstance(y, Tensor):
@@ -172,6 +173,7 @@ class _Skeleton:
         if not y.requires_grad:
             raise NotLinear(
                 f"no chain for {self.name}: its output does not depend on its input")
+        return y
 
     def forward(self, x: Tensor) -> Any:
         try:
