@@ -7,7 +7,7 @@ from typing import Any
 _LISTED = 30  # number of names that an error message lists
 
 
-def nearest(name: Any, known: Collection, what: str) -> Any:
+def nearest(name: Any, known: Collection[Any], what: str) -> Any:
     """Return a name if it is known; otherwise refuse it with the nearest spelling.
 
     Parameters

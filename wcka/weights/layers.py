@@ -64,7 +64,7 @@ class PatchConv2d(nn.Conv2d):
         patches = unfold(x, self.kernel_size).mT  # (n, places, patch)
         outputs = linear(patches, self.weight.flatten(1), self.bias)
         # Channels stay last in memory, which is where the layers behind want them.
-        return outputs.mT.unflatten(2, places)  # (n, channels, height, width)
+        return torch.unflatten(outputs.mT, 2, places)  # (n, channels, height, width)
 
 
 class Residual(nn.Sequential):
@@ -77,4 +77,5 @@ class Residual(nn.Sequential):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + super().forward(x)
+        change: Tensor = super().forward(x)  # type: ignore[no-untyped-call]
+        return x + change

@@ -51,7 +51,7 @@ def wcka(a: Any, b: Any, **kw: Any) -> float:
     return float(similarities("wcka", chains, ["a", "b"])[0, 1])
 
 
-def pairwise(measure: str | Callable, features: Any, pairs: Any = None,
+def pairwise(measure: str | Callable[..., float], features: Any, pairs: Any = None,
              **kw: Any) -> np.ndarray:
     """Return the similarity of all pairs of N models, or of some, in batched products.
 
@@ -122,7 +122,7 @@ def pairwise(measure: str | Callable, features: Any, pairs: Any = None,
     return similarities(name, features, labels, positions, **kw)
 
 
-def _function(name: str) -> Callable | None:
+def _function(name: str) -> Callable[..., float] | None:
     """The public function of a measure."""
     return wcka if name == "wcka" else getattr(similarity, name, None)
 
