@@ -4,8 +4,11 @@ import warnings
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
+
+# Numbers of NumPy in double precision; the text says which axes there are.
+Array = NDArray[np.float64]
 
 
 def matrix(values: ArrayLike, label: str) -> Tensor:

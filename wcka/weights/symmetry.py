@@ -13,10 +13,12 @@ from typing import cast
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
 
 from ..measures.spelling import nearest
+from ..measures.validation import Array
 from .chains import linear_layers
 from .layers import ACTIVATIONS, Gaussian, Square
 from .unit_table import hidden_units as hidden_units
@@ -24,50 +26,50 @@ from .unit_table import hidden_units as hidden_units
 # ------------------------------------------------------------ random matrices
 
 
-def _permutation(d: int, rng: np.random.Generator) -> np.ndarray:
+def _permutation(d: int, rng: np.random.Generator) -> Array:
     return np.eye(d)[rng.permutation(d)]
 
 
-def _rotation(d: int, rng: np.random.Generator) -> np.ndarray:
+def _rotation(d: int, rng: np.random.Generator) -> Array:
     q, r = np.linalg.qr(rng.standard_normal((d, d)))
     return q * np.sign(np.diag(r))  # signs fixed, so that the draw is uniform (Haar)
 
 
-def _rescaling(d: int, rng: np.random.Generator) -> np.ndarray:
+def _rescaling(d: int, rng: np.random.Generator) -> Array:
     return np.diag(np.exp(rng.normal(0, 1, d)))
 
 
-def _invertible(d: int, rng: np.random.Generator) -> np.ndarray:
+def _invertible(d: int, rng: np.random.Generator) -> Array:
     # Singular values within a factor of 16: far from a rotation, and safe to invert in
     # float32.
     scales = np.exp2(rng.uniform(-2, 2, d))
     return _rotation(d, rng) * scales @ _rotation(d, rng)
 
 
-def _signs(d: int, rng: np.random.Generator) -> np.ndarray:
+def _signs(d: int, rng: np.random.Generator) -> Array:
     return np.diag(rng.choice([-1.0, 1.0], d))
 
 
-def _scaled_permutation(d: int, rng: np.random.Generator) -> np.ndarray:
+def _scaled_permutation(d: int, rng: np.random.Generator) -> Array:
     return _permutation(d, rng) @ _rescaling(d, rng)
 
 
-def _signed_permutation(d: int, rng: np.random.Generator) -> np.ndarray:
+def _signed_permutation(d: int, rng: np.random.Generator) -> Array:
     return _permutation(d, rng) @ _signs(d, rng)
 
 
-def _signed_scaled_permutation(d: int, rng: np.random.Generator) -> np.ndarray:
+def _signed_scaled_permutation(d: int, rng: np.random.Generator) -> Array:
     return _permutation(d, rng) @ _signs(d, rng) @ _rescaling(d, rng)
 
 
-def _unchanged(a: np.ndarray) -> np.ndarray:
+def _unchanged(a: Array) -> Array:
     return a
 
 
 # By activation: a random element A of its intertwiner group (Godfrey et al. 2022, table
 # 1), and phi, which says what A becomes behind the activation.
-_Draw = Callable[[int, np.random.Generator], np.ndarray]
-_Phi = Callable[[np.ndarray], np.ndarray]
+_Draw = Callable[[int, np.random.Generator], Array]
+_Phi = Callable[[Array], Array]
 INTERTWINERS: dict[type[nn.Module], tuple[_Draw, _Phi]] = {
     nn.Identity: (_invertible, _unchanged),
     nn.ReLU: (_scaled_permutation, _unchanged),
@@ -148,7 +150,7 @@ def rescale(model: nn.Module, seed: int = 0) -> nn.Module:
     return _permuted_and_scaled(model, _drawn_scale, seed)
 
 
-_OrderAndScale = tuple[np.ndarray, np.ndarray]
+_OrderAndScale = tuple[NDArray[np.integer], Array]
 
 
 def _drawn_order(d: int, rng: np.random.Generator) -> _OrderAndScale:
@@ -255,7 +257,7 @@ def _intertwiner_group(activation: nn.Module) -> tuple[_Draw, _Phi]:
 # ------------------------------------------------------------ changes of basis
 
 
-_Change = tuple[np.ndarray, np.ndarray]
+_Change = tuple[Array, Array]
 
 
 def _permuted_basis(d: int, rng: np.random.Generator) -> _Change:
