@@ -12,13 +12,16 @@ from collections.abc import Callable, Sequence
 from functools import reduce
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import pdist, squareform
+
+Matrix = NDArray[np.float64]
 
 # ------------------------------------------------------------------------ shared steps
 
 
-def centre(x: np.ndarray) -> np.ndarray:
+def centre(x: Matrix) -> Matrix:
     """Subtract the mean of each column.
 
     Examples
@@ -26,10 +29,11 @@ def centre(x: np.ndarray) -> np.ndarray:
     >>> centre(np.array([[0.0, 1.0], [2.0, 5.0]])).tolist()
     [[-1.0, -2.0], [1.0, 2.0]]
     """
-    return x - x.mean(0)
+    means: Matrix = x.mean(0)
+    return x - means
 
 
-def unit_columns(x: np.ndarray) -> np.ndarray:
+def unit_columns(x: Matrix) -> Matrix:
     """Divide each column by its length.
 
     Examples
@@ -37,10 +41,11 @@ def unit_columns(x: np.ndarray) -> np.ndarray:
     >>> unit_columns(np.array([[3.0, 0.0], [4.0, 2.0]])).tolist()
     [[0.6, 0.0], [0.8, 1.0]]
     """
-    return x / np.linalg.norm(x, axis=0)
+    lengths: Matrix = np.linalg.norm(x, axis=0)
+    return x / lengths
 
 
-def gram(x: np.ndarray) -> np.ndarray:
+def gram(x: Matrix) -> Matrix:
     """Return the linear kernel (n, n): the inner products of the rows.
 
     Examples
@@ -51,7 +56,7 @@ def gram(x: np.ndarray) -> np.ndarray:
     return x @ x.T
 
 
-def hsic(k: np.ndarray, m: np.ndarray) -> float:
+def hsic(k: Matrix, m: Matrix) -> float:
     """Biased Hilbert-Schmidt criterion of two kernels (n, n) (paper, equation 2).
 
     Examples
@@ -61,10 +66,10 @@ def hsic(k: np.ndarray, m: np.ndarray) -> float:
     """
     n = len(k)
     h = np.eye(n) - 1 / n  # the centring matrix
-    return np.trace(k @ h @ m @ h) / (n - 1) ** 2
+    return float(np.trace(k @ h @ m @ h) / (n - 1) ** 2)
 
 
-def unbiased_hsic(k: np.ndarray, m: np.ndarray) -> float:
+def unbiased_hsic(k: Matrix, m: Matrix) -> float:
     """Unbiased Hilbert-Schmidt criterion of two kernels (Song et al. 2012, equation 5).
 
     Examples
@@ -76,10 +81,12 @@ def unbiased_hsic(k: np.ndarray, m: np.ndarray) -> float:
     k, m = k - np.diag(np.diag(k)), m - np.diag(np.diag(m))
     mean_term = k.sum() * m.sum() / ((n - 1) * (n - 2))
     row_term = 2 / (n - 2) * (k @ m).sum()
-    return (np.trace(k @ m) + mean_term - row_term) / (n * (n - 3))
+    return float((np.trace(k @ m) + mean_term - row_term) / (n * (n - 3)))
 
 
-def normalised(criterion: Callable, k: np.ndarray, m: np.ndarray) -> float:
+def normalised(
+    criterion: Callable[[Matrix, Matrix], float], k: Matrix, m: Matrix,
+) -> float:
     """Normalise a criterion: 1 for two equal kernels (paper, equation 1).
 
     Examples
@@ -87,13 +94,13 @@ def normalised(criterion: Callable, k: np.ndarray, m: np.ndarray) -> float:
     >>> print(round(normalised(hsic, np.eye(3), 7 * np.eye(3)), 6))
     1.0
     """
-    return criterion(k, m) / np.sqrt(criterion(k, k) * criterion(m, m))
+    return float(criterion(k, m) / np.sqrt(criterion(k, k) * criterion(m, m)))
 
 
 # ---------------------------------------------------------------- the paper's measures
 
 
-def cka(x: np.ndarray, y: np.ndarray) -> float:
+def cka(x: Matrix, y: Matrix) -> float:
     """Linear centred kernel alignment (paper, equations 1 to 3; Kornblith et al. 2019).
 
     Examples
@@ -104,7 +111,7 @@ def cka(x: np.ndarray, y: np.ndarray) -> float:
     return normalised(hsic, gram(x), gram(y))
 
 
-def procrustes(x: np.ndarray, y: np.ndarray) -> float:
+def procrustes(x: Matrix, y: Matrix) -> float:
     """Procrustes similarity, 1 minus half the squared distance (paper, section 2.1.1).
 
     Examples
@@ -114,10 +121,10 @@ def procrustes(x: np.ndarray, y: np.ndarray) -> float:
     """
     x, y = centre(x), centre(y)
     x, y = x / np.linalg.norm(x), y / np.linalg.norm(y)
-    return np.linalg.svd(x.T @ y, compute_uv=False).sum()  # the nuclear norm
+    return float(np.linalg.svd(x.T @ y, compute_uv=False).sum())  # the nuclear norm
 
 
-def deconfounded_kernel(x: np.ndarray, inputs: np.ndarray, psd: bool) -> np.ndarray:
+def deconfounded_kernel(x: Matrix, inputs: Matrix, psd: bool) -> Matrix:
     """Return K - alpha K0 (n, n), or its positive part (paper, section 2.1.3).
 
     Examples
@@ -129,10 +136,11 @@ def deconfounded_kernel(x: np.ndarray, inputs: np.ndarray, psd: bool) -> np.ndar
     k, k0 = gram(centre(x)), gram(centre(inputs))
     k = k - (k0 * k).sum() / (k0 * k0).sum() * k0
     values, vectors = np.linalg.eigh(k)
-    return vectors * values.clip(min=0) @ vectors.T if psd else k
+    positive: Matrix = vectors * values.clip(min=0) @ vectors.T
+    return positive if psd else k
 
 
-def dcka(x: np.ndarray, y: np.ndarray, inputs: np.ndarray, psd: bool = True) -> float:
+def dcka(x: Matrix, y: Matrix, inputs: Matrix, psd: bool = True) -> float:
     """Deconfounded CKA (paper, section 2.1.3; Cui et al. 2022); `inputs` is (n, p).
 
     Examples
@@ -143,10 +151,10 @@ def dcka(x: np.ndarray, y: np.ndarray, inputs: np.ndarray, psd: bool = True) -> 
     """
     k = deconfounded_kernel(x, inputs, psd)
     m = deconfounded_kernel(y, inputs, psd)
-    return (k * m).sum() / (np.linalg.norm(k) * np.linalg.norm(m))
+    return float((k * m).sum() / (np.linalg.norm(k) * np.linalg.norm(m)))
 
 
-def wcka(a: Sequence[np.ndarray], b: Sequence[np.ndarray]) -> float:
+def wcka(a: Sequence[Matrix], b: Sequence[Matrix]) -> float:
     """Weights CKA of two lists of weight matrices (in, out) (paper, equations 4 and 5).
 
     Examples
@@ -162,7 +170,7 @@ def wcka(a: Sequence[np.ndarray], b: Sequence[np.ndarray]) -> float:
 # ------------------------------------------------------------ other estimators, kernels
 
 
-def unbiased_cka(x: np.ndarray, y: np.ndarray) -> float:
+def unbiased_cka(x: Matrix, y: Matrix) -> float:
     """Linear CKA with the unbiased criterion (Song et al. 2012, equation 5).
 
     Examples
@@ -174,7 +182,7 @@ def unbiased_cka(x: np.ndarray, y: np.ndarray) -> float:
     return normalised(unbiased_hsic, gram(x), gram(y))
 
 
-def minibatch_cka(x: np.ndarray, y: np.ndarray, batch_size: int = 256) -> float:
+def minibatch_cka(x: Matrix, y: Matrix, batch_size: int = 256) -> float:
     """Ratio of unbiased criteria summed over batches (Nguyen et al. 2020, equation 3).
 
     Examples
@@ -190,10 +198,10 @@ def minibatch_cka(x: np.ndarray, y: np.ndarray, batch_size: int = 256) -> float:
         xy += unbiased_hsic(k, m)
         xx += unbiased_hsic(k, k)
         yy += unbiased_hsic(m, m)
-    return xy / np.sqrt(xx * yy)
+    return float(xy / np.sqrt(xx * yy))
 
 
-def gaussian_kernel(x: np.ndarray, sigma: float) -> np.ndarray:
+def gaussian_kernel(x: Matrix, sigma: float) -> Matrix:
     """Gaussian kernel (n, n) with a bandwidth relative to the rows' distances.
 
     The squared bandwidth is sigma^2 times the median squared distance of two rows.
@@ -204,10 +212,11 @@ def gaussian_kernel(x: np.ndarray, sigma: float) -> np.ndarray:
     [[1.0, 0.607], [0.607, 1.0]]
     """
     squares = pdist(x, "sqeuclidean")  # one per pair of rows
-    return np.exp(-squareform(squares) / (2 * sigma**2 * np.median(squares)))
+    kernel: Matrix = np.exp(-squareform(squares) / (2 * sigma**2 * np.median(squares)))
+    return kernel
 
 
-def rbf_cka(x: np.ndarray, y: np.ndarray, sigma: float = 1.0) -> float:
+def rbf_cka(x: Matrix, y: Matrix, sigma: float = 1.0) -> float:
     """CKA with a Gaussian kernel (Kornblith et al. 2019, section 3).
 
     Examples
@@ -221,7 +230,7 @@ def rbf_cka(x: np.ndarray, y: np.ndarray, sigma: float = 1.0) -> float:
 # --------------------------------------------------------------- canonical correlations
 
 
-def leading_basis(x: np.ndarray, variance: float) -> np.ndarray:
+def leading_basis(x: Matrix, variance: float) -> Matrix:
     """Orthonormal basis (n, rank) of the fewest components with this share of variance.
 
     Examples
@@ -235,7 +244,7 @@ def leading_basis(x: np.ndarray, variance: float) -> np.ndarray:
     return u[:, :1 + np.searchsorted(shares[:-1], variance)]
 
 
-def mean_cca(x: np.ndarray, y: np.ndarray) -> float:
+def mean_cca(x: Matrix, y: Matrix) -> float:
     """Mean of the canonical correlations (Morcos et al. 2018).
 
     Examples
@@ -245,10 +254,10 @@ def mean_cca(x: np.ndarray, y: np.ndarray) -> float:
     1.0
     """
     u, v = leading_basis(x, 1.0), leading_basis(y, 1.0)
-    return np.linalg.svd(u.T @ v, compute_uv=False).mean()
+    return float(np.linalg.svd(u.T @ v, compute_uv=False).mean())
 
 
-def svcca(x: np.ndarray, y: np.ndarray, variance: float = 0.99) -> float:
+def svcca(x: Matrix, y: Matrix, variance: float = 0.99) -> float:
     """Mean canonical correlation of the leading components (Raghu et al. 2017).
 
     Examples
@@ -258,10 +267,10 @@ def svcca(x: np.ndarray, y: np.ndarray, variance: float = 0.99) -> float:
     1.0
     """
     u, v = leading_basis(x, variance), leading_basis(y, variance)
-    return np.linalg.svd(u.T @ v, compute_uv=False).mean()
+    return float(np.linalg.svd(u.T @ v, compute_uv=False).mean())
 
 
-def pwcca(x: np.ndarray, y: np.ndarray) -> float:
+def pwcca(x: Matrix, y: Matrix) -> float:
     """Canonical correlations weighted by their part in `x` (Morcos et al. 2018).
 
     Examples
@@ -273,13 +282,13 @@ def pwcca(x: np.ndarray, y: np.ndarray) -> float:
     u, v = leading_basis(x, 1.0), leading_basis(y, 1.0)
     left, correlations, _ = np.linalg.svd(u.T @ v, full_matrices=False)
     weights = np.abs((u @ left).T @ centre(x)).sum(1)  # one per canonical variate of x
-    return weights @ correlations / weights.sum()
+    return float(weights @ correlations / weights.sum())
 
 
 # --------------------------------------------------------------- the symmetries of ReLU
 
 
-def relu_procrustes(x: np.ndarray, y: np.ndarray) -> float:
+def relu_procrustes(x: Matrix, y: Matrix) -> float:
     """Best sum of cosines over matchings of units (Godfrey et al. 2022, section 5).
 
     Examples
@@ -290,10 +299,10 @@ def relu_procrustes(x: np.ndarray, y: np.ndarray) -> float:
     """
     cosines = unit_columns(x).T @ unit_columns(y)
     matching = linear_sum_assignment(cosines, maximize=True)
-    return cosines[matching].sum() / np.sqrt(cosines.size)
+    return float(cosines[matching].sum() / np.sqrt(cosines.size))
 
 
-def max_kernel(x: np.ndarray) -> np.ndarray:
+def max_kernel(x: Matrix) -> Matrix:
     """Kernel (n, n) of the largest product of two rows, max over units c of x_c y_c.
 
     Examples
@@ -301,10 +310,11 @@ def max_kernel(x: np.ndarray) -> np.ndarray:
     >>> max_kernel(np.array([[1.0, 2.0], [3.0, -1.0]])).tolist()
     [[4.0, 3.0], [3.0, 9.0]]
     """
-    return (x[:, None] * x).max(-1)  # (n, n, d), then (n, n)
+    kernel: Matrix = (x[:, None] * x).max(-1)  # (n, n, d), then (n, n)
+    return kernel
 
 
-def relu_cka(x: np.ndarray, y: np.ndarray) -> float:
+def relu_cka(x: Matrix, y: Matrix) -> float:
     """CKA with the max kernel, unbiased criterion (Godfrey et al. 2022, section 5).
 
     Examples
