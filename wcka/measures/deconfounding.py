@@ -33,10 +33,11 @@ except ModuleNotFoundError:
     _THREADS = None
 
 
-def _one_thread() -> AbstractContextManager:
-    if _THREADS is None:
-        return nullcontext()
-    return _THREADS.limit(limits=1, user_api="blas")
+def _one_thread() -> AbstractContextManager[object]:
+    limit: AbstractContextManager[object] = nullcontext()
+    if _THREADS is not None:
+        limit = _THREADS.limit(limits=1, user_api="blas")
+    return limit
 
 
 # Directions that hold less than this share of a Gram matrix are rounding.
@@ -190,4 +191,5 @@ def _positive_factor(k: Tensor, rank: int) -> Tensor:
                 k.T.numpy(), subset_by_index=[m - rank, m - 1], check_finite=False,
                 overwrite_a=True)
         values, vectors = map(torch.from_numpy, eigenpairs)
-    return vectors * values.clamp(min=0).sqrt()
+    factor: Tensor = vectors * values.clamp(min=0).sqrt()
+    return factor

@@ -68,7 +68,7 @@ def pairwise_agreement(predictions: Tensor) -> np.ndarray:
         raise ValueError(f"predictions: wanted labels (N, n), ints from 0; got "
                          f"{labels.dtype} of shape {tuple(labels.shape)}")
     counts = torch.zeros((len(labels), len(labels)), device=labels.device)
-    for label in labels.unique():
+    for label in torch.unique(labels):
         # 1 where a model predicts this class. Counts below 2^24 are exact in float32.
         indicator = (labels == label).float()  # (N, n)
         counts += indicator @ indicator.T
@@ -97,7 +97,7 @@ def collapsed(predictions: Tensor, share: float = 0.95) -> np.ndarray:
     """
     labels = torch.as_tensor(predictions)
     class_shares = []
-    for label in labels.unique():
+    for label in torch.unique(labels):
         class_shares.append((labels == label).double().mean(1))  # (N,)
     largest = torch.stack(class_shares).amax(0)
     return (largest >= share).cpu().numpy()
