@@ -32,7 +32,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
@@ -41,6 +41,7 @@ from .deconfounding import Confounder
 from .inner_products import (
     Given,
     Pairs,
+    Positions,
     Representation,
     in_threads,
     nuclear_norms,
@@ -51,7 +52,7 @@ from .inner_products import (
     tolerance,
 )
 from .spelling import nearest
-from .validation import matrix
+from .validation import Array, matrix
 
 Features = dict[str, Tensor]  # by the labels that error messages use
 _ROUNDING = 16 * np.finfo(float).eps
@@ -60,15 +61,15 @@ _LEAST_ROWS = 4  # of the unbiased criterion, which divides by n - 3
 # ------------------------------------------------------------------- for callers
 
 
-def similarities(name: str, features: list, labels: Sequence[str], pairs: Pairs = None,
-                 **options: Any) -> np.ndarray:
+def similarities(name: str, features: Sequence[ArrayLike], labels: Sequence[str],
+                 pairs: Pairs = None, **options: Any) -> Array:
     """Similarity of all pairs of models by a measure's name.
 
     Parameters
     ----------
     name : str
         A name in ``MEASURES``.
-    features : list of N array-likes
+    features : sequence of N array-likes
         (n, d_i), rows shared; for wCKA chains (inputs, outputs).
     labels : sequence of str
         Names of the features in error messages.
@@ -157,7 +158,7 @@ def check_options(name: str, options: Iterable[str], known: Sequence[str]) -> No
 
 
 def compare(measure: str, features: Iterable[Tensor], pairs: Pairs = None,
-            confounder: Confounder | None = None) -> np.ndarray:
+            confounder: Confounder | None = None) -> Array:
     """Similarity of all pairs by a measure's name in tables, without a warning.
 
     Parameters
@@ -183,7 +184,7 @@ def compare(measure: str, features: Iterable[Tensor], pairs: Pairs = None,
     (2, 2)
     """
     name = measure.split(",")[0]
-    options: dict = {}
+    options: dict[str, Any] = {}
     if name == "dcka":
         options = {"inputs": confounder, "psd": measure != NO_PSD}
     features = list(features)
@@ -199,7 +200,7 @@ def compare(measure: str, features: Iterable[Tensor], pairs: Pairs = None,
 # ------------------------------------------------------------------- checks
 
 
-def _checked(features: list, labels: Sequence[str]) -> Features:
+def _checked(features: Sequence[ArrayLike], labels: Sequence[str]) -> Features:
     """Features as matrices by their labels, all with the same number of rows."""
     if len(features) < 2:
         raise ValueError(f"wanted at least two representations, got {len(features)}")
@@ -231,23 +232,23 @@ def _at_least_4(rows: int, where: str = "") -> int:
 
 
 def _cka(features: Features, pairs: Pairs,
-         dtype: torch.dtype = torch.float64) -> np.ndarray:
+         dtype: torch.dtype = torch.float64) -> Array:
     if dtype not in (torch.float32, torch.float64):
         raise ValueError(f"dtype: wanted torch.float32 or torch.float64, got {dtype}")
     models = represented(features, dtype=dtype)
     return _normalised(*squared_norms(models, pairs), pairs)
 
 
-def _wcka(features: Features, pairs: Pairs) -> np.ndarray:
+def _wcka(features: Features, pairs: Pairs) -> Array:
     return _cka(features, pairs)
 
 
-def _unbiased_cka(features: Features, pairs: Pairs) -> np.ndarray:
+def _unbiased_cka(features: Features, pairs: Pairs) -> Array:
     return _minibatch_cka(features, pairs, _at_least_4(_row_count(features)))
 
 
 def _minibatch_cka(features: Features, pairs: Pairs,
-                   batch_size: int = 256) -> np.ndarray:
+                   batch_size: int = 256) -> Array:
     if batch_size != int(batch_size) or batch_size < _LEAST_ROWS:
         raise ValueError(f"batch_size: wanted a whole number from 4 on, got "
                          f"{batch_size}")
@@ -268,7 +269,9 @@ def _minibatch_cka(features: Features, pairs: Pairs,
     return _normalised(cross, self_products, pairs, lowest=-1)
 
 
-def _unbiased_criteria(models: Sequence[Representation], pairs: Pairs) -> tuple:
+def _unbiased_criteria(
+    models: Sequence[Representation], pairs: Pairs,
+) -> tuple[Array, Array]:
     """Unbiased criterion of the pairs and of each model with itself.
 
     The features are centred; see ``similarity.unbiased_cka`` for the formula.
@@ -278,7 +281,7 @@ def _unbiased_criteria(models: Sequence[Representation], pairs: Pairs) -> tuple:
     lengths, dots = _diagonal_sums(models)
     a, b = _index(pairs, len(models))
 
-    def corrected(squares, dots, product):
+    def corrected(squares: Array, dots: Array, product: Array) -> Array:
         diagonal_terms = squares - n / (n - 2) * dots
         return (diagonal_terms + product / ((n - 1) * (n - 2))) / (n * (n - 3))
 
@@ -287,7 +290,7 @@ def _unbiased_criteria(models: Sequence[Representation], pairs: Pairs) -> tuple:
     return corrected(cross, dots[a, b], lengths[a] * lengths[b]), criteria
 
 
-def _diagonal_sums(models: Sequence[Representation]) -> tuple:
+def _diagonal_sums(models: Sequence[Representation]) -> tuple[Array, Array]:
     """Sums of the kernels' diagonals (N,), and their inner products (N, N).
 
     The diagonals hold the squared lengths of the rows, which the unbiased criterion
@@ -303,20 +306,21 @@ def _diagonal_sums(models: Sequence[Representation]) -> tuple:
     return lengths, (dots + dots.T) / 2
 
 
-def _rbf_cka(features: Features, pairs: Pairs, sigma: float = 1.0) -> np.ndarray:
+def _rbf_cka(features: Features, pairs: Pairs, sigma: float = 1.0) -> Array:
     if not sigma > 0:
         raise ValueError(f"sigma: wanted a positive share of the median distance, got "
                          f"{sigma}")
     return _by_kernels(kernels.gaussian(represented(features), sigma), pairs)
 
 
-def _relu_cka(features: Features, pairs: Pairs) -> np.ndarray:
+def _relu_cka(features: Features, pairs: Pairs) -> Array:
     _at_least_4(_row_count(features))
     models = _of_unit_columns(features, centred=True)
     return _by_kernels(kernels.maximum(models), pairs, lowest=-1)
 
 
-def _by_kernels(model_kernels: list, pairs: Pairs, lowest: float = 0) -> np.ndarray:
+def _by_kernels(model_kernels: Sequence[kernels.Kernel], pairs: Pairs,
+                lowest: float = 0) -> Array:
     cross, self_products = kernels.kernel_products(model_kernels)
     if pairs is not None:
         cross = cross[pairs]
@@ -324,7 +328,7 @@ def _by_kernels(model_kernels: list, pairs: Pairs, lowest: float = 0) -> np.ndar
 
 
 def _dcka(features: Features, pairs: Pairs, inputs: Any,
-          psd: bool = True) -> np.ndarray:
+          psd: bool = True) -> Array:
     confounder = inputs if isinstance(inputs, Confounder) else Confounder(inputs)
     models = represented(features)
     if not psd:
@@ -336,7 +340,7 @@ def _dcka(features: Features, pairs: Pairs, inputs: Any,
 
 
 def _partial_cka(features: Features, models: Sequence[Representation], pairs: Pairs,
-                 confounder: Confounder) -> np.ndarray:
+                 confounder: Confounder) -> Array:
     """Similarity by <K - alpha K0, L - beta K0>, the partial correlation of CKAs.
 
     It needs no eigenvalues.
@@ -351,22 +355,23 @@ def _partial_cka(features: Features, models: Sequence[Representation], pairs: Pa
     a, b = _index(pairs, len(models))
     remainder[self_products <= 0] = np.nan
     partial = (correlations - share[a] * share[b]) / (remainder[a] * remainder[b])
-    return np.clip(partial, -1, 1)
+    clipped: Array = np.clip(partial, -1, 1)
+    return clipped
 
 
 # ------------------------------------------------------------------- Procrustes
 
 
-def _procrustes(features: Features, pairs: Pairs) -> np.ndarray:
+def _procrustes(features: Features, pairs: Pairs) -> Array:
     return _normalised(*nuclear_norms(represented(features), pairs), pairs)
 
 
-def _relu_procrustes(features: Features, pairs: Pairs) -> np.ndarray:
+def _relu_procrustes(features: Features, pairs: Pairs) -> Array:
     models = _of_unit_columns(features, centred=False)
 
     def best_assignment(i: int, j: int) -> float:
         cosines = products([models[i]], [models[j]])[0, :, 0].cpu().numpy()
-        return cosines[linear_sum_assignment(cosines, maximize=True)].sum()
+        return float(cosines[linear_sum_assignment(cosines, maximize=True)].sum())
 
     widths = np.array([float(model.d) for model in models])
     cross = _one_by_one(best_assignment, widths, pairs)
@@ -388,24 +393,24 @@ def _of_unit_columns(features: Features, centred: bool) -> list[Given]:
 # ------------------------------------------------------------------- CCA
 
 
-def _mean_cca(features: Features, pairs: Pairs) -> np.ndarray:
+def _mean_cca(features: Features, pairs: Pairs) -> Array:
     return _mean_correlations(_bases(features), pairs)
 
 
-def _svcca(features: Features, pairs: Pairs, variance: float = 0.99) -> np.ndarray:
+def _svcca(features: Features, pairs: Pairs, variance: float = 0.99) -> Array:
     if not 0 < variance <= 1:
         raise ValueError(f"variance: wanted a share in (0, 1], got {variance}")
     return _mean_correlations(_bases(features, variance), pairs)
 
 
-def _mean_correlations(bases: list[tuple[Tensor, Tensor]], pairs: Pairs) -> np.ndarray:
+def _mean_correlations(bases: list[tuple[Tensor, Tensor]], pairs: Pairs) -> Array:
     models = [Given(basis) for basis, _ in bases]
     cross, _ = nuclear_norms(models, pairs)
     ranks = np.array([float(model.d) for model in models])
     return _normalised(cross, ranks, pairs, together=np.minimum)
 
 
-def _pwcca(features: Features, pairs: Pairs) -> np.ndarray:
+def _pwcca(features: Features, pairs: Pairs) -> Array:
     bases = _bases(features)
 
     def weighted_means(i: int, j: int) -> tuple[float, float]:
@@ -448,13 +453,13 @@ def _bases(features: Features, variance: float = 1) -> list[tuple[Tensor, Tensor
 # ------------------------------------------------------------------- shared steps
 
 
-def _one_by_one(of_pair: Callable, self_products: np.ndarray,
-                pairs: Pairs) -> np.ndarray:
+def _one_by_one(of_pair: Callable[[int, int], float | tuple[float, float]],
+                self_products: Array, pairs: Pairs) -> Array:
     """Values of a function of two positions: one number, or one per direction."""
     count = len(self_products)
     a, b = np.triu_indices(count, 1) if pairs is None else pairs
 
-    def both_directions(pair):
+    def both_directions(pair: tuple[int, int]) -> Array:
         return np.broadcast_to(of_pair(*pair), 2)
 
     values = np.array(in_threads(both_directions, zip(a, b)))  # (pairs, 2)
@@ -466,17 +471,21 @@ def _one_by_one(of_pair: Callable, self_products: np.ndarray,
     return result
 
 
-def _index(pairs: Pairs, count: int) -> tuple:
+def _index(pairs: Pairs, count: int) -> tuple[Positions, Positions]:
     """Indices of rows and columns of an array with one value per pair."""
-    return np.ogrid[:count, :count] if pairs is None else pairs
+    if pairs is not None:
+        return pairs
+    rows, columns = np.ogrid[:count, :count]
+    return rows, columns
 
 
-def _geometric_mean(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+def _geometric_mean(a: Array, b: Array) -> Array:
     return np.sqrt(a) * np.sqrt(b)
 
 
-def _normalised(cross: np.ndarray, self_products: np.ndarray, pairs: Pairs,
-                lowest: float = 0, together: Callable = _geometric_mean) -> np.ndarray:
+def _normalised(cross: Array, self_products: Array, pairs: Pairs,
+                lowest: float = 0,
+                together: Callable[[Array, Array], Array] = _geometric_mean) -> Array:
     """Divide by the products of both models with themselves; NaN where one is zero."""
     _warn_of(self_products <= 0)
     scale = np.where(self_products <= 0, np.nan, self_products)
@@ -484,7 +493,7 @@ def _normalised(cross: np.ndarray, self_products: np.ndarray, pairs: Pairs,
     return np.clip(cross / together(scale[a], scale[b]), lowest, 1)
 
 
-def _warn_of(dead: np.ndarray) -> None:
+def _warn_of(dead: NDArray[np.bool_]) -> None:
     """Warn the caller of this package that some models have no similarity."""
     if not dead.any():
         return
@@ -533,7 +542,7 @@ class Measure:
     """
 
     label: str
-    compute: Callable[..., np.ndarray]
+    compute: Callable[..., Array]
     invariances: frozenset[str]
     lowest: float = 0
     symmetric: bool = True

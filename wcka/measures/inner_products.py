@@ -10,14 +10,18 @@ with n.
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from threading import Lock
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-# Positions of the models to compare; None stands for all pairs.
-Pairs = tuple[np.ndarray, np.ndarray] | None
+from .validation import Array
+
+# Positions of the models to compare, (P,) each; None stands for all pairs.
+Positions = NDArray[np.integer]
+Pairs = tuple[Positions, Positions] | None
 
 # Bytes of converted features, or of kernels, that are kept instead of computed again.
 KEPT = 2**29
@@ -32,6 +36,9 @@ _FLOAT32_TERMS = 1024  # terms that are summed in float32 before float64 takes o
 _LARGEST = 1e150  # larger numbers overflow when they are squared
 
 _one_thread = Lock()  # the number of PyTorch's threads belongs to the whole process
+
+_Task = TypeVar("_Task")
+_Result = TypeVar("_Result")
 
 
 # ------------------------------------------------------------------- representations
@@ -241,7 +248,7 @@ def _checked_size(low: np.ndarray, high: np.ndarray, label: str) -> np.ndarray:
     """Largest absolute value of each column; refuse what no measure can use."""
     if not (np.isfinite(low).all() and np.isfinite(high).all()):
         raise ValueError(f"{label} holds NaN or infinity")
-    largest = np.maximum(np.abs(low), np.abs(high))
+    largest: np.ndarray = np.maximum(np.abs(low), np.abs(high))
     if largest.max() > _LARGEST:
         raise ValueError(f"{label}: values beyond 1e150 overflow when squared; divide "
                          f"them first")
@@ -250,9 +257,15 @@ def _checked_size(low: np.ndarray, high: np.ndarray, label: str) -> np.ndarray:
 
 # ------------------------------------------------------------------- the alignments
 
+# A function of two blocks of models, and of a mask (left models, right models) that
+# tells which pairs are of use; it returns one value per pair.
+_Models = Sequence[Representation]
+_Mask = NDArray[np.bool_]
+_Align = Callable[[_Models, _Models, _Mask], Tensor]
+
 
 def squared_norms(models: Sequence[Representation],
-                  pairs: Pairs = None) -> tuple[np.ndarray, np.ndarray]:
+                  pairs: Pairs = None) -> tuple[Array, Array]:
     """Return ||X'Y||_F^2 of pairs of models, and of each model with itself.
 
     Parameters
@@ -280,13 +293,13 @@ def squared_norms(models: Sequence[Representation],
         result = _linear_kernel_products(models)
         return (result if pairs is None else result[pairs]), np.diag(result).copy()
 
-    def align(left, right, _):
+    def align(left: _Models, right: _Models, _: _Mask) -> Tensor:
         return products(left, right).square_().sum((1, 3))  # (left, right)
 
     return _aligned(models, align, pairs)
 
 
-def cheaper_by_kernels(d: np.ndarray, n: int, pairs: Pairs) -> bool:
+def cheaper_by_kernels(d: Array, n: int, pairs: Pairs) -> bool:
     """Tell whether kernels take fewer operations than products of features.
 
     Parameters
@@ -312,7 +325,7 @@ def cheaper_by_kernels(d: np.ndarray, n: int, pairs: Pairs) -> bool:
 
 
 def nuclear_norms(models: Sequence[Representation],
-                  pairs: Pairs = None) -> tuple[np.ndarray, np.ndarray]:
+                  pairs: Pairs = None) -> tuple[Array, Array]:
     """Return ||X'Y||_* of pairs of models, and ||X||_F^2, that of a model with itself.
 
     Parameters and results have the shapes of ``squared_norms``.
@@ -326,10 +339,11 @@ def nuclear_norms(models: Sequence[Representation],
     """
     models = [narrow(model) for model in models]
 
-    def sum_of_singular_values(matrices):
-        return torch.linalg.svdvals(matrices).sum(-1)
+    def sum_of_singular_values(matrices: Tensor) -> Tensor:
+        singular_values: Tensor = torch.linalg.svdvals(matrices)
+        return singular_values.sum(-1)
 
-    def align(left, right, mask):
+    def align(left: _Models, right: _Models, mask: _Mask) -> Tensor:
         result = torch.zeros(mask.shape, dtype=torch.float64)
         matrices = products(left, right)  # (left, columns, right, columns)
         matrices = matrices.transpose(1, 2)[torch.from_numpy(mask)]
@@ -348,7 +362,9 @@ def nuclear_norms(models: Sequence[Representation],
     return values, self_products
 
 
-def in_threads(function: Callable, tasks: Iterable) -> list:
+def in_threads(
+    function: Callable[[_Task], _Result], tasks: Iterable[_Task],
+) -> list[_Result]:
     """Apply a function to many small matrices, with one thread for each at a time.
 
     LAPACK's own threads slow the decomposition of a small matrix down.
@@ -392,7 +408,7 @@ def _squared_norm(model: Representation) -> float:
     return total
 
 
-def _widths(models: Sequence[Representation]) -> np.ndarray:
+def _widths(models: Sequence[Representation]) -> NDArray[np.integer]:
     """Numbers of columns of the models (N,)."""
     return np.array([model.d for model in models])
 
@@ -442,7 +458,7 @@ def products(left: Sequence[Representation], right: Sequence[Representation]) ->
             product = product.double()
         total = product if total is None else total.add_(product)
     # (left models, columns, right models, columns)
-    return total.unflatten(1, y.shape[1:]).unflatten(0, x.shape[1:])
+    return torch.unflatten(torch.unflatten(total, 1, y.shape[1:]), 0, x.shape[1:])
 
 
 def beside(models: Sequence[Representation], part: slice, dim: int = 1) -> Tensor:
@@ -478,13 +494,13 @@ def beside(models: Sequence[Representation], part: slice, dim: int = 1) -> Tenso
     return torch.stack(padded, dim) if len(padded) > 1 else padded[0].unsqueeze(dim)
 
 
-def _aligned(models: Sequence[Representation], align: Callable, pairs: Pairs,
-             diagonal: bool = True) -> tuple:
+def _aligned(models: Sequence[Representation], align: _Align, pairs: Pairs,
+             diagonal: bool = True) -> tuple[Array, Array]:
     """Values of `align` for pairs of models, and for each model with itself.
 
     ``align(left, right, mask)`` returns one value per pair of two blocks of models;
     only values where the mask is true are used. Without `diagonal`, no model is aligned
-    with itself.
+    with itself: zeros stand for these values.
     """
     # A block is as wide as its widest model: models of similar widths go side by side.
     order = np.argsort(_widths(models), kind="stable")
@@ -493,7 +509,7 @@ def _aligned(models: Sequence[Representation], align: Callable, pairs: Pairs,
     if pairs is not None:
         a, b = back[pairs[0]], back[pairs[1]]
         values, self_products = _listed(models, align, a, b, diagonal)
-        return values, None if self_products is None else self_products[back]
+        return values, self_products[back]
     count = len(models)
     positions = np.arange(count)
     offset = 0 if diagonal else 1
@@ -511,10 +527,10 @@ def _aligned(models: Sequence[Representation], align: Callable, pairs: Pairs,
     return result[np.ix_(back, back)], np.diag(result)[back].copy()
 
 
-def _listed(models: Sequence[Representation], align: Callable, a: np.ndarray,
-            b: np.ndarray, diagonal: bool) -> tuple:
+def _listed(models: Sequence[Representation], align: _Align, a: Positions,
+            b: Positions, diagonal: bool) -> tuple[Array, Array]:
     """Values of listed pairs: each model is aligned with all its partners at once."""
-    self_products = None
+    self_products = np.zeros(len(models))
     if diagonal:
         single_pair = np.ones((1, 1), dtype=bool)
         self_products = np.array(
@@ -551,7 +567,7 @@ def _blocks(models: Sequence[Representation], columns: int,
 # ------------------------------------------------------------------- by kernels
 
 
-def _linear_kernel_products(models: Sequence[Representation]) -> np.ndarray:
+def _linear_kernel_products(models: Sequence[Representation]) -> Array:
     """<K, L> of all pairs of linear kernels (N, N).
 
     The kernels of a block of models come from one batched product.
@@ -578,7 +594,7 @@ def _linear_kernel_products(models: Sequence[Representation]) -> np.ndarray:
 
 
 def strip_products(fill: Callable[[slice, Tensor], None], count: int,
-                   like: Representation) -> np.ndarray:
+                   like: Representation) -> Array:
     """Return <K, L> of all pairs of symmetric kernels, computed in strips of rows.
 
     Parameters
@@ -620,7 +636,7 @@ def strip_products(fill: Callable[[slice, Tensor], None], count: int,
         if like.dtype == torch.float32 and not like.values.is_cuda:
             # Sum short runs of products in float32 and the runs in float64.
             most = numbers.shape[1] // _FLOAT32_TERMS * _FLOAT32_TERMS
-            runs = numbers[:, :most].unflatten(1, (-1, _FLOAT32_TERMS))
+            runs = torch.unflatten(numbers[:, :most], 1, (-1, _FLOAT32_TERMS))
             runs = runs.transpose(0, 1)  # (runs, N, terms)
             total = torch.bmm(runs, runs.mT).double().sum(0) + total
             numbers = numbers[:, most:]

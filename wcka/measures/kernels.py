@@ -8,6 +8,7 @@ from torch import Tensor
 
 from . import inner_products
 from .inner_products import Representation, pieces, strip_products
+from .validation import Array
 
 _STRIP_ROWS = 256  # rows of one kernel at a time
 # Centring a constant kernel leaves this share of the sum of its squares, by rounding.
@@ -96,7 +97,7 @@ class Kernel:
         return strip
 
 
-def kernel_products(kernels: Sequence[Kernel]) -> tuple[np.ndarray, np.ndarray]:
+def kernel_products(kernels: Sequence[Kernel]) -> tuple[Array, Array]:
     """Return <K, L> of all pairs of kernels, and of each kernel with itself.
 
     Returns

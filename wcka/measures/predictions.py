@@ -2,8 +2,10 @@
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
+
+from .validation import Array
 
 
 def agreement(a: ArrayLike, b: ArrayLike) -> float:
@@ -39,7 +41,7 @@ def agreement(a: ArrayLike, b: ArrayLike) -> float:
     return float((labels_a == labels_b).double().mean())
 
 
-def pairwise_agreement(predictions: Tensor) -> np.ndarray:
+def pairwise_agreement(predictions: Tensor) -> Array:
     """Agreement of all pairs of N models on the same inputs, from matrix products.
 
     Parameters
@@ -75,7 +77,7 @@ def pairwise_agreement(predictions: Tensor) -> np.ndarray:
     return (counts.double() / labels.shape[1]).cpu().numpy()
 
 
-def collapsed(predictions: Tensor, share: float = 0.95) -> np.ndarray:
+def collapsed(predictions: Tensor, share: float = 0.95) -> NDArray[np.bool_]:
     """Tell which models predict one class for at least a share of the inputs.
 
     Parameters

@@ -434,4 +434,5 @@ def deconfound(x: ArrayLike, inputs: ArrayLike | Confounder) -> Tensor:
     """
     confounder = inputs if isinstance(inputs, Confounder) else Confounder(inputs)
     model = Representation(matrix(x, "x"), "x")
-    return confounder.deconfound(model).rows() * model.scale
+    factor: Tensor = confounder.deconfound(model).rows() * model.scale
+    return factor
