@@ -164,6 +164,22 @@ def test_compare_measures_against_its_parts(method):
     assert comparison.n.tolist() == [len(a)] * 2
 
 
+def test_all_intervals_of_a_comparison_have_the_level_asked_for():
+    a, b, x, agreement = dyads(np.random.default_rng(13), 12, 0.7)
+    table = pd.DataFrame({"cka": x * x, "wcka": x})
+    comparison = compare_measures(a, b, agreement, table, level=0.5)
+    row = comparison.loc["cka"]
+    estimate = correlation(table.cka, agreement, level=0.5)
+    assert (row.low, row.high) == pytest.approx(estimate[1:])
+    r = comparison.r
+    between = np.corrcoef(table.cka, table.wcka)[0, 1]
+    zou = zou_interval(r.wcka, r.cka, between, len(a), level=0.5)
+    assert (row["Zou low"], row["Zou high"]) == pytest.approx(zou[1:])
+    z = over_models(z_of, a, b, table.cka, agreement, level=0.5)
+    interval = (row["model low"], row["model high"])
+    assert interval == pytest.approx((np.tanh(z.low), np.tanh(z.high)))
+
+
 def test_the_interval_of_a_difference_covers_where_the_naive_one_does_not():
     """Two measures follow agreement equally well, by effects of models: truth is 0."""
     rng = np.random.default_rng(11)
@@ -313,6 +329,13 @@ def test_comparisons_of_dependent_correlations(values, steiger, meng, zou):
     assert steiger_test(*values).p == pytest.approx(p, rel=1e-4)
 
 
+def test_the_factor_of_mengs_test_is_at_most_one():
+    """Its f would exceed 1 for these; with f = 1, h is 1 as well."""
+    a, b, c, n = 0.2, 0.1, -0.954, 50
+    z = (np.arctanh(a) - np.arctanh(b)) * np.sqrt((n - 3) / (2 * (1 - c)))
+    assert meng_test(a, b, c, n).z == pytest.approx(z)
+
+
 def test_the_papers_comparison():
     z = (np.arctanh(0.6) - np.arctanh(0.45)) / np.sqrt(2 / 97)
     assert fisher_test(0.6, 0.45, 100).z == pytest.approx(z)
@@ -414,6 +437,19 @@ def test_straightness_is_cross_validated_in_ten_folds():
                 1 - (curve_errors**2).sum() / variation]
     assert straightness(x, y) == pytest.approx(expected)
     assert straightness(x, y, folds=2) != pytest.approx(expected, rel=1e-3)
+
+
+def test_straightness_in_as_many_folds_as_rows_leaves_out_each_row_once():
+    """Errors without one row each are its residual over one minus its leverage."""
+    rng = np.random.default_rng(3)
+    x = rng.random(20)
+    y = x + 0.1 * rng.standard_normal(20)
+    design = np.column_stack([np.ones(20), x])
+    hat = design @ np.linalg.solve(design.T @ design, design.T)
+    errors = (y - hat @ y) / (1 - np.diag(hat))
+    expected = 1 - (errors**2).sum() / ((y - y.mean()) ** 2).sum()
+    line, _ = straightness(x, y, folds=20)
+    assert line == pytest.approx(expected)
 
 
 def rising(y):
