@@ -1,6 +1,4 @@
-"""The grid of chapter 3: every column against the measures of single networks;
-resuming.
-"""
+"""The grid of chapter 3: every column against measures of single networks; resuming."""
 
 import os
 import signal
@@ -12,7 +10,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from torch import nn
 
 import wcka
 from wcka.experiments import benchmark
@@ -22,8 +19,11 @@ from wcka.weights.chains import linear_layers
 
 SETTINGS = {"seeds": [0, 1], "dataset": "mnist", "classes": [0, 1, 2], "epochs": 2,
             "checkpoints": [1, 2], "batch_size": 512, "eps": 0.1, "attack_steps": 2}
-MODELS = [
-    {
+
+
+def model(hidden, strategy):
+    """Return the arguments of ``trained`` for one architecture and strategy."""
+    return {
         "architecture": {
             "factory": "mlp",
             "widths": [784, *hidden, 3],
@@ -32,9 +32,10 @@ MODELS = [
         "strategy": strategy,
         **SETTINGS,
     }
-    for hidden in ([8], [16, 12])
-    for strategy in ("standard", "fgsm")
-]
+
+
+MODELS = [model([8], "standard"), model([8], "fgsm"), model([16, 12], "standard"),
+          model([16, 12], "fgsm")]
 PROBING = {"dataset": "mnist", "classes": [0, 1, 2], "seed": 3, "eps": 0.1, "steps": 2,
            "noise": 0.2, "images": None, "attacked": None}
 PROBES = ["clean", "stripe", "gaussian_noise", "pgd", "trades"]
@@ -50,11 +51,15 @@ def grid():
 def networks(grid):
     """The single networks, by the names in the table."""
     populations, _ = benchmark.grid_networks(MODELS)
-    singles = [p.member(i) for p in populations for i in range(len(p))]
+    singles = []
+    for population in populations:
+        for i in range(len(population)):
+            singles.append(population.member(i))
     return dict(zip(grid[0].model, singles))
 
 
-def row(grid, factor, probe, i=0):
+def row_of(grid, factor, probe, i=0):
+    """Return row `i` of the pairs that differ in a factor, on one probe."""
     table = grid[1]
     return table[(table.differs == factor) & (table["probe"] == probe)].iloc[i]
 
@@ -63,16 +68,20 @@ def drawn():
     return torch.from_numpy(np.random.default_rng(3).permutation(3147)[:100])
 
 
+def columns_of_both(table, members):
+    """Return the members' rows of the first and of the second network of each pair."""
+    rows_a = members.loc[table.a].reset_index(drop=True)
+    rows_b = members.loc[table.b].reset_index(drop=True)
+    return rows_a, rows_b
+
+
 def test_every_pair_differs_in_exactly_the_named_factor(grid):
     members, table = grid
-    about = members.set_index("model")[list(benchmark.FACTORS)]
-    a, b = (about.loc[table[side]].reset_index(drop=True) for side in ("a", "b"))
-    differing = a != b
-    assert (differing.sum(axis=1) == 1).all()
-    assert (
-        differing.to_numpy().argmax(1)
-        == [benchmark.FACTORS.index(f) for f in table.differs]
-    ).all()
+    levels = members.set_index("model")[list(benchmark.FACTORS)]
+    levels_a, levels_b = columns_of_both(table, levels)
+    is_different = levels_a != levels_b
+    assert (is_different.sum(axis=1) == 1).all()
+    assert (is_different.idxmax(axis=1) == table.differs.astype(str)).all()
     # 16 networks; each factor has two levels, so each network has one partner in each.
     assert len(members) == 16 and len(table) == 4 * 8 * len(PROBES)
     assert not table.duplicated(["a", "b", "probe"]).any()
@@ -80,20 +89,21 @@ def test_every_pair_differs_in_exactly_the_named_factor(grid):
 
 def test_similarity_is_that_of_the_two_networks_on_clean_images(grid, networks, digits):
     images, _ = digits
+    drawn_images = images[drawn()]
     for factor in benchmark.FACTORS:
-        found = row(grid, factor, "stripe", 3)
-        a, b = networks[found.a], networks[found.b]
+        row = row_of(grid, factor, "stripe", 3)
+        a, b = networks[row.a], networks[row.b]
         with torch.no_grad():
             x, y = a[:-1](images), b[:-1](images)
-            u, v = a[:-1](images[drawn()]), b[:-1](images[drawn()])
-        assert found.wcka == pytest.approx(wcka.wcka(a, b), abs=1e-9)
-        assert found.cka == pytest.approx(wcka.cka(x, y), abs=1e-5)
-        assert found.procrustes == pytest.approx(wcka.procrustes(x, y), abs=1e-5)
-        assert found.dcka == pytest.approx(wcka.dcka(x, y, images), abs=1e-5)
-        clean = row(grid, factor, "clean", 3)
-        assert clean["dcka, on the probe"] == pytest.approx(
-            wcka.dcka(u, v, images[drawn()]), abs=1e-5)
-        assert found["cka, on the probe"] != pytest.approx(found.cka, abs=1e-4)
+            drawn_x, drawn_y = a[:-1](drawn_images), b[:-1](drawn_images)
+        assert row.wcka == pytest.approx(wcka.wcka(a, b), abs=1e-9)
+        assert row.cka == pytest.approx(wcka.cka(x, y), abs=1e-5)
+        assert row.procrustes == pytest.approx(wcka.procrustes(x, y), abs=1e-5)
+        assert row.dcka == pytest.approx(wcka.dcka(x, y, images), abs=1e-5)
+        expected = wcka.dcka(drawn_x, drawn_y, drawn_images)
+        clean = row_of(grid, factor, "clean", 3)
+        assert clean["dcka, on the probe"] == pytest.approx(expected, abs=1e-5)
+        assert row["cka, on the probe"] != pytest.approx(row.cka, abs=1e-4)
 
 
 def test_agreement_on_shared_probes(grid, networks, digits):
@@ -101,50 +111,53 @@ def test_agreement_on_shared_probes(grid, networks, digits):
     stripes = image_sets.as_inputs(wcka.corrupt(image_sets.load()[0], "stripe", seed=3))
     noisy = attacks.gaussian_noise(images, 0.2, seed=3)
     for probe, x in (("clean", images), ("stripe", stripes), ("gaussian_noise", noisy)):
-        found = row(grid, "architecture", probe, 5)
+        row = row_of(grid, "architecture", probe, 5)
         with torch.no_grad():
-            a, b = (networks[name](x) for name in (found.a, found.b))
-        assert found.agreement == wcka.agreement(a, b) == found["agreement, own attack"]
+            expected = wcka.agreement(networks[row.a](x), networks[row.b](x))
+        assert row.agreement == expected == row["agreement, own attack"]
     first = grid[0].iloc[0]
-    right = (networks[first.model](images).argmax(1) == labels).double().mean()
-    assert first.accuracy == pytest.approx(right.item())
+    expected = accuracy(networks[first.model](images), labels)
+    assert first.accuracy == pytest.approx(expected)
+
+
+def accuracy(logits, labels):
+    return (logits.argmax(1) == labels).double().mean().item()
+
+
+def attacked_by(attack, network, images, labels):
+    """Return images attacked in batches of 128, each batch with a seed of its own."""
+    batches = []
+    for i, (x, y) in enumerate(zip(images.split(128), labels.split(128))):
+        seed = int(np.random.SeedSequence([3, i]).generate_state(1)[0])
+        batches.append(attacks.BY_GRADIENT[attack](network, x, y, 0.1, 2, seed))
+    return torch.cat(batches)
 
 
 @pytest.mark.parametrize("attack", ["pgd", "trades"])
 def test_an_attacked_probe_is_made_against_both(grid, networks, digits, attack):
-    images, labels = digits
-
-    def against(network, x, y):
-        parts = zip(x.split(128), y.split(128))
-        seeds = [
-            int(np.random.SeedSequence([3, i]).generate_state(1)[0]) for i in range(25)
-        ]
-        return torch.cat([attacks.BY_GRADIENT[attack](network, *part, 0.1, 2, seed)
-                          for part, seed in zip(parts, seeds)])
-
     order = torch.from_numpy(np.random.default_rng(3).permutation(3147))
-    images, labels = images[order], labels[order]
+    images, labels = digits[0][order], digits[1][order]
     for factor in ("strategy", "architecture"):
-        found = row(grid, factor, attack, 2)
-        a, b = networks[found.a], networks[found.b]
-        x, y = (against(n, images, labels) for n in (a, b))
+        row = row_of(grid, factor, attack, 2)
+        a, b = networks[row.a], networks[row.b]
+        x = attacked_by(attack, a, images, labels)
+        y = attacked_by(attack, b, images, labels)
         # A gradient within rounding of zero may have another sign in a batched product.
-        assert found.agreement == pytest.approx(
-            np.mean([wcka.agreement(a(moved), b(moved)) for moved in (x, y)]), abs=2e-3)
-        assert found["agreement, own attack"] == pytest.approx(
-            wcka.agreement(a(x), b(y)), abs=2e-3
-        )
+        expected = (wcka.agreement(a(x), b(x)) + wcka.agreement(a(y), b(y))) / 2
+        assert row.agreement == pytest.approx(expected, abs=2e-3)
+        expected = wcka.agreement(a(x), b(y))
+        assert row["agreement, own attack"] == pytest.approx(expected, abs=2e-3)
         with torch.no_grad():
             expected = wcka.cka(a[:-1](x[:100]), b[:-1](y[:100]))
-        assert found["cka, on the probe"] == pytest.approx(expected, abs=5e-3)
-        about = grid[0].set_index("model").loc[found.a]
-        right = (a(x).argmax(1) == labels).double().mean().item()
-        assert about[f"under {attack}"] == pytest.approx(right, abs=2e-3)
+        assert row["cka, on the probe"] == pytest.approx(expected, abs=5e-3)
+        member = grid[0].set_index("model").loc[row.a]
+        expected = accuracy(a(x), labels)
+        assert member[f"under {attack}"] == pytest.approx(expected, abs=2e-3)
 
 
 def test_baselines_kinds_and_starts(grid):
     members, table = grid[0].set_index("model"), grid[1]
-    a, b = (members.loc[table[side]].reset_index(drop=True) for side in ("a", "b"))
+    a, b = columns_of_both(table, members)
     np.testing.assert_allclose(table["accuracy gap"], -(a.accuracy - b.accuracy).abs())
     assert (table["start a"] == a.architecture + ", seed " + a.seed.astype(str)).all()
     assert (table.collapsed == (a.collapsed | b.collapsed)).all()
@@ -160,42 +173,53 @@ def test_baselines_kinds_and_starts(grid):
     }
 
 
+def uncentred(x, y):
+    """Return CKA by its formula, without centring."""
+    norm = np.linalg.norm
+    return norm(y.T @ x) ** 2 / norm(x.T @ x) / norm(y.T @ y)
+
+
+def rows_normalised(network):
+    """Return a network's weights (in, out), layer by layer, with rows of norm 1."""
+    matrices = []
+    for layer, _ in linear_layers(network):
+        weight = layer.weight.detach().double().numpy().T  # (in, out)
+        matrices.append(weight / np.linalg.norm(weight, axis=1, keepdims=True))
+    return matrices
+
+
+def mean_of_layers(a, b):
+    """Return the mean wCKA of layers, or NaN for two networks of different depth."""
+    depth = len(linear_layers(a))
+    if depth != len(linear_layers(b)):
+        return np.nan
+    values = []
+    # Flatten, then Linear and ReLU in turn
+    for stop in range(2, 2 * depth + 1, 2):
+        values.append(wcka.wcka(a[:stop], b[:stop]))
+    return np.mean(values)
+
+
 def test_variants_of_wcka(grid, networks):
     table = benchmark.chain_similarities(MODELS)
-    members = grid[0]
-
-    def uncentred(x, y):
-        norm = np.linalg.norm
-        return norm(y.T @ x) ** 2 / norm(x.T @ x) / norm(y.T @ y)
-
-    def rows_normalised(network):
-        weights = [
-            layer.weight.detach().double().numpy().T
-            for layer, _ in linear_layers(network)
-        ]
-        return [w / np.linalg.norm(w, axis=1, keepdims=True) for w in weights]
-
+    names = grid[0].model
+    different_depths = 0
     for i in (1, 9, 17, 25):  # one of each factor
-        found = table.iloc[i]
-        a, b = (networks[members.model[found[side]]] for side in ("a", "b"))
-        x, y = wcka.chain(a), wcka.chain(b)
-        assert found["wcka, uncentred"] == pytest.approx(
-            uncentred(x.numpy(), y.numpy()), abs=1e-9
-        )
-        assert found["wcka, with biases"] == pytest.approx(
-            wcka.cka(wcka.chain(a, bias=True), wcka.chain(b, bias=True)), abs=1e-9)
-        assert found["wcka, rows normalised"] == pytest.approx(
-            wcka.wcka(rows_normalised(a), rows_normalised(b)), abs=1e-6)
-        depths = {sum(isinstance(m, nn.Linear) for m in n) for n in (a, b)}
-        if len(depths) == 2:
-            assert found.differs == "architecture" and np.isnan(
-                found["wcka, mean of layers"]
-            )
-        else:
-            # Flatten, then Linear and ReLU in turn
-            cuts = range(2, 2 * depths.pop() + 1, 2)
-            assert found["wcka, mean of layers"] == pytest.approx(
-                np.mean([wcka.wcka(a[:k], b[:k]) for k in cuts]), abs=1e-9)
+        row = table.iloc[i]
+        a, b = networks[names[row.a]], networks[names[row.b]]
+        expected = uncentred(wcka.chain(a).numpy(), wcka.chain(b).numpy())
+        assert row["wcka, uncentred"] == pytest.approx(expected, abs=1e-9)
+        expected = wcka.cka(wcka.chain(a, bias=True), wcka.chain(b, bias=True))
+        assert row["wcka, with biases"] == pytest.approx(expected, abs=1e-9)
+        expected = wcka.wcka(rows_normalised(a), rows_normalised(b))
+        assert row["wcka, rows normalised"] == pytest.approx(expected, abs=1e-6)
+        expected = mean_of_layers(a, b)
+        assert row["wcka, mean of layers"] == pytest.approx(
+            expected, abs=1e-9, nan_ok=True)
+        if np.isnan(expected):
+            assert row.differs == "architecture"
+            different_depths += 1
+    assert different_depths == 1
 
 
 def test_all_pairs(grid, networks, digits):
@@ -204,15 +228,23 @@ def test_all_pairs(grid, networks, digits):
     )
     members = grid[0]
     assert len(table) == 8 * 7 / 2 and set(members.epoch[table.a]) == {2}
-    found = table.iloc[11]
-    a, b = (networks[members.model[found[side]]] for side in ("a", "b"))
+    row = table.iloc[11]
+    a, b = networks[members.model[row.a]], networks[members.model[row.b]]
     images = digits[0]
     noisy = attacks.gaussian_noise(images, 0.2, seed=3)
     with torch.no_grad():
-        assert found.agreement == pytest.approx(
-            np.mean([wcka.agreement(a(x), b(x)) for x in (images, noisy)]))
-        assert found.cka == pytest.approx(wcka.cka(a(images), b(images)), abs=1e-5)
-    assert found.wcka == pytest.approx(wcka.wcka(a, b), abs=1e-9)
+        clean_agreement = wcka.agreement(a(images), b(images))
+        noisy_agreement = wcka.agreement(a(noisy), b(noisy))
+        cka = wcka.cka(a(images), b(images))
+    assert row.agreement == pytest.approx((clean_agreement + noisy_agreement) / 2)
+    assert row.cka == pytest.approx(cka, abs=1e-5)
+    assert row.wcka == pytest.approx(wcka.wcka(a, b), abs=1e-9)
+
+
+def approximate_r(rows, column, target="agreement"):
+    """Return the correlation over pairs of different architecture, approximately."""
+    pairs = rows[rows.differs == "architecture"].dropna(subset=[column])
+    return pytest.approx(np.corrcoef(pairs[column], pairs[target])[0, 1])
 
 
 @pytest.mark.slow
@@ -221,41 +253,35 @@ def test_variants_change_one_choice_at_a_time(grid, networks, digits):
     # As if the first had collapsed
     table = table.assign(collapsed=table.a == members.model[0])
     rows = variants(MODELS, members, table, "last hidden", 100, PROBING, learned=0.5)
-    kept, part = table[~table.collapsed], "architecture"
-
-    def r(rows, column, target="agreement"):
-        rows = rows[rows.differs == part].dropna(subset=[column])
-        return pytest.approx(np.corrcoef(rows[column], rows[target])[0, 1])
-
-    found = rows[part]
-    assert found["as above", "cka"] == r(kept, "cka")
-    assert found["collapsed networks too", "wcka"] == r(table, "wcka")
-    assert found["each under its own attack", "wcka"] == r(
-        kept, "wcka", "agreement, own attack"
-    )
-    assert found["on the probe, 100 images", "dcka"] == r(kept, "dcka, on the probe")
-    early = kept.a.isin(members.model[members.epoch == 1])
-    assert found["last epoch only", "wcka"] == r(kept[~early], "wcka")
+    r = rows["architecture"]
+    intact = table[~table.collapsed]
+    assert r["as above", "cka"] == approximate_r(intact, "cka")
+    assert r["collapsed networks too", "wcka"] == approximate_r(table, "wcka")
+    expected = approximate_r(intact, "wcka", "agreement, own attack")
+    assert r["each under its own attack", "wcka"] == expected
+    expected = approximate_r(intact, "dcka, on the probe")
+    assert r["on the probe, 100 images", "dcka"] == expected
+    is_early = intact.a.isin(members.model[members.epoch == 1])
+    assert r["last epoch only", "wcka"] == approximate_r(intact[~is_early], "wcka")
     assert np.isnan(rows.epoch.get(("last epoch only", "wcka"), np.nan))
-    low = members.model[members.accuracy < 0.5]
-    learned = kept[~kept.a.isin(low) & ~kept.b.isin(low)]
-    assert found["only networks that have learned", "wcka"] == r(learned, "wcka")
-    # Means taken away: what is left has none, probe by probe.
-    pairs = kept[kept.differs == part]
-    x, y = (
-        pairs[c] - pairs.groupby("probe")[c].transform("mean")
-        for c in ("cka", "agreement")
-    )
-    assert found["each probe's mean taken away", "cka"] == pytest.approx(
-        np.corrcoef(x, y)[0, 1]
-    )
-    # Another layer, on the clean images drawn.
+    poor = members.model[members.accuracy < 0.5]
+    has_learned = ~intact.a.isin(poor) & ~intact.b.isin(poor)
+    expected = approximate_r(intact[has_learned], "wcka")
+    assert r["only networks that have learned", "wcka"] == expected
+    # Without the means of each probe, correlations are within probes.
+    pairs = intact[intact.differs == "architecture"]
+    columns = ["cka", "agreement"]
+    deviations = pairs[columns] - pairs.groupby("probe")[columns].transform("mean")
+    expected = np.corrcoef(deviations.cka, deviations.agreement)[0, 1]
+    assert r["each probe's mean taken away", "cka"] == pytest.approx(expected)
+    # Another layer, on the clean images drawn
     images = digits[0][drawn()]
+    values = []
     with torch.no_grad():
-        values = [wcka.cka(networks[a](images), networks[b](images))
-                  for a, b in zip(pairs.a, pairs.b)]
+        for a, b in zip(pairs.a, pairs.b):
+            values.append(wcka.cka(networks[a](images), networks[b](images)))
     expected = np.corrcoef(values, pairs.agreement)[0, 1]
-    assert found["logits, 100 images", "cka"] == pytest.approx(expected, abs=1e-4)
+    assert r["logits, 100 images", "cka"] == pytest.approx(expected, abs=1e-4)
 
 
 def test_without_attacks(grid):
@@ -268,16 +294,14 @@ def test_without_attacks(grid):
         expected.sort_values(order, ignore_index=True),
         check_like=True,
     )
-    assert not [column for column in members if column.startswith("under")]
+    assert not members.columns.str.startswith("under").any()
 
 
 def test_two_architectures_of_one_name_are_refused():
-    other = {
-        **MODELS[0],
-        "architecture": {**MODELS[0]["architecture"], "activation": "tanh"},
-    }
+    architecture = {**MODELS[0]["architecture"], "activation": "tanh"}
+    model_with_tanh = {**MODELS[0], "architecture": architecture}
     with pytest.raises(ValueError, match=r"two architectures are called '1 × 8'.*tanh"):
-        benchmark.grid_networks([MODELS[0], other])
+        benchmark.grid_networks([MODELS[0], model_with_tanh])
 
 
 @pytest.mark.parametrize("wrong_grid, message", [
@@ -306,43 +330,37 @@ table.to_parquet("table.parquet")
 @pytest.mark.slow
 def test_a_killed_grid_goes_on_and_gives_the_same_table(tmp_path):
     """Killed while training, then while probing; nothing finished is computed again."""
-    script, results = tmp_path / "script.py", tmp_path / "results"
+    script = tmp_path / "script.py"
+    results = tmp_path / "results"
     script.write_text(SCRIPT.format(tests=os.path.dirname(__file__), jobs=2))
+    command = [sys.executable, str(script)]
     environment = {**os.environ, "WCKA_CACHE": str(results)}
 
-    def files():
+    def times_of_files():
         # Hidden files are not finished, and may be gone before they are looked at.
-        finished = results.glob("[!.]*")
-        return {path: path.stat().st_mtime_ns for path in finished}
+        times = {}
+        for path in results.glob("[!.]*"):
+            times[path] = path.stat().st_mtime_ns
+        return times
 
     for enough in (2, 8):
-        run = subprocess.Popen(
-            [sys.executable, str(script)],
-            cwd=tmp_path,
-            env=environment,
-            start_new_session=True,
-        )
+        process = subprocess.Popen(
+            command, cwd=tmp_path, env=environment, start_new_session=True)
         deadline = time.monotonic() + 120
-        while len(files()) < enough:
-            assert run.poll() is None and time.monotonic() < deadline
+        while len(times_of_files()) < enough:
+            assert process.poll() is None and time.monotonic() < deadline
             time.sleep(0.01)
-        os.killpg(run.pid, signal.SIGKILL)
-        run.wait()
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
     assert not (tmp_path / "table.parquet").exists()
-    kept = files()
-    subprocess.run(
-        [sys.executable, str(script)], cwd=tmp_path, env=environment, check=True
-    )
-    assert kept.items() <= files().items()
-    whole = tmp_path / "whole"
-    whole.mkdir()
-    subprocess.run([sys.executable, str(script)], cwd=whole, check=True,
-                   env={**os.environ, "WCKA_CACHE": str(whole / "results")})
-    for name in ("members", "table"):
-        pd.testing.assert_frame_equal(
-            *(
-                pd.read_parquet(folder / f"{name}.parquet")
-                for folder in (tmp_path, whole)
-            ),
-            check_exact=True,
-        )
+    finished = times_of_files()
+    subprocess.run(command, cwd=tmp_path, env=environment, check=True)
+    assert finished.items() <= times_of_files().items()
+    undisturbed = tmp_path / "undisturbed"
+    undisturbed.mkdir()
+    environment = {**os.environ, "WCKA_CACHE": str(undisturbed / "results")}
+    subprocess.run(command, cwd=undisturbed, check=True, env=environment)
+    for name in ("members.parquet", "table.parquet"):
+        resumed = pd.read_parquet(tmp_path / name)
+        expected = pd.read_parquet(undisturbed / name)
+        pd.testing.assert_frame_equal(resumed, expected, check_exact=True)
