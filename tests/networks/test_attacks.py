@@ -86,15 +86,19 @@ def test_trades_starts_at_noise_of_a_thousandth():
 
 def test_trades_climbs_the_relative_entropy_to_the_clean_prediction():
     torch.manual_seed(0)
-    model = nn.Linear(30, 3).double()
-    x = torch.full((20, 30), 0.5).double()
+    model = nn.Sequential(nn.Linear(30, 20), nn.Tanh(), nn.Linear(20, 5)).double()
+    nn.init.normal_(model[2].weight)  # predictions that are far from uniform
+    x = torch.rand(20, 30).double()
     noise = torch.randn(20, 30, generator=torch.Generator().manual_seed(5)).double()
-    start = (x + 0.001 * noise).requires_grad_()
     clean = model(x).softmax(1).detach()
-    entropies = (clean * (clean / model(start).softmax(1)).log()).sum(1)
-    gradient, = torch.autograd.grad(entropies.sum(), start)
-    adversarial = attacks.trades(model, x, eps=0.1, alpha=0.03, steps=1, seed=5)
-    expected = start.detach() + 0.03 * gradient.sign()
+    expected = (x + 0.001 * noise).clamp(0, 1)
+    for _ in range(4):
+        images = expected.clone().requires_grad_()
+        entropies = (clean * (clean / model(images).softmax(1)).log()).sum(1)
+        gradient, = torch.autograd.grad(entropies.sum(), images)
+        expected = expected + 0.1 * gradient.sign()
+        expected = expected.clamp(x - 0.3, x + 0.3).clamp(0, 1)
+    adversarial = attacks.trades(model, x, eps=0.3, alpha=0.1, steps=4, seed=5)
     torch.testing.assert_close(adversarial, expected)
 
 
