@@ -2,12 +2,11 @@
 
 from collections.abc import Collection
 from difflib import get_close_matches
-from typing import Any
 
 _LISTED = 30  # number of names that an error message lists
 
 
-def nearest(name: Any, known: Collection[Any], what: str) -> Any:
+def nearest(name: str, known: Collection[str], what: str) -> str:
     """Return a name if it is known; otherwise refuse it with the nearest spelling.
 
     Parameters
