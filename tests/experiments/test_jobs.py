@@ -32,70 +32,92 @@ def two_workers(folder):
         dask.config.set(settings),
         distributed.LocalCluster(
             n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None
-        ) as started,
+        ) as cluster,
     ):
-        yield started
+        yield cluster
 
 
-def kill_one(started, folder, died):
-    """Kill the first worker once there is a first result: others are then on their way.
+def kill_first_worker(cluster, folder, kills):
+    """Kill a worker once there is a first result: further ones are then on their way.
+
+    Append the worker's process and the number of files at that time to `kills`.
     """
     while not list(folder.glob("trained-*.safetensors")):
         time.sleep(0.005)
-    pid = started.workers[0].pid
-    died.append((pid, len(list(folder.iterdir()))))
+    pid = cluster.workers[0].pid
+    kills.append((pid, len(list(folder.iterdir()))))
     os.kill(pid, signal.SIGKILL)
+
+
+def names_of_results(folder):
+    """Return the names of finished results in a folder."""
+    return {path.name for path in folder.glob("[!.]*")}
 
 
 @pytest.mark.slow
 def test_a_worker_is_killed_and_the_table_is_the_same_to_the_last_bit(
         two_workers, folder, tmp_path_factory, monkeypatch):
-    died = []
+    kills = []
     killer = threading.Thread(
-        target=kill_one, args=(two_workers, folder, died), daemon=True
+        target=kill_first_worker, args=(two_workers, folder, kills), daemon=True
     )
     killer.start()
     members, table = benchmark.grid(*ARGUMENTS, scheduler=two_workers.scheduler_address)
     killer.join(10)
-    files = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
-    (pid, finished), = died
-    assert finished < len(files) / 2 and pid not in [
-        w.pid for w in two_workers.workers.values()
-    ]
-    monkeypatch.setenv("WCKA_CACHE", str(tmp_path_factory.mktemp("local")))
-    ours, local = benchmark.grid(*ARGUMENTS)
-    pd.testing.assert_frame_equal(members, ours, check_exact=True)
-    table.attrs, local.attrs = {}, {}  # how long it took
-    pd.testing.assert_frame_equal(table, local, check_exact=True)
-    assert files == {path.name for path in Path(os.environ["WCKA_CACHE"]).iterdir()}
+    (pid, finished), = kills
+    assert finished < len(names_of_results(folder)) / 2
+    for worker in two_workers.workers.values():
+        assert worker.pid != pid
+    local_folder = tmp_path_factory.mktemp("local")
+    monkeypatch.setenv("WCKA_CACHE", str(local_folder))
+    local_members, local_table = benchmark.grid(*ARGUMENTS)
+    pd.testing.assert_frame_equal(members, local_members, check_exact=True)
+    table.attrs.clear()  # how long it took
+    local_table.attrs.clear()
+    pd.testing.assert_frame_equal(table, local_table, check_exact=True)
+    assert names_of_results(folder) == names_of_results(local_folder)
 
 
-def test_workers_must_see_the_same_folders_and_have_the_same_code(two_workers, folder,
-                                                                  monkeypatch):
-    here, seen = os.getpid(), jobs._state_of_process
-    for elsewhere, words in (
-        ((set(), "", ""), r"folder of WCKA_CACHE \(.*set it to one"),
-        (({"WCKA_CACHE"}, "", ""), r"folder of WCKA_DATA \(.*set it to one"),
-        (
-            ({"WCKA_CACHE", "WCKA_DATA"}, "", "0.0"),
-            r"version of wcka or of PyTorch \(0.0",
-        ),
-    ):
-        monkeypatch.setattr(jobs, "_state_of_process", lambda needed, there=elsewhere: (
-            seen(needed) if os.getpid() == here else there))
-        with pytest.raises(RuntimeError, match=words):
-            jobs.run_jobs(benchmark._fit, [{"model": ARGUMENTS[0][0]}],
+@pytest.mark.parametrize("state_of_workers, words", [
+    ((set(), "", ""), r"folder of WCKA_CACHE \(.*set it to one"),
+    (({"WCKA_CACHE"}, "", ""), r"folder of WCKA_DATA \(.*set it to one"),
+    (({"WCKA_CACHE", "WCKA_DATA"}, "", "0.0"),
+     r"version of wcka or of PyTorch \(0.0"),
+])
+def test_workers_must_see_the_same_folders_and_have_the_same_code(
+        two_workers, folder, monkeypatch, state_of_workers, words):
+    pid = os.getpid()
+    state_of_process = jobs._state_of_process
+
+    def state(needed):
+        if os.getpid() == pid:
+            return state_of_process(needed)
+        return state_of_workers
+
+    monkeypatch.setattr(jobs, "_state_of_process", state)
+    with pytest.raises(RuntimeError, match=words):
+        jobs.run_jobs(benchmark._fit, [{"model": ARGUMENTS[0][0]}],
                       scheduler=two_workers.scheduler_address)
     assert not list(folder.iterdir())
+
+
+def calls_of_jobs(path):
+    """Return the calls that run units of work in a chapter, as text."""
+    calls = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Call):
+            function = ast.unparse(node.func)
+            if function in ("jobs.run_jobs", "benchmark.grid"):
+                calls.append(ast.unparse(node))
+    return calls
 
 
 def test_every_chapter_with_units_of_work_hands_them_to_the_scheduler():
     chapters = 0
     for path in (Path(__file__).parents[2] / "notebooks").glob("*.py"):
-        nodes = ast.walk(ast.parse(path.read_text()))
-        calls = [ast.unparse(node) for node in nodes if isinstance(node, ast.Call)
-                 and ast.unparse(node.func) in ("jobs.run_jobs", "benchmark.grid")]
-        assert all("scheduler=scheduler" in call for call in calls), path
+        calls = calls_of_jobs(path)
+        for call in calls:
+            assert "scheduler=scheduler" in call, path
         chapters += bool(calls)
     assert chapters == 5
 
@@ -120,8 +142,5 @@ def test_the_job_of_the_page_on_clusters_starts_workers_of_one_thread(monkeypatc
     job = names["cluster"].job_script()
     names["cluster"].close()
     assert isinstance(names["cluster"], jobqueue.SLURMCluster)
-    assert (
-        "--nthreads 1 " in job
-        and "--nworkers 16 " in job
-        and "wcka/.venv/bin/activate" in job
-    )
+    for option in ("--nthreads 1 ", "--nworkers 16 ", "wcka/.venv/bin/activate"):
+        assert option in job
