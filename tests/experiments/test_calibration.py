@@ -1,5 +1,4 @@
-"""Units of work of chapter 2: the numbers, and that a killed run goes on where it was.
-"""
+"""Units of chapter 2: their numbers, and that a killed run goes on where it was."""
 
 import os
 import signal
@@ -50,45 +49,43 @@ def test_all_pairs_are_the_measures_of_the_named_models_and_probes():
     images = corruptions.corrupt(image_sets.load()[0], "fog", seed=5)
     images = images[np.random.default_rng([5, 1]).permutation(len(images))[:60]]
     x = image_sets.as_inputs(images)
-    a, b = (initialise(ARCHITECTURE, [seed]).member(0) for seed in (0, 2))
+    a = initialise(ARCHITECTURE, [0]).member(0)
+    b = initialise(ARCHITECTURE, [2]).member(0)
     with torch.no_grad():
         u, v = a[:-1](x), b[:-1](x)
     expected = {"procrustes": wcka.procrustes(u, v), "cka": wcka.cka(u, v),
                 "dcka": wcka.dcka(u, v, x), NO_PSD: wcka.dcka(u, v, x, psd=False),
                 "wcka": wcka.wcka(a, b)}
-    found = table[(table.a == 0) & (table.b == 2)].set_index("measure").similarity
-    assert found.to_dict() == pytest.approx(expected, abs=1e-5)
-    assert (
-        len(table) == 3 * 5
-        and set(table["samples"]) == {60}
-        and set(table["probe"]) == {"fog"}
-    )
+    pair = table[(table.a == 0) & (table.b == 2)].set_index("measure")
+    assert pair.similarity.to_dict() == pytest.approx(expected, abs=1e-5)
+    assert len(table) == 3 * 5
+    assert set(table["samples"]) == {60} and set(table["probe"]) == {"fog"}
 
 
 def test_consecutive_pairs_are_those_of_the_checkpoints_compared():
     table = unit({"late": {**TRAJECTORY, "compared": list(range(1, 14))}}, layer=1)
     late = trained(**TRAJECTORY)[1:]
     rows = table[table.measure == "wcka"]
-    expected = [wcka.wcka(late.member(i), late.member(i + 1)) for i in range(12)]
+    expected = []
+    for i in range(12):
+        expected.append(wcka.wcka(late.member(i), late.member(i + 1)))
     np.testing.assert_allclose(rows.similarity, expected, atol=1e-10)
     assert rows.a.tolist() == list(range(12)) and rows.b.tolist() == list(range(1, 13))
 
 
 def test_run_stacks_units_in_order_from_other_processes_into_the_folder_of_this_one(
         tmp_path, monkeypatch):
-    stripe, clean = (
-        {
-            "ensembles": {"random": RANDOM},
-            "probe_name": name,
-            "samples": 20,
-            "draw": 0,
-            "layer": 4,
-            "measures": ["cka"],
-            "dataset": "mnist",
-            "classes": [0, 1, 2],
-        }
-        for name in ("stripe", "clean")
-    )
+    clean = {
+        "ensembles": {"random": RANDOM},
+        "probe_name": "clean",
+        "samples": 20,
+        "draw": 0,
+        "layer": 4,
+        "measures": ["cka"],
+        "dataset": "mnist",
+        "classes": [0, 1, 2],
+    }
+    stripe = {**clean, "probe_name": "stripe"}
     tables = []
     for name in ("one", "other"):  # the processes of the first run do the second, too
         monkeypatch.setenv("WCKA_CACHE", str(tmp_path / name))
@@ -117,27 +114,32 @@ table.to_csv("table.csv", index=False)
 """
 
 
+def computations(folder):
+    """Return how often each unit was computed, by the files that it wrote to."""
+    counts = {}
+    for path in folder.glob("*.computed"):
+        counts[path.stem] = len(path.read_text())
+    return counts
+
+
 @pytest.mark.slow
 def test_a_killed_run_goes_on_where_it_was(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
+    command = [sys.executable, str(script)]
     environment = {**os.environ, "WCKA_CACHE": str(tmp_path / "results")}
-    first = subprocess.Popen(
-        [sys.executable, str(script)], cwd=tmp_path, env=environment
-    )
+    process = subprocess.Popen(command, cwd=tmp_path, env=environment)
     deadline = time.monotonic() + 60
     while len(list((tmp_path / "results").glob("*.parquet"))) < 3:
-        assert time.monotonic() < deadline and first.poll() is None
+        assert time.monotonic() < deadline and process.poll() is None
         time.sleep(0.02)
-    first.send_signal(signal.SIGKILL)
-    first.wait()
-    finished = {p.stem.split("-")[0] for p in tmp_path.glob("*.computed")}
-    assert 3 <= len(finished) < 8 and not (tmp_path / "table.csv").exists()
-    subprocess.run(
-        [sys.executable, str(script)], cwd=tmp_path, env=environment, check=True
-    )
-    counts = {p.stem: len(p.read_text()) for p in tmp_path.glob("*.computed")}
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert 3 <= len(computations(tmp_path)) < 8
+    assert not (tmp_path / "table.csv").exists()
+    subprocess.run(command, cwd=tmp_path, env=environment, check=True)
+    counts = computations(tmp_path)
     # At most the one under way was repeated
     assert len(counts) == 8 and sum(counts.values()) <= 9
     table = pd.read_csv(tmp_path / "table.csv")
-    assert table.square.tolist() == [i * i for i in range(8)]
+    assert table.square.tolist() == [0, 1, 4, 9, 16, 25, 36, 49]
