@@ -1,10 +1,8 @@
-"""Each corruption against a second, plain reading of its definition; then what all 15
-share.
-"""
+"""Each corruption against a second, plain definition; then what all 15 share."""
 
 import cmath
 import math
-from itertools import pairwise
+from itertools import pairwise, product
 
 import numpy as np
 import pytest
@@ -40,13 +38,11 @@ def grey(seed, n=2):
 
 
 any_images = st.integers(0, 2**32 - 1).map(grey)
-few = settings(max_examples=15, deadline=None)
+few_examples = settings(max_examples=15, deadline=None)
 
 
 def apply(name, images, seed=3):
-    """The corruption itself on streams that a test can replay (`replay` gives fresh
-    copies).
-    """
+    """Corrupt images by streams that a test can replay; `replay` gives copies."""
     return _TABLE[name](images, *replay(seed))
 
 
@@ -55,8 +51,7 @@ def replay(seed=3):
 
 
 def assert_floored(out, u):
-    """`out` is u in [0, 1] floored to 8 bits, where a whole number may come out one
-    lower.
+    """Assert that `out` is u in [0, 1] floored to 8 bits; a whole number may be lower.
     """
     exact = 255 * np.clip(u, 0, 1)
     assert (np.floor(exact - 1e-9) <= out).all()
@@ -64,8 +59,7 @@ def assert_floored(out, u):
 
 
 def assert_share(hits, probability):
-    """A share of independent events is within five standard errors of its probability.
-    """
+    """Assert that a share of events is within five standard errors of a probability."""
     error = math.sqrt(probability * (1 - probability) / hits.size)
     assert abs(hits.mean() - probability) < 5 * error
 
@@ -97,10 +91,13 @@ def test_names_are_the_released_ones_in_order():
 def test_shot_noise_is_poisson_in_thirds(level):
     out = corrupt(np.full((300, 28, 28), level, np.uint8), "shot_noise")
     rate = 3 * level / 255
-    chances = [math.exp(-rate) * rate**k / math.factorial(k) for k in range(3)]
     assert set(np.unique(out)) <= {0, 85, 170, 255}
-    for value, chance in zip((0, 85, 170, 255), [*chances, 1 - sum(chances)]):
-        assert_share(out == value, chance)
+    remaining = 1.0
+    for count in range(3):
+        probability = math.exp(-rate) * rate**count / math.factorial(count)
+        assert_share(out == 85 * count, probability)
+        remaining -= probability
+    assert_share(out == 255, remaining)
 
 
 def test_shot_noise_leaves_black_black():
@@ -122,10 +119,8 @@ def test_glass_blur_is_blur_two_passes_of_swaps_blur():
     moves = shifts.integers(-1, 1, size=(3, 2 * 26 * 26, 2))
     for k, out in enumerate(apply("glass_blur", images)):
         x = np.floor(255 * gaussian_filter(images[k] / 255, (0.7, 0), mode="nearest"))
-        visits = [
-            (h, w) for _ in range(2) for h in range(27, 1, -1) for w in range(27, 1, -1)
-        ]
-        for (h, w), head, (dx, dy) in zip(visits, heads[k], moves[k]):
+        one_pass = list(product(range(27, 1, -1), range(27, 1, -1)))
+        for (h, w), head, (dx, dy) in zip([*one_pass, *one_pass], heads[k], moves[k]):
             if head:
                 x[h, w], x[h + dy, w + dx] = x[h + dy, w + dx], x[h, w]
         expected = np.floor(255 * gaussian_filter(x / 255, (0.7, 0), mode="nearest"))
@@ -145,7 +140,8 @@ def test_glass_blur_does_not_mix_columns_without_swaps():
 
 def test_motion_blur_is_the_one_sided_kernel_along_the_angle():
     images = strokes(3)
-    weights = [math.exp(-i * i / 18) for i in range(21)]
+    weights = np.exp(-np.arange(21) ** 2 / 18)
+    weights = (weights / weights.sum()).tolist()
     for x, degrees, out in zip(images, replay()[0].uniform(-45, 45, 3),
                                apply("motion_blur", images)):
         angle = math.radians(degrees)
@@ -156,11 +152,11 @@ def test_motion_blur_is_the_one_sided_kernel_along_the_angle():
                     right = math.ceil(i * math.cos(angle) - 0.5)
                     down = math.ceil(i * math.sin(angle) - 0.5)
                     near = x[min(max(r + down, 0), 27), min(max(c + right, 0), 27)]
-                    total += weight / sum(weights) * float(near)
+                    total += weight * float(near)
                 assert out[r, c] == round(total)
 
 
-@few
+@few_examples
 @given(st.integers(0, 255), st.integers(0, 2**32))
 def test_blurs_keep_a_constant_image(level, seed):
     images = np.full((2, 28, 28), level, np.uint8)
@@ -173,17 +169,30 @@ def test_blurs_keep_a_constant_image(level, seed):
 
 
 def about_centre(matrix):
-    """Output to input about the middle, in (row, column) order, as scipy wants it."""
+    """Return the map from output to input about the middle, as scipy takes it."""
     matrix = np.array(matrix)
     return matrix, 13.5 - matrix @ (13.5, 13.5)
 
 
+def shear_by(angle):
+    return about_centre([[math.cos(angle), 0], [-math.sin(angle), 1]])
+
+
+def rotation_by(angle):
+    cos, sin = math.cos(angle), math.sin(angle)
+    return about_centre([[cos, sin], [-sin, cos]])
+
+
+def translation_by(dy, dx):
+    return np.eye(2), np.array([dy, dx])
+
+
 WARPS = {
-    "shear": [about_centre([[math.cos(c), 0], [-math.sin(c), 1]]) for c in (-0.4, 0.4)],
+    "shear": [shear_by(-0.4), shear_by(0.4)],
     "scale": [about_centre([[1 / 0.7, 0], [0, 1 / 0.7]])],
-    "rotate": [about_centre([[math.cos(c), math.sin(c)], [-math.sin(c), math.cos(c)]])
-               for c in (-0.4, 0.4)],
-    "translate": [(np.eye(2), np.array([dy, dx])) for dy in (-3, 3) for dx in (-3, 3)],
+    "rotate": [rotation_by(-0.4), rotation_by(0.4)],
+    "translate": [translation_by(-3, -3), translation_by(-3, 3), translation_by(3, -3),
+                  translation_by(3, 3)],
 }
 
 
@@ -192,39 +201,41 @@ WARPS = {
 @pytest.mark.parametrize("name", WARPS)
 def test_warps_are_affine_and_every_variant_is_drawn(name, make):
     images = make(40)
-    seen = set()
+    variants = set()
     for x, out in zip(images, corrupt(images, name)):
-        warped = [affine_transform(x / 255, *warp, order=1, mode="grid-constant")
-                  for warp in WARPS[name]]
-        nearest = min(
-            range(len(warped)), key=lambda k: np.abs(out - 255 * warped[k]).max()
-        )
+        warped = []
+        for warp in WARPS[name]:
+            warped.append(
+                affine_transform(x / 255, *warp, order=1, mode="grid-constant"))
+        differences = np.abs(out - 255 * np.array(warped)).max(axis=(1, 2))
+        nearest = int(differences.argmin())
         assert_floored(out, warped[nearest])
-        seen.add(nearest)
-    assert seen == set(range(len(WARPS[name])))
+        variants.add(nearest)
+    assert variants == set(range(len(WARPS[name])))
 
 
 @given(st.integers(0, 2**32))
-@few
+@few_examples
 def test_translate_moves_whole_pixels(seed):
     images = grey(seed, 1)
     out = corrupt(images, "translate", seed)[0]
     padded = np.pad(images[0], 3)
-    assert any(
-        (out == padded[r : r + 28, c : c + 28]).all() for r in (0, 6) for c in (0, 6)
-    )
+    shifted = []
+    for r, c in product((0, 6), (0, 6)):
+        shifted.append(padded[r:r + 28, c:c + 28])
+    assert (out == np.array(shifted)).all(axis=(1, 2)).any()
 
 
-@few
+@few_examples
 @given(any_images)
 def test_brightness_adds_half(images):
-    expected = [
-        math.floor(255 * min(v / 255 + 0.5, 1)) for v in images.ravel().tolist()
-    ]
+    expected = []
+    for value in images.ravel().tolist():
+        expected.append(math.floor(255 * min(value / 255 + 0.5, 1)))
     assert corrupt(images, "brightness").ravel().tolist() == expected
 
 
-@few
+@few_examples
 @given(any_images)
 def test_stripe_inverts_the_outer_columns(images):
     out = corrupt(images, "stripe")
@@ -235,9 +246,10 @@ def test_stripe_inverts_the_outer_columns(images):
 
 
 def plasma(draws, side=256):
-    """Diamond-square, cell by cell; `draws` yields uniform numbers in [0, 1) in order.
-    """
-    a, step, w = np.zeros((side, side)), side, 100.0
+    """Return a diamond-square map, cell by cell, from uniform draws in [0, 1)."""
+    a = np.zeros((side, side))
+    step = side
+    wobble = 100.0
     draws = iter(draws.tolist())
     while step >= 2:
         half = step // 2
@@ -248,9 +260,12 @@ def plasma(draws, side=256):
         ):
             for r in range(down, side, step):
                 for c in range(right, side, step):
-                    mean = sum(a[(r + y) % side, (c + x) % side] for y, x in around) / 4
-                    a[r, c] = mean + w * (2 * w * next(draws) - w)
-        step, w = half, w / 1.4
+                    total = 0.0
+                    for y, x in around:
+                        total += a[(r + y) % side, (c + x) % side]
+                    a[r, c] = total / 4 + wobble * (2 * wobble * next(draws) - wobble)
+        step = half
+        wobble = wobble / 1.4
     assert next(draws, None) is None
     return (a - a.min()) / (a.max() - a.min())
 
@@ -270,11 +285,9 @@ def test_fog_on_black_is_black():
 
 
 def blurring(sigma):
-    """The Gaussian blur of one axis as a 28 x 28 matrix, edge pixels repeated, four
-    sigmas wide.
-    """
+    """Return the Gaussian blur of one axis, edge pixels repeated, as a matrix."""
     matrix = np.zeros((28, 28))
-    reach = int(4 * sigma + 0.5)
+    reach = int(4 * sigma + 0.5)  # four sigmas on each side
     for i in SIZE:
         for k in range(-reach, reach + 1):
             matrix[i, min(max(i + k, 0), 27)] += math.exp(-k * k / (2 * sigma**2))
@@ -295,9 +308,7 @@ def test_spatter_is_mud_where_the_liquid_is_thick():
 
 
 def profile(r, c, start, end):
-    """Ink of the line from start to end, both (column, row) as complex numbers, at one
-    pixel.
-    """
+    """Return the ink of a line at one pixel; its ends are complex, column + i row."""
     if not math.floor(start.real) <= c < math.ceil(end.real):
         return 0.0
     slope = (end.imag - start.imag) / (end.real - start.real)
@@ -305,47 +316,48 @@ def profile(r, c, start, end):
     return max(0.0, math.log(1 - distance / 2.3) + 1) if distance < 2.3 else 0.0
 
 
+def line_of(start, end, columns=SIZE):
+    """Return the ink of a line at all pixels of these columns, 0 elsewhere."""
+    ink = np.zeros((28, 28))
+    for r, c in product(SIZE, columns):
+        ink[r, c] = profile(r, c, start, end)
+    return ink
+
+
 def test_dotted_line_adds_dashes_of_a_soft_line():
     images = strokes(5)
-    kept = {2, 3, 6, 7, 10, 11, 14, 15, 18, 19, 22, 23, 26}
+    inked = [2, 3, 6, 7, 10, 11, 14, 15, 18, 19, 22, 23, 26]
     ends = replay()[0].integers(27, size=(5, 2)).tolist()
     for x, (r0, r1), out in zip(images, ends, apply("dotted_line", images)):
-        line = [
-            [
-                profile(r, c, complex(0, r0), complex(27, r1)) if c in kept else 0
-                for c in SIZE
-            ]
-            for r in SIZE
-        ]
+        line = line_of(complex(0, r0), complex(27, r1), inked)
         assert_floored(out, x / 255 + line)
-        assert not (out != x)[:, sorted(set(SIZE) - kept)].any()
+        assert not (out != x)[:, sorted(set(SIZE) - set(inked))].any()
         assert (out != x).any()
 
 
 def test_zigzag_adds_seven_soft_segments():
     images = strokes(12)
-    first, second = replay()
-    starts, rises = (
-        first.integers(27, size=12).tolist(),
-        second.integers(-5, 5, size=12).tolist(),
-    )
+    start_stream, rise_stream = replay()
+    starts = start_stream.integers(27, size=12).tolist()
+    rises = rise_stream.integers(-5, 5, size=12).tolist()
     assert min(rises) < 0 < max(rises)
     for x, r0, rise, out in zip(images, starts, rises, apply("zigzag", images)):
         axis = complex(23, rise)
         length = abs(axis)
-        turns = [
-            complex(4 * i + 2, 2 * (-1) ** i) for i in range(int((length - 2) // 4) + 1)
-        ]
-        points = [complex(2, r0) + p * cmath.exp(1j * cmath.phase(axis))
-                  for p in [0, *turns, complex(length, -1 / (length - 20))]]
+        corners = [0]  # along the axis, and aside from it
+        for i in range(int((length - 2) // 4) + 1):
+            corners.append(complex(4 * i + 2, 2 * (-1) ** i))
+        corners.append(complex(length, -1 / (length - 20)))
+        direction = cmath.exp(1j * cmath.phase(axis))
+        points = []
+        for corner in corners:
+            points.append(complex(2, r0) + corner * direction)
         u = x / 255
         for start, end in pairwise(points):
             # Ends on column 25, where a column more hangs on a rounding error
             if rise == 0:
                 end = complex(min(end.real, 25), end.imag)
-            u = np.clip(
-                u + [[profile(r, c, start, end) for c in SIZE] for r in SIZE], 0, 1
-            )
+            u = np.clip(u + line_of(start, end), 0, 1)
         assert_floored(out, u)
 
 
@@ -391,8 +403,10 @@ class TestEvery:
         np.testing.assert_array_equal(corrupt(images, name, seed=5), first)
         # Seven images: shear and rotate have 2^7 outcomes, so two seeds may agree, six
         # cannot.
-        others = [corrupt(images, name, seed) for seed in range(5)]
-        assert all((other == first).all() for other in others) == (name in DRAWLESS)
+        is_same = []
+        for seed in range(5):
+            is_same.append((corrupt(images, name, seed) == first).all())
+        assert all(is_same) == (name in DRAWLESS)
 
     def test_images_do_not_depend_on_those_beside_them(self, images, name):
         out = corrupt(images, name)
@@ -422,23 +436,23 @@ class TestEvery:
 
 
 def test_every_draw_of_every_corruption_has_a_stream_of_its_own(images, monkeypatch):
-    first = []
+    first_draws = []
 
     def spy(x, a, b):
-        first.extend([a.random(), b.random()])
+        first_draws.extend([a.random(), b.random()])
         return x
 
     for name in CORRUPTIONS:
         monkeypatch.setitem(_TABLE, name, spy)
         corrupt(images, name)
-    assert len(set(first)) == 2 * len(CORRUPTIONS)
+    assert len(set(first_draws)) == 2 * len(CORRUPTIONS)
 
 
 def test_a_prefix_across_a_whole_batch_is_the_same():
-    many = strokes(300, seed=2)
+    images = strokes(300, seed=2)
     for name in ("shot_noise", "motion_blur", "translate", "zigzag"):
-        out = corrupt(many, name)
-        np.testing.assert_array_equal(corrupt(many[:260], name), out[:260])
+        out = corrupt(images, name)
+        np.testing.assert_array_equal(corrupt(images[:260], name), out[:260])
 
 
 def test_torch_images_are_accepted(images):
