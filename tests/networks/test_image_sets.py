@@ -1,5 +1,4 @@
-"""Real images: what is loaded, and that no file is trusted that has not been verified.
-"""
+"""Real images: what is loaded, and that only files that were verified are used."""
 
 import gzip
 import hashlib
@@ -49,8 +48,7 @@ def use_sources(monkeypatch):
 
 
 def good(raw, calls=None):
-    """Return a source that delivers the real files, and counts how often it is asked.
-    """
+    """Return a source of the real files that counts how often it is asked."""
     def source(dataset, folder):
         """a good source"""
         for name in NAMES:
@@ -67,8 +65,7 @@ def unreachable(dataset, folder):
 
 
 def fill(root, raw):
-    """Put the real files into a data folder, as links: replaced, never written through.
-    """
+    """Put links to the real files into a data folder."""
     folder = root / "MNIST" / "raw"
     folder.mkdir(parents=True)
     for name in NAMES:
@@ -77,12 +74,16 @@ def fill(root, raw):
 
 
 def intact(folder):
-    return all(hashlib.md5((folder / name).read_bytes()).hexdigest() == md5
-               for name, md5 in sources.DATASETS["mnist"].md5.items())
+    """Tell whether a folder holds the real files."""
+    digests = {}
+    for name in NAMES:
+        digests[name] = hashlib.md5((folder / name).read_bytes()).hexdigest()
+    return digests == sources.DATASETS["mnist"].md5
 
 
 def visible(folder):
-    return sorted(p.name for p in folder.iterdir() if p.name != ".lock")
+    """Return the names of a folder's files, but for the lock."""
+    return sorted(path.name for path in folder.iterdir() if path.name != ".lock")
 
 
 # What is loaded
@@ -250,7 +251,7 @@ import sys, time
 from pathlib import Path
 from wcka.networks import image_sets, sources
 
-raw, log, me, other = map(Path, sys.argv[1:])
+raw, log, ready, ready_there = map(Path, sys.argv[1:])
 
 def slow(dataset, folder):
     with open(log, "a") as file:
@@ -265,8 +266,8 @@ def slow(dataset, folder):
     return folder
 
 sources.DATASETS["mnist"] = sources.DATASETS["mnist"]._replace(sources=[slow])
-me.touch()
-while not other.exists():
+ready.touch()
+while not ready_there.exists():
     time.sleep(0.01)
 print(sources.fetch())
 """
@@ -276,34 +277,20 @@ print(sources.fetch())
 def test_two_processes_at_once(root, raw):
     a, b, log = root / "a", root / "b", root / "log"
     environment = os.environ | {"PYTHONPATH": str(Path(image_sets.__file__).parents[2])}
-    both = [
-        subprocess.Popen(
-            [
-                sys.executable,
-                "-W",
-                "error::UserWarning",
-                "-c",
-                SCRIPT,
-                raw,
-                log,
-                *order,
-            ],
-            env=environment,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for order in ((a, b), (b, a))
-    ]
-    try:
-        said = [Path(process.communicate(timeout=60)[0].strip()) for process in both]
-    finally:
-        for process in both:
-            process.kill()
+    command = [sys.executable, "-W", "error::UserWarning", "-c", SCRIPT, raw, log]
+    processes = []
+    for files in ((a, b), (b, a)):
+        processes.append(subprocess.Popen(
+            [*command, *files], env=environment, stdout=subprocess.PIPE, text=True))
     folder = root / "MNIST" / "raw"
-    assert [process.returncode for process in both] == [0, 0] and said == [
-        folder,
-        folder,
-    ]
+    try:
+        for process in processes:
+            output, _ = process.communicate(timeout=60)
+            assert process.returncode == 0
+            assert Path(output.strip()) == folder
+    finally:
+        for process in processes:
+            process.kill()
     assert log.read_text() == "asked\n"
     assert intact(folder) and visible(folder) == sorted(NAMES)
 
@@ -396,13 +383,17 @@ def test_npm_that_fails(root, use_sources, monkeypatch, tmp_path_factory):
 def test_the_debian_package_is_downloaded_and_unpacked_without_rights(
         root, use_sources, monkeypatch, tmp_path_factory):
     """A package of the same shape, from an apt-get that only knows how to copy it."""
-    build, bin_ = tmp_path_factory.mktemp("build"), tmp_path_factory.mktemp("bin")
+    build = tmp_path_factory.mktemp("build")
+    bin_ = tmp_path_factory.mktemp("bin")
     monkeypatch.setattr(sources, "DEBIAN", Path("not/installed/fashion-mnist"))
     inside = build / sources.DEBIAN
     inside.mkdir(parents=True)
-    files = {name: name.encode() for name in sources.DATASETS["fashion"].md5}
-    for name, content in files.items():
-        (inside / f"{name}.gz").write_bytes(gzip.compress(content))
+    contents = {}
+    digests = {}
+    for name in sources.DATASETS["fashion"].md5:
+        contents[name] = name.encode()
+        digests[name] = hashlib.md5(contents[name]).hexdigest()
+        (inside / f"{name}.gz").write_bytes(gzip.compress(contents[name]))
     (build / "DEBIAN").mkdir()
     (build / "DEBIAN/control").write_text(
         "Package: x\nVersion: 1\nArchitecture: all\nMaintainer: x\nDescription: x\n")
@@ -414,19 +405,12 @@ def test_the_debian_package_is_downloaded_and_unpacked_without_rights(
     (bin_ / "apt-get").chmod(0o755)
     monkeypatch.setenv("PATH", f"{bin_}:{os.environ['PATH']}")
     use_sources(sources.from_debian, dataset="fashion")
-    monkeypatch.setitem(
-        sources.DATASETS,
-        "fashion",
-        sources.DATASETS["fashion"]._replace(
-            md5={
-                name: hashlib.md5(content).hexdigest()
-                for name, content in files.items()
-            }
-        ),
-    )
+    spec = sources.DATASETS["fashion"]._replace(md5=digests)
+    monkeypatch.setitem(sources.DATASETS, "fashion", spec)
     folder = sources.fetch("fashion")
-    assert {path.name: path.read_bytes() for path in folder.iterdir()
-            if path.name != ".lock"} == files
+    assert visible(folder) == sorted(contents)
+    for name, content in contents.items():
+        assert (folder / name).read_bytes() == content
 
 
 def test_a_folder_that_cannot_be_written(tmp_path, monkeypatch, use_sources):
