@@ -1,6 +1,4 @@
-"""The functional benchmark: a grid of networks and probes becomes one tidy table of
-pairs.
-"""
+"""The functional benchmark: one tidy table of pairs from networks and probes."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -86,8 +84,9 @@ def check_grid(strategies: Sequence[str], layer: str, checkpoints: Sequence[int]
 def grid(models: Sequence[dict], probes: Sequence[str], layer: str, samples: int,
          probing: dict, jobs: int = -1,
          scheduler: str = "") -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Train a grid of networks; compare all pairs that differ in one factor, on each
-    probe.
+    """Train a grid of networks, and compare the pairs that differ in one factor.
+
+    All pairs are compared on each probe.
 
     An attacked probe belongs to a pair: the clean images changed by the gradients of
     the one network, and the same changed by those of the other. Agreement is the mean
@@ -401,8 +400,7 @@ def _similarities(measures: Sequence[str], activations: list[Tensor], pairs: tup
 @cached
 def under_attack(models: Sequence[dict], attack: str, layer: str, samples: int,
                  measures: Sequence[str], probing: dict) -> pd.DataFrame:
-    """Return agreement and similarity of the pairs on images made against their
-    networks.
+    """Return agreement and similarity of pairs on images made against them.
 
     Parameters
     ----------

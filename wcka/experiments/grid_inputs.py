@@ -1,5 +1,4 @@
-"""What the networks of a grid are shown: probes, a trunk's features, attacked images.
-"""
+"""Inputs of a grid's networks: probes, a trunk's features, attacked images."""
 
 from collections.abc import Callable, Iterator, Sequence
 
@@ -36,8 +35,7 @@ def trunk_of(models: Sequence[dict]) -> dict | None:
 
 
 def seen_by_networks(trunk: dict | None, probe_name: str, probing: dict) -> Tensor:
-    """Return the networks' inputs: a probe's images, or a frozen trunk's features of
-    them.
+    """Return the inputs of networks: a probe's images, or a trunk's features.
 
     Parameters
     ----------
@@ -87,8 +85,9 @@ def clean_inputs(probing: dict) -> tuple[Tensor, Tensor]:
 
 
 def drawn_rows(x: Tensor, samples: int | None, probing: dict) -> Tensor:
-    """Return a seeded random subset of rows; smaller subsets are prefixes of larger
-    ones.
+    """Return a seeded random subset of rows.
+
+    Smaller subsets are prefixes of larger ones.
 
     Parameters
     ----------

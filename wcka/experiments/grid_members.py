@@ -1,5 +1,4 @@
-"""The networks of a grid: trained populations, one table of members, and pairs of them.
-"""
+"""The networks of a grid: trained populations, a table of members, and pairs."""
 
 from collections.abc import Sequence
 

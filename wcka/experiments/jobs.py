@@ -22,8 +22,9 @@ _PATIENCE = 60  # seconds to wait for a scheduler, and for its first worker
 
 def run_jobs(unit: cache.Cached, arguments: Iterable[dict], jobs: int = -1,
              description: str = "units", scheduler: str = "") -> pd.DataFrame:
-    """Compute units of work on several processes; stack their tables in the order
-    given.
+    """Compute units of work on several processes, and stack their tables.
+
+    The tables are stacked in the order of the arguments.
 
     Each unit is a function cached on disk, so a run that was killed goes on where it
     was. In a process of its own a unit runs on one thread: its numbers are the same to

@@ -1,5 +1,4 @@
-"""Similarity of two networks' weights as they are, or with hidden units matched first.
-"""
+"""Similarity of two networks' weights, as they are or with matched hidden units."""
 
 import numpy as np
 import torch
@@ -21,8 +20,7 @@ def flat_weights(model: nn.Module) -> Tensor:
 
 
 def matched_cosine(a: nn.Sequential, b: nn.Sequential) -> float:
-    """Return the mean over layers of the cosine of two networks' weights, units
-    matched.
+    """Return the mean cosine of two networks' layers, with matched hidden units.
 
     Units' scales are passed on to the next layer, then units are assigned to each
     other, layer by layer from the inputs on, so that the sum of the cosines of their
@@ -67,8 +65,9 @@ def matched_cosine(a: nn.Sequential, b: nn.Sequential) -> float:
 
 
 def _rescaled(model: nn.Sequential) -> list[Tensor]:
-    """Weights (out, in + 1) of each layer, biases last; those of hidden units of norm
-    1.
+    """Return each layer's weights (out, in + 1), with the biases last.
+
+    The rows of hidden units have norm 1.
     """
     layers = [layer for layer, _ in linear_layers(model)]
     matrices = []

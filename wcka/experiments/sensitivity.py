@@ -138,8 +138,7 @@ def _with_similarities(models: Sequence[dict], members: pd.DataFrame,
 
 def _similarities(models: Sequence[dict], layer: str, samples: int,
                   probing: dict) -> pd.DataFrame:
-    """Similarities of all pairs of a grid by each variant: columns a, b and variants.
-    """
+    """Return the similarity of all pairs by each variant: columns a, b, variants."""
     common = {"models": models, "probe_name": "clean", "samples": samples,
               "probing": probing}
     # Options of a job, and the columns of its measures in the table.

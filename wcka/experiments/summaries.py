@@ -147,8 +147,7 @@ def _pool(models: Sequence[dict], hidden: Sequence[int], strategy: str,
 
 
 def _features_by_layer(pool: Population, measure: str, x: Tensor) -> list[Tensor]:
-    """Features of each network's layers: all layers of the first, then of the second.
-    """
+    """Return the features of all layers, network by network."""
     layers = []
     for layer in range(1, pool.depth + 1):
         if measure == "wcka":

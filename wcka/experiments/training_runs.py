@@ -26,8 +26,9 @@ def pretrained(
     batch_size: int = 64,
     device: str = "cpu",
 ) -> Population:
-    """Train one network on all ten classes; keep it as it was at its best epoch. Cached
-    on disk.
+    """Train one network on all ten classes, and keep its best epoch.
+
+    The result is cached on disk.
 
     Parameters
     ----------
@@ -174,8 +175,9 @@ def trained(
     images: int | None = None,
     device: str = "cpu",
 ) -> Population:
-    """Initialise and train a population on a data set's training images, cached on
-    disk.
+    """Initialise and train a population on a data set's training images.
+
+    The result is cached on disk.
 
     Parameters are those of ``initialise``, ``image_sets.load`` and ``train``, all plain
     values.
