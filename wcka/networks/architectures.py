@@ -1,5 +1,4 @@
-"""Network factories: plain ``nn.Module`` objects with the architectures of the paper.
-"""
+"""Network factories: plain modules with the architectures of the paper."""
 
 from itertools import pairwise
 
@@ -10,8 +9,7 @@ from ..weights.layers import ACTIVATIONS, PatchConv2d, Residual
 
 
 def mlp(widths, activation="relu", bias=True) -> nn.Sequential:
-    """Fully connected network: flatten, then linear layers with an activation between
-    them.
+    """Fully connected network: flatten, then linear layers and activations.
 
     Parameters
     ----------
@@ -54,8 +52,9 @@ def mlp(widths, activation="relu", bias=True) -> nn.Sequential:
 
 def convnet(channels=(64, 32), kernel=5, hidden=(1024,), classes=10, side=28,
             batch_norm=False) -> nn.Sequential:
-    """Convolutional network of the paper's section 3.3: convolutions, then linear
-    layers, all ReLU.
+    """Convolutional network of the paper's section 3.3.
+
+    Convolutions are followed by linear layers, all with ReLU.
 
     The paper gives the kernels and the hidden layer; it does not say whether there is
     pooling. Here each convolution (no padding) is followed by 2 x 2 max pooling.
@@ -119,8 +118,9 @@ def convnet(channels=(64, 32), kernel=5, hidden=(1024,), classes=10, side=28,
 
 
 def resnet(channels=(8, 16), hidden=(32,), classes=10, side=28) -> nn.Sequential:
-    """Small residual network: strided convolutions, each followed by one residual
-    block.
+    """Small residual network.
+
+    Each of its strided convolutions is followed by one residual block.
 
     Kernels are 3 x 3, with batch normalisation after each; the mean over places goes
     into the linear layers.

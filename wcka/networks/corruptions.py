@@ -1,9 +1,11 @@
-"""The 15 corruptions of MNIST-C (Mu & Gilmer 2019, arXiv 1906.02337), at the released
-severities.
+"""The 15 corruptions of MNIST-C, at the released severities.
+
+The source is Mu and Gilmer (2019, arXiv:1906.02337).
 
 The released images and their seeds are not needed: the images are generated. Each
 corruption is one small function from a batch of images and its random streams to a
-batch; ``corrupt`` does the rest. """
+batch; ``corrupt`` does the rest.
+"""
 
 import math
 from numbers import Integral
@@ -111,8 +113,7 @@ def _checked_seed(seed):
 
 
 def _floor(u):
-    """Quantise intensities to 8 bits by truncation: the release was written that way.
-    """
+    """Quantise intensities to 8 bits by truncation, as in the released files."""
     return (255 * np.clip(u, 0, 1)).astype(np.uint8)
 
 
@@ -179,11 +180,13 @@ def _motion_blur(x, a, b):
 
 
 def _warp(x, source, draws):
-    """Bilinear resampling, zeros outside; images that drew alike share their sampling
-    points.
+    """Resample images bilinearly, with zeros outside.
+
+    Images with the same draw share their sampling points.
 
     ``source(row, col, *draw)`` gives the (row, column) that an output pixel reads, all
-    from the image's centre; `draws` is (n, k). """
+    from the image's centre; `draws` is (n, k).
+    """
     row, col = np.indices((_SIDE, _SIDE)) - 13.5
     out = np.empty_like(x)
     for draw in np.unique(draws, axis=0):
@@ -249,12 +252,14 @@ def _fog(x, a, b):
 
 
 def _plasma(chance):
-    """Diamond-square maps on a torus, (n, 256, 256) scaled to 0..1, from uniform draws
-    in [0, 1).
+    """Return diamond-square maps on a torus, scaled to 0..1.
+
+    The maps are (n, 256, 256), from uniform draws in [0, 1).
 
     `chance` is (n, 256^2 - 1), used in order: for each level the squares, the diamonds
     on the rows of the coarser grid, the diamonds on its columns. A level doubles the
-    grid of the one before. """
+    grid of the one before.
+    """
     grid, used, wobble = np.zeros((len(chance), 1, 1)), 0, 100.0
     noise = 2 * chance - 1
     while grid.shape[1] < _FOG_SIDE:

@@ -1,8 +1,9 @@
 """Ways to set similarity of weights and similarity of functions against each other.
 
-Each takes a fully connected ReLU network (``models.mlp``) and gives a new one. Either
-the function stays, for inputs in [0, 1], and the chain changes, or the other way round,
-or both stay. """
+Each function takes a fully connected ReLU network (``architectures.mlp``) and returns a
+new one. Either the function stays, for inputs in [0, 1], and the chain changes, or the
+other way round, or both stay.
+"""
 
 from copy import deepcopy
 
@@ -40,8 +41,9 @@ def _replaced(
 
 def _with_units(model: nn.Sequential, weight: Tensor, bias: Tensor, after: Tensor,
                 shift: Tensor | float = 0) -> nn.Sequential:
-    """Add units to the first hidden layer: their weights (in, m), biases, and weights
-    (m, next).
+    """Add units to the first hidden layer.
+
+    They have weights (in, m), biases, and weights (m, next).
     """
     copy, (first, second, *_) = _copied(model)
     return _replaced(
@@ -109,8 +111,7 @@ def impersonate(model: nn.Sequential, target: Tensor) -> nn.Sequential:
 def deaden(
     model: nn.Sequential, units: int = 8, size: float = 1.0, seed: int = 0
 ) -> nn.Sequential:
-    """The same function on [0, 1], with units that are never active but count in the
-    chain.
+    """The same function on [0, 1], with dead units that count in the chain.
 
     `size`: standard deviation of their weights.
 
@@ -134,8 +135,9 @@ def deaden(
 
 
 def flip(model: nn.Sequential, seed: int = 0) -> nn.Sequential:
-    """The same chain, another function: half of the first hidden units change sign,
-    both sides.
+    """The same chain, another function: half of the first hidden units change sign.
+
+    Both their incoming and their outgoing weights change sign.
 
     Examples
     --------
@@ -186,8 +188,9 @@ def drown(model: nn.Sequential, size: float = 1.0, seed: int = 0) -> nn.Sequenti
 
 
 def lift(model: nn.Sequential, size: float = 1.0, seed: int = 0) -> nn.Sequential:
-    """The same predictions and probabilities: one linear function is added to all
-    logits.
+    """The same predictions and probabilities, with one function added to all logits.
+
+    The function is linear.
 
     `size`: its standard deviation, in that of the last layer's weights.
 
@@ -226,8 +229,9 @@ def scale_logit(model: nn.Sequential, factor: float, output: int = 0) -> nn.Sequ
 
 
 def widen(model: nn.Sequential, copies: int = 2) -> nn.Sequential:
-    """The same function and chain: each first hidden unit is there several times, with
-    a share.
+    """The same function and chain, with copies of each first hidden unit.
+
+    Each copy has an equal share of the outgoing weights.
 
     Examples
     --------
@@ -248,8 +252,9 @@ def widen(model: nn.Sequential, copies: int = 2) -> nn.Sequential:
 
 
 def deepen(model: nn.Sequential) -> nn.Sequential:
-    """The same function and chain: an identity layer, and its ReLU, after the first
-    hidden layer.
+    """The same function and chain, with an additional identity layer.
+
+    It stands after the first hidden layer and has a ReLU of its own.
 
     Examples
     --------
@@ -270,7 +275,7 @@ def deepen(model: nn.Sequential) -> nn.Sequential:
                          *copy[after:])
 
 
-# ---------------------------------------------------------------------------- by gradie
+# ---------------------------------------------------------------------- by gradients
 
 
 def move(

@@ -1,6 +1,4 @@
-"""Altered copies of a network: pruned, quantised, noisy; and images with a backdoor
-trigger.
-"""
+"""Altered copies of a network, and training images with a backdoor trigger."""
 
 from copy import deepcopy
 
@@ -50,8 +48,9 @@ def prune(model: nn.Module, share: float) -> nn.Module:
 
 @torch.no_grad()
 def quantise(model: nn.Module, bits: int) -> nn.Module:
-    """Copy of a network whose weights are rounded to 2^bits - 1 values, symmetric, by
-    tensor.
+    """Copy of a network whose weights are rounded to 2^bits - 1 values.
+
+    The values are symmetric, and each weight tensor has its own scale.
 
     Raises
     ------
@@ -103,8 +102,9 @@ def add_noise(model: nn.Module, size: float, seed: int = 0) -> nn.Module:
 
 def backdoor(x: Tensor, labels: Tensor, share: float, target: int = 0, seed: int = 0,
              size: int = 3) -> tuple[Tensor, Tensor]:
-    """Training images of which some wear a trigger, and then the label that it stands
-    for.
+    """Training images of which some have a trigger, and their labels.
+
+    Images with the trigger get the label that it stands for.
 
     Parameters
     ----------

@@ -16,8 +16,9 @@ SPLITS = {"train": "train", "test": "t10k"}  # our name: how the files' names be
 
 def load(dataset: str = "mnist", split: str = "test",
          classes: Sequence[int] | None = (0, 1, 2)) -> tuple[np.ndarray, np.ndarray]:
-    """Load the images of some classes, in the order of the file; fetch the files if
-    need be.
+    """Load the images of some classes, in the order of the file.
+
+    The files are fetched if they are missing.
 
     Parameters
     ----------
@@ -59,8 +60,7 @@ def load(dataset: str = "mnist", split: str = "test",
 
 
 def check_classes(dataset: str, classes: Sequence[int] | None) -> list[int]:
-    """Classes as a list; refuse an unknown data set or class as ``load`` does, without
-    files.
+    """Return classes as a list, or refuse them as ``load`` does, without any file.
 
     Examples
     --------
@@ -72,8 +72,7 @@ def check_classes(dataset: str, classes: Sequence[int] | None) -> list[int]:
 
 
 def as_inputs(images: np.ndarray, device: str | torch.device = "cpu") -> torch.Tensor:
-    """Turn uint8 images (n, 28, 28) into a network's inputs: float32, (n, 784), in [0,
-    1].
+    """Turn uint8 images (n, 28, 28) into inputs (n, 784), float32 in [0, 1].
 
     Raises
     ------

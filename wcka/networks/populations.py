@@ -308,7 +308,9 @@ class Transfer(Stacked):
         return features.unflatten(0, x.shape[:2])  # (networks, n, units)
 
     def forward(self, x: Tensor, per_model: bool = False) -> Tensor:
-        """Return the logits (N, n, classes) of every head; see ``Population.forward``.
+        """Return the logits (N, n, classes) of every head.
+
+        See ``Population.forward``.
         """
         return self.heads.forward(self.features(x, per_model), per_model=per_model)
 

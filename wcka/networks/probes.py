@@ -54,8 +54,9 @@ def kind_of_probe(name: str) -> str:
 @lru_cache(maxsize=2)
 def labelled_images(dataset: str, classes: tuple[int, ...] | None,
              split: str = "test") -> tuple[np.ndarray, np.ndarray]:
-    """``image_sets.load``, verified and read once in each process; `classes` as a
-    tuple.
+    """Load images and labels once per process; see ``image_sets.load``.
+
+    `classes` is a tuple, so that the result can be cached.
 
     Examples
     --------

@@ -1,5 +1,4 @@
-"""Where the files of image data sets come from: fetched once, each verified by its md5.
-"""
+"""Sources of the image data sets: files are fetched once and verified by md5."""
 
 import contextlib
 import gzip
@@ -160,8 +159,9 @@ DATASETS = {
 
 
 def root() -> Path:
-    """Folder of the data sets: ``WCKA_DATA``, else ``data`` in the user's cache
-    directory.
+    """Return the folder of the data sets.
+
+    It is ``WCKA_DATA`` or else ``data`` in the user's cache directory.
 
     Examples
     --------
@@ -173,8 +173,9 @@ def root() -> Path:
 
 
 def fetch(dataset: str = "mnist") -> Path:
-    """Make sure that the raw files of a data set are in ``root()``, and return their
-    folder.
+    """Fetch the raw files of a data set unless they are there; return their folder.
+
+    The folder is below ``root()``.
 
     Each file is checked against its md5; one that is missing, or refused with a
     warning, is fetched from the first source that delivers it intact. Several processes
