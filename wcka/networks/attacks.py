@@ -3,14 +3,21 @@
 Images are floats in [0, 1]; all attacks but Gaussian noise keep within `eps` of the
 clean image in the maximum norm, and all within [0, 1]. A population is attacked member
 by member: each has its own adversarial images, and they are those that attacking the
-member alone would give, from the same random start. """
+member alone would give, from the same random start.
+
+A network is attacked in eval mode, and left as it was.
+"""
 
 from collections.abc import Callable
+from functools import wraps
 from numbers import Integral, Real
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, kl_div
+
+from ..weights.caller import copied, untouched
 
 
 class Stacked:
@@ -36,18 +43,44 @@ class Stacked:
         """Return the logits (N, n, classes) of every network.
 
         `x` are images (n, ...) that all networks share or, with `per_model`, those of
-        each (N, n, ...). """
+        each (N, n, ...).
+        """
         raise NotImplementedError
 
 
+def _leaves_network_as_it_was(attack: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Run an attack's network in eval mode and put back what that changes.
+
+    Gradients are taken even where the caller has switched them off, and random starts
+    are drawn on the CPU whatever the default device is.
+    """
+
+    @wraps(attack)
+    def attacked(model: Any, *args: Any, **kwargs: Any) -> Tensor:
+        with torch.inference_mode(False), torch.no_grad():
+            if isinstance(model, nn.Module) and _of_inference(model):
+                model = copied(model)  # gradients cannot pass through its own weights
+            with untouched(model):
+                return attack(model, *args, **kwargs)
+
+    return attacked
+
+
+def _of_inference(model: nn.Module) -> bool:
+    """Tell whether a network was made in inference mode."""
+    return any(values.is_inference() for values in model.parameters())
+
+
+@_leaves_network_as_it_was
 def fgsm(model, x: Tensor, y, eps: float) -> Tensor:
-    """Fast gradient sign method: one step of `eps` up the loss (Goodfellow et al.
-    2014).
+    """Fast gradient sign method: one step of `eps` up the loss.
+
+    The source is Goodfellow et al. (2014).
 
     Parameters
     ----------
     model : callable, Population or Transfer
-        Images (n, ...) to logits (n, classes); or a population of N networks, or of
+        Images (n, ...) to logits (n, classes), or one logit (n, 1) of class 1; or a population of N networks, or of
         heads behind a trunk (``Transfer``), each attacked for itself. A callable to
         logits (N, n, classes) gets images (n, ...) that raise the sum of the losses of
         N networks.
@@ -66,8 +99,10 @@ def fgsm(model, x: Tensor, y, eps: float) -> Tensor:
     Raises
     ------
     ValueError
-        For images that are not floats in [0, 1], labels of another length, a negative
-        `eps`.
+        For images that are not floats in [0, 1], labels of another length or of no
+        class, an `eps` that is negative or above 1.
+    TypeError
+        For a model that does not return logits.
 
     Examples
     --------
@@ -83,8 +118,9 @@ def fgsm(model, x: Tensor, y, eps: float) -> Tensor:
 
 
 def ffgsm(model, x: Tensor, y, eps: float, alpha: float, seed: int = 0) -> Tensor:
-    """Fast FGSM: a random start in the eps-ball, then one step of `alpha` (Wong et al.
-    2020).
+    """Fast FGSM: a random start in the eps-ball, then one step of `alpha`.
+
+    The source is Wong et al. (2020).
 
     Parameters, return value and errors as in ``fgsm``; `alpha` is the step (the authors
     take 1.25 `eps`), `seed` that of the start.
@@ -116,16 +152,16 @@ def gaussian_noise(x: Tensor, std: float, seed: int = 0) -> Tensor:
     True
     """
     _, x = _prepared(None, x, std=std)
-    return (x + std * torch.randn(x.shape, generator=_generator(seed)).to(x)).clamp(
-        0, 1
-    )
+    return (x + std * _draw(torch.randn, x.shape, seed).to(x)).clamp(0, 1)
 
 
+@_leaves_network_as_it_was
 def pgd(
     model, x: Tensor, y, eps: float, alpha: float, steps: int, seed: int = 0
 ) -> Tensor:
-    """Projected gradient descent: random start, `steps` steps of `alpha` (Madry et al.
-    2019).
+    """Projected gradient descent: a random start, then `steps` steps of `alpha`.
+
+    The source is Madry et al. (2019).
 
     Parameters, return value and errors as in ``ffgsm``; `steps` is at least 1.
 
@@ -140,17 +176,19 @@ def pgd(
     """
     forward, x = _prepared(model, x, eps=eps, alpha=alpha, steps=steps)
     clean = _one(model, x)  # members share the start, so it is drawn once
-    start = (2 * torch.rand(clean.shape, generator=_generator(seed)) - 1).to(x)
+    start = (2 * _draw(torch.rand, clean.shape, seed) - 1).to(x)
     return _walk(
         forward, x, clean + eps * start, _error(_labels(y, x)), eps, alpha, steps
     )
 
 
+@_leaves_network_as_it_was
 def trades(
     model, x: Tensor, eps: float, alpha: float, steps: int, seed: int = 0
 ) -> Tensor:
-    """Attack of TRADES: away from the clean prediction in relative entropy (Zhang et
-    al. 2019).
+    """Attack of TRADES: away from the clean prediction in relative entropy.
+
+    The source is Zhang et al. (2019).
 
     Starts at a small Gaussian step and needs no labels. Parameters, return value and
     errors as in ``pgd``.
@@ -168,7 +206,7 @@ def trades(
     with torch.no_grad():
         clean = forward(x).softmax(-1)
     start = _one(model, x)
-    start = start + 0.001 * torch.randn(start.shape, generator=_generator(seed)).to(x)
+    start = start + 0.001 * _draw(torch.randn, start.shape, seed).to(x)
 
     def divergence(logits: Tensor) -> Tensor:
         return kl_div(logits.log_softmax(-1), clean, reduction="sum")
@@ -202,8 +240,9 @@ def _walk(
     alpha: float,
     steps: int,
 ) -> Tensor:
-    """Steps of `alpha` along the sign of the gradient, back into the ball and [0, 1]
-    each time.
+    """Take steps of `alpha` along the sign of the gradient.
+
+    Each step is followed by projection into the ball and into [0, 1].
     """
     # Both bounds at once, and in place: elementwise passes over all members' images are
     # what attacks of small networks spend their time on.
@@ -216,8 +255,9 @@ def _walk(
 
 
 def _ascent(forward: Callable, x: Tensor, loss: Callable) -> Tensor:
-    """Sign of the loss's gradient. Losses are sums, so each image and member climbs
-    alone.
+    """Return the sign of the loss's gradient.
+
+    Losses are sums, so each image and member climbs alone.
     """
     with torch.enable_grad():
         x = x.detach().requires_grad_()
@@ -225,11 +265,17 @@ def _ascent(forward: Callable, x: Tensor, loss: Callable) -> Tensor:
 
 
 def _error(labels: Tensor) -> Callable:
-    return lambda logits: cross_entropy(
-        logits.flatten(0, -2),
-        labels.expand(logits.shape[:-1]).flatten(),
-        reduction="sum",
-    )
+    """Return the loss of logits (..., n, classes): their summed cross-entropy."""
+
+    def loss(logits: Tensor) -> Tensor:
+        if labels.min() < 0 or labels.max() >= logits.shape[-1]:
+            raise ValueError(
+                f"y: wanted classes from 0 to {logits.shape[-1] - 1}, got "
+                f"{int(labels.min())} to {int(labels.max())}")
+        targets = labels.expand(logits.shape[:-1]).flatten()
+        return cross_entropy(logits.flatten(0, -2), targets, reduction="sum")
+
+    return loss
 
 
 def _one(model, x: Tensor) -> Tensor:
@@ -247,6 +293,10 @@ def _prepared(model, x: Tensor, **amounts) -> tuple[Callable, Tensor]:
             or not float(value) >= least
         ):
             raise ValueError(f"{name}: wanted a number from {least} up, got {value!r}")
+        if name in ("eps", "std") and float(value) > 1:
+            raise ValueError(
+                f"{name}: images are in [0, 1], so wanted a number from 0 to 1, got "
+                f"{value!r}; if it is one of 255 levels, divide it by 255")
     if not isinstance(x, Tensor) or not x.is_floating_point():
         raise ValueError(
             f"x: wanted a tensor of floats in [0, 1], got {type(x).__name__} of "
@@ -260,7 +310,26 @@ def _prepared(model, x: Tensor, **amounts) -> tuple[Callable, Tensor]:
         # Each member is attacked for itself, and begins with the same images.
         copies = x.detach().expand(len(model), *x.shape)  # (networks, n, ...)
         return lambda images: model.forward(images, per_model=True), copies
-    return model, x.detach()
+    # A tensor made in inference mode takes part in no gradient; a copy of it does.
+    images = x.clone() if x.is_inference() else x.detach()
+    return lambda images: _logits(model(images)), images
+
+
+def _logits(output: Any) -> Tensor:
+    """Return a network's logits; of a network with one logit z those of two, 0 and z.
+
+    A sigmoid of z is the softmax of these two, so the attacks need no case of their own.
+    """
+    if not isinstance(output, Tensor):
+        raise TypeError(
+            f"model: wanted a tensor of logits, got {type(output).__name__}; wrap the "
+            f"network in a function that returns its logits")
+    if output.ndim < 2:
+        raise ValueError(
+            f"model: wanted logits (n, classes), got shape {tuple(output.shape)}")
+    if output.shape[-1] == 1:
+        return torch.cat([torch.zeros_like(output), output], -1)
+    return output
 
 
 def _labels(y, x: Tensor) -> Tensor:
@@ -268,8 +337,10 @@ def _labels(y, x: Tensor) -> Tensor:
     if labels.ndim != 1 or labels.is_floating_point() or len(labels) not in x.shape[:2]:
         raise ValueError(f"y: wanted one int per image, got {labels.dtype} of shape "
                          f"{tuple(labels.shape)} for images {tuple(x.shape)}")
-    return labels
+    return labels.long()
 
 
-def _generator(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
+def _draw(draw: Callable[..., Tensor], shape: torch.Size, seed: int) -> Tensor:
+    """Draw on the CPU in single precision, whatever torch's defaults are."""
+    generator = torch.Generator().manual_seed(seed)
+    return draw(shape, generator=generator, device="cpu", dtype=torch.float32)
