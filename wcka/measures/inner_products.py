@@ -344,7 +344,7 @@ def nuclear_norms(models: Sequence[Representation],
         return singular_values.sum(-1)
 
     def align(left: _Models, right: _Models, mask: _Mask) -> Tensor:
-        result = torch.zeros(mask.shape, dtype=torch.float64)
+        result = torch.zeros(mask.shape, dtype=torch.float64, device="cpu")
         matrices = products(left, right)  # (left, columns, right, columns)
         matrices = matrices.transpose(1, 2)[torch.from_numpy(mask)]
         # matrices: (pairs, columns, columns)

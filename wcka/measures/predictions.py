@@ -16,7 +16,8 @@ def agreement(a: ArrayLike, b: ArrayLike) -> float:
     Parameters
     ----------
     a, b : array-like
-        Logits (n, classes), floats, or predicted labels (n,), ints; rows shared.
+        Logits (n, classes), floats, or predicted labels (n,), ints; rows shared. Of one
+        logit (n, 1) the sign tells the class.
 
     Returns
     -------
@@ -26,7 +27,8 @@ def agreement(a: ArrayLike, b: ArrayLike) -> float:
     Raises
     ------
     ValueError
-        For different n, no rows, or NaN among the logits.
+        For different n, no rows, or NaN among the logits; for one column that looks
+        like probabilities.
 
     Examples
     --------
@@ -64,7 +66,7 @@ def pairwise_agreement(predictions: Tensor) -> Array:
     >>> pairwise_agreement(torch.tensor([[0, 1, 2, 2], [0, 1, 1, 0]])).tolist()
     [[1.0, 0.5], [0.5, 1.0]]
     """
-    labels = torch.as_tensor(predictions)
+    labels = torch.as_tensor(predictions, device=_device_of(predictions))
     is_table = labels.ndim == 2 and labels.numel() and not labels.is_floating_point()
     if not is_table or labels.min() < 0:
         raise ValueError(f"predictions: wanted labels (N, n), ints from 0; got "
@@ -97,7 +99,7 @@ def collapsed(predictions: Tensor, share: float = 0.95) -> NDArray[np.bool_]:
     >>> collapsed(torch.tensor([[0, 0, 0, 1], [0, 1, 1, 0]]), share=0.75).tolist()
     [True, False]
     """
-    labels = torch.as_tensor(predictions)
+    labels = torch.as_tensor(predictions, device=_device_of(predictions))
     class_shares = []
     for label in torch.unique(labels):
         class_shares.append((labels == label).double().mean(1))  # (N,)
@@ -105,9 +107,18 @@ def collapsed(predictions: Tensor, share: float = 0.95) -> NDArray[np.bool_]:
     return (largest >= share).cpu().numpy()
 
 
+def _device_of(values: object) -> torch.device:
+    """Return a tensor's device, and the CPU for anything else, whatever the default."""
+    return values.device if isinstance(values, Tensor) else torch.device("cpu")
+
+
 def _predicted(values: ArrayLike, label: str) -> Tensor:
     """Predicted labels (n,) from logits or labels."""
-    values = torch.as_tensor(values)
+    values = torch.as_tensor(values, device=_device_of(values))
+    if values.ndim == 2 and values.shape[1] == 1 and not values.is_floating_point():
+        values = values[:, 0]  # labels as a column
+    if values.ndim == 2 and values.shape[1] == 1 and values.numel():
+        return _classes_of_one_logit(values[:, 0], label)
     if values.ndim == 2 and values.numel():
         if values.isnan().any():
             raise ValueError(f"{label}: NaN among the logits")
@@ -117,3 +128,14 @@ def _predicted(values: ArrayLike, label: str) -> Tensor:
                          f"(n,), ints; got {values.dtype} of shape "
                          f"{tuple(values.shape)}")
     return values
+
+
+def _classes_of_one_logit(logits: Tensor, label: str) -> Tensor:
+    """Return 1 where a network's only logit is positive, else 0."""
+    if logits.isnan().any():
+        raise ValueError(f"{label}: NaN among the logits")
+    if logits.min() >= 0 and logits.max() <= 1:
+        raise ValueError(
+            f"{label}: one column of values in [0, 1] is more likely one of "
+            f"probabilities than of logits; give the predicted labels, as p > 0.5")
+    return (logits > 0).long()
