@@ -2,15 +2,20 @@
 5).
 """
 
-from collections.abc import Sequence
-from typing import TypeGuard, cast
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeGuard, cast
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized
+from torch.nn.utils.prune import BasePruningMethod
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
 
 from . import skeleton
+from .caller import copied
 from .layers import ACTIVATIONS
 
 Matrix = Tensor | ArrayLike  # (in, out)
@@ -115,7 +120,8 @@ def chain(model: Network, input_shape: Sequence[int] | None = None, bias: bool =
         sequential network cut short (``model[:k]``) gives the chain up to that layer.
     input_shape : tuple of int, optional
         Shape of one input, as (3, 224, 224). A fully connected ``nn.Sequential`` knows
-        its own number of inputs, and an `input_shape` must agree; others need it.
+        its own number of inputs, and an `input_shape` must agree; so does a network
+        whose first layer is an ``nn.Linear``. Others need it.
     bias : bool
         Carry the biases along in homogeneous coordinates: each layer becomes
         ``[[W, 0], [b, 1]]``, and the chain gets one more row, the output of the linear
@@ -163,21 +169,48 @@ def chain(model: Network, input_shape: Sequence[int] | None = None, bias: bool =
     tensor([[6.],
             [6.]], dtype=torch.float64)
     """
-    if isinstance(model, nn.Module) and (
-        layer is not None or unreadable_modules(model)
-    ):
-        if input_shape is None:
-            part = (unreadable_modules(model) or ["a layer"])[0]
-            raise TypeError(
-                f"no chain for {part} without the shape of one input, for example "
-                f"input_shape=(3, 224, 224): only a fully connected nn.Sequential "
-                f"knows its own"
-            )
-        jacobian, offset = skeleton.jacobian(
-            model, input_shape, freeze, reference, layer, chunk, dtype)
-        if bias:
-            jacobian = torch.cat([jacobian, offset[None]])  # (inputs + 1, outputs)
-        return _finite(jacobian)
+    return _finite(_chain(
+        model, input_shape, bias, freeze, reference, layer, chunk, dtype, scaled=False))
+
+
+def comparable_chain(
+    model: Network, input_shape: Sequence[int] | None = None, bias: bool = False,
+    *, freeze: Sequence[str] = (), reference: Tensor | None = None,
+    layer: str | None = None, chunk: int = 32, dtype: torch.dtype = torch.float64,
+) -> Tensor:
+    """Return a network's chain up to a power of 2, which wCKA does not see.
+
+    Products of many layers leave the range of floats long before their similarity has
+    lost its meaning. For parameters and errors see ``chain``.
+
+    Returns
+    -------
+    Tensor
+        float64, (inputs, outputs); its largest entry is between 0.5 and 1 in size,
+        unless it is zero.
+
+    Examples
+    --------
+    >>> comparable_chain([np.full((2, 2), 1e-200)] * 3)
+    tensor([[0.5..., 0.5...],
+            [0.5..., 0.5...]], dtype=torch.float64)
+    """
+    return _finite(_chain(
+        model, input_shape, bias, freeze, reference, layer, chunk, dtype, scaled=True))
+
+
+def _chain(
+    model: Network, input_shape: Sequence[int] | None, bias: bool,
+    freeze: Sequence[str], reference: Tensor | None, layer: str | None, chunk: int,
+    dtype: torch.dtype, scaled: bool,
+) -> Tensor:
+    """Return a chain; up to a power of 2 if `scaled`."""
+    if isinstance(model, nn.Module):
+        skeleton.refuse_unreadable(model)
+        model = _with_plain_weights(model)
+        if layer is not None or unreadable_modules(model):
+            options = (freeze, reference, layer, chunk, dtype)
+            return _jacobian(model, input_shape, bias, options, scaled)
     matrices: list[Tensor] = []
     biases: list[Tensor | None] = []
     if isinstance(model, nn.Module):
@@ -186,8 +219,7 @@ def chain(model: Network, input_shape: Sequence[int] | None = None, bias: bool =
             biases.append(None if linear.bias is None else linear.bias.detach())
     elif bias:
         raise TypeError(
-            "bias=True needs an nn.Module: a sequence of matrices has no biases"
-        )
+            "bias=True needs an nn.Module: a sequence of matrices has no biases")
     else:
         for i, values in enumerate(_sequence(model)):
             matrices.append(_matrix(values, i))
@@ -199,7 +231,134 @@ def chain(model: Network, input_shape: Sequence[int] | None = None, bias: bool =
     if input_shape is not None and np.prod(input_shape) != matrices[0].shape[0]:
         raise ValueError(f"input_shape {tuple(input_shape)} has {np.prod(input_shape)} "
                          f"coordinates, the first layer takes {matrices[0].shape[0]}")
-    return _finite(product(matrices, biases if bias else None))
+    if scaled and not bias:
+        return _scaled_product(matrices)
+    return product(matrices, biases if bias else None)
+
+
+def _jacobian(
+    model: nn.Module, input_shape: Sequence[int] | None, bias: bool,
+    options: tuple[Any, ...], scaled: bool,
+) -> Tensor:
+    """Return the chain of a network that is no fully connected ``nn.Sequential``."""
+    unreadable = (unreadable_modules(model) or ["a layer"])[0]
+    guessed = input_shape is None
+    if input_shape is None:
+        input_shape = _shape_of_first_layer(model)
+        if input_shape is None:
+            raise _needs_shape(unreadable)
+    try:
+        j, offset = skeleton.jacobian(model, input_shape, *options)
+        if scaled and not bias and not j.any():
+            raise skeleton.OutOfRange("no chain: its numbers underflow")
+    except skeleton.OutOfRange:
+        balanced = _balanced(model) if scaled and not bias else None
+        if balanced is None:
+            raise
+        j, offset = skeleton.jacobian(balanced, input_shape, *options)
+    except ValueError as error:
+        if guessed and "does not take inputs" in str(error):
+            raise _needs_shape(unreadable) from error
+        raise
+    if bias:
+        j = torch.cat([j, offset[None]])  # (inputs + 1, outputs)
+    return to_unit_range(j) if scaled else j
+
+
+def _needs_shape(part: str) -> TypeError:
+    return TypeError(
+        f"no chain for {part} without the shape of one input, for example "
+        f"input_shape=(3, 224, 224): only fully connected networks know their own")
+
+
+def _shape_of_first_layer(model: nn.Module) -> tuple[int] | None:
+    """Return the shape of one input where a network's first layer is linear.
+
+    First is the layer that was defined first. That it runs first is not known, but the
+    network refuses the shape otherwise.
+    """
+    for module in model.modules():
+        if isinstance(module, nn.Linear):
+            return (module.in_features,)
+        layers_within = next(module.children(), None) is not None
+        if not layers_within and any(True for _ in module.parameters()):
+            return None
+    return None
+
+
+def _with_plain_weights(model: nn.Module) -> nn.Module:
+    """Return a network whose weights can be read, or a copy of it where they cannot.
+
+    Pruning and the normalisation of weights compute a layer's weight when it runs, in a
+    hook, or when it is asked for; in training mode that may change the network.
+    """
+    parametrised = any(map(is_parametrized, model.modules()))
+    computed_by_hooks = any(map(_weight_hooks, model.modules()))
+    if not (parametrised or computed_by_hooks):
+        return model
+    copy = copied(model).eval()
+    with torch.no_grad():
+        for module in copy.modules():
+            for key, hook in _weight_hooks(module).items():
+                hook(module, ())  # sets the weight
+                del module._forward_pre_hooks[key]
+    return copy
+
+
+def _weight_hooks(module: nn.Module) -> Mapping[int, Callable[..., Any]]:
+    """Return the hooks by which torch computes a layer's weight, by their keys."""
+    hooks = {}
+    for key, hook in module._forward_pre_hooks.items():
+        if isinstance(hook, (BasePruningMethod, WeightNorm, SpectralNorm)):
+            hooks[key] = hook
+    return hooks
+
+
+# Modules that a scale of the weights before them passes through, up to their biases.
+_SCALE_FREE = (
+    nn.Flatten, nn.Unflatten, nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d, nn.MaxPool1d,
+    nn.MaxPool2d, nn.MaxPool3d, nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d,
+    nn.AdaptiveMaxPool2d, nn.Upsample, nn.ZeroPad2d)
+
+
+def _balanced(model: nn.Module) -> nn.Module | None:
+    """Return a copy with weights of one size and no biases, if modules run in a row.
+
+    Its chain is the network's up to scale. Where branches meet there is no such copy:
+    None.
+    """
+    copy = copied(model)
+    with torch.no_grad():
+        for _, module in _leaves(copy):
+            if _linear(module) or isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d)):
+                module.weight.copy_(to_unit_range(module.weight.double()))
+                if module.bias is not None:
+                    module.bias.zero_()
+            elif not (_passed(module) or isinstance(module, _SCALE_FREE)):
+                return None
+    return copy
+
+
+def to_unit_range(matrix: Tensor) -> Tensor:
+    """Divide a matrix by the power of 2 that brings its largest entry below 1.
+
+    Examples
+    --------
+    >>> to_unit_range(torch.tensor([3.0, -8.0])).tolist()
+    [0.1875, -0.5]
+    """
+    exponent = int(torch.frexp(matrix.abs().max()).exponent)
+    # In two steps, as 2^1074 is no float.
+    half = exponent // 2
+    return matrix * 2.0**-half * 2.0 ** (half - exponent)
+
+
+def _scaled_product(matrices: Sequence[Tensor]) -> Tensor:
+    """Return the product of matrices up to a power of 2, as ``product`` multiplies."""
+    result = to_unit_range(matrices[-1].double())
+    for matrix in reversed(matrices[:-1]):
+        result = to_unit_range(to_unit_range(matrix.double()) @ result)
+    return result
 
 
 def unreadable_modules(model: nn.Module) -> list[str]:
@@ -243,7 +402,7 @@ def _finite(chain: Tensor) -> Tensor:
     if not torch.isfinite(chain).all():
         raise ValueError(
             "the chain holds NaN or infinity: a weight is not finite, or the product "
-            "overflows"
+            "overflows (wcka and pairwise compare such networks all the same)"
         )
     return chain.double()
 
@@ -300,8 +459,10 @@ def _sequence(model: Network) -> list[Matrix]:
 
 
 def _matrix(values: Matrix, i: int) -> Tensor:
-    array = values if isinstance(values, Tensor) else np.asarray(values)
-    matrix = torch.as_tensor(array)
+    if isinstance(values, Tensor):
+        matrix = values
+    else:
+        matrix = torch.as_tensor(np.asarray(values), device="cpu")
     if matrix.is_complex():
         raise TypeError(f"matrix {i}: wanted real numbers, got dtype {matrix.dtype}")
     if matrix.ndim != 2 or 0 in matrix.shape:

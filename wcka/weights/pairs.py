@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ..measures import similarity
 from ..measures.all_pairs import check_options, similarities
-from .chains import chain
+from .chains import chain, comparable_chain
 
 CHAIN_OPTIONS = [*inspect.signature(chain).parameters][1:]
 
@@ -152,7 +152,7 @@ def _as_chain(a: Any, **kw: Any) -> Any:
     """A network's chain; what is a chain already stays as it is."""
     is_list_of_matrices = isinstance(a, (list, tuple)) and a and np.ndim(a[0]) == 2
     if isinstance(a, nn.Module) or is_list_of_matrices:
-        return chain(a, **kw)
+        return comparable_chain(a, **kw)
     if isinstance(a, (dict, str, Path)):
         raise TypeError(
             f"wanted networks, got {type(a).__name__}: load weights into their module, "

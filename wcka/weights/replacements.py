@@ -152,6 +152,9 @@ class LinearMode(TorchFunctionMode):
     ) -> Any:
         kwargs = kwargs or {}
         name = _shared_name(func)
+        # A trunk that is frozen by torch.no_grad() computes what it computes.
+        if name == "set_grad_enabled":
+            return None
         if not _depends_on_input(args, kwargs):
             return func(*args, **kwargs)
         # Instance normalisation by running statistics is linear: there is nothing to
@@ -181,6 +184,8 @@ class LinearMode(TorchFunctionMode):
         x, *options = *args, *kwargs.values()
         if name in _CASTS:
             return x
+        if name in ("to", "type"):
+            return _moved(x, func(*args, **kwargs))
         # A clamp whose bounds depend on the input too is a function of two signals:
         # there is no reason to pass the first on rather than the second.
         if name in PASSED and not _depends_on_input(options, {}):
@@ -361,6 +366,13 @@ def _works_in_place(func: Function, args: Arguments, kwargs: NamedArguments) -> 
 
 
 # ------------------------------------------------------------------------- the rules
+
+
+def _moved(x: Tensor, converted: Any) -> Any:
+    """Return a tensor on the device of its converted copy, but in its own precision."""
+    if isinstance(converted, Tensor) and converted.is_floating_point():
+        return x if converted.device == x.device else x.to(converted.device)
+    return converted
 
 
 def _mean_over_places(

@@ -7,17 +7,20 @@ and take the Jacobian by vector-Jacobian products, one per output. The network's
 code runs, so nothing need be known about how its layers are wired.
 """
 
-from collections.abc import Sequence
-from contextlib import ExitStack
-from copy import deepcopy
+import math
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
+import torch.utils.checkpoint
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from tqdm import tqdm
 
 from ..measures.spelling import nearest
+from .caller import copied, untouched
 from .layers import Gaussian, Square
 from .replacements import FREEZE_HINTS, Call, LinearMode, RecordingMode, TracingMode
 from .replacements import FROZEN as FROZEN
@@ -26,8 +29,16 @@ from .replacements import POOLED as POOLED
 from .replacements import NotLinear as NotLinear
 
 
-@torch.inference_mode(False)  # the caller may have switched gradients off
-@torch.enable_grad()
+class OutOfRange(ValueError):
+    """A chain's numbers are too large or too small for floats.
+
+    Examples
+    --------
+    >>> isinstance(OutOfRange("too large"), ValueError)
+    True
+    """
+
+
 def jacobian(
     model: nn.Module, input_shape: Sequence[int], freeze: Sequence[str] = (),
     reference: Tensor | None = None, layer: str | None = None, chunk: int = 32,
@@ -50,7 +61,8 @@ def jacobian(
     chunk : int
         Number of outputs whose products run at once; memory grows with it.
     dtype : torch.dtype
-        Precision of the computation.
+        Precision of the computation. Where numbers leave the range of float32, or the
+        network's own code the precision, the other one is taken.
 
     Returns
     -------
@@ -65,7 +77,7 @@ def jacobian(
         module that called it.
     TypeError, ValueError
         For an unknown name, an input that the network does not take, or an output that
-        is not one tensor.
+        is not one tensor; for numbers out of the range of float64 (`OutOfRange`).
 
     Examples
     --------
@@ -78,7 +90,39 @@ def jacobian(
     """
     for kind in freeze:
         nearest(kind, FROZEN, "kind to freeze")
-    skeleton = _Skeleton(model, freeze, layer, dtype)
+    refuse_unreadable(model)
+    precisions = [dtype, *{torch.float64, torch.float32} - {dtype}]
+    for precision in precisions:
+        last = precision == precisions[-1]
+        # The caller may have switched gradients off, or have a default device that is
+        # not the network's.
+        with torch.inference_mode(False), torch.enable_grad(), torch.device("cpu"):
+            skeleton = _Skeleton(model, freeze, layer, precision)
+            with torch.device(skeleton.device), untouched(skeleton.model):
+                try:
+                    j, offset = _jacobian(
+                        skeleton, input_shape, freeze, reference, chunk)
+                except OutOfRange:
+                    if last or precision == torch.float64:
+                        raise
+                    continue
+                except _MixedPrecision as error:
+                    if last:
+                        raise ValueError(str(error)) from error
+                    continue
+        # Numbers that are zero in single precision may just be small.
+        small = j.abs().max() < torch.finfo(torch.float32).tiny ** 0.5
+        if precision == torch.float64 or last or not small:
+            break
+    return j, offset
+
+
+def _jacobian(
+    skeleton: "_Skeleton", input_shape: Sequence[int], freeze: Sequence[str],
+    reference: Tensor | None, chunk: int,
+) -> tuple[Tensor, Tensor]:
+    """Return a skeleton's Jacobian and its output at zero, in its precision."""
+    dtype = skeleton.dtype
     if freeze:
         skeleton.record_factors(_reference(reference, input_shape))
     x = torch.zeros(
@@ -94,11 +138,69 @@ def jacobian(
         gradients = _gradient(y, x, part, is_grads_batched=True, retain_graph=True)
         rows.append(gradients.flatten(1))  # (at most chunk, inputs)
     j = torch.cat(rows).T  # (inputs, outputs)
+    if not torch.isfinite(j).all():
+        raise OutOfRange(f"no chain for {skeleton.name}: {_OVERFLOW}")
     if not _close(probes.flatten(1) @ j, change, size):
         raise NotLinear(
             f"no chain for {skeleton.name}: its gradients are not those of the linear "
             f"map that it computes; is something detached?")
     return j, y[0].detach()
+
+
+_OVERFLOW = (
+    "its numbers overflow: layer by layer they grow beyond what floats can hold")
+
+
+class _MixedPrecision(ValueError):
+    """The network's own code asks for a precision, as torch.zeros(..., dtype) does."""
+
+
+def refuse_unreadable(model: nn.Module) -> None:
+    """Refuse a network whose weights or functions cannot be seen, with the reason.
+
+    Raises
+    ------
+    TypeError
+        For TorchScript, weights that are not there yet (lazy modules), on the meta
+        device, quantised, sparse, complex, or cut into pieces.
+
+    Examples
+    --------
+    >>> refuse_unreadable(nn.LazyLinear(3))
+    Traceback (most recent call last):
+    TypeError: no chain for LazyLinear: ... run it once on an input first
+    """
+    start = f"no chain for {type(model).__name__}:"
+    for name, module in model.named_modules():
+        place = f"module {name!r} ({type(module).__name__})" if name else "it"
+        if isinstance(module, torch.jit.ScriptModule):
+            raise TypeError(
+                f"{start} {place} is a TorchScript module, which hides its functions; "
+                f"give the nn.Module that it was made from")
+        kind = type(module).__module__
+        if "quantized" in kind.split(".") or "quantizable" in kind.split("."):
+            raise TypeError(
+                f"{start} {place} is quantised; give the network before it was "
+                f"quantised")
+    for name, values in (*model.named_parameters(), *model.named_buffers()):
+        reason = _unreadable(values)
+        if reason:
+            raise TypeError(f"{start} {name} {reason}")
+
+
+def _unreadable(values: Tensor) -> str:
+    """Return why a tensor's numbers cannot be taken; "" if they can."""
+    if nn.parameter.is_lazy(values):
+        return "is not initialised; run it once on an input first"
+    if values.is_meta:
+        return "is on the meta device: its weights are not there"
+    if values.is_complex():
+        return "belongs to complex weights"
+    if values.is_quantized:
+        return "is quantised; give the network before it was quantised"
+    if values.layout != torch.strided:
+        return "is sparse; call to_dense() on it"
+    return ""
 
 
 class _Skeleton:
@@ -109,15 +211,16 @@ class _Skeleton:
         dtype: torch.dtype,
     ):
         self.name = type(model).__name__
-        for values in (*model.parameters(), *model.buffers()):
-            if values.is_complex():
-                raise TypeError(f"no chain for {self.name}: it has complex weights")
-        try:
-            self.model = deepcopy(model).to(dtype).eval().requires_grad_(False)
-        except RuntimeError as error:
-            raise TypeError(
-                f"no chain for {self.name}: it cannot be copied ({error})") from error
+        self.model = copied(model)
         self.device = next(self.model.parameters(), torch.empty(0)).device
+        if self.device.type == "mps":  # which has no float64
+            self.device = torch.device("cpu")
+        self.model.to(self.device, dtype).eval().requires_grad_(False)
+        for module in self.model.modules():
+            _convert_attributes(module, self.device, dtype)
+            # Gradients are a device here: what hooks do to them is not the network's.
+            module._backward_hooks.clear()
+            module._backward_pre_hooks.clear()
         self.dtype = dtype
         self.freeze = frozenset(freeze)
         self.factors: list[Tensor] = []
@@ -150,6 +253,7 @@ class _Skeleton:
             if self.layer is not None:
                 hook = self.layer.register_forward_hook(keep)
                 stack.callback(hook.remove)
+            stack.enter_context(_checkpoints_passed_through())
             stack.enter_context(mode)
             output = self.forward(x)
         if layer_outputs:
@@ -169,20 +273,74 @@ class _Skeleton:
                 kind = f"shape {tuple(y.shape)}"
             raise TypeError(
                 f"no chain for {self.name}: for a batch of one input, wanted one "
-                f"tensor (1, outputs), got {kind}")
+                f"tensor (1, outputs), got {kind}; name the layer whose output is "
+                f"meant, or wrap the network in a module that returns it")
         if not y.requires_grad:
             raise NotLinear(
-                f"no chain for {self.name}: its output does not depend on its input")
+                f"no chain for {self.name}: its output does not depend on its input, "
+                f"or is cut off from it by detach(), inference_mode() or integers")
         return y
 
     def forward(self, x: Tensor) -> Any:
         try:
             return self.model(x)
         except (RuntimeError, ValueError, AssertionError, IndexError) as error:
+            for name, module in self.model.named_modules():
+                if _needs_batch(module):
+                    raise NotLinear(
+                        f"no chain for {self.name}: module {name!r} "
+                        f"({type(module).__name__}) has no running statistics, and "
+                        f"normalises by those of the batch") from error
+            if re.search(r"dtype|scalar type", str(error)):
+                raise _MixedPrecision(
+                    f"{self.name} mixes precisions: {error}") from error
             shape = tuple(x.shape[1:])
             raise ValueError(
                 f"{self.name} does not take inputs of shape {shape}: {error}"
             ) from error
+
+
+def _needs_batch(module: nn.Module) -> bool:
+    """Tell whether a batch normalisation has nothing but the batch to go by."""
+    return (
+        isinstance(module, nn.modules.batchnorm._BatchNorm)
+        and module.running_mean is None)
+
+
+def _convert_attributes(
+    module: nn.Module, device: torch.device, dtype: torch.dtype,
+) -> None:
+    """Convert tensors that a module holds as plain attributes, as its weights are."""
+    for name, values in vars(module).items():
+        if isinstance(values, Tensor) and values.is_floating_point():
+            vars(module)[name] = values.detach().to(device, dtype)
+
+
+@contextmanager
+def _checkpoints_passed_through() -> Iterator[None]:
+    """Call checkpointed functions as they are: nothing is to be recomputed.
+
+    The recomputation would run without the replacements. All of torch's ways to
+    checkpoint end in one function.
+    """
+    module = torch.utils.checkpoint
+    name = "_checkpoint_impl"
+    original = getattr(module, name, None)
+    if original is None:  # older versions of torch: refused by the check of gradients
+        yield
+        return
+
+    def direct(
+        function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any],
+        **options: Any,
+    ) -> Any:
+        return function(*args, **kwargs)
+
+    setattr(module, name, direct)
+    try:
+        yield
+    finally:
+        setattr(module, name, original)
 
 
 def _pass_over_composed_activations(model: nn.Module) -> None:
@@ -209,7 +367,8 @@ def _gradient(y: Tensor, x: Tensor, weights: Tensor, **options: Any) -> Tensor:
 def _reference(reference: Tensor | None, input_shape: Sequence[int]) -> Tensor:
     """Return the reference input: the caller's, or a draw that is always the same."""
     if reference is None:
-        return torch.randn(*input_shape, generator=torch.Generator().manual_seed(0))
+        generator = torch.Generator().manual_seed(0)
+        return torch.randn(*input_shape, generator=generator, device="cpu")
     shape = tuple(reference.shape)
     if shape != tuple(input_shape) or not torch.isfinite(reference).all():
         raise ValueError(
@@ -236,15 +395,15 @@ def _verified_probes(
         norm.
     """
     generator = torch.Generator().manual_seed(1)
-    r, s = torch.randn(2, *x.shape[1:], generator=generator).to(x)
-    weights = torch.randn(y.shape, generator=generator).to(y)
-    slope = _gradient(y, x, weights, retain_graph=True).norm()
+    r, s = torch.randn(2, *x.shape[1:], generator=generator, device="cpu").to(x)
+    weights = torch.randn(y.shape, generator=generator, device="cpu").to(y)
+    slope = _norm(_gradient(y, x, weights, retain_graph=True)).to(y)
     # `near` is so far from zero that the linear part is not lost beside the biases. At
     # `far`, what grows faster than the input cannot hide behind rounding either.
     near: Tensor | float = 1
     far: Tensor | float = 1e30
     if slope > 0:
-        near = (4 * y.detach().norm() / slope).clamp(min=1)
+        near = (4 * _norm(y.detach()).to(y) / slope).clamp(min=1)
         far = near * 1e6
     for reach in (far, near):
         probes = torch.stack([r, s, 0.5 * r - 3 * s]) * reach  # (3, ...)
@@ -253,10 +412,20 @@ def _verified_probes(
             images.append(skeleton(probe[None].requires_grad_()).detach())
         outputs = torch.cat(images)  # (3, outputs)
         change = outputs - y.detach()
-        size = outputs.norm()
+        size = _norm(outputs)
         if not _close(0.5 * change[0] - 3 * change[1], change[2], size):
-            raise NotLinear(_culprit(skeleton, probes))
+            raise _culprit(skeleton, probes)
     return probes, change, size
+
+
+def _norm(values: Tensor) -> Tensor:
+    """Return a norm in double precision: squares of large numbers leave the single."""
+    norm: Tensor = values.double().norm()
+    return norm
+
+
+def _is_finite(model: nn.Module) -> bool:
+    return all(values.isfinite().all() for values in model.state_dict().values())
 
 
 def _close(expected: Tensor, actual: Tensor, size: Tensor) -> bool:
@@ -265,17 +434,16 @@ def _close(expected: Tensor, actual: Tensor, size: Tensor) -> bool:
     Rounding errors are in proportion to the numbers that were added up, which may be
     far larger than their sum: hence `size`, and not the size of the results.
     """
-    error = (expected - actual).norm()
+    error = _norm(expected - actual)
     tolerance = torch.finfo(actual.dtype).eps ** 0.5 * size
     return bool(error <= tolerance) and bool(size.isfinite())
 
 
-def _culprit(skeleton: _Skeleton, probes: Tensor) -> str:
-    """Return a message that names the first function that is not affine."""
+def _culprit(skeleton: _Skeleton, probes: Tensor) -> NotLinear | OutOfRange:
+    """Return an error that names the first function that is not affine."""
     start = f"no chain for {skeleton.name}:"
-    for values in skeleton.model.state_dict().values():
-        if not values.isfinite().all():
-            return f"{start} its state holds NaN or infinity"
+    if not _is_finite(skeleton.model):
+        return NotLinear(f"{start} its state holds NaN or infinity")
     traces = []
     for x in (torch.zeros_like(probes[0]), *probes):
         traces.append(_traced_calls(skeleton, x))
@@ -287,12 +455,24 @@ def _culprit(skeleton: _Skeleton, probes: Tensor) -> str:
         mixture = at_mixture.sums - at_zero.sums
         size = max(at_zero.size, at_r.size, at_s.size, at_mixture.size)
         affine = (mixture - 0.5 * r + 3 * s).abs().max() <= 1e-6 * size
-        if not affine:  # nor is it if the difference is NaN
-            return (
-                f"{start} {at_zero.function} in {at_zero.place} is not linear in the "
-                f"network's input and has no replacement"
-                f"{_freeze_advice(skeleton, at_zero.function)}")
-    return f"{start} it is not linear, by no function of torch alone"
+        if affine:  # it is not if the difference is NaN
+            continue
+        if not math.isfinite(size) and at_zero.function in _LINEAR:
+            return OutOfRange(f"{start} {_OVERFLOW} (in {at_zero.place})")
+        return NotLinear(
+            f"{start} {at_zero.function} in {at_zero.place} is not linear in the "
+            f"network's input and has no replacement"
+            f"{_freeze_advice(skeleton, at_zero.function)}")
+    return NotLinear(f"{start} it is not linear, by no function of torch alone")
+
+
+# Functions that are linear in the input whatever its size: where they give infinity,
+# numbers have overflown.
+_LINEAR = frozenset({
+    "linear", "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d",
+    "conv_transpose3d", "matmul", "mm", "bmm", "addmm", "add", "iadd", "sub",
+    "batch_norm", "mean", "sum", "cat", "avg_pool1d", "avg_pool2d", "avg_pool3d",
+    "adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d"})
 
 
 def _traced_calls(skeleton: _Skeleton, x: Tensor) -> list[Call]:
