@@ -102,11 +102,12 @@ def _add_compare(commands) -> None:
     compare = commands.add_parser(
         "compare", help="how similar networks in files are, by wCKA")
     compare.add_argument(
-        "files", nargs="+", metavar="FILE", help="state dicts: .safetensors or .pt")
+        "files", nargs="+", metavar="FILE",
+        help="weights of safetensors, torch or NumPy; folders of networks")
     compare.add_argument(
-        "--arch", metavar="NAME",
+        "--arch", metavar="NAME", action="append",
         help="torchvision:resnet18, or module:function of yours that builds the "
-             "network (default: fully connected)")
+             "network (default: fully connected); once for all files, or for each")
     compare.add_argument(
         "--input-shape", nargs="+", type=int, metavar="N",
         help="shape of one input, as 3 224 224")
@@ -114,10 +115,20 @@ def _add_compare(commands) -> None:
         "--freeze", nargs="+", default=[], metavar="KIND",
         help="of gate, norm, attention: see wcka.chain")
     compare.add_argument(
+        "--key", metavar="KEY",
+        help="which of several networks in each file, as generator")
+    compare.add_argument(
+        "--order", nargs="+", default=[], metavar="LAYER",
+        help="the layers of the chain, where files do not tell their order")
+    compare.add_argument(
+        "--stored", metavar="LAYOUT",
+        help="out-in or in-out: how matrices are stored, where files do not tell")
+    compare.add_argument(
         "--layers", action="store_true", help="all layers, even if it takes long")
     compare.add_argument(
         "--matrix", type=Path, metavar="OUT.png", help="draw all pairs")
-    compare.add_argument("--json", action="store_true", help="print JSON")
+    compare.add_argument(
+        "--json", action="store_true", help="print JSON (keys: compare_files)")
     compare.set_defaults(command=_compare_command, extra="book")
 
 
@@ -142,29 +153,37 @@ def _add_run(commands) -> None:
 
 def _compare_command(arguments) -> None:
     """Print how similar the networks in files are, and draw it if asked to."""
-    if len(arguments.files) < 2:
-        raise UsageError("wanted at least two files")
     for file in arguments.files:
-        if not Path(file).is_file():
-            reason = "a folder" if Path(file).is_dir() else "no such file"
-            raise UsageError(f"{file}: {reason}")
-    from .weights import comparison
+        if not Path(file).exists():
+            shown = file if file.isprintable() else repr(file)
+            raise UsageError(f"{shown}: no such file")
+    if len(arguments.files) < 2 and not Path(arguments.files[0]).is_dir():
+        raise UsageError("wanted at least two files, or a folder of them")
+    import warnings
+
+    from .weights import comparison, report
+    from .weights.formats import first_line
 
     if arguments.matrix:
         from .book import figures
 
         figures.check_image(arguments.matrix)  # a bad name is refused first
     try:
-        result = comparison.compare_files(
-            arguments.files, arguments.arch, arguments.input_shape, arguments.freeze,
-            arguments.layers)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # the text says the same
+            result = comparison.compare_files(
+                arguments.files, arguments.arch, arguments.input_shape,
+                arguments.freeze, arguments.layers, key=arguments.key,
+                order=arguments.order, stored=arguments.stored)
+    except ModuleNotFoundError:
+        raise
     except Exception as error:  # the user's network may raise anything when it runs
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise UsageError(lines[0]) from None
-    describe = comparison.as_json if arguments.json else comparison.described
-    print(describe(result))
+        raise UsageError(first_line(error)) from None
+    if result["undecided"]:
+        raise UsageError(result["undecided"])
+    print(report.as_json(result) if arguments.json else report.described(result))
     if arguments.matrix:
-        names = comparison.short_names(result["files"])
+        names = report.short_names(result["files"])
         figures.draw_similarities(result["all"]["wcka"], names, arguments.matrix)
 
 

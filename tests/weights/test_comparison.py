@@ -18,7 +18,7 @@ from torch import nn
 import wcka
 from wcka.cli import main
 from wcka.networks import architectures
-from wcka.weights import checkpoints, comparison
+from wcka.weights import checkpoints, comparison, report, wiring
 
 
 def saved(path, state):
@@ -38,7 +38,7 @@ def files(tmp_path):
 
 
 def test_the_values_are_those_of_the_networks(files, capsys, monkeypatch):
-    monkeypatch.setattr(checkpoints, "_BLOCK", 50)  # many blocks, the last one smaller
+    monkeypatch.setattr(checkpoints, "BLOCK", 50)  # many blocks, the last one smaller
     assert main(["compare", *files, "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
     nets = [network(seed) for seed in range(3)]
@@ -76,23 +76,35 @@ def test_people_get_words_and_a_picture(files, capsys, tmp_path):
     assert "the networks differ in depth" in capsys.readouterr().out
 
 
-def test_the_order_of_layers_is_the_files_or_that_of_their_numbers(tmp_path):
+def layer_names(path, **options):
+    chain = wiring.chain_in(checkpoints.read(path), **options)
+    return [layer.name for layer in chain.layers]
+
+
+def test_the_order_of_layers_is_that_of_numbers_shapes_or_the_file(tmp_path):
     weights = {f"layers.{i}.weight": torch.randn(6, 6) for i in (2, 10, 1)}
-    path = saved(tmp_path / "a.safetensors", weights)
-    assert list(checkpoints.layers(checkpoints.read(path))) == [
-        "layers.1.weight", "layers.2.weight", "layers.10.weight"]
+    ordered = ["layers.1.weight", "layers.2.weight", "layers.10.weight"]
+    for name in ("a.safetensors", "a.pt"):
+        assert layer_names(saved(tmp_path / name, weights)) == ordered
     named = {"enter.weight": torch.ones(4, 3), "exit.weight": torch.ones(5, 4),
              "enter.bias": torch.ones(4)}
-    path = saved(tmp_path / "a.pt", named)
-    order = list(checkpoints.layers(checkpoints.read(path)))
-    assert order == ["enter.weight", "exit.weight"]
-    for state, words in (
-            (named, "order of its layers is not known"),
-            ({"2.weight": torch.ones(4, 3), "1.weight": torch.ones(5, 4)},
+    flipped = dict(reversed(named.items()))
+    for name, state in (("a.pt", named), ("b.pt", flipped), ("c.safetensors", named)):
+        names = layer_names(saved(tmp_path / name, state))
+        assert names == ["enter.weight", "exit.weight"]  # only so do they fit
+    square = {"second.weight": torch.ones(4, 4), "first.weight": torch.ones(4, 4)}
+    assert layer_names(saved(tmp_path / "d.pt", square)) == list(square)
+    sorted_path = saved(tmp_path / "d.safetensors", square)
+    assert layer_names(sorted_path, order=["second", "first"]) == list(square)
+    tied = {**square, "third.weight": square["first.weight"]}
+    for path, words in (
+            (sorted_path, "order of its layers is not known, as .safetensors"),
+            (saved(tmp_path / "tied.pt", tied), "are one tensor"),
+            (saved(tmp_path / "e.safetensors", {
+                "2.weight": torch.ones(4, 3), "1.weight": torch.ones(5, 4)}),
              r"do not fit together in order: 1.weight \(5, 4\)")):
-        path = saved(tmp_path / "b.safetensors", state)
         with pytest.raises(ValueError, match=words):
-            checkpoints.layers(checkpoints.read(path))
+            wiring.chain_in(checkpoints.read(path))
 
 
 class Code:
@@ -253,7 +265,7 @@ def test_the_text_tells_why_layers_are_not_compared(tmp_path, monkeypatch):
     three = saved(tmp_path / "3.pt", three_layers.state_dict())
 
     def text(*paths, **options):
-        return comparison.described(comparison.compare_files(paths, **options))
+        return report.described(comparison.compare_files(paths, **options))
 
     assert "layer by layer" not in text(two, two)
     assert "(the networks differ in depth)" in text(two, three)
@@ -278,4 +290,4 @@ def test_memory_is_not_known_where_the_system_does_not_count_it(files, monkeypat
     monkeypatch.setitem(sys.modules, "resource", None)  # as on Windows
     result = comparison.compare_files(files)
     assert result["peak memory"] == result["memory before"] == 0
-    assert "peak memory not known on this system" in comparison.described(result)
+    assert "peak memory not known on this system" in report.described(result)

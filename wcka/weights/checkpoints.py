@@ -1,45 +1,62 @@
-"""Networks in files: read without running anything, and multiplied block by block.
+"""A network's weights in a file, found by what the file holds and under plain names.
 
-Weights are mapped into memory, so that a network need not fit into it.
+A checkpoint is more than its weights: it wraps them in dicts, adds prefixes to their
+names, counts batches, keeps an optimizer's state, and stores pruned or normalised
+weights in parts. ``read`` takes all of this off, and notes what it did.
 """
 
-import importlib
-import pickle
 import re
-import sys
-import zipfile
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..measures.spelling import nearest
+from .formats import opened, printable
 
 # Numbers of a weight matrix that are in memory at once: 32 MB as float64.
-_BLOCK = 2**22
-# Keys under which a training script may have put the state dict.
-_WRAPPERS = ("state_dict", "model_state_dict", "model")
-# What the readers raise for files that are damaged or of another kind.
-_READ_ERRORS = (
-    SafetensorError, pickle.UnpicklingError, RuntimeError, OSError, EOFError,
-    LookupError, ValueError, AttributeError)
+BLOCK = 2**22
+
+# Keys under which training scripts put the weights, the likeliest first.
+_USUAL_KEYS = ("state_dict", "model_state_dict", "model", "module", "net", "params",
+               "weights")
+# What wrappers of torch put into names, wherever they stand.
+_WRAPPERS = re.compile(
+    r"(^|\.)(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
+# What wrappers and frameworks put before all names.
+_PREFIXES = ("module.", "model.", "net.", "network.", "_forward_module.")
+# Parts of names that belong to losses, metrics and averaging, not to the network.
+_BESIDE = re.compile(
+    r"(^|[._])(loss(es)?|loss_fn|criterion|metrics?|accuracy|acc|auroc|confmat|"
+    r"f1|precision|recall|perplexity|n_averaged|num_batches_tracked|"
+    r"position_ids)(\d*)($|[._])")
+# Names that quantised layers use.
+_QUANTISED = re.compile(
+    r"(_packed_params|qweight|qzeros|quant_map|absmax|weight_scale)")
 
 
-class Checkpoint(NamedTuple):
+@dataclass(frozen=True)
+class Checkpoint:
     """A file's weights, not yet read.
 
     Attributes
     ----------
     name : str
-        The path as the caller gave it.
+        The path as the caller gave it, fit for a terminal.
     weights : dict
         By name, tensors or slices of a file: both have a shape and can be indexed by
         rows.
+    notes : tuple of str
+        What was assumed to find the weights in the file.
+    stored : dict
+        The same weights with those in parts, as pruning stores them, as they are.
+    metadata : mapping
+        Versions of the modules, which state dicts of torch carry beside the weights.
+    ordered : bool
+        Whether the weights stand in the order in which the modules were defined.
 
     Examples
     --------
@@ -49,14 +66,27 @@ class Checkpoint(NamedTuple):
     """
 
     name: str
-    weights: dict
+    weights: dict[str, Any]
+    notes: tuple[str, ...] = ()
+    stored: dict[str, Any] = field(default_factory=dict)
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    ordered: bool = True
 
     def tensors(self) -> dict[str, Tensor]:
         """Read all weights into memory."""
-        tensors = {}
-        for name, values in self.weights.items():
-            tensors[name] = values if isinstance(values, Tensor) else values[:]
-        return tensors
+        return {name: read_tensor(values) for name, values in self.weights.items()}
+
+
+def read_tensor(values: Any) -> Tensor:
+    """Return a tensor, or read a slice of a file into one.
+
+    Examples
+    --------
+    >>> read_tensor(torch.ones(2)).tolist()
+    [1.0, 1.0]
+    """
+    tensor: Tensor = values if isinstance(values, Tensor) else values[:]
+    return tensor
 
 
 def shape_of(values: Any) -> tuple[int, ...]:
@@ -70,25 +100,29 @@ def shape_of(values: Any) -> tuple[int, ...]:
     return tuple(values.shape if isinstance(values, Tensor) else values.get_shape())
 
 
-def read(path: str | Path) -> Checkpoint:
-    """Open a state dict, mapped into memory. Nothing in the file is executed.
+def read(path: str | Path, key: str | None = None) -> Checkpoint:
+    """Open a network's weights, mapped into memory. Nothing in the file is executed.
 
     Parameters
     ----------
     path : str or Path
-        A .safetensors file, or one that ``torch.save`` wrote of a state dict (or of a
-        dict that holds one under "state_dict", "model_state_dict" or "model").
+        A file of safetensors, ``torch.save`` or ``numpy.savez``; an ``.index.json`` of
+        several files; or a folder that holds one of these under a usual name.
+    key : str, optional
+        Which of several networks in the file: the key of its state dict, with dots for
+        dicts in dicts. By default the only one, or the one under a usual key.
 
     Returns
     -------
     Checkpoint
-        The file's weights, not yet read.
+        The weights, not yet read, under names without the prefixes of wrappers, pruned
+        and reparametrised weights put together.
 
     Raises
     ------
     ValueError
         For a file that is missing, truncated, of another kind, that would execute code,
-        or that holds no tensors; on one line.
+        or that holds no weights, several networks or quantised ones; on one line.
 
     Examples
     --------
@@ -96,70 +130,121 @@ def read(path: str | Path) -> Checkpoint:
     Traceback (most recent call last):
     ValueError: nowhere.pt: no such file
     """
-    path = Path(path)
-    if not path.is_file():
-        reason = "a folder" if path.is_dir() else "no such file"
-        raise ValueError(f"{path}: {reason}")
-    weights = _mapped(path)
-    if isinstance(weights, dict):
-        for key in _WRAPPERS:
-            if isinstance(weights.get(key), dict):
-                weights = weights[key]
-                break
-    if not isinstance(weights, dict) or not weights:
-        raise ValueError(f"{path}: wanted a state dict, got {type(weights).__name__}")
-    for name, values in weights.items():
-        _check_tensor(path, name, values)
-    # nn.DataParallel puts module. before all names.
-    plain = {re.sub(r"^module\.", "", name): weights[name] for name in weights}
-    if len(plain) < len(weights):
-        raise ValueError(
-            f"{path}: holds some names twice, with and without module.")
-    return Checkpoint(str(path), plain)
-
-
-def _mapped(path: Path) -> Any:
-    """Return what a file holds, mapped into memory; refuse it on one line."""
-    try:
-        if path.suffix == ".safetensors":
-            return _mapped_safetensors(path)
-        # Only the zip format of torch.save can be mapped.
-        mapped = zipfile.is_zipfile(path)
-        return torch.load(path, "cpu", weights_only=True, mmap=mapped)
-    except _READ_ERRORS as error:
-        # torch names what it refuses to call.
-        code = re.search(r"GLOBAL (\S+)", str(error))
-        if code:
-            raise ValueError(
-                f"{path}: more than tensors in it; to load it would run code "
-                f"({code.group(1)}): refused") from None
-        raise ValueError(
-            f"{path}: truncated, or no state dict ({_first_line(error)})") from None
-
-
-def _mapped_safetensors(path: Path) -> dict[str, Any]:
-    file = safe_open(path, "pt")
+    name = printable(str(path))
+    file = opened(Path(path))
+    notes = list(file.notes)
+    state, place = _state_dict(name, file.content, key)
+    if place:
+        notes.append(f"weights under {printable(place)!r}")
+    metadata = getattr(state, "_metadata", None)
     weights = {}
-    for name in file.keys():
-        values = file.get_slice(name)
-        if not values.get_shape():  # a scalar has no rows
-            values = file.get_tensor(name)
-        weights[name] = values
-    return weights
+    for label, values in state.items():
+        if _is_weight(name, label, values):
+            weights[label] = values
+    left_out = [label for label in state if label not in weights]
+    if left_out:
+        notes.append(f"left out {_listed(left_out)}")
+    weights, prefix = _without_prefixes(name, weights)
+    if prefix:
+        notes.append(f"names without {printable(prefix)}")
+    stored = weights
+    weights, composed = _composed(stored)
+    if composed:
+        notes.append(f"put together from their parts: {_listed(composed)}")
+    if not isinstance(metadata, Mapping):
+        metadata = {}
+    return Checkpoint(name, weights, tuple(notes), stored, metadata, file.ordered)
 
 
-def _check_tensor(path: Path, name: object, values: Any) -> None:
-    """Refuse what is no plain tensor of real numbers."""
-    tensor = isinstance(values, Tensor) or hasattr(values, "get_shape")
-    if not (tensor and isinstance(name, str)):
+def _listed(names: list[Any], most: int = 4) -> str:
+    """Return names as text, at most a few of them."""
+    text = ", ".join(printable(str(name)) for name in names[:most])
+    if len(names) > most:
+        text += f" and {len(names) - most} more"
+    return text
+
+
+# ------------------------------------------------------------ the state dict in a file
+
+
+def _state_dict(name: str, content: Any, key: str | None) -> tuple[Any, str]:
+    """Return the state dict in what a file holds, and the key under which it stands."""
+    if not isinstance(content, dict) or not content:
+        kind = type(content).__name__
+        raise ValueError(f"{name}: wanted a state dict, got {kind}")
+    found = dict(_state_dicts(content))
+    if key is not None:
+        try:
+            return found[nearest(key, list(found), "key")], key
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from None
+    if "" in found:
+        return content, ""
+    for usual in _USUAL_KEYS:
+        if usual in found:
+            return found[usual], usual
+    if len(found) == 1:
+        place, state = found.popitem()
+        return state, place
+    if found:
         raise ValueError(
-            f"{path}: wanted a state dict, but {name!r} is no tensor with a name")
-    oddity = _oddity(values)
+            f"{name}: holds several networks: {_listed(list(found))}; say which by "
+            f"--key")
+    label = next(iter(content))
+    if any(isinstance(values, Tensor) for values in content.values()):
+        raise ValueError(
+            f"{name}: wanted a state dict, but {label!r} is no tensor with a name")
+    raise ValueError(
+        f"{name}: wanted a state dict, but {printable(repr(label))} is no tensor with "
+        f"a name, and nothing in it is a dict of tensors")
+
+
+def _state_dicts(
+    content: dict[Any, Any], place: str = "", depth: int = 3,
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield all state dicts in nested dicts, each with its place, the outermost first.
+
+    A state dict holds named tensors, and no dicts but those of single modules. What an
+    optimizer keeps for each parameter is told by its parameter groups.
+    """
+    if "param_groups" in content:
+        return
+    named = all(isinstance(label, str) for label in content)
+    holds_weights = any(_has_rows(values) for values in content.values())
+    if named and holds_weights:
+        yield place, content
+        return
+    if not depth:
+        return
+    for label, values in content.items():
+        if isinstance(values, dict) and isinstance(label, str):
+            inner = f"{place}.{label}".strip(".")
+            yield from _state_dicts(values, inner, depth - 1)
+
+
+def _has_rows(values: Any) -> bool:
+    """Tell whether something is a tensor, or a slice of one, that is no scalar."""
+    is_tensor = isinstance(values, Tensor) or hasattr(values, "get_shape")
+    return is_tensor and len(shape_of(values)) > 0
+
+
+def _is_weight(file: str, label: str, values: Any) -> bool:
+    """Tell whether an entry of a state dict is a weight; refuse unusable ones."""
+    if not (isinstance(values, Tensor) or hasattr(values, "get_shape")):
+        if _QUANTISED.search(label):
+            raise ValueError(f"{file}: {printable(label)} is quantised; {_DEQUANTISE}")
+        return False
+    oddity = _oddity(label, values)
     if oddity:
-        raise ValueError(f"{path}: {name} is {oddity}; wanted real numbers")
+        raise ValueError(
+            f"{file}: {printable(label)} is {oddity}; wanted real numbers")
+    return True
 
 
-def _oddity(values: Any) -> str:
+_DEQUANTISE = "wanted real numbers: save the network before it is quantised"
+
+
+def _oddity(label: str, values: Any) -> str:
     """Return the word for what makes a tensor unusable; "" for a usable one."""
     if isinstance(values, Tensor):
         if values.is_complex():
@@ -167,286 +252,243 @@ def _oddity(values: Any) -> str:
         if values.is_quantized:
             return "quantised"
         if values.is_meta:
-            return "meta"
+            return "on the meta device: its numbers are not there"
+        if values.is_nested:
+            return "nested"
         if values.layout != torch.strided:
             return "sparse"
     elif values.get_dtype().startswith("C"):
         return "complex"
+    if is_integer(values) and len(shape_of(values)) > 1 and (
+            _QUANTISED.search(label) or label.endswith("weight")):
+        return "quantised to integers"
     return "empty" if 0 in shape_of(values) else ""
 
 
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0][:120]
-
-
-# ------------------------------------------------------------ fully connected networks
-
-
-def layers(checkpoint: Checkpoint) -> dict[str, object]:
-    """Return weight matrices (out, in) of a fully connected network, in order, by name.
-
-    The order is that of a .pt file, and that of the numbers in the names of a
-    .safetensors file.
-
-    Raises
-    ------
-    ValueError
-        For tensors that are neither a weight matrix nor its bias, or that do not fit
-        together.
+def is_integer(values: Any) -> bool:
+    """Tell whether a tensor, or a slice of a file, holds integers or truth values.
 
     Examples
     --------
-    >>> weights = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2)).state_dict()
-    >>> list(layers(Checkpoint("a.pt", weights)))
-    ['0.weight', '1.weight']
+    >>> is_integer(torch.ones(2)), is_integer(torch.ones(2, dtype=torch.int64))
+    (False, True)
     """
-    shapes = {name: shape_of(values) for name, values in checkpoint.weights.items()}
-    matrices = [name for name, shape in shapes.items() if len(shape) == 2]
-    _check_fully_connected(checkpoint.name, shapes, matrices)
-    order = _in_order(checkpoint.name, matrices)
-    for name, following in zip(order, order[1:]):
-        outputs = shapes[name][0]
-        inputs = shapes[following][1]
-        if outputs != inputs:
-            listed = ", ".join(f"{name} {shapes[name]}" for name in order)
-            raise ValueError(
-                f"{checkpoint.name}: its matrices (out, in) do not fit together in "
-                f"order: {listed}")
-    return {name: checkpoint.weights[name] for name in order}
+    if isinstance(values, Tensor):
+        return not values.is_floating_point()
+    return not values.get_dtype().startswith(("F", "BF"))
 
 
-def _check_fully_connected(
-    file: str, shapes: dict[str, tuple[int, ...]], matrices: list[str],
-) -> None:
-    """Refuse a file that holds anything but weight matrices and their biases."""
-    bias_shapes = {}
-    for name in matrices:
-        bias_shapes[re.sub("weight$", "bias", name)] = shapes[name][:1]
-    for name, shape in shapes.items():
-        if name not in matrices and bias_shapes.get(name) != shape:
-            raise ValueError(
-                f"{file}: {name} of shape {shape} is no part of a fully connected "
-                f"network; say --arch torchvision:NAME or module:factory")
-    if not matrices:
-        raise ValueError(f"{file}: no weight matrix in it")
-    for name in matrices:
-        if not name.endswith("weight"):
-            raise ValueError(
-                f"{file}: matrices that are not called weight: no fully connected "
-                f"network; say --arch torchvision:NAME or module:factory")
+# ------------------------------------------------------------ prefixes
 
 
-def _in_order(file: str, matrices: list[str]) -> list[str]:
-    """Return the names of a file's matrices in the order of the layers."""
-    if not file.endswith(".safetensors") or len(matrices) < 2:
-        return matrices  # as they were saved
-    # Such files are sorted by name: only numbers tell an order.
-    names_without_numbers = {re.sub(r"\d+", "", name) for name in matrices}
-    if len(names_without_numbers) > 1:
-        raise ValueError(
-            f"{file}: the order of its layers is not known, as .safetensors files are "
-            f"sorted by name ({', '.join(matrices)}): number them, use .pt, or say "
-            f"--arch")
-    return sorted(matrices, key=_numbers)
+def _without_prefixes(
+    file: str, weights: dict[str, Any],
+) -> tuple[dict[str, Any], str]:
+    """Take what wrappers put before all names off them, and what they put between."""
+    plain = {}
+    for label, values in weights.items():
+        plain[_WRAPPERS.sub(r"\1", label)] = values
+    if len(plain) < len(weights):
+        raise ValueError(f"{file}: holds some names twice, with and without _orig_mod.")
+    prefix = ""
+    while plain:
+        shared = _shared_prefix(plain)
+        if not shared:
+            break
+        plain = {label.removeprefix(shared): plain[label] for label in plain}
+        prefix += shared
+    stripped = {re.sub(r"^module\.", "", label) for label in plain}
+    if len(stripped) < len(plain):
+        raise ValueError(f"{file}: holds some names twice, with and without module.")
+    return plain, prefix
 
 
-def _numbers(name: str) -> list[int]:
-    return list(map(int, re.findall(r"\d+", name)))
+def _shared_prefix(weights: dict[str, Any]) -> str:
+    """Return the usual prefix of all names but those of losses and metrics; or ""."""
+    network = [label for label in weights if not is_beside(label)]
+    for prefix in _PREFIXES:
+        has_prefix = [label.startswith(prefix) for label in network]
+        # Two parts must be left of a name: net.weight is a layer of that name.
+        short = any(label.count(".") < 2 for label in network)
+        if network and all(has_prefix) and not short:
+            return prefix
+    return ""
 
 
-def chain_of(matrices: dict[str, Any]) -> Tensor:
-    """Return the chain (inputs, outputs) of matrices (out, in), multiplied in blocks.
-
-    The product runs from the outputs inwards, as in ``chain``: outputs are few, so
-    every intermediate product is thin.
+def is_beside(label: str) -> bool:
+    """Tell whether a name is one of a loss, a metric or a counter.
 
     Examples
     --------
-    >>> chain_of({"first": torch.ones(3, 2), "second": torch.ones(1, 3)}).tolist()
-    [[3.0], [3.0]]
+    >>> is_beside("criterion.weight"), is_beside("fc1.weight")
+    (True, False)
     """
-    right: Any = None  # the chain of the layers that come after
-    for name, weight in reversed(matrices.items()):
-        outputs, inputs = shape_of(weight)
-        if right is None:
-            right = torch.eye(outputs, dtype=torch.float64)
-        product = torch.zeros(inputs, right.shape[1], dtype=torch.float64)
-        for part, rows in _blocks(name, weight):
-            product.addmm_(rows.T, right[part])
-        right = product  # (inputs, outputs of the network)
-    return right
+    return bool(_BESIDE.search(label))
 
 
-def chains_up_to(matrices: dict[str, Any]) -> Iterator[Tensor]:
-    """Yield the chain up to each layer, (inputs, units), from the first on.
-
-    Examples
-    --------
-    >>> matrices = {"first": torch.ones(3, 2), "second": torch.ones(1, 3)}
-    >>> [tuple(chain.shape) for chain in chains_up_to(matrices)]
-    [(2, 3), (2, 1)]
-    """
-    left = None
-    for name, weight in matrices.items():
-        columns = []
-        for _, rows in _blocks(name, weight):
-            columns.append(rows.T if left is None else left @ rows.T)
-        left = torch.cat(columns, 1)  # (inputs of the network, units)
-        yield left
-
-
-def _blocks(name: str, weight: Any) -> Iterator[tuple[slice, Tensor]]:
-    """Yield a matrix in blocks of rows, as float64, with the slice that each fills."""
-    outputs, inputs = shape_of(weight)
-    step = max(1, _BLOCK // inputs)
-    for start in range(0, outputs, step):
-        part = slice(start, min(start + step, outputs))
-        rows = weight[part].double()
-        if not torch.isfinite(rows).all():
-            raise ValueError(f"{name} holds NaN or infinity")
-        yield part, rows
+# ------------------------------------------------------------ weights stored in parts
 
 
 @dataclass(frozen=True)
-class Untrained:
-    """A weight matrix as ``nn.Linear`` draws it, but for its scale.
+class _Composed:
+    """A weight that is computed from its parts, some rows at a time.
 
-    wCKA does not depend on the scale. Rows are drawn when they are asked for, so that a
-    random network takes no memory.
-
-    Examples
-    --------
-    >>> weight = Untrained((3, 2), seed=(0, 0))
-    >>> torch.equal(weight[0:3], weight[0:3])
-    True
+    A tensor for all that asks for a shape or for rows, as slices of files are.
     """
 
-    shape: tuple[int, int]
-    seed: tuple[int, int]
+    shape: tuple[int, ...]
+    rows: Callable[[slice], Tensor]
 
-    def get_shape(self) -> tuple[int, int]:
+    def get_shape(self) -> tuple[int, ...]:
         return self.shape
 
+    def get_dtype(self) -> str:
+        return "F64"
+
     def __getitem__(self, part: slice) -> Tensor:
-        rng = np.random.default_rng([*self.seed, part.start])
-        rows = part.stop - part.start
-        return torch.from_numpy(rng.uniform(-1, 1, (rows, self.shape[1])))
+        start, stop, _ = part.indices(self.shape[0])
+        return self.rows(slice(start, stop))
 
 
-# ------------------------------------------------------------ any architecture
+class _Form(NamedTuple):
+    """A way to store a weight in parts.
+
+    Names of parts are the weight's name and an ending; ``fits`` tells from the parts'
+    values whether they are what their names say.
+    """
+
+    endings: tuple[str, ...]
+    fits: Callable[..., bool]
+    compose: Callable[..., _Composed]
+
+    @property
+    def ending(self) -> str:
+        return self.endings[0]
+
+    @property
+    def first(self) -> re.Pattern[str]:
+        """The pattern of the first part's name."""
+        return re.compile(r"(.*\.)?\w+" + re.escape(self.ending))
 
 
-def factory(name: str, checkpoint: Checkpoint) -> Callable[[], nn.Module]:
-    """Return the function that builds a network.
+def _composed(
+    weights: dict[str, Any],
+) -> tuple[dict[str, Any], list[str]]:
+    """Put weights together that pruning or a parametrisation has stored in parts."""
+    composed: dict[str, tuple[str, _Composed]] = {}  # by the name of the first part
+    parts_used: set[str] = set()
+    for label in weights:
+        for form in _FORMS:
+            match = form.first.fullmatch(label)
+            if not match or label in parts_used:
+                continue
+            parts = [label.replace(form.ending, ending) for ending in form.endings]
+            values = [weights.get(part) for part in parts]
+            if all(part in weights for part in parts) and form.fits(*values):
+                name = label.replace(form.ending, "")
+                name = name.replace("parametrizations.", "")
+                composed[label] = (name, form.compose(*values))
+                parts_used.update(parts)
+    plain = {}
+    for label, values in weights.items():
+        if label in composed:
+            name, whole = composed[label]
+            plain[name] = whole
+        elif label not in parts_used:
+            plain[label] = values
+    return plain, [name for name, _ in composed.values()]
 
-    Parameters
-    ----------
-    name : str
-        ``torchvision:resnet18``, or ``module:function`` of the user's.
-    checkpoint : Checkpoint
-        Networks of torchvision are built with as many outputs as it has.
 
-    Raises
-    ------
-    ValueError
-        For a name that leads to no function.
+def _pruned(original: Any, mask: Any) -> _Composed:
+    """Return a pruned weight: what is left of it under its mask."""
+
+    def rows(part: slice) -> Tensor:
+        values: Tensor = original[part].double()
+        kept: Tensor = mask[part].double()
+        return values * kept
+
+    return _Composed(shape_of(original), rows)
+
+
+def _weight_normalised(length: Any, direction: Any) -> _Composed:
+    """Return g v / ||v||, with one norm for each entry of an axis (Salimans 2016)."""
+    shape = shape_of(direction)
+    lengths = length[:].double() if shape_of(length) else length.double()
+    per_row = lengths.ndim == len(shape) and lengths.shape[0] == shape[0]
+    if per_row and lengths.numel() == shape[0]:
+
+        def rows(part: slice) -> Tensor:
+            values: Tensor = direction[part].double()
+            norms = values.flatten(1).norm(dim=1)  # (rows of the part,)
+            scales: Tensor = lengths.flatten()[part] / norms
+            return values * scales.view(-1, *[1] * (values.ndim - 1))
+
+        return _Composed(shape, rows)
+    values = direction[:].double()
+    axes = [axis for axis in range(len(shape))
+            if lengths.ndim != len(shape) or lengths.shape[axis] == 1]
+    whole: Tensor = values * (lengths / values.norm(dim=axes, keepdim=True))
+    return _Composed(shape, lambda part: whole[part])
+
+
+def _spectrally_normalised(original: Any, u: Any, v: Any) -> _Composed:
+    """Return a weight over its largest singular value, u' W v (Miyato et al. 2018)."""
+    shape = shape_of(original)
+    left = u[:].double()
+    right = v[:].double()
+    sigma = torch.zeros((), dtype=torch.float64, device="cpu")
+    if len(left) == shape[0]:
+        for part in row_blocks(shape):
+            rows = original[part].double().flatten(1)
+            sigma = sigma + left[part] @ (rows @ right)
+    else:  # transposed convolutions are normalised along their second axis
+        sigma = left @ original[:].double().movedim(1, 0).flatten(1) @ right
+
+    def rows_over_sigma(part: slice) -> Tensor:
+        values: Tensor = original[part].double()
+        return values / sigma
+
+    return _Composed(shape, rows_over_sigma)
+
+
+def _same_shape(original: Any, mask: Any) -> bool:
+    return shape_of(original) == shape_of(mask)
+
+
+def _is_length_of(length: Any, direction: Any) -> bool:
+    """Tell whether a tensor can hold the norms of another's slices along some axes."""
+    lengths = shape_of(length)
+    sizes = shape_of(direction)
+    if not lengths:
+        return True
+    axes_fit = all(a in (1, b) for a, b in zip(lengths, sizes))
+    return len(lengths) == len(sizes) and 1 in lengths and axes_fit
+
+
+def _are_vectors(original: Any, u: Any, v: Any) -> bool:
+    return len(shape_of(original)) > 1 and len(shape_of(u)) == len(shape_of(v)) == 1
+
+
+_FORMS = (
+    _Form(("_orig", "_mask"), _same_shape, _pruned),
+    _Form(("_g", "_v"), _is_length_of, _weight_normalised),
+    _Form((".original0", ".original1"), _is_length_of, _weight_normalised),
+    _Form(("_orig", "_u", "_v"), _are_vectors, _spectrally_normalised),
+    _Form((".original", ".0._u", ".0._v"), _are_vectors, _spectrally_normalised),
+)
+
+
+def row_blocks(shape: tuple[int, ...]) -> Iterator[slice]:
+    """Yield slices of a weight's rows that together are all of it.
 
     Examples
     --------
-    >>> build = factory("torch.nn:Identity", Checkpoint("a.pt", {}))
-    >>> build()
-    Identity()
+    >>> list(row_blocks((3, 2)))
+    [slice(0, 3, None)]
     """
-    place, _, function = name.partition(":")
-    if place == "torchvision":
-        return _torchvision_factory(function, checkpoint)
-    if "" not in sys.path:
-        sys.path.insert(0, "")  # a module in the folder where the user stands
-    try:
-        return getattr(importlib.import_module(place), function)
-    except Exception as error:  # whatever is wrong with the user's module
-        raise ValueError(
-            f"--arch {name}: wanted torchvision:NAME or module:function "
-            f"({_first_line(error)})") from None
-
-
-def _torchvision_factory(
-    function: str, checkpoint: Checkpoint,
-) -> Callable[[], nn.Module]:
-    try:
-        import torchvision
-    except ModuleNotFoundError:
-        raise ValueError(
-            "--arch torchvision:NAME needs the package 'torchvision': "
-            "pip install 'wcka[experiments]'") from None
-    known = torchvision.models.list_models(torchvision.models)
-    nearest(function, known, "network of torchvision")
-    # The last tensor has a row per output. The meta device builds names without
-    # numbers.
-    with torch.device("meta"):
-        last = list(torchvision.models.get_model(function).state_dict())[-1]
-    if last not in checkpoint.weights:
-        raise ValueError(
-            f"{checkpoint.name}: not of this architecture (no {last} in it)")
-    outputs = shape_of(checkpoint.weights[last])[0]
-
-    def build() -> nn.Module:
-        return torchvision.models.get_model(function, num_classes=outputs)
-
-    return build
-
-
-def built(build: Callable[[], nn.Module]) -> nn.Module:
-    """Call a function that builds a network, and check its result.
-
-    Raises
-    ------
-    ValueError
-        If the function fails or returns no network; on one line.
-
-    Examples
-    --------
-    >>> built(nn.Identity)
-    Identity()
-    >>> built(dict)
-    Traceback (most recent call last):
-    ValueError: --arch: wanted an nn.Module, got dict
-    """
-    try:
-        model = build()
-    except Exception as error:  # whatever is wrong with the user's function
-        kind = type(error).__name__
-        raise ValueError(
-            f"--arch: cannot be built ({kind}: {_first_line(error)})") from None
-    if not isinstance(model, nn.Module):
-        raise ValueError(f"--arch: wanted an nn.Module, got {type(model).__name__}")
-    return model
-
-
-def loaded(build: Callable[[], nn.Module], checkpoint: Checkpoint) -> nn.Module:
-    """Return a network of an architecture with a checkpoint's weights, in eval mode.
-
-    Raises
-    ------
-    ValueError
-        If the weights are not those of the architecture, or not finite.
-
-    Examples
-    --------
-    >>> checkpoint = Checkpoint("a.pt", {"weight": torch.ones(1, 2)})
-    >>> loaded(lambda: nn.Linear(2, 1, bias=False), checkpoint).weight.tolist()
-    [[1.0, 1.0]]
-    """
-    model = built(build)
-    try:
-        model.load_state_dict(checkpoint.tensors())
-    except RuntimeError as error:
-        # The first line says that loading failed; the second says why.
-        reason = " ".join(str(error).splitlines()[1:2]).strip()
-        raise ValueError(
-            f"{checkpoint.name}: not of this architecture ({reason[:200]})") from None
-    for name, values in model.state_dict().items():
-        if not torch.isfinite(values).all():
-            raise ValueError(f"{checkpoint.name}: {name} holds NaN or infinity")
-    return model.eval()
+    per_row = 1
+    for size in shape[1:]:
+        per_row *= size
+    step = max(1, BLOCK // per_row)
+    for start in range(0, shape[0], step):
+        yield slice(start, min(start + step, shape[0]))

@@ -4,13 +4,12 @@ Files are opened, and what is wrong with them is reported, before any work start
 """
 
 import contextlib
-import json
-import os
-import re
 import sys
 import time
+import warnings
 from collections.abc import Callable, Sequence
-from itertools import combinations, pairwise
+from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -19,39 +18,36 @@ import torch
 from torch import Tensor, nn
 
 from ..measures.all_pairs import compare
-from .chains import chain
-from .checkpoints import (
-    Checkpoint,
-    Untrained,
-    built,
-    chain_of,
-    chains_up_to,
-    factory,
-    layers,
-    loaded,
-    read,
-    shape_of,
-)
+from .building import built, factory, loaded
+from .chains import comparable_chain
+from .checkpoints import Checkpoint, read
+from .formats import checkpoints_in, holds_one_network, printable
+from .wiring import Chain, Layer, UnknownOrder, chain_in, chain_of, chains_up_to
 
+# The version of what compare_files returns and --json prints: raised when a key changes
+# its meaning.
+SCHEMA = 2
 # Multiplications from which a layer-by-layer comparison must be asked for.
 _MANY = 2e12
-# One network at two consecutive epochs is about this similar to itself (chapter 2).
-_NEIGHBOURING_EPOCHS = 0.98
+# Two readings of one file are the same if their similarities differ by less.
+_SAME = 1e-6
 
 
 def compare_files(
-    paths: Sequence[str], arch: str | None = None, input_shape: Any = None,
-    freeze: Sequence[str] = (), by_layer: bool = False, networks: int = 40,
-) -> dict:
+    paths: Sequence[str], arch: str | Sequence[str] | None = None,
+    input_shape: Any = None, freeze: Sequence[str] = (), by_layer: bool = False,
+    networks: int = 40, *, key: str | None = None, order: Sequence[str] = (),
+    stored: str | None = None,
+) -> dict[str, Any]:
     """Return the similarity of networks in files, layer by layer, and its floor.
 
     Parameters
     ----------
     paths : sequence of str
-        At least two files; see ``checkpoints.read``.
-    arch : str, optional
-        An architecture; see ``checkpoints.factory``. By default the files are fully
-        connected networks.
+        At least two files, or one folder of them; see ``checkpoints.read``.
+    arch : str or sequence of str, optional
+        An architecture, or one for each file; see ``building.factory``. By default the
+        files are fully connected networks.
     input_shape : sequence of int, optional
         See ``chain``; (3, 224, 224) for torchvision's networks by default.
     freeze : sequence of str
@@ -63,17 +59,26 @@ def compare_files(
     networks : int
         Number of random networks that make the floor, of the files' shapes in turn;
         fewer if they are large or not fully connected.
+    key, order, stored
+        Where the weights stand in each file, which layers make the chain in which
+        order, and how matrices are stored, where files do not say; see
+        ``checkpoints.read`` and ``wiring.chain_in``.
 
     Returns
     -------
     dict
+        - "schema": 2, the version of this list.
         - "files": their names.
+        - "assumed": sentences on what was assumed to read the files, in order.
+        - "chains": by file, the layers that were multiplied, each with its "name",
+          "inputs" and "outputs"; empty with an architecture.
+        - "undecided": the reason why there is no value though the files were read; "".
         - "all": the tables "wcka" (N, N) and "floor", the "mean" and the "highest"
-          value over pairs of untrained networks.
+          value over pairs of untrained networks (both NaN if these have none).
         - "layers": the same for the chain up to each layer, by name.
         - "without layers": the reason why there are none, or "".
         - "untrained": the number of untrained networks.
-        - "shape": that of the chains.
+        - "shape": that of the first file's chain.
         - "seconds": the time that all took.
         - "peak memory" of the process in bytes, "memory before" the files were opened
           (both 0 on systems that do not count it), and the most that can be "mapped" of
@@ -82,7 +87,8 @@ def compare_files(
     Raises
     ------
     ValueError
-        For bad files, before any work; for weights that are not finite.
+        For bad files, before any work; for matrices that are known to be no chain; for
+        weights that are not finite.
     TypeError
         For an architecture that has no chain.
 
@@ -98,25 +104,65 @@ def compare_files(
     """
     start = time.perf_counter()
     memory_before = _peak_memory()
-    if len(paths) < 2:
-        raise ValueError("wanted at least two files")
-    if not arch and (freeze or input_shape):
+    architectures = [arch] if isinstance(arch, str) else list(arch or [])
+    if not architectures and (freeze or input_shape):
         raise ValueError(
             "--freeze and --input-shape are for --arch: fully connected networks need "
             "neither")
-    files = list(map(read, paths))
-    if arch:
-        tables = _compare_any(files, arch, input_shape, freeze, by_layer, networks)
+    if architectures and (order or stored):
+        raise ValueError(
+            "--order and --stored are for fully connected networks: --arch knows both")
+    files, left_out = _read_all(paths, key)
+    if architectures:
+        result = _compare_any(
+            files, architectures, input_shape, freeze, by_layer, networks)
     else:
-        tables = _compare_fully_connected(files, by_layer, networks)
+        result = _compare_fully_connected(
+            files, by_layer, networks, order, stored, left_out)
+    names = result.pop("names")
     return {
-        "files": [file.name for file in files],
-        **tables,
+        "schema": SCHEMA,
+        "files": names,
+        **result,
+        "assumed": [*result["assumed"], *left_out],
         "seconds": time.perf_counter() - start,
         "memory before": memory_before,
         "peak memory": _peak_memory(),
-        "mapped": sum(Path(path).stat().st_size for path in set(paths)),
+        "mapped": sum(map(_size, dict.fromkeys(names))),
     }
+
+
+def _size(path: str) -> int:
+    """Return how many bytes a file, or a folder's files, hold; 0 if it is gone."""
+    place = Path(path)
+    files = place.iterdir() if place.is_dir() else [place]
+    sizes = [file.stat().st_size for file in files if file.is_file()]
+    return sum(sizes)
+
+
+def _read_all(
+    paths: Sequence[str], key: str | None,
+) -> tuple[list[Checkpoint], list[str]]:
+    """Open all files, or those of one folder, and say which were left out.
+
+    A file that the caller names must be readable. Of a folder, which may hold anything,
+    those are taken that are.
+    """
+    folder = Path(paths[0]) if len(paths) == 1 else None
+    files = []
+    left_out: list[str] = []
+    if folder is None or not folder.is_dir() or holds_one_network(folder):
+        files = [read(path, key) for path in paths]
+    else:
+        for inner in checkpoints_in(folder):
+            try:
+                files.append(read(inner, key))
+            except ValueError as error:
+                left_out.append(f"left out {error}")
+    if len(files) < 2:
+        reason = f" ({'; '.join(left_out)})" if left_out else ""
+        raise ValueError(f"wanted at least two files{reason}")
+    return files, left_out
 
 
 def _peak_memory() -> int:
@@ -131,69 +177,211 @@ def _peak_memory() -> int:
     return peak * 1024  # other systems count in KiB
 
 
-def _table(trained: Sequence[Tensor], untrained: Sequence[Tensor]) -> dict:
+def _table(trained: Sequence[Tensor], untrained: Sequence[Tensor]) -> dict[str, Any]:
     """Return the similarity of all pairs of chains, and the floor of untrained ones."""
-    floor = compare("wcka", untrained)[np.triu_indices(len(untrained), 1)]
+    mean = highest = float("nan")
+    if len(untrained) > 1:
+        with warnings.catch_warnings():
+            # That an untrained network has no value is no news of the files.
+            warnings.simplefilter("ignore")
+            values = compare("wcka", untrained)
+        floor = values[np.triu_indices(len(untrained), 1)]
+        floor = floor[np.isfinite(floor)]
+        if floor.size:
+            mean = float(floor.mean())
+            highest = float(floor.max())
     return {
         "wcka": compare("wcka", trained).tolist(),
-        "floor": {
-            "mean": float(np.nanmean(floor)),
-            "highest": float(np.nanmax(floor)),
-        },
+        "floor": {"mean": mean, "highest": highest},
     }
 
 
 # ------------------------------------------------------------ fully connected networks
 
 
+@dataclass(frozen=True)
+class Untrained:
+    """A weight matrix as ``nn.Linear`` draws it, but for its scale.
+
+    wCKA does not depend on the scale. Rows are drawn when they are asked for, so that a
+    random network takes no memory.
+
+    Examples
+    --------
+    >>> weight = Untrained((3, 2), seed=(0, 0))
+    >>> torch.equal(weight[0:3], weight[0:3])
+    True
+    """
+
+    shape: tuple[int, int]
+    seed: tuple[int, int]
+
+    def get_shape(self) -> tuple[int, int]:
+        return self.shape
+
+    def __getitem__(self, part: slice) -> Tensor:
+        rng = np.random.default_rng([*self.seed, part.start])
+        rows = part.stop - part.start
+        return torch.from_numpy(rng.uniform(-1, 1, (rows, self.shape[1])))
+
+
 def _compare_fully_connected(
-    files: list[Checkpoint], by_layer: bool, networks: int,
-) -> dict:
+    files: list[Checkpoint], by_layer: bool, networks: int, order: Sequence[str],
+    stored: str | None, left_out: list[str],
+) -> dict[str, Any]:
     """Compare fully connected networks, whose matrices are read block by block."""
-    matrices = list(map(layers, files))
-    widths = list(map(_widths, matrices))
+    chains, assumed = _chains_in(files, order, stored)
+    widths = list(map(_widths, chains))
     for file, file_widths in zip(files, widths):
         if file_widths[0] != widths[0][0]:
             raise ValueError(
                 f"{file.name} takes {file_widths[0]} inputs, {files[0].name} "
                 f"{widths[0][0]}: networks are comparable on the same inputs only")
     trained = []
-    for file, weights in zip(files, matrices):
-        trained.append(_with_file_name(file, weights))
+    for file, chain in zip(files, chains):
+        trained.append(_with_file_name(file, chain))
     untrained = _untrained_networks(widths, networks)
-    chains = list(map(chain_of, trained))
-    result = {
-        "shape": tuple(chains[0].shape),
-        "untrained": len(untrained),
-        "layers": {},
-        "without layers": "",
-        "all": _table(chains, list(map(chain_of, untrained))),
-    }
-    depths = set(map(len, trained))
-    if len(depths) > 1:
-        result["without layers"] = "the networks differ in depth"
+    products = list(map(chain_of, trained))
+    table = _table(products, list(map(chain_of, untrained)))
+    undecided = ""
+    if not any(chain.layout_known for chain in chains):
+        undecided = _undecided(chains, table)
+        if undecided:
+            table["wcka"] = np.full((len(files), len(files)), np.nan).tolist()
+            warnings.warn(undecided, stacklevel=3)
+    layers: dict[str, Any] = {}
+    reason = ""
+    if len({len(chain.layers) for chain in chains}) > 1:
+        reason = "the networks differ in depth"
+    elif undecided:
+        reason = "undecided"
     elif _multiplications(widths) >= _MANY and not by_layer:
-        result["without layers"] = "long in networks this wide: --layers asks for it"
+        reason = "long in networks this wide: --layers asks for it"
     else:
-        result["layers"] = _layer_tables(list(matrices[0]), trained, untrained)
-    return result
+        names = [layer.name for layer in chains[0].layers]
+        layers = _layer_tables(names, trained, untrained)
+    return {
+        "names": [file.name for file in files],
+        "assumed": assumed,
+        "chains": {file.name: _described_layers(chain)
+                   for file, chain in zip(files, chains)},
+        "undecided": undecided,
+        "shape": tuple(products[0].shape),
+        "untrained": len(untrained),
+        "layers": layers,
+        "without layers": reason,
+        "all": table,
+    }
 
 
-def _widths(weights: dict[str, Any]) -> list[int]:
+def _chains_in(
+    files: list[Checkpoint], order: Sequence[str], stored: str | None,
+) -> tuple[list[Chain], list[str]]:
+    """Read each file as a chain, layers of the same names in the same order."""
+    chains: list[Chain | None] = []
+    errors = []
+    for file in files:
+        try:
+            chains.append(chain_in(file, order, stored))
+        except UnknownOrder as error:
+            errors.append(error)
+            chains.append(None)
+    known = [chain for chain in chains if chain is not None]
+    if not known:
+        raise errors[0]
+    reference = [layer.name for layer in known[0].layers]
+    matched = []
+    assumed = []
+    for file, chain in zip(files, chains):
+        names = [layer.name for layer in chain.layers] if chain else []
+        has_them = set(reference) <= set(file.weights)
+        if chain is None and not has_them:
+            raise errors[0]
+        if chain is None or (set(names) == set(reference) and names != reference):
+            chain = chain_in(file, reference, stored)
+            assumed.append(
+                f"{file.name}: its layers are matched with those of "
+                f"{files[chains.index(known[0])].name} by name, not by position")
+        matched.append(chain)
+    return matched, [*_readings(files, matched), *assumed, *_notes(files)]
+
+
+def _readings(files: list[Checkpoint], chains: list[Chain]) -> list[str]:
+    """Return a sentence for each way in which files were read."""
+    files_by_reading: dict[str, list[str]] = {}
+    for file, chain in zip(files, chains):
+        layout = "(out, in)"
+        if chain.layers[0].layout == "in-out":
+            layout = "(in, out)"
+        text = f"{chain.text()} ({chain.order}; stored {layout})"
+        files_by_reading.setdefault(text, []).append(file.name)
+    sentences = []
+    for text, names in files_by_reading.items():
+        start = ""
+        if len(files_by_reading) > 1:
+            start = f"{', '.join(names)}: "
+        sentences.append(f"{start}read as one chain: {text}")
+    squares = []
+    for layer in chains[0].layers:
+        if layer.inputs == layer.outputs:
+            squares.append(layer.name.removesuffix(".weight"))
+    if squares and len(chains[0].layers) > 1:
+        sentences.append(
+            f"a state dict holds no wiring: a way around {', '.join(squares)} would "
+            f"not be seen (--arch would see it)")
+    return sentences
+
+
+def _notes(files: list[Checkpoint]) -> list[str]:
+    """Return the notes of files, each with the file's name."""
+    return [f"{file.name}: {note}" for file in files for note in file.notes]
+
+
+def _undecided(chains: list[Chain], table: dict[str, Any]) -> str:
+    """Return why nothing is known where two layouts give two values; "" if they agree.
+
+    All matrices are square here. Stored (in, out) in place of (out, in), a chain is
+    another one, with another similarity.
+    """
+    other = [chain_of(chain.stored("in-out").layers) for chain in chains]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        values = compare("wcka", other)
+    difference = np.abs(values - np.array(table["wcka"]))
+    if not np.nanmax(difference) > _SAME:
+        return ""
+    i, j = np.unravel_index(np.nanargmax(difference), values.shape)
+    return (
+        f"all matrices are square, and nothing tells how they are stored: wCKA is "
+        f"{table['wcka'][i][j]:.4f} if (out, in), as nn.Linear stores them, and "
+        f"{values[i, j]:.4f} if (in, out); say --stored out-in or --stored in-out, or "
+        f"--arch")
+
+
+def _described_layers(chain: Chain) -> list[dict[str, Any]]:
+    """Return a chain's layers as JSON holds them."""
+    layers = []
+    for layer in chain.layers:
+        layers.append(
+            {"name": layer.name, "inputs": layer.inputs, "outputs": layer.outputs})
+    return layers
+
+
+def _widths(chain: Chain) -> list[int]:
     """Return the numbers of units of a network's layers, from the inputs on."""
-    shapes = list(map(shape_of, weights.values()))  # (outputs, inputs) per layer
-    inputs = shapes[0][1]
-    return [inputs, *(outputs for outputs, _ in shapes)]
+    return [chain.layers[0].inputs, *(layer.outputs for layer in chain.layers)]
 
 
-def _with_file_name(file: Checkpoint, weights: dict[str, Any]) -> dict[str, Any]:
-    """Return weights under names that an error message can show."""
-    return {f"{file.name}: {name}": values for name, values in weights.items()}
+def _with_file_name(file: Checkpoint, chain: Chain) -> list[Layer]:
+    """Return layers under names that an error message can show."""
+    layers = []
+    for layer in chain.layers:
+        name = f"{file.name}: {printable(layer.name)}"
+        layers.append(Layer(name, layer.weight, layer.layout))
+    return layers
 
 
-def _untrained_networks(
-    widths: list[list[int]], networks: int,
-) -> list[dict[str, Untrained]]:
+def _untrained_networks(widths: list[list[int]], networks: int) -> list[list[Layer]]:
     """Return networks of the files' shapes in turn, with random weights."""
     # Sorted, so that the floor does not depend on the order of the files.
     shapes = sorted(set(map(tuple, widths)))
@@ -203,9 +391,10 @@ def _untrained_networks(
     count = max(3, 2 * len(shapes), min(networks, affordable))
     untrained = []
     for seed in range(count):
-        network = {}
+        network = []
         for i, (inputs, outputs) in enumerate(pairwise(shapes[seed % len(shapes)])):
-            network[f"layer {i}"] = Untrained((outputs, inputs), (seed, i))
+            weight = Untrained((outputs, inputs), (seed, i))
+            network.append(Layer(f"layer {i}", weight))
         untrained.append(network)
     return untrained
 
@@ -225,12 +414,13 @@ def _multiplications(widths: list[list[int]]) -> int:
 
 
 def _layer_tables(
-    names: list[str], trained: list[dict[str, Any]], untrained: list[dict[str, Any]],
-) -> dict[str, dict]:
+    names: list[str], trained: list[list[Layer]], untrained: list[list[Layer]],
+) -> dict[str, Any]:
     """Return a table for the chains up to each layer, by its name in the first file."""
     # Iterators: the chains of one layer are in memory at a time.
     trained_steps = zip(*map(chains_up_to, trained))
-    untrained_steps = zip(*map(chains_up_to, untrained))
+    of_this_depth = [layers for layers in untrained if len(layers) == len(names)]
+    untrained_steps = zip(*map(chains_up_to, of_this_depth))
     tables = {}
     for name, trained_chains, untrained_chains in zip(
             names, trained_steps, untrained_steps):
@@ -242,42 +432,70 @@ def _layer_tables(
 
 
 def _compare_any(
-    files: list[Checkpoint], arch: str, input_shape: Any, freeze: Sequence[str],
-    by_layer: bool, networks: int,
-) -> dict:
-    """Compare networks of one architecture by the Jacobians of their skeletons."""
-    build = factory(arch, files[0])
-    if input_shape is None and not arch.startswith("torchvision:"):
-        raise ValueError(f"--arch {arch} needs --input-shape, for example 1 28 28")
+    files: list[Checkpoint], architectures: list[str], input_shape: Any,
+    freeze: Sequence[str], by_layer: bool, networks: int,
+) -> dict[str, Any]:
+    """Compare networks of known architectures by the Jacobians of their skeletons."""
+    if len(architectures) not in (1, len(files)):
+        raise ValueError(
+            f"--arch: wanted one for all files, or one for each of the {len(files)} "
+            f"files, got {len(architectures)}")
+    if len(architectures) == 1:
+        architectures = architectures * len(files)
+    from_torchvision = all(name.startswith("torchvision:") for name in architectures)
+    builders = []
+    for name, file in zip(architectures, files):
+        builders.append(factory(name, file))
+    if input_shape is None and not from_torchvision:
+        name = next(n for n in architectures if not n.startswith("torchvision:"))
+        raise ValueError(f"--arch {name} needs --input-shape, for example 1 28 28")
     shape = tuple(input_shape or (3, 224, 224))
     if min(shape) < 1:
         raise ValueError(f"--input-shape: wanted numbers from 1 up, got {list(shape)}")
-    trained = [loaded(build, file) for file in files]
-    untrained = _untrained_models(build, trained[0], networks)
+    trained = []
+    assumed = []
+    for file, build in zip(files, builders):
+        model, notes = loaded(build, file)
+        trained.append(model)
+        assumed += [f"{file.name}: {note}" for note in notes]
+    untrained = _untrained_models(builders, trained[0], networks)
 
     def chains_of(models: list[nn.Module], layer: str | None) -> list[Tensor]:
         chains = []
         for model in models:
-            chains.append(chain(
+            chains.append(comparable_chain(
                 model, shape, freeze=freeze, layer=layer, dtype=torch.float32))
         return chains
 
+    def floor_of(layer: str | None) -> list[Tensor]:
+        # What untrained networks do never decides whether files can be compared.
+        try:
+            return chains_of(untrained, layer)
+        except (TypeError, ValueError, RuntimeError):
+            return []
+
     trained_chains = chains_of(trained, None)
     chain_shape = tuple(trained_chains[0].shape)
-    table = _table(trained_chains, chains_of(untrained, None))
+    table = _table(trained_chains, floor_of(None))
     del trained_chains  # as large as all networks together, or larger
     layer_tables = {}
     for name, child in trained[0].named_children():
         if by_layer and _has_matrix(child):
-            with contextlib.suppress(TypeError):  # it puts out no units
-                layer_tables[name] = _table(
-                    chains_of(trained, name), chains_of(untrained, name))
+            with contextlib.suppress(TypeError, ValueError):  # it puts out no units
+                layer_tables[name] = _table(chains_of(trained, name), floor_of(name))
     reason = ""
     if not layer_tables:
         reason = "--layers asks for it"
         if by_layer:
             reason = "none of its modules puts out units"
+    names = " and ".join(dict.fromkeys(architectures))
     return {
+        "names": [file.name for file in files],
+        "assumed": [
+            f"wired as {names} is, for inputs of shape {shape}", *assumed,
+            *_notes(files)],
+        "chains": {},
+        "undecided": "",
         "all": table,
         "untrained": len(untrained),
         "layers": layer_tables,
@@ -287,111 +505,18 @@ def _compare_any(
 
 
 def _untrained_models(
-    build: Callable[[], nn.Module], model: nn.Module, networks: int,
+    builders: list[Callable[[], nn.Module]], model: nn.Module, networks: int,
 ) -> list[nn.Module]:
     """Build networks as they are initialised, fewer if they are large."""
-    size = sum(values.numel() for values in model.parameters())
+    size = max(1, sum(values.numel() for values in model.parameters()))
+    count = max(3, min(networks, 8, int(1e8 // size)))
     untrained = []
     with torch.random.fork_rng(devices=[]):  # the caller's random state stays as it is
-        for seed in range(max(3, min(networks, 8, int(1e8 // size)))):
+        for seed in range(count):
             torch.manual_seed(seed)
-            untrained.append(built(build))
+            untrained.append(built(builders[seed % len(builders)]))
     return untrained
 
 
 def _has_matrix(module: nn.Module) -> bool:
     return any(values.ndim > 1 for values in module.parameters())
-
-
-# ------------------------------------------------------------ output
-
-
-def described(result: dict) -> str:
-    """Return the result of ``compare_files`` as text for people.
-
-    Examples
-    --------
-    >>> table = {"wcka": [[1.0, 0.5], [0.5, 1.0]],
-    ...          "floor": {"mean": 0.05, "highest": 0.1}}
-    >>> result = {"files": ["a.pt", "b.pt"], "all": table, "layers": {},
-    ...           "without layers": "", "untrained": 40, "shape": (4, 3),
-    ...           "seconds": 1.0, "memory before": 0, "peak memory": 0, "mapped": 0}
-    >>> print(described(result).splitlines()[0])
-    a.pt  b.pt  wCKA 0.5000  5.0 times the floor's highest
-    """
-    names = short_names(result["files"])
-    width = max(map(len, names))
-    lines = []
-    for i, j in combinations(range(len(names)), 2):
-        verdict = _verdict(result["all"], i, j)
-        lines.append(f"{names[i]:{width}}  {names[j]:{width}}  wCKA {verdict}")
-        if len(names) == 2:  # for more files the layers would bury the pairs
-            for name, table in result["layers"].items():
-                lines.append(f"    up to {name:20}  {_verdict(table, i, j)}")
-    if result["without layers"]:
-        lines.append(f"layer by layer: not compared ({result['without layers']})")
-    floor = result["all"]["floor"]
-    rows, columns = result["shape"]
-    lines += [
-        f"floor: {result['untrained']} untrained networks of such shapes have a "
-        f"similarity of {floor['mean']:.4f} on average, {floor['highest']:.4f} at most",
-        "wCKA sees no biases, activations or data: it speaks of weights, not of "
-        "behaviour",
-        f"chains {rows:,} x {columns:,}; {result['seconds']:.1f} s; {_memory(result)}",
-    ]
-    return "\n".join(lines)
-
-
-def _memory(result: dict) -> str:
-    """Return a clause on the memory that a comparison took."""
-    if not result["peak memory"]:
-        return "peak memory not known on this system"
-    peak = _mebibytes(result["peak memory"])
-    before = _mebibytes(result["memory before"])
-    mapped = _mebibytes(result["mapped"])
-    return (f"peak memory {peak}, of which {before} before the files were opened and "
-            f"up to {mapped} mapped from them")
-
-
-def _mebibytes(size: int) -> str:
-    return f"{size / 2**20:,.0f} MiB"
-
-
-def _verdict(table: dict, i: int, j: int) -> str:
-    """Return a value, and what it means against the floor of untrained networks."""
-    value = table["wcka"][i][j]
-    highest = table["floor"]["highest"]
-    if not np.isfinite(value):
-        return "undefined: a chain is zero, or the same for every input"
-    if value <= highest:
-        return f"{value:.4f}  no more similar than untrained networks"
-    verdict = f"{value:.4f}  {value / highest:.1f} times the floor's highest"
-    if value > _NEIGHBOURING_EPOCHS:
-        verdict += ", like one network's neighbouring checkpoints"
-    return verdict
-
-
-def short_names(paths: Sequence[str]) -> list[str]:
-    """Return names of files without the folder that they share.
-
-    Examples
-    --------
-    >>> short_names(["runs/first.pt", "runs/second.pt"])
-    ['first.pt', 'second.pt']
-    """
-    absolute = [Path(path).absolute() for path in paths]
-    shared = os.path.commonpath([path.parent for path in absolute])
-    return [os.path.relpath(path, shared) for path in absolute]
-
-
-def as_json(result: dict) -> str:
-    """Return the result of ``compare_files`` as JSON; what is not a number is null.
-
-    Examples
-    --------
-    >>> print(as_json({"wcka": float("nan")}))
-    {
-     "wcka": null
-    }
-    """
-    return re.sub(r"\bNaN\b", "null", json.dumps(result, indent=1))

@@ -1,0 +1,420 @@
+"""Files of weights, opened by what they hold: safetensors, torch, NumPy, and shards.
+
+Nothing in a file is executed. What can be mapped into memory is mapped, so that a
+network need not fit into it.
+"""
+
+import argparse
+import json
+import pathlib
+import pickle
+import re
+import types
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+# What the readers raise for files that are damaged or of another kind.
+READ_ERRORS = (
+    SafetensorError, pickle.UnpicklingError, zipfile.BadZipFile, RuntimeError, OSError,
+    EOFError, LookupError, ValueError, AttributeError, AssertionError, TypeError,
+    NotImplementedError, ArithmeticError, MemoryError, RecursionError)
+
+# First bytes of files that people take for checkpoints.
+_FOREIGN_FORMATS = {
+    b"GGUF": "GGUF, whose weights are quantised",
+    b"\x89HDF": "HDF5, as Keras writes; export its weights as .npz or .safetensors",
+    b"\x1f\x8b": "compressed by gzip; unpack it first",
+    b"BZh": "compressed by bzip2; unpack it first",
+    b"7z\xbc\xaf": "a 7z archive; unpack it first",
+    b"<!DO": "a page of HTML, perhaps of a failed download",
+    b"<htm": "a page of HTML, perhaps of a failed download",
+    b"vers": "a pointer of Git LFS; fetch the file itself by `git lfs pull`",
+}
+
+# Names of weights that transformers and its kin give to files in a folder.
+_SINGLE_FILES = ("model.safetensors", "pytorch_model.bin", "model.pt", "model.pth",
+                 "adapter_model.safetensors")
+_CHECKPOINT_ENDINGS = (".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".npz")
+
+# Classes that training scripts store beside the weights, and that do nothing but hold
+# values: torch may make them without being asked.
+_HARMLESS = [
+    argparse.Namespace, types.SimpleNamespace, pathlib.PosixPath, pathlib.PurePosixPath,
+    np.ndarray, np.dtype, *{type(np.dtype(kind)) for kind in "?bBhHiIlLqQefdgFDSU"}]
+
+
+def _numpy_rebuilders() -> list[Any]:
+    """Return the functions by which NumPy unpickles arrays, by all their names."""
+    multiarray = np._core.multiarray  # type: ignore[attr-defined]
+    entries: list[Any] = []
+    for function in ("scalar", "_reconstruct"):
+        for module in ("numpy.core.multiarray", "numpy._core.multiarray"):
+            entries.append((getattr(multiarray, function), f"{module}.{function}"))
+    return entries
+
+
+class Opened(NamedTuple):
+    """What a file holds.
+
+    Attributes
+    ----------
+    content : object
+        Of a safetensors file a dict, by name, of slices; of the other kinds what was
+        saved, with tensors.
+    notes : tuple of str
+        What was assumed to read it.
+    ordered : bool
+        Whether names stand in the order in which they were saved; safetensors and
+        indices of several files sort them.
+
+    Examples
+    --------
+    >>> Opened({"weight": torch.ones(2)}).ordered
+    True
+    """
+
+    content: Any
+    notes: tuple[str, ...] = ()
+    ordered: bool = True
+
+
+def opened(path: Path) -> Opened:
+    """Open a file, or a folder that holds a network, mapped into memory.
+
+    Parameters
+    ----------
+    path : Path
+        A file of ``safetensors``, ``torch.save`` or ``numpy.savez``, whatever its
+        ending; the ``.index.json`` of a network in several files; or a folder that
+        holds one of these under a usual name.
+
+    Returns
+    -------
+    Opened
+        What the file holds.
+
+    Raises
+    ------
+    ValueError
+        For a file that is missing, truncated, of another kind, or that would execute
+        code; on one line.
+
+    Examples
+    --------
+    >>> opened(Path("nowhere.pt"))
+    Traceback (most recent call last):
+    ValueError: nowhere.pt: no such file
+    """
+    if path.is_dir():
+        inner = _file_in_folder(path)
+        file = opened(inner)
+        return file._replace(notes=(f"read from {inner.name}", *file.notes))
+    if not path.exists():
+        raise ValueError(f"{path}: no such file")
+    if not path.is_file():
+        raise ValueError(f"{path}: no regular file")
+    try:
+        return _opened_file(path)
+    except READ_ERRORS as error:
+        if isinstance(error, ValueError) and str(error).startswith(f"{path}: "):
+            raise
+        raise _refusal(path, error) from None
+
+
+def checkpoints_in(folder: Path) -> list[Path]:
+    """List the checkpoints in a folder: files, and folders that hold a network.
+
+    Raises
+    ------
+    ValueError
+        If there is none.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     torch.save({"weight": torch.ones(3, 2)}, f"{folder}/a.pt")
+    ...     [path.name for path in checkpoints_in(Path(folder))]
+    ['a.pt']
+    """
+    paths = []
+    for path in sorted(folder.iterdir(), key=_natural_order):
+        is_shard = re.search(r"-\d+-of-\d+\.", path.name)
+        is_file = path.is_file() and path.suffix in _CHECKPOINT_ENDINGS
+        is_network = path.is_dir() and _usual_files(path)
+        if (is_file and not is_shard) or is_network:
+            paths.append(path)
+    if not paths:
+        raise ValueError(
+            f"{folder}: no checkpoint in this folder "
+            f"({', '.join(_CHECKPOINT_ENDINGS)})")
+    return paths
+
+
+def _natural_order(path: Path) -> list[tuple[bool, int, str]]:
+    """Return a key by which epoch-2 comes before epoch-10."""
+    key = []
+    for part in re.split(r"(\d+)", path.name):
+        number = int(part) if part.isdecimal() else 0
+        key.append((not part.isdecimal(), number, part))
+    return key
+
+
+def holds_one_network(folder: Path) -> bool:
+    """Tell whether a folder holds one network under a usual name.
+
+    Examples
+    --------
+    >>> holds_one_network(Path("nowhere"))
+    False
+    """
+    return folder.is_dir() and bool(_usual_files(folder))
+
+
+def _usual_files(folder: Path) -> list[Path]:
+    """List the files of a folder that hold a whole network, by their usual names."""
+    indices = sorted(folder.glob("*.index.json"))
+    if indices:
+        return indices
+    return [folder / name for name in _SINGLE_FILES if (folder / name).is_file()]
+
+
+def _file_in_folder(folder: Path) -> Path:
+    files = _usual_files(folder)
+    if not files:
+        raise ValueError(
+            f"{folder}: a folder without {', '.join(_SINGLE_FILES[:2])} or an "
+            f".index.json; name files in it, or give it alone to compare all of them")
+    return files[0]  # safetensors come before pickles
+
+
+def _opened_file(path: Path) -> Opened:
+    """Open one file by what its first bytes say."""
+    with path.open("rb") as file:
+        start = file.read(16)
+    if path.name.endswith(".index.json"):
+        return _opened_shards(path)
+    if not start:
+        raise ValueError(f"{path}: truncated: the file is empty")
+    for magic, words in _FOREIGN_FORMATS.items():
+        if start.startswith(magic) and not _is_safetensors(start, path):
+            raise ValueError(f"{path}: no file of torch or safetensors: {words}")
+    if _is_safetensors(start, path):
+        notes = _note_on_ending(path, "safetensors", (".safetensors",))
+        return Opened(_safetensors(path), notes, ordered=False)
+    if path.suffix == ".safetensors" and not _is_torch(start):
+        return Opened(_safetensors(path))  # which says what is wrong with it
+    if not zipfile.is_zipfile(path):
+        content = _torch_load(path, mapped=False)
+    else:
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+        if members and all(name.filename.endswith(".npy") for name in members):
+            notes = _note_on_ending(path, "numpy.savez", (".npz",))
+            return Opened(_numpy_arrays(path), notes)
+        content = _opened_archive(path, members)
+    notes = _note_on_ending(path, "torch.save", (".pt", ".pth", ".bin", ".ckpt"))
+    return Opened(content, notes)
+
+
+def _note_on_ending(path: Path, kind: str, endings: tuple[str, ...]) -> tuple[str, ...]:
+    """Return a note where a file's ending is that of another kind of file."""
+    known = path.suffix in _CHECKPOINT_ENDINGS
+    if known and path.suffix not in endings:
+        return (f"a file of {kind}, though it is called {path.suffix}",)
+    return ()
+
+
+def _is_safetensors(start: bytes, path: Path) -> bool:
+    """Tell whether a file begins as safetensors do: a length, and JSON of that size."""
+    length = int.from_bytes(start[:8], "little")
+    return start[8:9] == b"{" and 0 < length <= path.stat().st_size - 8
+
+
+def _is_torch(start: bytes) -> bool:
+    """Tell whether a file begins as those of torch.save: a zip archive or a pickle."""
+    return start.startswith((b"PK\x03\x04", b"\x80\x02"))
+
+
+# ------------------------------------------------------------------------- safetensors
+
+
+def _safetensors(path: Path) -> dict[str, Any]:
+    """Return the slices of a safetensors file by name, aliases among them.
+
+    The format stores a tensor once. ``safetensors.torch.save_model`` names the other
+    places of a shared tensor in the metadata, as keys whose value is the stored name.
+    """
+    file: Any = safe_open(path, "pt")
+    weights = {}
+    for name in file.keys():
+        values = file.get_slice(name)
+        if not values.get_shape():  # a scalar has no rows
+            values = file.get_tensor(name)
+        weights[name] = values
+    for alias, stored in (file.metadata() or {}).items():
+        if stored in weights and alias not in weights:
+            weights[alias] = weights[stored]
+    return weights
+
+
+def _opened_shards(index: Path) -> Opened:
+    """Return the weights of a network that is stored in several files."""
+    try:
+        files = json.loads(index.read_text("utf-8"))["weight_map"]
+        names_by_file: dict[str, list[str]] = {}
+        for name, file in files.items():
+            names_by_file.setdefault(file, []).append(name)
+    except (ValueError, LookupError, TypeError, AttributeError):
+        raise ValueError(
+            f"{index}: wanted an index with a weight_map from names to files") from None
+    weights: dict[str, Any] = {}
+    for file, names in names_by_file.items():
+        if Path(file).name != file:
+            raise ValueError(f"{index}: names a file outside its folder: {file!r}")
+        if not (index.parent / file).is_file():
+            raise ValueError(f"{index}: {file} is missing")
+        content = opened(index.parent / file).content
+        for name in names:
+            if not isinstance(content, dict) or name not in content:
+                raise ValueError(f"{index}: {name!r} is not in {file}")
+            weights[name] = content[name]
+    return Opened(weights, (f"{len(names_by_file)} files",), ordered=False)
+
+
+# ------------------------------------------------------------------------- zip archives
+
+
+def _opened_archive(path: Path, members: list[zipfile.ZipInfo]) -> Any:
+    """Return what a zip archive of ``torch.save`` holds; refuse archives of others."""
+    names = [member.filename for member in members]
+    if any(name.endswith("/constants.pkl") for name in names):
+        raise ValueError(
+            f"{path}: a TorchScript program, which hides its wiring; save the "
+            f"state_dict() of the module that it was made from")
+    if not any(name.endswith("data.pkl") for name in names):
+        raise ValueError(
+            f"{path}: a zip archive that torch.save did not write (it holds "
+            f"{', '.join(map(repr, names[:3]))})")
+    # torch checks neither the compression nor the length of what it maps.
+    stored = all(member.compress_type == zipfile.ZIP_STORED for member in members)
+    if stored:
+        content = _torch_load(path, mapped=True)
+        if _is_mapped_rightly(path, content, members):
+            return content
+    return _torch_load(path, mapped=False)
+
+
+def _is_mapped_rightly(
+    path: Path, content: Any, members: list[zipfile.ZipInfo],
+) -> bool:
+    """Tell whether all storages lie in the archive as its directory says.
+
+    Compared are the start and the length of each storage, as torch has mapped it, with
+    those of the records. The starts are relative to the first, because torch does not
+    tell where in memory the file begins.
+    """
+    mapped = set()
+    for values in _tensors_in(content):
+        storage = values.untyped_storage()
+        if storage.nbytes():
+            mapped.add((storage.data_ptr(), storage.nbytes()))
+    reader: Any = torch._C.PyTorchFileReader(str(path))
+    records = set()
+    for member in members:
+        match = re.search(r"(?:^|/)(data/[^/]+)$", member.filename)
+        if match and member.file_size:
+            offset = reader.get_record_offset(match[1])
+            records.add((offset, member.file_size))
+    return _relative_to_first(mapped) == _relative_to_first(records)
+
+
+def _relative_to_first(extents: set[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Return starts and lengths in order, starts counted from the first."""
+    ordered = sorted(extents)
+    return [(start - ordered[0][0], length) for start, length in ordered]
+
+
+def _tensors_in(content: Any, depth: int = 8) -> Iterator[Tensor]:
+    """Yield all tensors in nested dicts, lists and tuples."""
+    if isinstance(content, Tensor):
+        if content.layout == torch.strided and not content.is_meta:
+            yield content
+    elif depth and isinstance(content, dict):
+        for value in content.values():
+            yield from _tensors_in(value, depth - 1)
+    elif depth and isinstance(content, (list, tuple)):
+        for value in content:
+            yield from _tensors_in(value, depth - 1)
+
+
+def _numpy_arrays(path: Path) -> dict[str, Tensor]:
+    """Return the arrays of a .npz file by name, as tensors."""
+    weights = {}
+    with np.load(path, allow_pickle=False) as arrays:
+        for name in arrays.files:
+            values = arrays[name]
+            if values.dtype.kind not in "fiub":
+                raise ValueError(
+                    f"{path}: {name} is {values.dtype}; wanted real numbers")
+            native = values.astype(values.dtype.newbyteorder("="))
+            weights[name] = torch.from_numpy(native)
+    return weights
+
+
+def _torch_load(path: Path, mapped: bool) -> Any:
+    """Return what ``torch.save`` wrote, with tensors on the CPU."""
+    allowed = [*_HARMLESS, *_numpy_rebuilders()]
+    with torch.device("cpu"), torch.serialization.safe_globals(allowed):
+        return torch.load(path, "cpu", weights_only=True, mmap=mapped)
+
+
+# ------------------------------------------------------------------------- refusals
+
+
+def _refusal(path: Path, error: BaseException) -> ValueError:
+    """Return the error that says on one line why a file cannot be read."""
+    text = str(error)
+    # torch names what it refuses to call.
+    code = re.search(r"GLOBAL (\S+)", text)
+    if code:
+        return ValueError(
+            f"{path}: more than tensors in it; to load it would run code "
+            f"({code.group(1)}): refused. Where it was made, save the weights alone: "
+            f"torch.save(model.state_dict(), 'weights.pt')")
+    return ValueError(f"{path}: truncated, or no state dict ({first_line(error)})")
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message, shortened, fit for a terminal.
+
+    Examples
+    --------
+    >>> first_line(RuntimeError("one" + chr(10) + "two"))
+    'one'
+    """
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return printable(lines[0][:500])
+
+
+def printable(text: str) -> str:
+    """Return a text with escapes in place of what a terminal would act upon.
+
+    Names in files come from strangers: a newline or an escape sequence in them could
+    forge a line of output.
+
+    Examples
+    --------
+    >>> printable("a" + chr(27) + "[2J")
+    'a\\x1b[2J'
+    """
+    if text.isprintable():
+        return text
+    return text.encode("unicode_escape").decode("ascii")

@@ -1,0 +1,553 @@
+"""Which matrices of a file make one chain of layers, in which order, and which do not.
+
+A state dict holds no wiring. What can be known from names, shapes and biases is used;
+what is known to be no chain (attention, heads side by side, residual blocks) is
+refused; what has to be assumed is said.
+"""
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..measures.spelling import nearest
+from .chains import to_unit_range
+from .checkpoints import Checkpoint, is_beside, is_integer, row_blocks, shape_of
+
+LAYOUTS = ("out-in", "in-out")
+_ADVICE = (
+    "say --arch torchvision:NAME or module:factory, which knows the wiring, or name "
+    "the layers of one chain by --order")
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A weight matrix of a file, and how it is stored there.
+
+    Attributes
+    ----------
+    name : str
+        Its name in the file.
+    weight : Tensor or slice of a file
+        (out, in), as ``nn.Linear`` stores it, or (in, out).
+    layout : str
+        "out-in" or "in-out".
+
+    Examples
+    --------
+    >>> layer = Layer("fc", torch.ones(3, 2), "out-in")
+    >>> layer.inputs, layer.outputs
+    (2, 3)
+    """
+
+    name: str
+    weight: Any
+    layout: str = "out-in"
+
+    @property
+    def inputs(self) -> int:
+        return shape_of(self.weight)[self.layout == "out-in"]
+
+    @property
+    def outputs(self) -> int:
+        return shape_of(self.weight)[self.layout == "in-out"]
+
+    def blocks(self) -> Iterator[tuple[slice, Tensor]]:
+        """Yield the stored rows in blocks, as float64, with the slice of each.
+
+        Raises
+        ------
+        ValueError
+            For weights that are not finite.
+        """
+        for part in row_blocks(shape_of(self.weight)):
+            rows = self.weight[part].double()
+            if not torch.isfinite(rows).all():
+                raise ValueError(f"{self.name} holds NaN or infinity")
+            yield part, rows
+
+
+class Chain(NamedTuple):
+    """The layers of a file's network in order, and what was assumed to find them.
+
+    Attributes
+    ----------
+    layers : list of Layer
+        From the inputs to the outputs.
+    order : str
+        Where the order comes from.
+    layout_known : bool
+        Whether anything tells how the matrices are stored.
+
+    Examples
+    --------
+    >>> weights = {"fc1.weight": torch.ones(3, 4), "fc1.bias": torch.ones(3)}
+    >>> Chain([Layer("fc1.weight", torch.ones(3, 4))], "as saved", True).text()
+    'fc1 4x3'
+    """
+
+    layers: list[Layer]
+    order: str
+    layout_known: bool
+
+    def text(self) -> str:
+        """Return the layers with their widths, as one line."""
+        parts = []
+        for layer in self.layers:
+            name = re.sub(r"\.(weight|kernel)$", "", layer.name)
+            parts.append(f"{name} {layer.inputs}x{layer.outputs}")
+        return " -> ".join(parts)
+
+    def stored(self, layout: str) -> "Chain":
+        """Return the same layers, read as stored in another layout."""
+        layers = [Layer(layer.name, layer.weight, layout) for layer in self.layers]
+        return self._replace(layers=layers)
+
+
+class UnknownOrder(ValueError):
+    """Layers fit together, but nothing tells in which order.
+
+    Examples
+    --------
+    >>> isinstance(UnknownOrder("a.pt"), ValueError)
+    True
+    """
+
+
+def chain_in(
+    checkpoint: Checkpoint, order: Sequence[str] = (), stored: str | None = None,
+) -> Chain:
+    """Read the weights in a file as one chain of fully connected layers.
+
+    Parameters
+    ----------
+    checkpoint : Checkpoint
+        Weight matrices, called weight, kernel or W, and their biases.
+    order : sequence of str
+        The names of the layers from the inputs to the outputs, with or without
+        ".weight"; other matrices then take no part. By default numbers in the names
+        tell the order, or else the shapes, or else the order in which they were saved.
+    stored : str, optional
+        "out-in" or "in-out": how matrices are stored. By default biases, names and
+        shapes tell.
+
+    Returns
+    -------
+    Chain
+        The layers, and what was assumed.
+
+    Raises
+    ------
+    ValueError
+        For tensors that are no part of a fully connected network, for matrices that are
+        known to be no chain, that do not fit together, or whose order is not known.
+
+    Examples
+    --------
+    >>> weights = {"fc2.weight": torch.ones(2, 3), "fc1.weight": torch.ones(3, 4)}
+    >>> chain_in(Checkpoint("a.pt", weights)).text()
+    'fc1 4x3 -> fc2 3x2'
+    """
+    file = checkpoint.name
+    if stored is not None:
+        nearest(stored, LAYOUTS, "layout")
+    shapes = {}
+    for name, values in checkpoint.weights.items():
+        # Counters and positions: no layer multiplies by integers.
+        if not (is_beside(name) or is_integer(values)):
+            shapes[name] = shape_of(values)
+    matrices = [name for name, shape in shapes.items() if len(shape) == 2]
+    if order:
+        names = [_named(file, label, matrices) for label in order]
+        source = "as --order says"
+        layout, known = _layout(file, names, shapes, stored)
+        return _checked(checkpoint, names, layout, known, source)
+    _refuse_what_is_no_chain(file, matrices, shapes)
+    _check_fully_connected(file, shapes, matrices)
+    names, source = _in_order(checkpoint, matrices, shapes)
+    layout, known = _layout(file, names, shapes, stored)
+    _refuse_residual_blocks(file, names, shapes, layout)
+    return _checked(checkpoint, names, layout, known, source)
+
+
+def _named(file: str, label: str, matrices: list[str]) -> str:
+    """Return the name of a matrix that the caller named, perhaps in short."""
+    for ending in ("", ".weight", ".kernel"):
+        if label + ending in matrices:
+            return label + ending
+    try:
+        return nearest(label, matrices, "layer")
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from None
+
+
+def _checked(
+    checkpoint: Checkpoint, names: list[str], layout: str, known: bool, source: str,
+) -> Chain:
+    """Return the chain, if each layer takes as many inputs as the last one gives."""
+    layers = [Layer(name, checkpoint.weights[name], layout) for name in names]
+    for layer, following in pairwise(layers):
+        if layer.outputs != following.inputs:
+            listed = ", ".join(
+                f"{layer.name} {shape_of(layer.weight)}" for layer in layers)
+            word = "(out, in)" if layout == "out-in" else "(in, out)"
+            raise ValueError(
+                f"{checkpoint.name}: its matrices {word} do not fit together in "
+                f"order: {listed}")
+    return Chain(layers, source, known)
+
+
+# ------------------------------------------------------------ what a file holds
+
+
+def _check_fully_connected(
+    file: str, shapes: dict[str, tuple[int, ...]], matrices: list[str],
+) -> None:
+    """Refuse a file that holds anything but weight matrices and their biases."""
+    bias_shapes: dict[str, set[tuple[int, ...]]] = {}
+    for name in matrices:
+        for bias in _bias_names(name):
+            bias_shapes.setdefault(bias, set()).update(
+                (size,) for size in shapes[name])
+    for name, shape in shapes.items():
+        if name in matrices:
+            continue
+        if "parametrizations." in name:
+            raise ValueError(
+                f"{file}: {name} belongs to a parametrisation that is not known; call "
+                f"torch.nn.utils.parametrize.remove_parametrizations before saving")
+        if shape not in bias_shapes.get(name, ()):
+            raise ValueError(
+                f"{file}: {name} of shape {shape} is no part of a fully connected "
+                f"network; say --arch torchvision:NAME or module:factory")
+    if not matrices:
+        raise ValueError(f"{file}: no weight matrix in it")
+    for name in matrices:
+        if not _MATRIX.search(name):
+            raise ValueError(
+                f"{file}: {name} is not called weight: no fully connected network; "
+                f"{_ADVICE}")
+
+
+# Names of matrices: those of torch, of Keras and flax, and of NumPy scripts.
+_MATRIX = re.compile(r"(weight|kernel|(^|[._])[wW]_?\d*|arr_\d+)$")
+
+
+def _bias_names(matrix: str) -> list[str]:
+    """Return the names that the bias of a matrix may have."""
+    names = [re.sub("(weight|kernel)$", "bias", matrix),
+             re.sub(r"[wW](_?\d*)$", r"b\1", matrix)]
+    number = re.fullmatch(r"arr_(\d+)", matrix)
+    if number:  # numpy.savez numbers arrays that have no names
+        names.append(f"arr_{int(number[1]) + 1}")
+    return [name for name in names if name != matrix]
+
+
+# ------------------------------------------------------------ the order of layers
+
+
+def _in_order(
+    checkpoint: Checkpoint, matrices: list[str], shapes: dict[str, tuple[int, ...]],
+) -> tuple[list[str], str]:
+    """Return the names of a file's matrices in the order of the layers, and why."""
+    if len(matrices) < 2:
+        return matrices, "one layer"
+    patterns = {re.sub(r"\d+", "", name) for name in matrices}
+    if len(patterns) == 1:
+        return sorted(matrices, key=_numbers), "by the numbers in their names"
+    fitting = _orders_that_fit(matrices, shapes)
+    if len(fitting) == 1:
+        return fitting[0], "the only order in which they fit together"
+    shared = _shared_matrices(checkpoint, matrices)
+    if checkpoint.ordered and not shared:
+        return matrices, "as saved"
+    reason = "as .safetensors files are sorted by name"
+    if checkpoint.ordered:
+        reason = f"as {' and '.join(shared)} are one tensor"
+    raise UnknownOrder(
+        f"{checkpoint.name}: the order of its layers is not known, {reason} "
+        f"({', '.join(matrices)}): number them, use .pt, or say --order or --arch")
+
+
+def _numbers(name: str) -> list[int]:
+    return list(map(int, re.findall(r"\d+", name)))
+
+
+def _orders_that_fit(
+    matrices: list[str], shapes: dict[str, tuple[int, ...]], most: int = 2,
+) -> list[list[str]]:
+    """Return orders in which matrices (out, in) fit together, at most a few."""
+    fitting: list[list[str]] = []
+
+    def extend(order: list[str], rest: list[str]) -> None:
+        if len(fitting) >= most:
+            return
+        if not rest:
+            fitting.append(order)
+        for name in rest:
+            if not order or shapes[order[-1]][0] == shapes[name][1]:
+                extend([*order, name], [other for other in rest if other != name])
+
+    if len(matrices) <= 8:  # more have too many orders to try
+        extend([], matrices)
+    return fitting
+
+
+def _shared_matrices(checkpoint: Checkpoint, matrices: list[str]) -> list[str]:
+    """Return the names of the first matrices that are one tensor; or none."""
+    by_place: dict[tuple[int, tuple[int, ...]], list[str]] = {}
+    for name in matrices:
+        values = checkpoint.weights[name]
+        place = id(values)
+        if isinstance(values, Tensor):
+            place = values.data_ptr()
+        by_place.setdefault((place, shape_of(values)), []).append(name)
+    for names in by_place.values():
+        if len(names) > 1:
+            return names
+    return []
+
+
+# ------------------------------------------------------------ how matrices are stored
+
+
+def _layout(
+    file: str, names: list[str], shapes: dict[str, tuple[int, ...]],
+    stored: str | None,
+) -> tuple[str, bool]:
+    """Return how a file's matrices are stored, and whether anything tells.
+
+    A bias has one entry per output. Without biases the names tell (Keras calls a matrix
+    (in, out) a kernel), then the order in which the matrices fit; nothing tells where
+    all are square.
+    """
+    if stored is not None:
+        return stored, True
+    by_biases = _layout_by_biases(names, shapes)
+    if by_biases is not None:
+        return by_biases, True
+    if all(name.endswith("kernel") for name in names):
+        return "in-out", True
+    square = all(shapes[name][0] == shapes[name][1] for name in names)
+    return "out-in", not square
+
+
+def _layout_by_biases(
+    names: list[str], shapes: dict[str, tuple[int, ...]],
+) -> str | None:
+    """Return the layout that all biases agree on; None where they do not tell."""
+    layouts = set()
+    for name in names:
+        rows, columns = shapes[name]
+        for bias in _bias_names(name):
+            if rows != columns and len(shapes.get(bias, ())) == 1:
+                layouts.add("out-in" if shapes[bias][0] == rows else "in-out")
+    return layouts.pop() if len(layouts) == 1 else None
+
+
+# ------------------------------------------------------------ what is no chain
+
+
+# What a part of a matrix's name says about the wiring.
+_ATTENTION = re.compile(
+    r"(attn|attention|mha|c_attn|in_proj.*|out_proj|qkv.*|query.*|"
+    r"(to|w|fc|linear)_?[qkvo]|to_out|[qkv]_?(proj|lin|linear|fc)|o_proj|"
+    r"self_attn|cross_attn|self_attention|query_key_value)")
+_LORA = re.compile(r"(lora.*|loha.*|lokr.*|adapters?|hada_.*)")
+_GATED = re.compile(r"(gate|gate_proj|gate_up_proj|router|experts?|moe)")
+_EMBEDDING = re.compile(
+    r"(wte|wpe|embed|embed_tokens|embeddings?|tok_embeddings|lm_head|pos_embed)")
+_RECURRENT = re.compile(r"weight_(ih|hh|hr)(_l\d+(_reverse)?)?")
+_RESIDUAL_BRANCH = re.compile(r"(skip|shortcut|downsample|residual|res_?skip)\d*")
+_RESIDUAL_BLOCK = re.compile(
+    r"(res|resnet|residual)?_?blocks?_?\d*|"
+    r"res(idual)?_?(units?|layers?|nets?)?_?\d*")
+# Names of heads that usually stand side by side on one trunk.
+_RIVALS = (
+    ({"policy", "pi", "actor", "action", "policy_head", "policy_net", "action_net"},
+     {"value", "vf", "v", "critic", "value_head", "value_net", "baseline"}),
+    ({"mu", "mean", "loc", "fc_mu", "mu_head", "fc_mean", "to_mu"},
+     {"logvar", "log_var", "log_std", "logstd", "sigma", "std", "scale", "fc_var",
+      "fc_logvar", "log_sigma", "to_logvar", "fc_log_var"}),
+    ({"value", "value_stream"}, {"advantage", "adv", "advantage_stream"}),
+    ({"student", "online"}, {"teacher", "target"}),
+    ({"generator", "netg"}, {"discriminator", "critic", "netd"}),
+)
+
+
+def _refuse_what_is_no_chain(
+    file: str, matrices: list[str], shapes: dict[str, tuple[int, ...]],
+) -> None:
+    """Refuse matrices whose names say that they are not multiplied in a row."""
+    for pattern, words in (
+            (_LORA, "factors of an adapter such as LoRA, which are added to weights "
+                    "that are not in this file"),
+            (_ATTENTION, "an attention, which multiplies its input by itself"),
+            (_GATED, "a gate, which multiplies two branches"),
+            (_RECURRENT, "a recurrent layer, which is not called weight and runs once "
+                         "a step"),
+            (_EMBEDDING, "an embedding of tokens, part of a larger network"),
+            (_RESIDUAL_BRANCH, "a way around other layers, as in residual networks")):
+        for name in matrices:
+            for part in name.split("."):
+                if pattern.fullmatch(part.lower()):
+                    raise _no_chain(file, name, words)
+    letters = _parts_by_letter(matrices)
+    if len(letters) >= 2:
+        raise _no_chain(
+            file, ", ".join(sorted(letters.values())),
+            "an attention, which multiplies its input by itself")
+    _refuse_heads(file, matrices)
+
+
+def _parts_by_letter(matrices: list[str]) -> dict[str, str]:
+    """Return matrices called by q, k, v or query, key, value, by their letter."""
+    letters = {}
+    for name in matrices:
+        for part in name.lower().split("."):
+            if part in ("q", "k", "v", "query", "key", "keys", "queries"):
+                letters[part[0]] = name
+    return letters
+
+
+def _refuse_heads(file: str, matrices: list[str]) -> None:
+    """Refuse several heads on one trunk, and several networks in one file."""
+    parts_by_name = {name: set(name.lower().split(".")) for name in matrices}
+    all_parts: set[str] = set().union(*parts_by_name.values()) if matrices else set()
+    for first, second in _RIVALS:
+        rivals = sorted(all_parts & first)[:1] + sorted(all_parts & second)[:1]
+        if all_parts & first and all_parts & second and len(set(rivals)) == 2:
+            raise _no_chain(
+                file, " and ".join(rivals), "networks or heads side by side")
+    heads = set()
+    for name in matrices:
+        match = re.search(
+            r"(?:^|\.)((?:heads|classifiers|outputs|branches|towers|decoders)\.\w+|"
+            r"\w*head(?:_?\w+)?|\w+_head)(?=\.)", name.lower())
+        if match:
+            heads.add(match[1])
+    if len(heads) > 1:
+        raise _no_chain(file, " and ".join(sorted(heads)), "heads side by side")
+
+
+def _refuse_residual_blocks(
+    file: str, names: list[str], shapes: dict[str, tuple[int, ...]], layout: str,
+) -> None:
+    """Refuse blocks that may be passed by: as many outputs as inputs, and the name.
+
+    One block called so is enough. Of blocks with other names there must be two alike,
+    each of several layers, since plain layers of one width in a row are common.
+    """
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        module = name.rpartition(".")[0]
+        parts = module.split(".")
+        for i, part in enumerate(parts):
+            if _RESIDUAL_BLOCK.fullmatch(part.lower()):
+                numbered = i + 1 < len(parts) and parts[i + 1].isdecimal()
+                module = ".".join(parts[:i + 1 + numbered])
+                break
+        else:
+            module = f"?{module.rpartition('.')[0]}"
+        groups.setdefault(module, []).append(name)
+    alike: dict[str, list[str]] = {}
+    for module, members in groups.items():
+        keeps_width = _ends(members[0], shapes, layout)[0] == _ends(
+            members[-1], shapes, layout)[1]
+        if not keeps_width:
+            continue
+        if not module.startswith("?"):
+            raise _no_chain(
+                file, module, "a block with as many outputs as inputs, which residual "
+                "networks add to its input")
+        if len(members) > 1 and re.search(r"\d", module):
+            alike.setdefault(re.sub(r"\d+", "", module), []).append(module[1:])
+    for modules in alike.values():
+        if len(modules) > 1:
+            raise _no_chain(
+                file, " and ".join(modules[:2]), "blocks with as many outputs as "
+                "inputs, which residual networks add to their inputs")
+
+
+def _ends(
+    name: str, shapes: dict[str, tuple[int, ...]], layout: str,
+) -> tuple[int, int]:
+    """Return a matrix's numbers of inputs and outputs."""
+    rows, columns = shapes[name]
+    return (columns, rows) if layout == "out-in" else (rows, columns)
+
+
+def _no_chain(file: str, names: str, words: str) -> ValueError:
+    verb = "look" if re.search(r", | and ", names) else "looks"
+    return ValueError(
+        f"{file}: not known to be one chain of layers: {names} {verb} like {words}; "
+        f"{_ADVICE}")
+
+
+# ------------------------------------------------------------ products
+
+
+def chain_of(layers: Sequence[Any]) -> Tensor:
+    """Return the chain (inputs, outputs) of layers up to its scale, block by block.
+
+    The product runs from the outputs inwards, as in ``chain``: outputs are few, so
+    every intermediate product is thin. wCKA does not depend on the scale, so each
+    product is divided by a power of 2: hundreds of layers cannot overflow.
+
+    Parameters
+    ----------
+    layers : sequence of Layer
+        From the inputs to the outputs.
+
+    Returns
+    -------
+    Tensor
+        float64; its largest entry is between 0.5 and 1 in size, unless it is zero.
+
+    Examples
+    --------
+    >>> layers = [Layer("a", torch.ones(3, 2)), Layer("b", torch.ones(1, 3))]
+    >>> chain_of(layers).tolist()
+    [[0.75], [0.75]]
+    """
+    # The chain of the layers that come after.
+    right = torch.eye(layers[-1].outputs, dtype=torch.float64, device="cpu")
+    for layer in reversed(layers):
+        product = right.new_zeros(layer.inputs, right.shape[1])
+        for part, rows in layer.blocks():
+            if layer.layout == "out-in":
+                product.addmm_(rows.T, right[part])
+            else:
+                product[part] = rows @ right
+        right = to_unit_range(product)  # (inputs, outputs of the network)
+    return right
+
+
+def chains_up_to(layers: Iterable[Any]) -> Iterator[Tensor]:
+    """Yield the chain up to each layer, (inputs, units), from the first, up to scale.
+
+    Examples
+    --------
+    >>> layers = [Layer("a", torch.ones(3, 2)), Layer("b", torch.ones(1, 3))]
+    >>> [tuple(chain.shape) for chain in chains_up_to(layers)]
+    [(2, 3), (2, 1)]
+    """
+    left = None
+    for layer in layers:
+        if layer.layout == "out-in":
+            columns = []
+            for _, rows in layer.blocks():
+                columns.append(rows.T if left is None else left @ rows.T)
+            left = torch.cat(columns, 1)  # (inputs of the network, units)
+        else:
+            blocks = [(part, rows) for part, rows in layer.blocks()]
+            if left is None:
+                left = torch.cat([rows for _, rows in blocks])
+            else:
+                left = sum(left[:, part] @ rows for part, rows in blocks)
+        left = to_unit_range(left)
+        yield left
