@@ -321,7 +321,7 @@ with figures.many_marks():
 # starts.
 
 # %% tags=["hide-input"]
-verdicts.leads(results).style
+verdicts.leads_table(results).style
 
 # %% tags=["remove-cell"]
 pearson = results["pearson"]
@@ -340,8 +340,10 @@ say("meng-significant", (comparisons["p Meng"] < 0.05).sum(), "d")
 say("zou-significant", zou_significant.sum(), "d")
 say("model-significant", (comparisons["p model"] < 0.05).sum(), "d")
 for name, rows in (("r", pearson), ("rho", spearman)):
-    glue(f"ahead-{name}", verdicts.surely(rows, 1), display=False)
-    glue(f"behind-{name}", verdicts.surely(rows, -1), display=False)
+    ahead = verdicts.significant_differences(rows, 1)
+    behind = verdicts.significant_differences(rows, -1)
+    glue(f"ahead-{name}", ahead, display=False)
+    glue(f"behind-{name}", behind, display=False)
 for factor in benchmark.FACTORS:
     say(f"ceiling-{factor}", highest[factor], ".2f")
 widths_over_starts = correlations["model high"] - correlations["model low"]
@@ -520,8 +522,9 @@ rivals = {
     "clean": "clean agreement",
 }
 for name, rival in rivals.items():
-    ahead = verdicts.ahead(readings, rival, sure=False)
-    significantly_ahead = verdicts.ahead(readings, rival, sure=True)
+    ahead = verdicts.factors_led_by(readings, rival, significantly=False)
+    significantly_ahead = verdicts.factors_led_by(
+        readings, rival, significantly=True)
     glue(f"{name}-ahead", ahead, display=False)
     glue(f"{name}-surely-ahead", significantly_ahead, display=False)
 
@@ -932,20 +935,21 @@ strategy_activations = pearson.loc["strategy"].drop("wcka")
 strategy_verdict = verdicts.verdict(
     pearson.loc[("strategy", "wcka"), "model low"] > 0,
     (strategy_activations["model low"] <= 0).all())
-epoch_pearson = verdicts.found(pearson.loc["epoch"])
-epoch_spearman = verdicts.found(spearman.loc["epoch"])
-strategy_pearson = verdicts.found(pearson.loc["strategy"])
+epoch_pearson = verdicts.correlations_text(pearson.loc["epoch"])
+epoch_spearman = verdicts.correlations_text(spearman.loc["epoch"])
+strategy_pearson = verdicts.correlations_text(pearson.loc["strategy"])
 only_learned = sensitivity.loc["only networks that have learned"]
 results_of_claims = [
     claims.Claim(
         "3.2, fig. 3",
         "All measures do similarly well for two epochs of one network",
         f"Pearson: {epoch_pearson}. Spearman: {epoch_spearman}",
-        verdicts.similar(pearson.loc["epoch"], spearman.loc["epoch"])),
-    *verdicts.strongest_by_factor("3.2, fig. 3", results, later_factors, {
+        verdicts.equivalence_verdict(
+            pearson.loc["epoch"], spearman.loc["epoch"])),
+    *verdicts.strongest_claims("3.2, fig. 3", results, later_factors, {
         "only networks that have learned": only_learned,
         "measured on the probe": sensitivity.loc[on_probe_row]}),
-    verdicts.significant("fig. 3", results, later_factors),
+    verdicts.significance_claim("fig. 3", results, later_factors),
     claims.Claim(
         "3.2",
         "For different strategies wCKA finds some similarity, the others fail "

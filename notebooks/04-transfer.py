@@ -385,7 +385,7 @@ results = {}
 for method in ("pearson", "spearman"):
     results[method] = statistics.compare_by_factor(
         table, PAPER_MEASURES, method=method)
-verdicts.leads(results).style
+verdicts.leads_table(results).style
 
 # %% tags=["hide-input"] mystnb={"figure": {"name": "fig-transfer", "caption": "The paper's figure 4, laid out as {numref}`fig-benchmark`. Top: similarity by wCKA against agreement, a dot a pair and probe: clean (black), corrupted (orange), attacked (green). Middle and bottom: correlation of each measure with agreement (white dot), with the paper's 95 % interval (broad bar) and one that leaves out whole starts (thin line). Marks compare each measure with wCKA, by the paper's test (upper line) and over starts (lower line): + where wCKA is ahead, − where it is behind, * p < 0.05, ** p < 0.01, *** p < 0.001, n.s. otherwise. Dotted: the highest r that a similarity can have that knows nothing of the probe."}, "image": {"alt": "Three rows of four panels, one column each for epoch, seed, architecture and strategy. Top: scatter of agreement against wCKA. Middle: Pearson's r of four measures with narrow and wide intervals and marks of significance. Bottom: Spearman's rho in the same way."}}
 highest = statistics.ceilings(table)
@@ -396,8 +396,8 @@ with figures.many_marks():
 # %% tags=["remove-cell"]
 names_of_methods = {"r": "pearson", "rho": "spearman"}
 for name, method in names_of_methods.items():
-    ahead = verdicts.surely(results[method], 1)
-    behind = verdicts.surely(results[method], -1)
+    ahead = verdicts.significant_differences(results[method], 1)
+    behind = verdicts.significant_differences(results[method], -1)
     glue(f"transfer-ahead-{name}", ahead, display=False)
     glue(f"transfer-behind-{name}", behind, display=False)
 for factor in benchmark.FACTORS:
@@ -450,7 +450,7 @@ plt.show()
 # %% tags=["remove-cell"]
 for rival in (*on_probe, "accuracy gap", "clean agreement"):
     short = rival.split(",")[0].replace(" ", "-")
-    ahead = verdicts.ahead(readings, rival, sure=True)
+    ahead = verdicts.factors_led_by(readings, rival, significantly=True)
     glue(f"transfer-{short}-surely", ahead, display=False)
 
 # %% [markdown]
@@ -852,10 +852,10 @@ def changes(estimates):
     return estimates.xs("difference", level=1)
 
 
-r_text, r_verdict = verdicts.raised(changes(r_strategy))
-similarity_text, similarity_verdict = verdicts.raised(
+r_text, r_verdict = verdicts.increase_verdict(changes(r_strategy))
+similarity_text, similarity_verdict = verdicts.increase_verdict(
     changes(similarity_strategy))
-seed_text, _ = verdicts.raised(changes(similarity_seed))
+seed_text, _ = verdicts.increase_verdict(changes(similarity_seed))
 
 # A course that stops before epoch 24, or too early after it, does not tell.
 too_short = len(course) < 24
@@ -881,10 +881,10 @@ results_of_claims = [
         "The network has its highest validation accuracy at the 24th epoch",
         f"at epoch {best_epoch} of {len(course)}",
         epoch_verdict),
-    *verdicts.strongest_by_factor(
+    *verdicts.strongest_claims(
         "3.3, fig. 4", results, benchmark.FACTORS,
         {"only networks that have learned": only_learned}),
-    verdicts.significant("fig. 4", results, benchmark.FACTORS),
+    verdicts.significance_claim("fig. 4", results, benchmark.FACTORS),
     claims.Claim(
         "3.3",
         "Different strategies lower r less than in networks trained from "

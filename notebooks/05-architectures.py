@@ -704,15 +704,15 @@ with figures.many_marks():
 # %% tags=["hide-input"]
 lead_tables = {}
 for dataset, comparisons in results.items():
-    lead_tables[dataset] = verdicts.leads(comparisons)
+    lead_tables[dataset] = verdicts.leads_table(comparisons)
 pd.concat(lead_tables).style
 
 # %% tags=["remove-cell"]
 summary_texts = []
 for dataset in datasets:
     comparison = results[dataset]["pearson"]
-    ahead = verdicts.surely(comparison, 1)
-    behind = verdicts.surely(comparison, -1)
+    ahead = verdicts.significant_differences(comparison, 1)
+    behind = verdicts.significant_differences(comparison, -1)
     summary_texts.append(
         f"on {dataset} r is surely higher for {ahead}, lower for {behind}")
 glue("conv-summary", "; ".join(summary_texts), display=False)
@@ -878,11 +878,11 @@ chapter_claims = [
     ),
 ]
 for dataset in datasets:
-    chapter_claims += verdicts.strongest_by_factor(
+    chapter_claims += verdicts.strongest_claims(
         f"beyond, as 3.2 on {dataset}", results[dataset], benchmark.FACTORS,
         readings(dataset))
 for dataset in datasets:
-    chapter_claims.append(verdicts.significant(
+    chapter_claims.append(verdicts.significance_claim(
         f"beyond, as 3.2 on {dataset}", results[dataset], benchmark.FACTORS))
 claims.show(chapter_claims)
 

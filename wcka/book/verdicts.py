@@ -36,7 +36,7 @@ def verdict(*holds: bool) -> str:
 # ----------------------------------------------------------------------- as text
 
 
-def leads(results: dict[str, pd.DataFrame]) -> pd.DataFrame:
+def leads_table(results: dict[str, pd.DataFrame]) -> pd.DataFrame:
     """Return correlations and wCKA's leads as text, with intervals over starts.
 
     Parameters
@@ -57,7 +57,7 @@ def leads(results: dict[str, pd.DataFrame]) -> pd.DataFrame:
     >>> rows = pd.DataFrame({"r": 0.5, "model low": 0.4, "model high": 0.6,
     ...                      "difference": 0.1, "model difference low": 0.05,
     ...                      "model difference high": 0.15}, index)
-    >>> leads({"pearson": rows}).iloc[0].tolist()
+    >>> leads_table({"pearson": rows}).iloc[0].tolist()
     ['0.50 (0.40 to 0.60)', '+0.10 (+0.05 to +0.15)']
     """
     tables = {}
@@ -71,12 +71,13 @@ def leads(results: dict[str, pd.DataFrame]) -> pd.DataFrame:
     return table.rename_axis([None, None])
 
 
-def found(rows: pd.DataFrame) -> str:
+def correlations_text(rows: pd.DataFrame) -> str:
     """Return the correlations of all measures as text, with intervals over starts.
 
     Examples
     --------
-    >>> found(pd.DataFrame({"r": 0.5, "model low": 0.4, "model high": 0.6}, ["cka"]))
+    >>> rows = pd.DataFrame({"r": 0.5, "model low": 0.4, "model high": 0.6}, ["cka"])
+    >>> correlations_text(rows)
     'CKA 0.50 (0.40 to 0.60)'
     """
     texts = []
@@ -98,7 +99,7 @@ def _lead_text(measure: str, row: pd.Series) -> str:
     return interval(row.difference, low, high, "+.2f")
 
 
-def surely(results: pd.DataFrame, sign: int) -> str:
+def significant_differences(results: pd.DataFrame, sign: int) -> str:
     """Name the measures that wCKA leads significantly, or trails, by factor.
 
     Parameters
@@ -118,7 +119,7 @@ def surely(results: pd.DataFrame, sign: int) -> str:
     >>> index = pd.MultiIndex.from_product([["seed"], ["cka", "dcka"]],
     ...                                    names=["differs", "measure"])
     >>> rows = pd.DataFrame({"difference": 0.2, "p model": [0.01, 0.2]}, index)
-    >>> surely(rows, 1), surely(rows, -1)
+    >>> significant_differences(rows, 1), significant_differences(rows, -1)
     ('seed (than CKA)', 'no factor')
     """
     has_sign = sign * results.difference > 0
@@ -130,7 +131,7 @@ def surely(results: pd.DataFrame, sign: int) -> str:
     return "; ".join(texts) or "no factor"
 
 
-def ahead(results: pd.DataFrame, rival: str, sure: bool) -> str:
+def factors_led_by(results: pd.DataFrame, rival: str, significantly: bool) -> str:
     """Name the factors where a rival's correlation is above wCKA's.
 
     Parameters
@@ -139,8 +140,8 @@ def ahead(results: pd.DataFrame, rival: str, sure: bool) -> str:
         Comparisons by factor and measure.
     rival : str
         A measure.
-    sure : bool
-        Name factors only where the difference is significant.
+    significantly : bool
+        Whether to name factors only where the difference is significant.
 
     Returns
     -------
@@ -152,12 +153,14 @@ def ahead(results: pd.DataFrame, rival: str, sure: bool) -> str:
     >>> index = pd.MultiIndex.from_product([["seed", "epoch"], ["cka"]],
     ...                                    names=["differs", "measure"])
     >>> rows = pd.DataFrame({"difference": -0.2, "p model": [0.01, 0.2]}, index)
-    >>> ahead(rows, "cka", sure=False), ahead(rows, "cka", sure=True)
-    ('seed, epoch', 'seed')
+    >>> factors_led_by(rows, "cka", significantly=False)
+    'seed, epoch'
+    >>> factors_led_by(rows, "cka", significantly=True)
+    'seed'
     """
     rows = results.xs(rival, level="measure")
     is_ahead = rows.difference < 0
-    if sure:
+    if significantly:
         is_ahead &= rows["p model"] < 0.05
     return ", ".join(rows.index[is_ahead]) or "no factor"
 
@@ -165,7 +168,7 @@ def ahead(results: pd.DataFrame, rival: str, sure: bool) -> str:
 # --------------------------------------------------------------------- as verdicts
 
 
-def strongest(rows: pd.DataFrame) -> str:
+def strongest_verdict(rows: pd.DataFrame) -> str:
     """Return the verdict on: wCKA has the highest correlation.
 
     It holds if wCKA is ahead of every other measure, significantly; it holds partly if
@@ -176,7 +179,7 @@ def strongest(rows: pd.DataFrame) -> str:
     --------
     >>> rows = pd.DataFrame({"difference": [0.2, 0.1, 0.0],
     ...                      "p model": [0.01, 0.2, None]}, ["cka", "dcka", "wcka"])
-    >>> strongest(rows)
+    >>> strongest_verdict(rows)
     'partly'
     """
     rivals = rows.drop("wcka")
@@ -190,7 +193,7 @@ def strongest(rows: pd.DataFrame) -> str:
     return "holds" if is_significant.all() else "partly"
 
 
-def similar(*tables: pd.DataFrame, margin: float = 0.1) -> str:
+def equivalence_verdict(*tables: pd.DataFrame, margin: float = 0.1) -> str:
     """Return the verdict on: wCKA does as well as the others, within a margin.
 
     It holds if every interval of a difference lies within the margin around zero, and
@@ -200,7 +203,7 @@ def similar(*tables: pd.DataFrame, margin: float = 0.1) -> str:
     --------
     >>> rows = pd.DataFrame({"model difference low": [-0.05, 0.0],
     ...                      "model difference high": [0.08, 0.0]}, ["cka", "wcka"])
-    >>> similar(rows), similar(rows, margin=0.06)
+    >>> equivalence_verdict(rows), equivalence_verdict(rows, margin=0.06)
     ('holds', 'cannot be told')
     """
     columns = ["model difference low", "model difference high"]
@@ -212,7 +215,7 @@ def similar(*tables: pd.DataFrame, margin: float = 0.1) -> str:
     return "fails" if is_outside.any() else "cannot be told"
 
 
-def strongest_by_factor(
+def strongest_claims(
     where: str, results: dict[str, pd.DataFrame], factors: Sequence[str],
     readings: dict[str, pd.DataFrame],
 ) -> list[Claim]:
@@ -244,8 +247,8 @@ def strongest_by_factor(
     >>> rows = pd.DataFrame({"r": [0.4, 0.6], "model low": 0.3, "model high": 0.7,
     ...                      "difference": [0.2, 0.0], "p model": [0.01, None]}, index)
     >>> reading = pd.DataFrame({"seed": [0.65]}, ["cka"])
-    >>> claim, = strongest_by_factor("3.2", {"pearson": rows}, ["seed"],
-    ...                              {"on the probe": reading})
+    >>> claim, = strongest_claims(
+    ...     "3.2", {"pearson": rows}, ["seed"], {"on the probe": reading})
     >>> claim.verdict
     'partly'
     """
@@ -253,8 +256,8 @@ def strongest_by_factor(
     for method, comparison in results.items():
         for factor in factors:
             rows = comparison.loc[factor]
-            text = found(rows)
-            judgement = strongest(rows)
+            text = correlations_text(rows)
+            judgement = strongest_verdict(rows)
             if method == "pearson":
                 for name, reading in readings.items():
                     if factor not in reading:
@@ -276,7 +279,7 @@ def _reading_text(r: pd.Series) -> str:
     return ", ".join(f"{MEASURE_LABELS[name]} {value:.2f}" for name, value in r.items())
 
 
-def significant(
+def significance_claim(
     where: str, results: dict[str, pd.DataFrame], factors: Sequence[str]
 ) -> Claim:
     """Return the claim that wCKA's leads over the others are significant at 0.001.
@@ -297,7 +300,7 @@ def significant(
     >>> index = pd.MultiIndex.from_product([["seed"], ["cka", "wcka"]])
     >>> rows = pd.DataFrame({"difference": [0.2, 0.0], "p model": [0.01, None],
     ...                      "p Fisher": [1e-9, None]}, index)
-    >>> significant("fig. 3", {"pearson": rows}, ["seed"]).verdict
+    >>> significance_claim("fig. 3", {"pearson": rows}, ["seed"]).verdict
     'fails'
     """
     parts = []
@@ -323,7 +326,7 @@ def significant(
     return Claim(where, statement, text, verdict(is_lead.all(), is_lead.any()))
 
 
-def raised(changes: pd.DataFrame) -> tuple[str, str]:
+def increase_verdict(changes: pd.DataFrame) -> tuple[str, str]:
     """Return changes of measures as text, and the verdict on: all are above zero.
 
     A change is above or below zero if its whole interval is. The claim holds if all
@@ -337,7 +340,7 @@ def raised(changes: pd.DataFrame) -> tuple[str, str]:
 
     Examples
     --------
-    >>> raised(pd.DataFrame({"value": 0.2, "low": 0.1, "high": 0.3}, ["cka"]))
+    >>> increase_verdict(pd.DataFrame({"value": 0.2, "low": 0.1, "high": 0.3}, ["cka"]))
     ('CKA +0.20 (+0.10 to +0.30)', 'holds')
     """
     texts = []
