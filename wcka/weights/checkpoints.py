@@ -151,9 +151,12 @@ def read(path: str | Path, key: str | None = None) -> Checkpoint:
     weights, composed = _composed(stored)
     if composed:
         notes.append(f"put together from their parts: {_listed(composed)}")
-    if not isinstance(metadata, Mapping):
-        metadata = {}
-    return Checkpoint(name, weights, tuple(notes), stored, metadata, file.ordered)
+    versions = {}
+    if isinstance(metadata, Mapping):
+        for module, version in metadata.items():
+            plain = _WRAPPERS.sub(r"\1", f"{module}.").removeprefix(prefix)
+            versions[plain.rstrip(".")] = version
+    return Checkpoint(name, weights, tuple(notes), stored, versions, file.ordered)
 
 
 def _listed(names: list[Any], most: int = 4) -> str:

@@ -324,7 +324,7 @@ def _readings(files: list[Checkpoint], chains: list[Chain]) -> list[str]:
     squares = []
     for layer in chains[0].layers:
         if layer.inputs == layer.outputs:
-            squares.append(layer.name.removesuffix(".weight"))
+            squares.append(printable(layer.name.removesuffix(".weight")))
     if squares and len(chains[0].layers) > 1:
         sentences.append(
             f"a state dict holds no wiring: a way around {', '.join(squares)} would "

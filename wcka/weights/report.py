@@ -8,6 +8,8 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+from .formats import printable
+
 # One network at two consecutive epochs is about this similar to itself (chapter 2).
 _NEIGHBOURING_EPOCHS = 0.98
 # Chains that differ by no more are one chain, up to its scale and to rounding.
@@ -42,7 +44,7 @@ def described(result: dict[str, Any]) -> str:
     width = max(map(len, names))
     if len(names) == 2:  # for more files the layers would bury the pairs
         for layer, table in result["layers"].items():
-            lines.append(f"    up to {layer:20}  {_verdict(table, 0, 1)}")
+            lines.append(f"    up to {printable(layer):20}  {_verdict(table, 0, 1)}")
     else:
         for i, j in combinations(range(len(names)), 2):
             verdict = _verdict(result["all"], i, j)
@@ -134,7 +136,7 @@ def short_names(paths: Sequence[str]) -> list[str]:
     """
     absolute = [Path(path).absolute() for path in paths]
     shared = os.path.commonpath([path.parent for path in absolute])
-    return [os.path.relpath(path, shared) for path in absolute]
+    return [printable(os.path.relpath(path, shared)) for path in absolute]
 
 
 def as_json(result: dict[str, Any]) -> str:

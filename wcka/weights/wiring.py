@@ -17,6 +17,7 @@ from torch import Tensor
 from ..measures.spelling import nearest
 from .chains import to_unit_range
 from .checkpoints import Checkpoint, is_beside, is_integer, row_blocks, shape_of
+from .formats import printable
 
 LAYOUTS = ("out-in", "in-out")
 _ADVICE = (
@@ -98,8 +99,8 @@ class Chain(NamedTuple):
         """Return the layers with their widths, as one line."""
         parts = []
         for layer in self.layers:
-            name = re.sub(r"\.(weight|kernel)$", "", layer.name)
-            parts.append(f"{name} {layer.inputs}x{layer.outputs}")
+            name = re.sub(r"[./](weight|kernel)$", "", layer.name)
+            parts.append(f"{printable(name)} {layer.inputs}x{layer.outputs}")
         return " -> ".join(parts)
 
     def stored(self, layout: str) -> "Chain":
@@ -166,10 +167,15 @@ def chain_in(
         source = "as --order says"
         layout, known = _layout(file, names, shapes, stored)
         return _checked(checkpoint, names, layout, known, source)
+    for name in shapes:
+        if "parametrizations." in name:
+            raise ValueError(
+                f"{file}: {name} belongs to a parametrisation that is not known; call "
+                f"torch.nn.utils.parametrize.remove_parametrizations before saving")
     _refuse_what_is_no_chain(file, matrices, shapes)
     _check_fully_connected(file, shapes, matrices)
-    names, source = _in_order(checkpoint, matrices, shapes)
-    layout, known = _layout(file, names, shapes, stored)
+    layout, known = _layout(file, matrices, shapes, stored)
+    names, source = _in_order(checkpoint, matrices, shapes, layout)
     _refuse_residual_blocks(file, names, shapes, layout)
     return _checked(checkpoint, names, layout, known, source)
 
@@ -216,10 +222,6 @@ def _check_fully_connected(
     for name, shape in shapes.items():
         if name in matrices:
             continue
-        if "parametrizations." in name:
-            raise ValueError(
-                f"{file}: {name} belongs to a parametrisation that is not known; call "
-                f"torch.nn.utils.parametrize.remove_parametrizations before saving")
         if shape not in bias_shapes.get(name, ()):
             raise ValueError(
                 f"{file}: {name} of shape {shape} is no part of a fully connected "
@@ -252,6 +254,7 @@ def _bias_names(matrix: str) -> list[str]:
 
 def _in_order(
     checkpoint: Checkpoint, matrices: list[str], shapes: dict[str, tuple[int, ...]],
+    layout: str,
 ) -> tuple[list[str], str]:
     """Return the names of a file's matrices in the order of the layers, and why."""
     if len(matrices) < 2:
@@ -259,7 +262,7 @@ def _in_order(
     patterns = {re.sub(r"\d+", "", name) for name in matrices}
     if len(patterns) == 1:
         return sorted(matrices, key=_numbers), "by the numbers in their names"
-    fitting = _orders_that_fit(matrices, shapes)
+    fitting = _orders_that_fit(matrices, shapes, layout)
     if len(fitting) == 1:
         return fitting[0], "the only order in which they fit together"
     shared = _shared_matrices(checkpoint, matrices)
@@ -278,9 +281,9 @@ def _numbers(name: str) -> list[int]:
 
 
 def _orders_that_fit(
-    matrices: list[str], shapes: dict[str, tuple[int, ...]], most: int = 2,
+    matrices: list[str], shapes: dict[str, tuple[int, ...]], layout: str, most: int = 2,
 ) -> list[list[str]]:
-    """Return orders in which matrices (out, in) fit together, at most a few."""
+    """Return orders in which matrices fit together, at most a few."""
     fitting: list[list[str]] = []
 
     def extend(order: list[str], rest: list[str]) -> None:
@@ -289,7 +292,8 @@ def _orders_that_fit(
         if not rest:
             fitting.append(order)
         for name in rest:
-            if not order or shapes[order[-1]][0] == shapes[name][1]:
+            outputs = _ends(order[-1], shapes, layout)[1] if order else None
+            if outputs in (None, _ends(name, shapes, layout)[0]):
                 extend([*order, name], [other for other in rest if other != name])
 
     if len(matrices) <= 8:  # more have too many orders to try
@@ -482,6 +486,7 @@ def _ends(
 
 
 def _no_chain(file: str, names: str, words: str) -> ValueError:
+    names = printable(names)
     verb = "look" if re.search(r", | and ", names) else "looks"
     return ValueError(
         f"{file}: not known to be one chain of layers: {names} {verb} like {words}; "

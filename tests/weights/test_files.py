@@ -1,0 +1,649 @@
+"""Files of weights as people have them: every kind is read right, or refused."""
+
+import json
+import pathlib
+import types
+import zipfile
+from argparse import Namespace
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file, save_model
+from torch import nn
+from torch.nn.utils import parametrizations, prune, spectral_norm, weight_norm
+
+import wcka
+from wcka.cli import main
+from wcka.weights import building, checkpoints, comparison, report, wiring
+
+
+def mlp(seed, widths=(20, 12, 3)):
+    torch.manual_seed(seed)
+    layers = []
+    for inputs, outputs in zip(widths, widths[1:]):
+        layers += [nn.Linear(inputs, outputs), nn.ReLU()]
+    return nn.Sequential(*layers[:-1])
+
+
+def saved(path, content):
+    torch.save(content, path)
+    return str(path)
+
+
+def value(*paths, **options):
+    return comparison.compare_files(list(paths), **options)["all"]["wcka"][0][1]
+
+
+@pytest.fixture
+def pair(tmp_path):
+    """The path of one network, another network, and their similarity."""
+    a, b = mlp(0), mlp(1)
+    return saved(tmp_path / "a.pt", a.state_dict()), b, wcka.wcka(a, b)
+
+
+# ------------------------------------------------------------ formats
+
+
+def npz(path, state):
+    np.savez(path, **{name: values.numpy() for name, values in state.items()})
+
+
+def sharded(folder, state):
+    folder.mkdir()
+    names = list(state)
+    files = {}
+    for i, part in enumerate((names[:1], names[1:])):
+        file = f"model-0000{i + 1}-of-00002.safetensors"
+        save_file({name: state[name] for name in part}, folder / file)
+        files.update(dict.fromkeys(part, file))
+    index = {"metadata": {}, "weight_map": files}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+
+
+def folder_with_weights(folder, state):
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    save_file(state, folder / "model.safetensors")
+
+
+def legacy(path, state):
+    torch.save(state, path, _use_new_zipfile_serialization=False)
+
+
+@pytest.mark.parametrize("name, save", [
+    ("b.pth", lambda path, state: torch.save(state, path)),
+    ("b.bin", lambda path, state: torch.save(state, path)),
+    ("b.ckpt", legacy),
+    ("b.safetensors", lambda path, state: save_file(state, path)),
+    ("b.npz", npz),
+    ("b", sharded),
+    ("b", folder_with_weights),
+])
+def test_every_format_gives_the_value(pair, tmp_path, name, save):
+    path, other, right = pair
+    save(tmp_path / name, dict(other.state_dict()))
+    found = value(path, str(tmp_path / name))
+    assert found == pytest.approx(right, abs=1e-6)
+    if (tmp_path / name).is_dir() and save is sharded:
+        index = str(tmp_path / name / "model.safetensors.index.json")
+        assert value(path, index) == found
+
+
+def test_the_ending_of_another_format_is_said(pair, tmp_path):
+    path, other, right = pair
+    state = dict(other.state_dict())
+    save_file(state, tmp_path / "b.pt")
+    torch.save(state, tmp_path / "c.safetensors")
+    for name, words in (("b.pt", "safetensors"), ("c.safetensors", "torch.save")):
+        result = comparison.compare_files([path, str(tmp_path / name)])
+        assert result["all"]["wcka"][0][1] == pytest.approx(right, abs=1e-6)
+        said = " ".join(result["assumed"])
+        assert f"a file of {words}" in said and "though it is called" in said
+
+
+@pytest.mark.parametrize("dtype", [
+    torch.float16, torch.bfloat16, torch.float64, torch.float8_e4m3fn])
+def test_precisions_of_files(pair, tmp_path, dtype):
+    _, other, _ = pair
+    state = {name: values.to(dtype) for name, values in other.state_dict().items()}
+    exact = {name: values.double() for name, values in state.items()}
+    full = saved(tmp_path / "full.pt", exact)
+    assert value(full, saved(tmp_path / "c.pt", state)) == pytest.approx(1, abs=1e-12)
+    save_file(state, tmp_path / "c.safetensors")
+    assert value(full, str(tmp_path / "c.safetensors")) == pytest.approx(1, abs=1e-12)
+
+
+@pytest.mark.parametrize("kind", [
+    zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_archives_that_another_tool_has_packed(tmp_path, kind, dtype):
+    generator = torch.Generator().manual_seed(0)
+    weights = {"0.weight": torch.randn(16, 30, generator=generator).to(dtype),
+               "2.weight": torch.randn(4, 16, generator=generator).to(dtype)}
+    path = saved(tmp_path / "stored.pt", weights)
+    packed = tmp_path / "packed.pt"
+    with zipfile.ZipFile(path) as source, zipfile.ZipFile(packed, "w", kind) as target:
+        for item in reversed(source.infolist()):  # in another order, too
+            target.writestr(item.filename, source.read(item))
+    try:
+        assert value(path, str(packed)) == pytest.approx(1, abs=1e-12)
+    except ValueError as error:  # what torch itself cannot unpack
+        assert kind in (zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA), error
+
+
+def test_records_cut_short_never_give_a_number(pair, tmp_path):
+    path, _, _ = pair
+    with zipfile.ZipFile(path) as source:
+        members = {item.filename: source.read(item) for item in source.infolist()}
+    records = [name for name in members if "/data/" in name]
+    contents = [members[name] for name in records]
+    swapped = dict(members)  # two records of different length in each other's place
+    swapped[records[0]], swapped[records[1]] = contents[1], contents[0]
+    cases = [swapped]
+    for length in (0, 7, len(contents[0]) - 4):
+        cases.append({**members, records[0]: contents[0][:length]})
+    cases.append({**members, records[0]: contents[0] + bytes(8)})
+    for i, case in enumerate(cases):
+        broken = tmp_path / f"{i}.pt"
+        with zipfile.ZipFile(broken, "w") as target:
+            for name, content in case.items():
+                target.writestr(name, content)
+        with pytest.raises(ValueError, match=r"\.pt: "):
+            value(path, str(broken))
+
+
+def test_files_of_other_kinds_are_named(pair, tmp_path, capsys):
+    path, _, _ = pair
+    contents = {
+        "a.gguf": (b"GGUF\x03\x00", "GGUF"),
+        "a.h5": (b"\x89HDF\r\n\x1a\n", "HDF5"),
+        "a.pt.gz": (b"\x1f\x8b\x08\x00", "gzip"),
+        "page.pt": (b"<!DOCTYPE html>", "HTML"),
+        "lfs.safetensors": (b"version https://git-lfs.github.com/spec/v1", "Git LFS"),
+    }
+    for name, (content, words) in contents.items():
+        (tmp_path / name).write_bytes(content)
+        assert main(["compare", path, str(tmp_path / name)]) == 2
+        assert words in capsys.readouterr().err
+    scripted = tmp_path / "scripted.pt"
+    torch.jit.script(mlp(0)).save(str(scripted))
+    for bad, words in (
+            (scripted, "TorchScript"),
+            (saved(tmp_path / "whole.pt", mlp(0)), "save the weights alone")):
+        assert main(["compare", path, str(bad)]) == 2
+        message = capsys.readouterr().err
+        assert words in message and message.count("\n") == 1
+
+
+# ------------------------------------------------------------ what a file wraps
+
+
+def test_weights_are_found_wherever_they_are(pair, tmp_path):
+    path, other, right = pair
+    state = dict(other.state_dict())
+    optimizer = torch.optim.Adam(other.parameters())
+    other(torch.ones(1, 20)).sum().backward()
+    optimizer.step()
+    state = {name: values.clone() for name, values in other.state_dict().items()}
+    right = value(path, saved(tmp_path / "plain.pt", state))
+    wrapped = [
+        {"ema": state}, {"net": state}, {"params": state}, {"checkpoint": {"g": state}},
+        {"model": state, "optimizer": optimizer.state_dict(), "epoch": 3},
+        {"optimizer": optimizer.state_dict(), "generator": state, "loss": 0.25},
+        {"state_dict": state, "args": Namespace(lr=0.1), "best": np.float64(0.5)},
+        {"state_dict": state, "path": pathlib.Path("runs"),
+         "extra": types.SimpleNamespace(a=1), "history": np.ones(3)},
+        {**state, "epoch": 3, "name": "mlp"},
+    ]
+    for prefix in ("module.", "_orig_mod.", "model.", "net.", "module._orig_mod."):
+        wrapped.append({prefix + name: values for name, values in state.items()})
+    wrapped.append({"n_averaged": torch.tensor(3), **{
+        f"module.{name}": values for name, values in state.items()}})
+    wrapped.append({**state, "criterion.weight": torch.ones(3),
+                    "val_accuracy.confmat": torch.ones(3, 3),
+                    "metrics.seen": torch.tensor(7)})
+    for i, content in enumerate(wrapped):
+        found = value(path, saved(tmp_path / f"{i}.pt", content))
+        assert found == pytest.approx(right, abs=1e-12), i
+
+
+def test_several_networks_in_one_file_are_asked_for(pair, tmp_path, capsys):
+    path, other, right = pair
+    both = saved(tmp_path / "both.pt", {
+        "generator": other.state_dict(), "discriminator": mlp(2).state_dict()})
+    assert main(["compare", path, both]) == 2
+    message = capsys.readouterr().err
+    assert "several networks: generator, discriminator" in message
+    assert "--key" in message
+    same = saved(tmp_path / "same.pt", {"generator": mlp(0).state_dict()})
+    assert value(same, both, key="generator") == pytest.approx(right, abs=1e-6)
+    with pytest.raises(ValueError, match=r"unknown key .*generator"):
+        value(same, both, key="generater")
+
+
+class Tied(nn.Module):
+    """Its third layer is the first again."""
+
+    def __init__(self, seed):
+        super().__init__()
+        torch.manual_seed(seed)
+        self.l0, self.l1 = nn.Linear(12, 12), nn.Linear(12, 12)
+        self.l2 = self.l0
+
+    def forward(self, x):
+        return self.l2(self.l1(self.l0(x).relu()).relu())
+
+
+def test_tensors_that_safetensors_stores_once(tmp_path):
+    for seed in (0, 1):
+        torch.save(Tied(seed).state_dict(), tmp_path / f"{seed}.pt")
+        save_model(Tied(seed), str(tmp_path / f"{seed}.safetensors"))
+    paths = {name: str(tmp_path / name) for name in (
+        "0.pt", "1.pt", "0.safetensors", "1.safetensors")}
+    assert value(paths["0.pt"], paths["0.safetensors"]) == pytest.approx(1, abs=1e-12)
+    right = wcka.wcka(Tied(0), Tied(1))
+    for end in ("pt", "safetensors"):
+        found = value(paths[f"0.{end}"], paths[f"1.{end}"], stored="out-in")
+        assert found == pytest.approx(right, abs=1e-6)
+
+
+# ------------------------------------------------------------ weights in parts
+
+
+def pruned(model):
+    prune.l1_unstructured(model[0], "weight", 0.5)
+
+
+def old_weight_norm(model):
+    weight_norm(model[0])
+
+
+def new_weight_norm(model):
+    parametrizations.weight_norm(model[0])
+
+
+def other_axis(model):
+    weight_norm(model[0], dim=1)
+    weight_norm(model[2], dim=None)
+
+
+def old_spectral_norm(model):
+    spectral_norm(model[0])
+    model(torch.ones(2, 20, dtype=torch.float64))  # a step of the power iteration
+
+
+def new_spectral_norm(model):
+    parametrizations.spectral_norm(model[0])
+
+
+@pytest.mark.parametrize("change", [
+    pruned, old_weight_norm, new_weight_norm, other_axis, old_spectral_norm,
+    new_spectral_norm])
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_weights_in_parts_are_put_together(pair, tmp_path, change):
+    path, _, _ = pair
+    torch.manual_seed(5)
+    model = mlp(5).double()
+    change(model)
+    model.eval()
+    with torch.no_grad():
+        for values in model.parameters():
+            values.mul_(1 + 0.1 * torch.rand_like(values))  # as training does
+        outputs = model(torch.ones(2, 20, dtype=torch.float64))  # computes weights
+    assert outputs.isfinite().all()
+    weights = [model[i].weight.detach().T.clone() for i in (0, 2)]
+    right = wcka.wcka(mlp(0), weights)
+    model.train()  # as most people save them
+    file = saved(tmp_path / "parts.pt", model.state_dict())
+    assert value(path, file) == pytest.approx(right, abs=1e-9)
+    assert wcka.wcka(mlp(0), model) == pytest.approx(right, abs=1e-6)
+    read = checkpoints.read(file)
+    assert "put together" in " ".join(read.notes)
+    # An architecture that has the parts takes them, and so does a plain one.
+    plain, _ = building.loaded(lambda: mlp(0).double(), read)
+    assert torch.allclose(plain[0].weight.T, weights[0])
+
+    def in_parts():
+        network = mlp(5).double()
+        change(network)
+        return network
+
+    rebuilt, _ = building.loaded(in_parts, read)
+    x = torch.ones(2, 20, dtype=torch.float64)
+    assert torch.allclose(rebuilt(x), plain(x))
+
+
+def test_a_parametrisation_that_is_not_known_is_refused(pair, tmp_path):
+    path, _, _ = pair
+    model = mlp(0)
+    parametrizations.orthogonal(model[0])
+    file = saved(tmp_path / "o.pt", model.state_dict())
+    with pytest.raises(ValueError, match="remove_parametrizations"):
+        value(path, file)
+
+
+# ------------------------------------------------------------ wiring
+
+
+def attention(names):
+    return {f"layers.0.{name}.weight": torch.ones(8, 8) for name in names}
+
+
+NO_CHAINS = {
+    "adapter": {f"layers.{i}.{p}.lora_{m}.weight": torch.randn(*s) for i in (0, 1)
+                for p in "qv" for m, s in (("A", (4, 32)), ("B", (32, 4)))},
+    "an attention": attention("qkvo"),
+    "attention,": attention(["q_proj", "k_proj", "v_proj", "o_proj"]),
+    "by itself": {"in_proj_weight": torch.ones(24, 8), "out.weight": torch.ones(8, 24)},
+    "a gate": attention(["gate_proj", "up_proj", "down_proj"]),
+    "side by side": nn.ModuleDict({
+        "trunk": nn.Linear(20, 16), "head_a": nn.Linear(16, 16),
+        "head_b": nn.Linear(16, 16)}).state_dict(),
+    "policy and value": nn.ModuleDict({
+        "body": nn.Linear(20, 8), "policy": nn.Linear(8, 8),
+        "value": nn.Linear(8, 1)}).state_dict(),
+    "fc_mu and": nn.ModuleDict({
+        "enc": nn.Linear(20, 8), "fc_mu": nn.Linear(8, 8),
+        "fc_logvar": nn.Linear(8, 8)}).state_dict(),
+    "heads.0 and heads.1": {
+        "body.weight": torch.ones(8, 20), "heads.0.weight": torch.ones(8, 8),
+        "heads.1.weight": torch.ones(8, 8)},
+    "residual": nn.ModuleDict({
+        "enter": nn.Linear(20, 16), "block": nn.Linear(16, 16),
+        "leave": nn.Linear(16, 3)}).state_dict(),
+    "layers.0 and layers.1": {
+        f"layers.{i}.fc{k}.weight": torch.ones(*s)
+        for i in (0, 1) for k, s in ((1, (32, 8)), (2, (8, 32)))},
+    "way around": {"0.weight": torch.ones(8, 20), "shortcut.weight": torch.ones(8, 8)},
+    "not called weight": nn.RNN(20, 20, bias=False).state_dict(),
+    "embedding": {"embed.weight": torch.ones(9, 8), "fc.weight": torch.ones(3, 8)},
+}
+
+
+@pytest.mark.parametrize("words", NO_CHAINS)
+@pytest.mark.parametrize("end", ["pt", "safetensors"])
+def test_what_is_known_to_be_no_chain_is_refused_with_the_reason(
+        tmp_path, capsys, words, end):
+    path = tmp_path / f"a.{end}"
+    (save_file if end == "safetensors" else torch.save)(dict(NO_CHAINS[words]), path)
+    assert main(["compare", str(path), str(path)]) == 2
+    message = capsys.readouterr().err
+    assert words in message and "--arch" in message and message.count("\n") == 1
+
+
+def test_the_caller_may_say_which_layers_make_the_chain(tmp_path):
+    states = []
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        heads = nn.ModuleDict({
+            "policy": nn.Linear(8, 8), "body": nn.Linear(20, 8),
+            "value": nn.Linear(8, 1)})
+        states.append(heads)
+    paths = [saved(tmp_path / f"{i}.pt", s.state_dict()) for i, s in enumerate(states)]
+    right = wcka.wcka(*[[s["body"].weight.T.detach(), s["policy"].weight.T.detach()]
+                        for s in states])
+    found = value(*paths, order=["body", "policy"])
+    assert found == pytest.approx(right, abs=1e-6)
+    with pytest.raises(ValueError, match="unknown layer"):
+        value(*paths, order=["body", "polcy"])
+
+
+class Two(nn.Module):
+    """x -> first -> second; only the order in which they are defined differs."""
+
+    def __init__(self, names, seed):
+        super().__init__()
+        torch.manual_seed(seed)
+        layers = {"first": nn.Linear(12, 12), "second": nn.Linear(12, 12)}
+        for name in names:
+            setattr(self, name, layers[name])
+
+    def forward(self, x):
+        return self.second(self.first(x).relu())
+
+
+def test_layers_are_matched_by_name(tmp_path):
+    a = Two(["first", "second"], 0)
+    b = Two(["second", "first"], 1)
+    paths = [saved(tmp_path / f"{i}.pt", m.state_dict()) for i, m in enumerate((a, b))]
+    save_file(b.state_dict(), tmp_path / "c.safetensors")
+    right = wcka.wcka(a, b)
+    for path in (paths[1], str(tmp_path / "c.safetensors")):
+        result = comparison.compare_files([paths[0], path], stored="out-in")
+        assert result["all"]["wcka"][0][1] == pytest.approx(right, abs=1e-6)
+        assert "by name, not by position" in " ".join(result["assumed"])
+
+
+def test_nothing_tells_how_square_matrices_are_stored(tmp_path, capsys):
+    a, b = ([torch.randn(6, 6, dtype=torch.float64) for _ in range(2)] for _ in "ab")
+    paths = []
+    for name, (first, second) in (("a", a), ("b", b)):
+        state = {"fc1.weight": first, "fc2.weight": second}
+        paths.append(saved(tmp_path / f"{name}.pt", state))
+    assert main(["compare", *paths]) == 2
+    assert "nothing tells how they are stored" in capsys.readouterr().err
+    with pytest.warns(UserWarning, match="--stored"):
+        assert np.isnan(value(*paths))
+    in_out = wcka.wcka(a, b)
+    out_in = wcka.wcka([w.T for w in a], [w.T for w in b])
+    assert value(*paths, stored="in-out") == pytest.approx(in_out, abs=1e-12)
+    assert value(*paths, stored="out-in") == pytest.approx(out_in, abs=1e-12)
+    assert value(paths[0], paths[0]) == pytest.approx(1, abs=1e-12)  # either way
+
+
+def test_weights_stored_the_other_way_round(pair, tmp_path):
+    path, other, right = pair
+    names = {"0": "dense", "2": "dense_1"}
+    keras = {}
+    script = {}
+    for i, (old, new) in enumerate(names.items(), 1):
+        keras[f"{new}/kernel"] = other[int(old)].weight.detach().T.numpy()
+        keras[f"{new}/bias"] = other[int(old)].bias.detach().numpy()
+        script[f"W{i}"], script[f"b{i}"] = keras[f"{new}/kernel"], keras[f"{new}/bias"]
+    for name, arrays in (("keras.npz", keras), ("script.npz", script)):
+        np.savez(tmp_path / name, **arrays)
+        result = comparison.compare_files([path, str(tmp_path / name)])
+        assert result["all"]["wcka"][0][1] == pytest.approx(right, abs=1e-6)
+        assert "(in, out)" in " ".join(result["assumed"])
+    np.savez(tmp_path / "plain.npz", *script.values())
+    assert value(path, str(tmp_path / "plain.npz")) == pytest.approx(right, abs=1e-6)
+
+
+def test_hundreds_of_layers_do_not_overflow(tmp_path):
+    generator = torch.Generator().manual_seed(0)
+    networks = []
+    for scale in (1e-6, 1e8):
+        weights = [torch.randn(6, 6, generator=generator) * scale for _ in range(199)]
+        networks.append([torch.randn(6, 9, generator=generator), *weights])
+    paths = []
+    for i, network in enumerate(networks):
+        state = {f"fc{k}.weight": w for k, w in enumerate(network)}
+        paths.append(saved(tmp_path / f"{i}.pt", state))
+    chains = []
+    for network in networks:
+        chain = np.eye(9)
+        for weight in network:
+            chain = chain @ weight.double().numpy().T
+            chain /= np.abs(chain).max()
+        chains.append(chain)
+    right = wcka.cka(*chains)
+    assert value(*paths) == pytest.approx(right, abs=1e-9)
+    assert wcka.wcka(*[[w.T for w in network] for network in networks]) == (
+        pytest.approx(right, abs=1e-9))
+    with pytest.raises(ValueError, match="overflows"):
+        wcka.chain([w.T.double() * 1e10 for w in networks[1]])
+
+
+# ------------------------------------------------------------ architectures
+
+
+class Classifier(nn.Module):
+    def __init__(self, num_classes=5):
+        super().__init__()
+        self.features = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.ReLU())
+        self.fc = nn.Linear(2 * 36, num_classes)
+
+    def forward(self, x):
+        return self.fc(self.features(x).flatten(1))
+
+
+class FixedHead(Classifier):
+    def __init__(self):
+        super().__init__(5)
+
+
+@pytest.mark.parametrize("build", [Classifier, FixedHead])
+def test_prefixes_heads_and_what_stands_beside(tmp_path, monkeypatch, build):
+    monkeypatch.setattr(checkpoints, "Classifier", Classifier, raising=False)
+    torch.manual_seed(0)
+    a, b = Classifier(5), Classifier(7)
+    right = wcka.wcka(a, b, input_shape=(1, 8, 8))
+    first = checkpoints.read(saved(tmp_path / "a.pt", a.state_dict()))
+    for prefix in ("", "student.", "pl_module.model.", "encoder.module."):
+        state = {prefix + name: values for name, values in b.state_dict().items()}
+        state.pop(f"{prefix}features.1.num_batches_tracked")  # as old files have it
+        state["loss.weight"] = torch.ones(7)
+        state["train_acc.total"] = torch.tensor(3)
+        second = checkpoints.read(saved(tmp_path / "b.pt", state))
+        networks = []
+        for file in (first, second):
+            maker = building._with_outputs_of(file, build)
+            networks.append(building.loaded(maker, file)[0])
+        found = wcka.wcka(*networks, input_shape=(1, 8, 8))
+        assert found == pytest.approx(right, abs=1e-12), prefix
+    teacher = {f"{p}.{n}": v for p in ("student", "teacher")
+               for n, v in a.state_dict().items()}
+    file = checkpoints.read(saved(tmp_path / "t.pt", teacher))
+    with pytest.raises(ValueError, match=r"several networks .* student\., teacher\."):
+        building.loaded(build, file)
+    deeper = {**a.state_dict(), "extra.weight": torch.ones(3, 3)}
+    file = checkpoints.read(saved(tmp_path / "d.pt", deeper))
+    with pytest.raises(ValueError, match=r"also holds extra\.weight"):
+        building.loaded(build, file)
+
+
+def test_versions_of_modules_travel_with_the_weights(tmp_path, capsys):
+    torchvision = pytest.importorskip("torchvision")
+    torch.manual_seed(0)
+    model = torchvision.models.mnasnet0_5(num_classes=3)
+    state = model.state_dict()
+    paths = [saved(tmp_path / "a.pt", state)]
+    lightning = type(state)((f"net.{name}", values) for name, values in state.items())
+    lightning._metadata = {
+        f"net.{name}".strip("."): entry for name, entry in state._metadata.items()}
+    paths.append(saved(tmp_path / "b.ckpt", {"state_dict": lightning, "epoch": 1}))
+    save_file(dict(state), tmp_path / "c.safetensors")  # which has no versions
+    paths.append(str(tmp_path / "c.safetensors"))
+    call = ["compare", *paths, "--arch", "torchvision:mnasnet0_5",
+            "--input-shape", "3", "32", "32", "--json"]
+    assert main(call) == 0
+    table = np.array(json.loads(capsys.readouterr().out)["all"]["wcka"])
+    assert np.allclose(table, 1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name, side", [("googlenet", 64), ("inception_v3", 96)])
+def test_auxiliary_heads_take_no_part(tmp_path, name, side):
+    torchvision = pytest.importorskip("torchvision")
+    build = torchvision.models.get_model_builder(name)
+    torch.manual_seed(0)
+    model = build(num_classes=3, init_weights=False, aux_logits=True)
+    state = model.state_dict()
+    without = {k: v for k, v in state.items() if not k.lower().startswith("aux")}
+    paths = [saved(tmp_path / "a.pt", state), saved(tmp_path / "b.pt", without)]
+    found = value(*paths, arch=f"torchvision:{name}", input_shape=(3, side, side))
+    assert found == pytest.approx(1, abs=1e-6)
+
+
+@pytest.mark.slow
+def test_other_depths_and_numbers_of_classes(tmp_path):
+    torchvision = pytest.importorskip("torchvision")
+    torch.manual_seed(0)
+    networks = [torchvision.models.resnet18(num_classes=3),
+                torchvision.models.resnet34(num_classes=5)]
+    paths = [saved(tmp_path / f"{i}.pt", n.state_dict())
+             for i, n in enumerate(networks)]
+    found = value(*paths, arch=["torchvision:resnet18", "torchvision:resnet34"],
+                  input_shape=(3, 32, 32))
+    right = wcka.wcka(*[n.eval() for n in networks], input_shape=(3, 32, 32))
+    assert found == pytest.approx(right, abs=1e-4)
+    with pytest.raises(ValueError, match="one for each of the 2 files"):
+        value(*paths, arch=["torchvision:resnet18"] * 3)
+
+
+# ------------------------------------------------------------ folders and the report
+
+
+def test_a_folder_is_every_checkpoint_in_it(tmp_path, capsys):
+    networks = [mlp(seed) for seed in range(3)]
+    for epoch, network in zip((1, 2, 10), networks):
+        torch.save(network.state_dict(), tmp_path / f"epoch-{epoch}.pt")
+    optimizer = torch.optim.Adam(networks[0].parameters())
+    torch.save(optimizer.state_dict(), tmp_path / "optimizer.pt")
+    (tmp_path / "notes.txt").write_text("no checkpoint")
+    assert main(["compare", str(tmp_path), "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    names = report.short_names(result["files"])
+    assert names == ["epoch-1.pt", "epoch-2.pt", "epoch-10.pt"]
+    right = wcka.pairwise("wcka", networks)
+    assert np.allclose(result["all"]["wcka"], right, atol=1e-6)
+    assert "optimizer.pt" in " ".join(result["assumed"])
+    assert result["schema"] == comparison.SCHEMA
+    assert main(["compare", str(tmp_path)]) == 0
+    assert capsys.readouterr().out.startswith("3 files: most similar are epoch-")
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    assert main(["compare", str(empty)]) == 2
+    assert "no checkpoint in this folder" in capsys.readouterr().err
+
+
+def test_the_answer_comes_first_then_what_was_assumed(pair, tmp_path, capsys):
+    path, other, right = pair
+    assert main(["compare", path, saved(tmp_path / "b.pt", other.state_dict())]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith(f"a.pt  b.pt  wCKA {right:.4f}")
+    assert lines[1].startswith("read as one chain: 0 20x12 -> 2 12x3")
+    result = comparison.compare_files([path, path])
+    assert json.loads(report.as_json(result))["chains"][path] == [
+        {"name": "0.weight", "inputs": 20, "outputs": 12},
+        {"name": "2.weight", "inputs": 12, "outputs": 3}]
+
+
+def test_names_from_strangers_cannot_forge_output(tmp_path, capsys):
+    forged = "\x1b]0;owned\x07fc\nwcka: all files are identical.weight"
+    path = saved(tmp_path / "NaN.pt", {forged: torch.ones(3, 2)})
+    assert main(["compare", path, path]) == 0
+    out = capsys.readouterr().out
+    assert "\x1b" not in out and "\nwcka: all" not in out
+    assert main(["compare", path, path, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["files"] == [path, path]
+
+
+def test_untrained_networks_never_decide(tmp_path, monkeypatch):
+    path = saved(tmp_path / "a.pt", Classifier().state_dict())
+
+    def fails(model, *arguments, **options):
+        if float(model.fc.weight.detach().sum()) != total:
+            raise TypeError("an untrained network")
+        return original(model, *arguments, **options)
+
+    original = comparison.comparable_chain
+    monkeypatch.setattr(comparison, "comparable_chain", fails)
+    total = float(torch.load(path)["fc.weight"].sum())
+    monkeypatch.setattr(comparison, "factory", lambda name, file: Classifier)
+    result = comparison.compare_files([path, path], arch="a:b", input_shape=(1, 8, 8))
+    assert result["all"]["wcka"][0][1] == pytest.approx(1)
+    assert np.isnan(result["all"]["floor"]["highest"])
+    assert "floor: not known" in report.described(result)
+
+
+def test_quantised_weights_are_refused_by_name(tmp_path):
+    integers = torch.randint(-8, 8, (3, 20), dtype=torch.int8)
+    for name, state in (("a.pt", {"fc.weight": integers}),
+                        ("b.pt", {"fc.qweight": integers, "fc.scales": torch.ones(3)})):
+        with pytest.raises(ValueError, match=r"weight is quantised"):
+            checkpoints.read(saved(tmp_path / name, state))
+    counters = {"fc.weight": torch.ones(3, 2), "steps": torch.tensor([4])}
+    read = checkpoints.read(saved(tmp_path / "c.pt", counters))
+    assert [layer.name for layer in wiring.chain_in(read).layers] == ["fc.weight"]
