@@ -80,10 +80,10 @@ def fgsm(model, x: Tensor, y, eps: float) -> Tensor:
     Parameters
     ----------
     model : callable, Population or Transfer
-        Images (n, ...) to logits (n, classes), or one logit (n, 1) of class 1; or a population of N networks, or of
-        heads behind a trunk (``Transfer``), each attacked for itself. A callable to
-        logits (N, n, classes) gets images (n, ...) that raise the sum of the losses of
-        N networks.
+        Images (n, ...) to logits (n, classes), or to the logit (n, 1) of class 1; or a
+        population of N networks, or of heads behind a trunk (``Transfer``), each
+        attacked for itself. A callable to logits (N, n, classes) gets images (n, ...)
+        that raise the sum of the losses of N networks.
     x : Tensor
         Clean images (n, ...), float, in [0, 1].
     y : array-like of int
@@ -318,7 +318,7 @@ def _prepared(model, x: Tensor, **amounts) -> tuple[Callable, Tensor]:
 def _logits(output: Any) -> Tensor:
     """Return a network's logits; of a network with one logit z those of two, 0 and z.
 
-    A sigmoid of z is the softmax of these two, so the attacks need no case of their own.
+    A sigmoid of z is the softmax of these two: the attacks need no case of their own.
     """
     if not isinstance(output, Tensor):
         raise TypeError(

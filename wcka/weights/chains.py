@@ -191,9 +191,10 @@ def comparable_chain(
 
     Examples
     --------
-    >>> comparable_chain([np.full((2, 2), 1e-200)] * 3)
-    tensor([[0.5..., 0.5...],
-            [0.5..., 0.5...]], dtype=torch.float64)
+    >>> tiny = np.full((2, 2), 2.0**-700)
+    >>> comparable_chain([tiny, tiny])
+    tensor([[0.5000, 0.5000],
+            [0.5000, 0.5000]], dtype=torch.float64)
     """
     return _finite(_chain(
         model, input_shape, bias, freeze, reference, layer, chunk, dtype, scaled=True))
