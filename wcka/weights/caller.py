@@ -90,7 +90,12 @@ def copied(model: _Network) -> _Network:
     False
     """
     memo: dict[int, Any] = {}
+    inner = set(map(id, model.modules()))
     for module in model.modules():
+        # Hooks of the caller's are shared: what they store belongs to no network.
+        for hook in _hooks(module):
+            if id(getattr(hook, "__self__", None)) not in inner:
+                memo[id(hook)] = hook
         for values in _tensors_in(vars(module), 3):
             if not values.is_leaf:
                 memo[id(values)] = values.detach().clone()
