@@ -7,6 +7,7 @@ import torchvision
 from torch import nn
 from torch.nn import functional
 from torch.testing import assert_close
+from torch.utils.checkpoint import checkpoint, checkpoint_sequential
 
 import wcka
 from wcka.networks import architectures
@@ -510,3 +511,109 @@ def test_at_the_reference_the_frozen_skeleton_is_the_network(build, freeze, shap
 def test_every_replacement_is_a_function_of_torch():
     known = {*dir(torch), *dir(torch.Tensor), *dir(functional)}
     assert skeleton.PASSED.union(skeleton.POOLED, *skeleton.FROZEN.values()) <= known
+
+
+# ------------------------------------------------------------ reasons and range
+
+
+def fully_connected():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(20, 12), nn.ReLU(), nn.Linear(12, 3))
+
+
+def frozen_trunk(net, x):
+    with torch.no_grad():
+        hidden = net.net[:2](x)
+    return net.net[2](hidden)
+
+
+@pytest.mark.parametrize("forward", [
+    lambda net, x: checkpoint(net.net, x, use_reentrant=True),
+    lambda net, x: checkpoint(net.net, x, use_reentrant=False),
+    lambda net, x: checkpoint_sequential(net.net, 2, x, use_reentrant=False),
+    frozen_trunk,
+    lambda net, x: torch.no_grad()(net.net)(x),
+    lambda net, x: net.net(x.to(torch.float32)),
+    lambda net, x: net.net(x.type(torch.float64).to(x)),
+    lambda net, x: net.net(x.to("cpu", torch.float16)),
+    lambda net, x: net.net(x.to(torch.float8_e4m3fn)),
+    lambda net, x: net.net(x + torch.zeros(20, dtype=torch.float32)),
+    lambda net, x: net.net(x @ torch.eye(20)),  # float32 alone fits here
+])
+def test_what_changes_no_function_changes_no_chain(forward):
+    inner = fully_connected()
+    chain = wcka.chain(Net(forward, net=inner), (20,))
+    torch.testing.assert_close(chain, wcka.chain(inner), atol=1e-6, rtol=1e-5)
+
+
+def dynamically_quantised():
+    return torch.ao.quantization.quantize_dynamic(fully_connected(), {nn.Linear})
+
+
+def with_sparse_weight():
+    model = fully_connected()
+    model[0].weight = nn.Parameter(model[0].weight.detach().to_sparse())
+    return model
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("build, words", [
+    (lambda: torch.jit.script(fully_connected()), "TorchScript .* give the nn.Module"),
+    (lambda: torch.jit.trace(fully_connected(), torch.zeros(1, 20)), "TorchScript"),
+    (lambda: nn.Sequential(torch.jit.script(fully_connected())), "module '0' .*Script"),
+    (lambda: nn.Sequential(nn.LazyLinear(3)), "0.weight is not initialised; run it"),
+    (lambda: fully_connected().to("meta"), "meta device: its weights are not there"),
+    (with_sparse_weight, "0.weight is sparse"),
+    (dynamically_quantised, "quantised"),
+    (lambda: nn.Sequential(
+        nn.Linear(20, 12), nn.BatchNorm1d(12, track_running_stats=False)),
+     "no running statistics, and normalises by those of the batch"),
+    (lambda: Net(lambda net, x: {"out": net.l(x)}, l=nn.Linear(20, 3)), "got dict"),
+    (lambda: Net(lambda net, x: (net.l(x), x), l=nn.Linear(20, 3)), "got tuple"),
+    (lambda: Net(lambda net, x: net.l(x.long().to(x)), l=nn.Linear(20, 3)), "integers"),
+])
+def test_the_reason_given_is_the_reason(build, words):
+    with pytest.raises(TypeError, match=words):
+        wcka.chain(build(), (20,))
+
+
+def plain_convolutions(seed, depth=200):
+    torch.manual_seed(seed)
+    modules = []
+    for i in range(depth):
+        modules += [nn.Conv2d(4 if i else 1, 4, 3, padding=1), nn.ReLU()]
+    return nn.Sequential(*modules, nn.Flatten(), nn.Linear(4 * 36, 3))
+
+
+def test_two_hundred_convolutions_in_both_precisions():
+    networks = [plain_convolutions(0), plain_convolutions(1)]
+    values = []
+    for dtype in (torch.float32, torch.float64):
+        values.append(wcka.wcka(*networks, input_shape=(1, 6, 6), dtype=dtype))
+    assert values[0] == pytest.approx(values[1], abs=1e-6) and 0 < values[0] < 1
+    assert wcka.wcka(networks[0], networks[0], input_shape=(1, 6, 6)) == (
+        pytest.approx(1))
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1e7])
+def test_sixty_convolutions_of_an_extreme_scale(scale):
+    networks = [plain_convolutions(seed, 60) for seed in (0, 1)]
+    expected = wcka.wcka(*networks, input_shape=(1, 6, 6))
+    with torch.no_grad():
+        for network in networks:
+            for module in network:
+                if isinstance(module, nn.Conv2d):
+                    module.weight.mul_(scale)
+    value = wcka.wcka(*networks, input_shape=(1, 6, 6))
+    assert value == pytest.approx(expected, abs=1e-6)
+
+
+def test_an_overflow_is_called_an_overflow():
+    def forward(net, x):
+        for _ in range(200):
+            x = x + 1e4 * net.l(x)
+        return x
+
+    torch.manual_seed(0)
+    with pytest.raises(ValueError, match="overflow"):
+        wcka.chain(Net(forward, l=nn.Linear(4, 4)), (4,))

@@ -246,6 +246,8 @@ class Call(NamedTuple):
         (2,), two weighted sums over the function's output.
     size : float
         Norm of the output.
+    signals : int
+        How many of the arguments depend on the network's input.
 
     Examples
     --------
@@ -257,6 +259,7 @@ class Call(NamedTuple):
     place: str
     sums: Tensor
     size: float
+    signals: int = 1
 
 
 class TracingMode(LinearMode):
@@ -303,9 +306,12 @@ class TracingMode(LinearMode):
                 parts.append(value.detach().flatten().double())
         if parts and _depends_on_input(args, kwargs or {}):
             flat = torch.cat(parts)
+            signals = 0
+            for value in _with_entries([*args, *(kwargs or {}).values()]):
+                signals += isinstance(value, Tensor) and value.requires_grad
             self.calls.append(Call(
                 _shared_name(func), self.places[-1], _weighted_sums(flat),
-                float(flat.norm())))
+                float(flat.norm()), signals))
         return output
 
 
@@ -370,7 +376,8 @@ def _works_in_place(func: Function, args: Arguments, kwargs: NamedArguments) -> 
 
 def _moved(x: Tensor, converted: Any) -> Any:
     """Return a tensor on the device of its converted copy, but in its own precision."""
-    if isinstance(converted, Tensor) and converted.is_floating_point():
+    converts = isinstance(converted, Tensor) and converted.is_floating_point()
+    if converts and x.is_floating_point():
         return x if converted.device == x.device else x.to(converted.device)
     return converted
 

@@ -457,7 +457,9 @@ def _culprit(skeleton: _Skeleton, probes: Tensor) -> NotLinear | OutOfRange:
         affine = (mixture - 0.5 * r + 3 * s).abs().max() <= 1e-6 * size
         if affine:  # it is not if the difference is NaN
             continue
-        if not math.isfinite(size) and at_zero.function in _LINEAR:
+        linear = at_zero.function in _LINEAR or (
+            at_zero.function in _BILINEAR and at_zero.signals == 1)
+        if linear and not math.isfinite(size):
             return OutOfRange(f"{start} {_OVERFLOW} (in {at_zero.place})")
         return NotLinear(
             f"{start} {at_zero.function} in {at_zero.place} is not linear in the "
@@ -473,6 +475,8 @@ _LINEAR = frozenset({
     "conv_transpose3d", "matmul", "mm", "bmm", "addmm", "add", "iadd", "sub",
     "batch_norm", "mean", "sum", "cat", "avg_pool1d", "avg_pool2d", "avg_pool3d",
     "adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d"})
+# These are if one factor alone depends on the input.
+_BILINEAR = frozenset({"mul", "rmul", "imul", "multiply", "div", "truediv", "einsum"})
 
 
 def _traced_calls(skeleton: _Skeleton, x: Tensor) -> list[Call]:
