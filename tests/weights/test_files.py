@@ -620,6 +620,59 @@ def test_names_from_strangers_cannot_forge_output(tmp_path, capsys):
     assert json.loads(capsys.readouterr().out)["files"] == [path, path]
 
 
+FORMATS = {
+    "a.pt": torch.save,
+    "b.safetensors": lambda state, path: save_file(state, path),
+    "c.npz": lambda state, path: npz(path, state),
+    "d.bin": lambda state, path: legacy(path, state),
+    "e.ckpt": lambda state, path: torch.save({"model": state, "epoch": 3}, path),
+}
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_damaged_files_get_one_line_or_a_value(pair, tmp_path, name):
+    path, other, _ = pair
+    file = tmp_path / name
+    FORMATS[name](dict(other.state_dict()), str(file))
+    content = file.read_bytes()
+    rng = np.random.default_rng(0)
+    for i in range(60):
+        damaged = bytearray(content)
+        start = int(rng.integers(len(content)))
+        if i % 3 == 0:
+            damaged = damaged[:start]
+        elif i % 3 == 1:
+            damaged[start:start + 30] = rng.bytes(int(rng.integers(40)))
+        else:
+            damaged[start % 300] = int(rng.integers(256))  # in the header
+        file.write_bytes(damaged)
+        try:
+            comparison.compare_files([path, str(file)], networks=3)
+        except ValueError as error:
+            assert "\n" not in str(error) and name in str(error)
+
+
+X = torch.ones(3, 4)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("content", [
+    None, 5, X, [X], {1: X}, {("t",): X}, {}, {"state_dict": {}}, {"a.weight": X[0, 0]},
+    {"a.weight": X[:, :0]}, {"a": {"b": {"c": {"d": {"e": X}}}}},
+    {"a.weight": X.bool()},
+    {"a.weight": torch.nested.nested_tensor([X[0], X[0, :2]])},
+    {"a.weight": X.to("meta")}, {"a.weight": X.to_sparse()}, {"a.weight": X * np.nan},
+    {"a.weight": X.cfloat()}, {"a.weight": torch.ones(2, 2, 2)}, {"a.weight_orig": X},
+    {"a.weight": torch.quantize_per_tensor(X, 0.1, 0, torch.qint8)},
+    {"_orig_mod.a.weight": X, "a.weight": X}, {"x\ny.weight": X, "\x1b.weight": X}])
+def test_hostile_contents_get_one_line(tmp_path, content):
+    path = saved(tmp_path / "h.pt", content)
+    for options in ({}, {"arch": "torchvision:resnet18"}):
+        with pytest.raises(ValueError, match=r"h\.pt: ") as caught:
+            comparison.compare_files([path, path], networks=3, **options)
+        assert str(caught.value).isprintable()
+
+
 def test_untrained_networks_never_decide(tmp_path, monkeypatch):
     path = saved(tmp_path / "a.pt", Classifier().state_dict())
 

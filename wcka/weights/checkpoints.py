@@ -227,6 +227,8 @@ def _state_dicts(
 
 def _has_rows(values: Any) -> bool:
     """Tell whether something is a tensor, or a slice of one, that is no scalar."""
+    if isinstance(values, Tensor) and values.is_nested:
+        return True  # which has no shape, and is refused by name
     is_tensor = isinstance(values, Tensor) or hasattr(values, "get_shape")
     return is_tensor and len(shape_of(values)) > 0
 

@@ -153,9 +153,19 @@ def chain_in(
     >>> chain_in(Checkpoint("a.pt", weights)).text()
     'fc1 4x3 -> fc2 3x2'
     """
-    file = checkpoint.name
     if stored is not None:
         nearest(stored, LAYOUTS, "layout")
+    try:
+        return _chain_in(checkpoint, order, stored)
+    except ValueError as error:
+        raise type(error)(printable(str(error))) from None
+
+
+def _chain_in(
+    checkpoint: Checkpoint, order: Sequence[str], stored: str | None,
+) -> Chain:
+    """Read a chain; messages may hold names as they are in the file."""
+    file = checkpoint.name
     shapes = {}
     for name, values in checkpoint.weights.items():
         # Counters and positions: no layer multiplies by integers.
@@ -486,7 +496,6 @@ def _ends(
 
 
 def _no_chain(file: str, names: str, words: str) -> ValueError:
-    names = printable(names)
     verb = "look" if re.search(r", | and ", names) else "looks"
     return ValueError(
         f"{file}: not known to be one chain of layers: {names} {verb} like {words}; "
