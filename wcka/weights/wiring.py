@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from ..measures.spelling import nearest
 from .chains import to_unit_range
@@ -65,7 +66,8 @@ class Layer:
         ValueError
             For weights that are not finite.
         """
-        for part in row_blocks(shape_of(self.weight)):
+        parts = list(row_blocks(shape_of(self.weight)))
+        for part in tqdm(parts, self.name, leave=False, delay=2, disable=None):
             rows = self.weight[part].double()
             if not torch.isfinite(rows).all():
                 raise ValueError(f"{self.name} holds NaN or infinity")
