@@ -52,7 +52,7 @@ from .inner_products import (
     tolerance,
 )
 from .spelling import nearest
-from .validation import Array, matrix
+from .validation import Array, matrix, number
 
 Features = dict[str, Tensor]  # by the labels that error messages use
 _ROUNDING = 16 * np.finfo(float).eps
@@ -249,10 +249,11 @@ def _unbiased_cka(features: Features, pairs: Pairs) -> Array:
 
 def _minibatch_cka(features: Features, pairs: Pairs,
                    batch_size: int = 256) -> Array:
-    if batch_size != int(batch_size) or batch_size < _LEAST_ROWS:
-        raise ValueError(f"batch_size: wanted a whole number from 4 on, got "
-                         f"{batch_size}")
-    batches = pieces(_row_count(features), int(batch_size))
+    wanted = "a whole number from 4 on"
+    rows_per_batch = number(batch_size, "batch_size", wanted)
+    if not rows_per_batch.is_integer() or rows_per_batch < _LEAST_ROWS:
+        raise ValueError(f"batch_size: wanted {wanted}, got {batch_size}")
+    batches = pieces(_row_count(features), int(rows_per_batch))
     _at_least_4(batches[-1].stop - batches[-1].start, " in the last batch")
     cross = np.zeros(())
     self_products = np.zeros(())
@@ -307,9 +308,10 @@ def _diagonal_sums(models: Sequence[Representation]) -> tuple[Array, Array]:
 
 
 def _rbf_cka(features: Features, pairs: Pairs, sigma: float = 1.0) -> Array:
-    if not sigma > 0:
-        raise ValueError(f"sigma: wanted a positive share of the median distance, got "
-                         f"{sigma}")
+    wanted = "a positive share of the median distance, from 1e-100 to 1e100"
+    sigma = number(sigma, "sigma", wanted)
+    if not 1e-100 <= sigma <= 1e100:  # its square is a number
+        raise ValueError(f"sigma: wanted {wanted}, got {sigma}")
     return _by_kernels(kernels.gaussian(represented(features), sigma), pairs)
 
 
@@ -398,6 +400,7 @@ def _mean_cca(features: Features, pairs: Pairs) -> Array:
 
 
 def _svcca(features: Features, pairs: Pairs, variance: float = 0.99) -> Array:
+    variance = number(variance, "variance", "a share in (0, 1]")
     if not 0 < variance <= 1:
         raise ValueError(f"variance: wanted a share in (0, 1], got {variance}")
     return _mean_correlations(_bases(features, variance), pairs)

@@ -62,6 +62,8 @@ class Confounder:
     ------
     ValueError
         For inputs whose rows are all the same.
+    TypeError
+        For inputs that are not real numbers, masked arrays included.
 
     Examples
     --------
@@ -74,9 +76,9 @@ class Confounder:
     """
 
     def __init__(self, inputs: ArrayLike):
-        values = inputs if isinstance(inputs, Tensor) else np.asarray(inputs)
+        values = validation.real_numbers(inputs, "inputs")
         if values.ndim > 2:
-            values = values.reshape(len(values), -1)  # (n, p)
+            values = values.flatten(1)  # (n, p)
         (model,) = represented({"inputs": validation.matrix(values, "inputs")})
         self.inputs = narrow(model)
         if not self.inputs.d:

@@ -5,7 +5,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from .validation import Array
+from .validation import Array, with_float64
 
 
 def agreement(a: ArrayLike, b: ArrayLike) -> float:
@@ -40,7 +40,7 @@ def agreement(a: ArrayLike, b: ArrayLike) -> float:
     if labels_a.shape != labels_b.shape:
         raise ValueError(f"different numbers of predictions: {len(labels_a)} and "
                          f"{len(labels_b)}")
-    return float((labels_a == labels_b).double().mean())
+    return float(with_float64(labels_a == labels_b).double().mean())
 
 
 def pairwise_agreement(predictions: Tensor) -> Array:
@@ -76,7 +76,7 @@ def pairwise_agreement(predictions: Tensor) -> Array:
         # 1 where a model predicts this class. Counts below 2^24 are exact in float32.
         indicator = (labels == label).float()  # (N, n)
         counts += indicator @ indicator.T
-    return (counts.double() / labels.shape[1]).cpu().numpy()
+    return (with_float64(counts).double() / labels.shape[1]).cpu().numpy()
 
 
 def collapsed(predictions: Tensor, share: float = 0.95) -> NDArray[np.bool_]:
@@ -102,7 +102,8 @@ def collapsed(predictions: Tensor, share: float = 0.95) -> NDArray[np.bool_]:
     labels = torch.as_tensor(predictions, device=_device_of(predictions))
     class_shares = []
     for label in torch.unique(labels):
-        class_shares.append((labels == label).double().mean(1))  # (N,)
+        indicator = with_float64(labels == label)  # (N, n)
+        class_shares.append(indicator.double().mean(1))  # (N,)
     largest = torch.stack(class_shares).amax(0)
     return (largest >= share).cpu().numpy()
 

@@ -220,7 +220,7 @@ def rbf_cka(x: ArrayLike, y: ArrayLike, sigma: float = 1.0) -> float:
     Raises
     ------
     ValueError, TypeError
-        See ``cka``; also for a `sigma` that is not positive.
+        See ``cka``; also for a `sigma` outside [1e-100, 1e100].
 
     Examples
     --------

@@ -1,6 +1,7 @@
 """Conversion of array-likes to matrices, with clear errors for unusable values."""
 
 import warnings
+from numbers import Real
 
 import numpy as np
 import torch
@@ -9,6 +10,8 @@ from torch import Tensor
 
 # Numbers of NumPy in double precision; the text says which axes there are.
 Array = NDArray[np.float64]
+
+_WITHOUT_FLOAT64 = ("mps",)  # types of devices
 
 
 def matrix(values: ArrayLike, label: str) -> Tensor:
@@ -31,7 +34,7 @@ def matrix(values: ArrayLike, label: str) -> Tensor:
     ValueError
         For another rank than 2, fewer than 2 rows, or no column.
     TypeError
-        For values that are not real numbers.
+        For values that are not real numbers; see ``real_numbers``.
 
     Examples
     --------
@@ -42,24 +45,130 @@ def matrix(values: ArrayLike, label: str) -> Tensor:
     Traceback (most recent call last):
     ValueError: x: wanted two axes (rows, columns), got shape (2,); flatten the others
     """
-    tensor = values if isinstance(values, Tensor) else _from_array(values, label)
-    if tensor.is_complex():
-        raise TypeError(f"{label}: wanted real numbers, got dtype {tensor.dtype}")
+    tensor = real_numbers(values, label)
     if tensor.ndim != 2:
         raise ValueError(f"{label}: wanted two axes (rows, columns), got shape "
                          f"{tuple(tensor.shape)}; flatten the others into columns")
     if len(tensor) < 2 or not tensor.shape[1]:
         raise ValueError(f"{label}: wanted at least 2 rows and 1 column, got shape "
                          f"{tuple(tensor.shape)}")
-    return tensor.detach() if tensor.is_floating_point() else tensor.double()
+    return tensor
+
+
+def real_numbers(values: ArrayLike, label: str) -> Tensor:
+    """Check real numbers with any axes, and keep their dtype where that is a float.
+
+    Parameters
+    ----------
+    values : array-like
+        Real numbers.
+    label : str
+        Name of the values in error messages.
+
+    Returns
+    -------
+    Tensor
+        Detached, on a device that has float64; integers become float64.
+
+    Raises
+    ------
+    ValueError
+        For lists whose rows have different lengths.
+    TypeError
+        For values that are not real numbers, and for tensors of a kind that no measure
+        can read; the message says how to convert them.
+
+    Examples
+    --------
+    >>> real_numbers([1, 2], "x")
+    tensor([1., 2.], dtype=torch.float64)
+    >>> real_numbers(torch.eye(2).to_sparse(), "x")
+    Traceback (most recent call last):
+    TypeError: x: wanted a dense tensor, got a sparse one; give it as .to_dense()
+    """
+    tensor = values if isinstance(values, Tensor) else _from_array(values, label)
+    fault = _fault_of_tensor(tensor)
+    if fault:
+        raise TypeError(f"{label}: wanted {fault}")
+    tensor = with_float64(tensor.detach())
+    return tensor if tensor.is_floating_point() else tensor.double()
+
+
+def with_float64(values: Tensor) -> Tensor:
+    """Move a tensor to the CPU if its device has no float64, as Apple's MPS.
+
+    Examples
+    --------
+    >>> with_float64(torch.ones(2)).device.type
+    'cpu'
+    """
+    return values.cpu() if values.device.type in _WITHOUT_FLOAT64 else values
+
+
+def number(value: object, name: str, wanted: str) -> float:
+    """Return an option as a number, and refuse anything else, NaN included.
+
+    Parameters
+    ----------
+    value : object
+        The value that a user gave.
+    name, wanted : str
+        The option and what it should be, for the error message.
+
+    Raises
+    ------
+    ValueError
+        For what is no number, and for NaN.
+
+    Examples
+    --------
+    >>> number(3, "sigma", "a positive number")
+    3.0
+    >>> number("a", "sigma", "a positive number")
+    Traceback (most recent call last):
+    ValueError: sigma: wanted a positive number, got 'a'
+    """
+    if isinstance(value, (np.ndarray, Tensor)) and value.ndim == 0:
+        value = value.item()
+    if not isinstance(value, Real) or value != value:
+        raise ValueError(f"{name}: wanted {wanted}, got {value!r}")
+    return float(value)
+
+
+def _fault_of_tensor(tensor: Tensor) -> str:
+    """What is wanted instead of a tensor that no measure can read; "" if it can."""
+    dtype = tensor.dtype
+    if tensor.is_nested:
+        return "one matrix, got a nested tensor; give each of its matrices by itself"
+    if tensor.layout != torch.strided:
+        return "a dense tensor, got a sparse one; give it as .to_dense()"
+    if tensor.is_meta:
+        return "numbers, got a tensor on device meta, which holds none"
+    if tensor.is_quantized:
+        return f"real numbers, got {dtype}; give them as .dequantize()"
+    if tensor.is_complex():
+        return f"real numbers, got dtype {dtype}"
+    if dtype.is_floating_point and dtype.itemsize < 2:
+        return f"real numbers of at least 16 bits, got {dtype}; give them as .float()"
+    return ""
 
 
 def _from_array(values: ArrayLike, label: str) -> Tensor:
     """Convert what NumPy can read; integers become float64."""
-    if np.ma.isMaskedArray(values):
+    if np.ma.is_masked(values):
         raise TypeError(f"{label}: wanted real numbers, got a masked array; "
                         f"fill it first")
-    array = np.asarray(values)
+    kind = type(values).__name__
+    try:
+        array = np.asarray(values)
+    except ValueError as error:
+        raise ValueError(f"{label}: wanted rows of real numbers, all of one length, "
+                         f"got a {kind} that is no matrix ({error})") from None
+    except (RuntimeError, TypeError) as error:
+        raise TypeError(f"{label}: wanted real numbers, got a {kind} that NumPy cannot "
+                        f"read ({error})") from None
+    if array.dtype.kind == "O":
+        raise TypeError(_object_message(values, label))
     if array.dtype.kind not in "fiub":
         raise TypeError(f"{label}: wanted real numbers, got dtype {array.dtype}")
     # torch lacks some integer types, long doubles and foreign byte orders.
@@ -70,3 +179,12 @@ def _from_array(values: ArrayLike, label: str) -> Tensor:
         # torch warns of arrays that must not be written to; no measure writes to them.
         warnings.filterwarnings("ignore", ".*not writable", UserWarning)
         return torch.from_numpy(np.ascontiguousarray(array))
+
+
+def _object_message(values: object, label: str) -> str:
+    """What to do with values that NumPy reads as Python objects."""
+    kind = type(values).__name__
+    if hasattr(values, "toarray"):  # sparse matrices of SciPy
+        return f"{label}: wanted a dense array, got a {kind}; give it as .toarray()"
+    return (f"{label}: wanted real numbers, got dtype object of type {kind}; convert "
+            f"it by .to_numpy(float) in pandas or .astype(float) in NumPy")
