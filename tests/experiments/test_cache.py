@@ -1,15 +1,19 @@
 """Results on disk, computed once per arguments, code and versions of libraries."""
 
+import functools
 import importlib
+import struct
 import time
 import warnings
 
 import pandas as pd
+import pyarrow.parquet
 import pytest
 import torch
 
 from wcka.experiments import cache, fingerprint
 from wcka.experiments.training_runs import trained as train_by_name
+from wcka.networks.populations import Population, initialise
 
 
 def arguments(**changes):
@@ -47,6 +51,108 @@ def test_a_damaged_result_is_reported_and_computed_anew(tmp_path, monkeypatch):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         train_by_name(**arguments())
+
+
+def table_of(n):
+    """Return a table of all types that results have."""
+    return pd.DataFrame({
+        "count": range(n), "value": [0.5] * (n - 1) + [float("nan")],
+        "name": ["a"] * (n - 1) + [None], "mixed": ["b"] * (n - 1) + [float("nan")],
+        "right": [True] * n, "kind": pd.Categorical(["x"] * n)})
+
+
+def tensor_of(n):
+    return torch.linspace(0, 1, n).reshape(2, -1).to(torch.bfloat16)
+
+
+def population_of(n):
+    return initialise({"factory": "mlp", "widths": [3, 2]}, seeds=list(range(n)))
+
+
+RESULTS = pytest.mark.parametrize("compute", [table_of, tensor_of, population_of])
+
+
+def content_of(result):
+    """Return what two equal results have in common, as text."""
+    if isinstance(result, Population):
+        state = sorted(result.state.items())
+        return str((result.architecture, state, result.members.to_dict()))
+    return str(result)
+
+
+def tables_without_compression(monkeypatch):
+    """Have tables written so that one byte of the file is one byte of the values."""
+    write = functools.partial(
+        pyarrow.parquet.write_table, compression="none", use_dictionary=False)
+    monkeypatch.setattr(pyarrow.parquet, "write_table", write)
+
+
+def flip(path, position):
+    content = bytearray(path.read_bytes())
+    content[position] ^= 1
+    path.write_bytes(content)
+
+
+@RESULTS
+def test_sound_results_are_read_without_a_word(tmp_path, monkeypatch, compute):
+    monkeypatch.setenv("WCKA_CACHE", str(tmp_path / "n=3"))
+    function = cache.cached(compute)
+    first = function(6)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert content_of(function(6)) == content_of(first)
+    assert len(list((tmp_path / "n=3").iterdir())) == 1
+
+
+@RESULTS
+def test_no_changed_byte_of_a_result_is_taken(tmp_path, monkeypatch, compute):
+    monkeypatch.setenv("WCKA_CACHE", str(tmp_path))
+    tables_without_compression(monkeypatch)
+    function = cache.cached(compute)
+    expected = content_of(function(6))
+    (path,) = tmp_path.iterdir()
+    sound = path.read_bytes()
+    silent = 0
+    for position in range(0, len(sound), 7):
+        path.write_bytes(sound)
+        flip(path, position)
+        try:
+            result = cache._read(path)
+        except Exception:
+            continue
+        # A byte that holds nothing, such as an unused statistic of parquet
+        assert content_of(result) == expected, position
+        silent += 1
+    assert silent < len(sound) / 7 / 2
+
+
+@RESULTS
+def test_a_flipped_value_is_reported_and_computed_anew(tmp_path, monkeypatch, compute):
+    monkeypatch.setenv("WCKA_CACHE", str(tmp_path))
+    tables_without_compression(monkeypatch)
+    function = cache.cached(compute)
+    expected = content_of(function(6))
+    (path,) = tmp_path.iterdir()
+    value_at = path.stat().st_size - 1
+    if compute is table_of:
+        value_at = path.read_bytes().index(struct.pack("<2d", 0.5, 0.5))
+    flip(path, value_at)
+    with pytest.warns(UserWarning, match="content and its digest differ"):
+        assert content_of(function(6)) == expected
+    assert content_of(cache._read(path)) == expected
+
+
+@RESULTS
+def test_a_result_in_the_place_of_another_is_not_taken(tmp_path, monkeypatch, compute):
+    monkeypatch.setenv("WCKA_CACHE", str(tmp_path))
+    function = cache.cached(compute)
+    function(6)
+    (path,) = tmp_path.iterdir()
+    expected = content_of(function(8))
+    for other in set(tmp_path.iterdir()) - {path}:
+        other.write_bytes(path.read_bytes())
+    with pytest.warns(UserWarning, match="it holds another result"):
+        assert content_of(function(8)) == expected
 
 
 def test_tables_are_cached_by_arguments_and_source(tmp_path, monkeypatch):

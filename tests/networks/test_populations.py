@@ -159,6 +159,19 @@ def test_notes_on_the_members_stay_on_disk(tmp_path):
     assert loaded.members.attrs == {"validation": [0.5, 0.75]}
 
 
+def test_a_changed_population_is_not_loaded(tmp_path):
+    path = tmp_path / "small.safetensors"
+    small().save(path, key="three networks")
+    with pytest.raises(ValueError, match="it holds another result"):
+        Population.load(path)
+    assert len(Population.load(path, key="three networks")) == 3
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="its content and its digest differ"):
+        Population.load(path, key="three networks")
+
+
 def test_saving_that_fails_leaves_no_file(tmp_path, monkeypatch):
     def fill_the_disk(tensors, path, metadata):
         path.write_bytes(b"half of it")

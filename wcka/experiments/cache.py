@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import inspect
+import io
 import json
 import os
 import textwrap
@@ -14,18 +15,15 @@ from typing import Protocol, cast
 
 import pandas as pd
 import platformdirs
+import pyarrow.parquet
 import safetensors.torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from ..networks.populations import Population
+from ..networks.populations import Population, digest_of, read_tensors
 from .fingerprint import PACKAGE, code_of, stripped_code, whole_code
 
-_READERS: dict[str, Callable] = {
-    ".safetensors": Population.load,
-    ".parquet": pd.read_parquet,
-    ".tensor": lambda path: safetensors.torch.load_file(path)["values"],
-}
+_KINDS = (".safetensors", ".parquet", ".tensor")
 
 
 def root() -> Path:
@@ -72,10 +70,11 @@ def cached(function: Callable) -> Cached:
     all modules of this package that the function's module imports, directly or not. A
     change to any of them computes anew; a change elsewhere does not.
 
-    Files are written atomically. A file that cannot be read is reported and computed
-    anew; on a full disk the result is returned with a warning. The seconds that a
-    result took are in ``attrs["seconds"]`` of the table, or of the population's
-    members.
+    Files are written atomically. They hold the name of the result and a digest of its
+    content. A file that cannot be read, was changed, or holds another result is
+    reported and computed anew; on a full disk the result is returned with a warning.
+    The seconds that a result took are in ``attrs["seconds"]`` of the table, or of the
+    population's members.
 
     Parameters
     ----------
@@ -114,12 +113,12 @@ def cached(function: Callable) -> Cached:
     @functools.wraps(function)
     def wrapper(*args, **kwargs):
         stem = stem_of(*args, **kwargs)
-        for kind, read in _READERS.items():
+        for kind in _KINDS:
             path = stem.with_suffix(kind)
             if not path.exists():
                 continue
             try:
-                return read(path)
+                return _read(path)
             except Exception as error:
                 # Whatever is wrong with the file, the remedy is the same.
                 warnings.warn(
@@ -139,7 +138,7 @@ def cached(function: Callable) -> Cached:
 
     def has_file(*args, **kwargs) -> bool:
         stem = stem_of(*args, **kwargs)
-        return any(stem.with_suffix(kind).exists() for kind in _READERS)
+        return any(stem.with_suffix(kind).exists() for kind in _KINDS)
 
     cached_function = cast(Cached, wrapper)
     cached_function.kept = has_file
@@ -214,20 +213,60 @@ def _timed(function: Callable, *args, **kwargs):
     return result
 
 
+def _read(path: Path):
+    """Read a result, and check that it is intact and belongs to its file's name."""
+    if path.suffix == ".safetensors":
+        return Population.load(path, key=path.stem)
+    if path.suffix == ".tensor":
+        return read_tensors(path, path.stem)[0]["values"]
+    # By an open file: in a folder such as "n=3", pandas would add a column n.
+    with path.open("rb") as file:
+        table = pd.read_parquet(file)
+        metadata = pyarrow.parquet.read_schema(file).metadata
+    if metadata.get(b"digest") != _digest_of_table(table).encode():
+        raise ValueError("its content and its digest differ")
+    if metadata.get(b"key") != path.stem.encode():
+        raise ValueError("it holds another result")
+    return table
+
+
 def _write(stem: Path, result) -> None:
     """Write a result under another name and rename it: no file is half written."""
     if isinstance(result, Population):
-        return result.save(stem.with_suffix(".safetensors"))
+        return result.save(stem.with_suffix(".safetensors"), stem.name)
     partial = stem.with_name(f".{stem.name}.{os.getpid()}.partial")
     try:
         if isinstance(result, Tensor):
-            safetensors.torch.save_file({"values": result.contiguous()}, partial)
+            tensors = {"values": result.contiguous()}
+            metadata = {"key": stem.name}
+            metadata["digest"] = digest_of(tensors, metadata)
+            safetensors.torch.save_file(tensors, partial, metadata)
             partial.replace(stem.with_suffix(".tensor"))
         else:
-            result.to_parquet(partial)
+            _write_table(result, partial, stem.name)
             partial.replace(stem.with_suffix(".parquet"))
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _write_table(table: pd.DataFrame, path: Path, key: str) -> None:
+    """Write a table to a parquet file, with a key and a digest in its metadata."""
+    content = io.BytesIO(table.to_parquet())
+    # Parquet turns some values into others, such as NaN among texts into None: the
+    # digest is of the table as it will be read.
+    digest = _digest_of_table(pd.read_parquet(content))
+    columns = pyarrow.parquet.read_table(content)
+    metadata = {**columns.schema.metadata, "key": key, "digest": digest}
+    pyarrow.parquet.write_table(columns.replace_schema_metadata(metadata), path)
+
+
+def _digest_of_table(table: pd.DataFrame) -> str:
+    """Return a digest of a table's values, names, types and attributes."""
+    types = [str(kind) for kind in table.dtypes]
+    description = [list(table.columns), types, table.attrs]
+    digest = hashlib.sha256(json.dumps(description, default=str).encode())
+    digest.update(pd.util.hash_pandas_object(table).to_numpy())
+    return digest.hexdigest()
 
 
 def _digest(function: Callable, arguments: dict) -> str:

@@ -4,6 +4,7 @@ A population computes logits and activations of all its models in batched produc
 is saved to one file and loaded from it.
 """
 
+import hashlib
 import json
 import os
 from collections.abc import Sequence
@@ -237,18 +238,27 @@ class Population(Stacked):
         """Return every model's share of correct predictions, (N,)."""
         return (self.predict(x) == torch.as_tensor(labels)).double().mean(1).numpy()
 
-    def save(self, path: str | Path) -> None:
-        """Write the population to one safetensors file, atomically."""
+    def save(self, path: str | Path, key: str = "") -> None:
+        """Write the population to one safetensors file, atomically.
+
+        Parameters
+        ----------
+        path : str or Path
+        key : str
+            What the population was computed from; see ``load``.
+        """
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         metadata = {
             "architecture": json.dumps(self.architecture),
             "members": self.members.to_json(orient="table", index=False),
             "attrs": json.dumps(self.members.attrs),
+            "key": key,
         }
         tensors = {}
         for name, values in self.state.items():
             tensors[name] = values.contiguous()
+        metadata["digest"] = digest_of(tensors, metadata)
         # A process that is killed while it writes leaves no half-written population.
         partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
         try:
@@ -258,16 +268,96 @@ class Population(Stacked):
             partial.unlink(missing_ok=True)
 
     @classmethod
-    def load(cls, path: str | Path, device: str = "cpu") -> "Population":
-        """Read a population that ``save`` wrote."""
-        state = {}
-        with safe_open(path, "pt", device=str(resolve_device(device))) as file:
-            metadata = file.metadata()
-            for name in file.keys():
-                state[name] = file.get_tensor(name)
+    def load(
+        cls, path: str | Path, device: str = "cpu", key: str = ""
+    ) -> "Population":
+        """Read a population that ``save`` wrote, and check that it is intact.
+
+        Parameters
+        ----------
+        path : str or Path
+        device : str
+            See ``resolve_device``.
+        key : str
+            The key that the population was saved with.
+
+        Raises
+        ------
+        ValueError
+            If the file was changed since, or was saved with another key.
+        """
+        state, metadata = read_tensors(path, key, device)
         members = pd.DataFrame(json.loads(metadata["members"])["data"])
         members.attrs = json.loads(metadata["attrs"])
         return cls(json.loads(metadata["architecture"]), state, members)
+
+
+def read_tensors(
+    path: str | Path, key: str, device: str = "cpu"
+) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Read a safetensors file whose metadata hold a key and a digest, and check both.
+
+    Parameters
+    ----------
+    path : str or Path
+    key : str
+        The expected value of "key" in the metadata.
+    device : str
+        See ``resolve_device``.
+
+    Returns
+    -------
+    tensors : dict of str to Tensor
+    metadata : dict of str to str
+
+    Raises
+    ------
+    ValueError
+        If the file has another key or another digest than its content, or none.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     tensors = {"values": torch.arange(3)}
+    ...     metadata = {"key": "squares"}
+    ...     metadata["digest"] = digest_of(tensors, metadata)
+    ...     save_file(tensors, f"{folder}/a.safetensors", metadata)
+    ...     read_tensors(f"{folder}/a.safetensors", "cubes")
+    Traceback (most recent call last):
+    ValueError: it holds another result
+    """
+    tensors = {}
+    with safe_open(path, "pt", device=str(resolve_device(device))) as file:
+        metadata = file.metadata() or {}
+        for name in file.keys():
+            tensors[name] = file.get_tensor(name)
+    if metadata.get("digest") != digest_of(tensors, metadata):
+        raise ValueError("its content and its digest differ")
+    if metadata.get("key") != key:
+        raise ValueError("it holds another result")
+    return tensors, metadata
+
+
+def digest_of(tensors: dict[str, Tensor], metadata: dict[str, str]) -> str:
+    """Return a digest of tensors and of their metadata, but for "digest" itself.
+
+    Examples
+    --------
+    >>> tensors = {"values": torch.arange(3)}
+    >>> digest_of(tensors, {}) == digest_of(tensors, {"key": "squares"})
+    False
+    """
+    digest = hashlib.sha256()
+    for name in sorted(metadata.keys() - {"digest"}):
+        digest.update(json.dumps([name, metadata[name]]).encode())
+    for name in sorted(tensors):
+        values = tensors[name].detach().cpu().contiguous()
+        description = [name, str(values.dtype), list(values.shape)]
+        digest.update(json.dumps(description).encode())
+        # As bytes, since NumPy does not have all dtypes of PyTorch.
+        digest.update(values.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 @dataclass(frozen=True, eq=False)
