@@ -2,6 +2,7 @@
 
 import functools
 import importlib
+import os
 import struct
 import time
 import warnings
@@ -10,8 +11,10 @@ import pandas as pd
 import pyarrow.parquet
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from wcka.experiments import cache, fingerprint
+from wcka.experiments.jobs import run_jobs
 from wcka.experiments.training_runs import trained as train_by_name
 from wcka.networks.populations import Population, initialise
 
@@ -153,6 +156,67 @@ def test_a_result_in_the_place_of_another_is_not_taken(tmp_path, monkeypatch, co
         other.write_bytes(path.read_bytes())
     with pytest.warns(UserWarning, match="it holds another result"):
         assert content_of(function(8)) == expected
+
+
+def folder_in_the_place_of(path):
+    path.unlink()
+    path.mkdir()
+
+
+def table_without_seconds(path):
+    pd.DataFrame({"count": [1]}).to_parquet(path)
+
+
+def tensors_of_somebody_else(path):
+    save_file({"values": torch.zeros(3)}, path)
+
+
+NOT_KEPT = pytest.mark.filterwarnings("ignore:.*the result is not kept")
+
+
+@RESULTS
+@NOT_KEPT
+@pytest.mark.parametrize("replace", [
+    folder_in_the_place_of, table_without_seconds, tensors_of_somebody_else])
+def test_something_else_in_the_place_of_a_result_is_reported(
+        tmp_path, monkeypatch, compute, replace):
+    monkeypatch.setenv("WCKA_CACHE", str(tmp_path))
+    function = cache.cached(compute)
+    expected = content_of(function(6))
+    (path,) = tmp_path.iterdir()
+    replace(path)
+    with pytest.warns(UserWarning, match="cannot be read"):
+        assert content_of(function(6)) == expected
+
+
+@NOT_KEPT
+def test_a_folder_in_the_place_of_a_unit_stops_no_jobs(tmp_path, monkeypatch):
+    monkeypatch.setenv("WCKA_CACHE", str(tmp_path))
+    unit = cache.cached(table_of)
+    expected = run_jobs(unit, [{"n": 6}], jobs=1)
+    (path,) = tmp_path.iterdir()
+    folder_in_the_place_of(path)
+    assert not unit.kept(6)
+    with pytest.warns(UserWarning, match="cannot be read"):
+        stacked = run_jobs(unit, [{"n": 6}], jobs=1)
+    pd.testing.assert_frame_equal(stacked, expected)
+
+
+def test_files_of_killed_processes_are_removed_once_they_are_old(tmp_path, monkeypatch):
+    monkeypatch.setenv("WCKA_CACHE", str(tmp_path))
+    function = cache.cached(table_of)
+    names = [".trained-0123.safetensors.77.partial", ".table_of-0123.77.partial",
+             ".seen-0123"]
+    for name in names:
+        (tmp_path / name).touch()
+    function(6)
+    # They may still be being written.
+    assert {path.name for path in tmp_path.iterdir()} > set(names)
+    for name in names:
+        os.utime(tmp_path / name, (0, 0))
+    function(8)
+    suffixes = [path.suffix for path in tmp_path.iterdir()]
+    assert suffixes == [".parquet", ".parquet"]
 
 
 def test_tables_are_cached_by_arguments_and_source(tmp_path, monkeypatch):

@@ -1,5 +1,6 @@
 """Results on disk, computed once per set of arguments and state of the code."""
 
+import contextlib
 import functools
 import hashlib
 import inspect
@@ -24,6 +25,10 @@ from ..networks.populations import Population, digest_of, read_tensors
 from .fingerprint import PACKAGE, code_of, stripped_code, whole_code
 
 _KINDS = (".safetensors", ".parquet", ".tensor")
+# What processes leave that were killed while they wrote, or looked for their workers
+_LEFTOVERS = (".*.partial", ".seen-*")
+# Seconds after which nobody writes such a file any more: writing takes minutes at most
+_STALE = 3600
 
 
 def root() -> Path:
@@ -138,7 +143,7 @@ def cached(function: Callable) -> Cached:
 
     def has_file(*args, **kwargs) -> bool:
         stem = stem_of(*args, **kwargs)
-        return any(stem.with_suffix(kind).exists() for kind in _KINDS)
+        return any(stem.with_suffix(kind).is_file() for kind in _KINDS)
 
     cached_function = cast(Cached, wrapper)
     cached_function.kept = has_file
@@ -201,6 +206,20 @@ def _prepare(folder: Path) -> None:
             f"cannot use the folder of results {folder}: {error}. Set the environment "
             f"variable WCKA_CACHE to a folder that can be written"
         ) from error
+    _sweep(folder)
+
+
+def _sweep(folder: Path) -> None:
+    """Remove the files that killed processes left behind.
+
+    Their age tells, since the process may have run on another machine.
+    """
+    for pattern in _LEFTOVERS:
+        for path in folder.glob(pattern):
+            # Another process may remove it first, or it is another user's.
+            with contextlib.suppress(OSError):
+                if time.time() - path.stat().st_mtime > _STALE:
+                    path.unlink()
 
 
 def _timed(function: Callable, *args, **kwargs):
