@@ -25,7 +25,12 @@ def module_names():
     return sorted(names)
 
 
-@pytest.mark.parametrize("name", module_names())
+# Its example runs a small grid three times.
+SLOW = pytest.param("wcka.experiments.sensitivity", marks=pytest.mark.slow)
+QUICK = [name for name in module_names() if name not in SLOW.values]
+
+
+@pytest.mark.parametrize("name", [*QUICK, SLOW])
 def test_examples_of_a_module_give_what_they_say(name):
     module = importlib.import_module(name)
     torch.manual_seed(0)  # some networks of examples would be dead by bad luck

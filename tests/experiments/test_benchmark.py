@@ -328,7 +328,7 @@ table.to_parquet("table.parquet")
 
 
 @pytest.mark.slow
-def test_a_killed_grid_goes_on_and_gives_the_same_table(tmp_path):
+def test_a_killed_grid_goes_on_and_gives_the_same_table(tmp_path, grid):
     """Killed while training, then while probing; nothing finished is computed again."""
     script = tmp_path / "script.py"
     results = tmp_path / "results"
@@ -356,11 +356,8 @@ def test_a_killed_grid_goes_on_and_gives_the_same_table(tmp_path):
     finished = times_of_files()
     subprocess.run(command, cwd=tmp_path, env=environment, check=True)
     assert finished.items() <= times_of_files().items()
-    undisturbed = tmp_path / "undisturbed"
-    undisturbed.mkdir()
-    environment = {**os.environ, "WCKA_CACHE": str(undisturbed / "results")}
-    subprocess.run(command, cwd=undisturbed, check=True, env=environment)
-    for name in ("members.parquet", "table.parquet"):
-        resumed = pd.read_parquet(tmp_path / name)
-        expected = pd.read_parquet(undisturbed / name)
+    for name, undisturbed in zip(("members", "table"), grid):
+        undisturbed.to_parquet(tmp_path / f"{name}-undisturbed.parquet")
+        resumed = pd.read_parquet(tmp_path / f"{name}.parquet")
+        expected = pd.read_parquet(tmp_path / f"{name}-undisturbed.parquet")
         pd.testing.assert_frame_equal(resumed, expected, check_exact=True)

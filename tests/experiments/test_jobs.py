@@ -78,6 +78,7 @@ def test_a_worker_is_killed_and_the_table_is_the_same_to_the_last_bit(
     assert names_of_results(folder) == names_of_results(local_folder)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("state_of_workers, words", [
     ((set(), "", ""), r"folder of WCKA_CACHE \(.*set it to one"),
     (({"WCKA_CACHE"}, "", ""), r"folder of WCKA_DATA \(.*set it to one"),

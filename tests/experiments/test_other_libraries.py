@@ -73,6 +73,7 @@ def test_the_chapter_on_cost_does_without_any_of_them(tmp_path, monkeypatch):
     assert ", ".join(other_libraries._PACKAGES) in text and "not measured" in text
 
 
+@pytest.mark.slow
 def test_peak_memory_grows_with_the_features_and_is_nan_where_a_call_fails():
     small = other_libraries.peak_memory("wcka", "cka", 2, 2000, 20)
     large = other_libraries.peak_memory("wcka", "cka", 2, 200_000, 100)

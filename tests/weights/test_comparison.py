@@ -189,6 +189,7 @@ def test_all_tensors_of_a_file_are_read(tmp_path, end):
         assert torch.equal(tensors[name], values)
 
 
+@pytest.mark.slow
 def test_networks_of_torchvision(tmp_path, capsys):
     paths = []
     nets = []
@@ -228,6 +229,7 @@ def broken():
 """
 
 
+@pytest.mark.slow
 def test_an_architecture_of_the_users_from_the_shell(tmp_path, monkeypatch, capsys):
     (tmp_path / "mine.py").write_text(ARCHITECTURES)
     model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8, 3))
