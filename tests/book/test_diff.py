@@ -158,9 +158,9 @@ def test_two_runs_have_one_canonical_hash_and_other_parameters_another(chapter):
     assert hashes[0] == hashes[1] != hashes[2]
 
 
-# Two chapters with times among their outputs, where a hash would differ: one that trains
-# populations, and the one on cost. The other ones are left to `make benchmark`, for
-# their time.
+# Two chapters with times among their outputs, where a hash would differ: one that
+# trains populations, and the one on cost. The other ones are left to `make benchmark`,
+# for their time.
 TIMED = [checkout.find_chapter(name) for name in ("02", "08")]
 
 

@@ -334,7 +334,11 @@ def _readings(files: list[Checkpoint], chains: list[Chain]) -> list[str]:
 
 def _notes(files: list[Checkpoint]) -> list[str]:
     """Return the notes of files, each with the file's name."""
-    return [f"{file.name}: {note}" for file in files for note in file.notes]
+    notes = []
+    for file in files:
+        for note in file.notes:
+            notes.append(f"{file.name}: {note}")
+    return list(dict.fromkeys(notes))  # one file may be compared with itself
 
 
 def _undecided(chains: list[Chain], table: dict[str, Any]) -> str:

@@ -114,8 +114,7 @@ def _verdict(table: dict[str, Any], i: int, j: int) -> str:
     if not math.isfinite(value):
         return "undefined: a chain is zero, or the same for every input"
     if value >= _EQUAL:
-        return (f"{value:.4f}  the same chain of weights up to its scale, like one "
-                f"network's neighbouring checkpoints")
+        return f"{value:.4f}  the same chain of weights, up to its scale"
     if not math.isfinite(highest):
         return f"{value:.4f}"
     if value <= highest:

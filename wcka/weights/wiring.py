@@ -404,8 +404,8 @@ def _refuse_what_is_no_chain(
                     "that are not in this file"),
             (_ATTENTION, "an attention, which multiplies its input by itself"),
             (_GATED, "a gate, which multiplies two branches"),
-            (_RECURRENT, "a recurrent layer, which is not called weight and runs once "
-                         "a step"),
+            (_RECURRENT, "a recurrent layer (its matrices are not called weight), "
+                         "which runs once per step"),
             (_EMBEDDING, "an embedding of tokens, part of a larger network"),
             (_RESIDUAL_BRANCH, "a way around other layers, as in residual networks")):
         for name in matrices:
