@@ -179,6 +179,83 @@ def test_links_and_launch_buttons_come_with_the_address(monkeypatch, tmp_path):
     assert len(nbformat.read(execution.write_pair(path), 4).cells) == 1
 
 
+# ------------------------------------------------------- the place of the built book
+
+
+@pytest.fixture
+def built(tmp_path):
+    """A built book, and beside it the place that it is meant for."""
+    folder = tmp_path / "jupyter-book" / "html"
+    folder.mkdir(parents=True)
+    (folder / "index.html").write_text("new")
+    return folder, tmp_path / "html"
+
+
+def old_book(folder):
+    (folder / "book").mkdir(parents=True)
+    (folder / "index.html").write_text("old")
+    (folder / "book" / "left-over.html").write_text("old")
+
+
+def names_in(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_book_takes_the_place_of_none(built):
+    builder._put_in_place(*built)
+    assert (built[1] / "index.html").read_text() == "new"
+
+
+def test_a_book_takes_the_place_of_an_old_one(built):
+    old_book(built[1])
+    builder._put_in_place(*built)
+    assert names_in(built[1]) == ["index.html"]
+    assert (built[1] / "index.html").read_text() == "new"
+    assert names_in(built[1].parent) == ["html", "jupyter-book"]
+
+
+@pytest.mark.parametrize("dangling", [False, True])
+def test_a_book_takes_the_place_of_a_link(built, tmp_path, dangling):
+    served = tmp_path / "served"
+    if not dangling:
+        old_book(served)
+    built[1].symlink_to(served)
+    builder._put_in_place(*built)
+    assert not built[1].is_symlink()
+    assert names_in(built[1]) == ["index.html"]
+    assert served.exists() != dangling
+    if not dangling:
+        assert (served / "index.html").read_text() == "old"
+
+
+def test_an_old_book_that_cannot_be_removed_is_said(built, monkeypatch):
+    def refuse(path):
+        raise PermissionError(f"not permitted: {path}")
+
+    old_book(built[1])
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", refuse)
+        with pytest.raises(OSError, match=r"is built: .*html; but .*not permitted"):
+            builder._put_in_place(*built)
+    assert names_in(built[1]) == ["index.html"]
+    built[0].mkdir()
+    (built[0] / "index.html").write_text("newer")
+    builder._put_in_place(*built)  # it can be removed now
+    assert (built[1] / "index.html").read_text() == "newer"
+    assert names_in(built[1].parent) == ["html", "jupyter-book"]
+
+
+def test_a_book_that_cannot_be_moved_leaves_the_old_one(built, monkeypatch):
+    def refuse(*paths):
+        raise OSError("no space left on device")
+
+    old_book(built[1])
+    monkeypatch.setattr(shutil, "move", refuse)
+    with pytest.raises(OSError, match="no space"):
+        builder._put_in_place(*built)
+    assert (built[1] / "index.html").read_text() == "old"
+
+
 # -------------------------------------------------------------------- in the browser
 
 

@@ -1,9 +1,11 @@
 """The book: pages and executed chapters in one folder, built as html and PDF."""
 
+import os
 import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections import Counter
 from pathlib import Path
 
@@ -15,6 +17,8 @@ from ..networks import sources
 from . import checkout, claims, diff, execution, parameters
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
+# How the names of folders begin that hold a book until it is removed
+_OLD_BOOK = ".old-book-"
 _PDF_LINK = '<p><a href="../wcka.pdf">The whole book as one PDF</a></p>'
 
 
@@ -258,9 +262,43 @@ def _html(source: Path) -> Path:
         raise RuntimeError(
             f"the book was not built: missing page {', '.join(missing)}"
         )
-    shutil.rmtree(site, ignore_errors=True)
-    shutil.move(built, site)
+    _put_in_place(built, site)
     return site
+
+
+def _put_in_place(built: Path, site: Path) -> None:
+    """Move a built book to its place; then remove the book that was there.
+
+    Each moment but one has a whole book in its place. If the place is a link, the link
+    is replaced, and the folder that it names is left as it is.
+
+    Raises
+    ------
+    OSError
+        If the book cannot be moved, and the old one is there as before; or if an old
+        one cannot be removed, and the new one is in its place.
+    """
+    folder = Path(tempfile.mkdtemp(prefix=_OLD_BOOK, dir=site.parent))
+    old_site = folder / site.name
+    if os.path.lexists(site):
+        site.rename(old_site)
+    try:
+        shutil.move(built, site)
+    except OSError:
+        # Between two file systems books are copied: this one may have come in part.
+        shutil.rmtree(site, ignore_errors=True)
+        if os.path.lexists(old_site):
+            old_site.rename(site)
+        raise
+    # Also those of earlier builds, which were killed or could not remove them.
+    for leftover in site.parent.glob(f"{_OLD_BOOK}*"):
+        try:
+            shutil.rmtree(leftover)
+        except OSError as error:
+            raise OSError(
+                f"the book is built: {site / 'index.html'}; but an old one cannot be "
+                f"removed: {error}"
+            ) from error
 
 
 def pages() -> list[str]:
