@@ -165,6 +165,63 @@ def test_bad_calls_are_refused_before_anything_runs(
     assert not checkout.BUILD.exists()
 
 
+@pytest.mark.parametrize("name", [
+    "07", "7", "'07'", '"7"', "07-tiny", "'07-tiny'"])
+def test_a_profile_names_chapters_as_the_command_line_does(chapter, name):
+    path = chapter("1", f"{name}: {{seeds: 9}}").path
+    assert parameters.choose(path, "tiny", []) == {"seeds": 9}
+
+
+@pytest.mark.parametrize("profile", ["", "# nothing", "{}", "'07':", "07: {}"])
+def test_a_profile_may_set_nothing(chapter, profile):
+    path = chapter("1", profile).path
+    assert parameters.choose(path, "tiny", []) == {}
+
+
+@pytest.mark.parametrize(("profile", "pattern"), [
+    ("~", "wanted the parameters of each chapter"),
+    ("'11': {seeds: 9}", "unknown chapter '11'"),
+    ("07-tin: {seeds: 9}", "unknown chapter '07-tin'; did you mean '07-tiny'"),
+    ("7.5: {seeds: 9}", "unknown chapter '7.5'"),
+    ("notebooks/07: {seeds: 9}", "unknown chapter 'notebooks/07'"),
+    ("true: {seeds: 9}", "unknown chapter 'true'"),
+    ("[7, 8]: {seeds: 9}", "unknown chapter"),
+    ("? {a: 1}\n: {seeds: 9}", "unknown chapter"),
+    ("<<: {'07': {seeds: 9}}", "unknown chapter '<<'"),
+    ("'': {seeds: 9}", "unknown chapter ''"),
+    ("07: {seeds: 9}\n'7': {seeds: 8}", "chapter 07 is there twice"),
+    ("07: {seeds: 9, seeds: 8}", "parameter seeds is there twice"),
+    ("07: 5", "wanted parameters, .* got 5"),
+    ("07: [seeds, 9]", "wanted parameters, .* got "),
+    ("07: seeds 9", "wanted parameters, .* got 'seeds 9'"),
+    ("07: {1: 9}", "unknown parameter of chapter 07-tiny 1"),
+    ("07: {~: 9}", "unknown parameter of chapter 07-tiny None"),
+    ("07: {on: 9}", "unknown parameter of chapter 07-tiny True"),
+    ("07: {[a]: 9}", "unknown parameter|not YAML"),
+    ("07: {{a: 1}: 9}", "not YAML"),
+    ("07: {sede: 9}", "did you mean 'seeds'"),
+    ("07: {seeds: ~}", "parameter seeds: wanted int"),
+    ("07: {seeds: 2020-13-45}", "month must be in"),
+    ("07: &a {seeds: *a}", "recursive"),
+    ("- 07", "wanted the parameters of each chapter"),
+    ("text", "wanted the parameters of each chapter"),
+    ("07: {seeds: 9", "not YAML"),
+    ("07: !!python/object/apply:os.getcwd []", "not YAML"),
+    ("07: {seeds: 9}\n---\n07: {seeds: 8}", "not YAML"),
+    ("07: *nothing", "not YAML"),
+    ("\t07: {seeds: 9}", "not YAML"),
+    ("07: {seeds: \x00}", "not YAML"),
+])
+@pytest.mark.parametrize("command", [["run", "07"], ["book"]])
+def test_no_part_of_a_profile_is_ignored(chapter, capsys, command, profile, pattern):
+    chapter("raise SystemError('must not run')", profile)
+    assert cli.main([*command, "--profile", "tiny"]) == 2
+    message = capsys.readouterr().err
+    assert re.search(pattern, message)
+    assert message.count("\n") == 1
+    assert not checkout.BUILD.exists()
+
+
 @pytest.mark.parametrize("command", [["run", "07"], ["book"]])
 @pytest.mark.parametrize("line", [
     'dataset: str = "fashion"  # images',

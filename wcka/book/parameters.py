@@ -169,7 +169,9 @@ def read_profile(name: str) -> dict[str, dict]:
     Raises
     ------
     UsageError
-        For an unknown profile.
+        For an unknown profile, for one that is not YAML, and for one that names an
+        unknown chapter, names a chapter or a parameter twice, or sets anything but
+        parameters. Chapters are named as on the command line: 1, 01, 01-theory.
 
     Examples
     --------
@@ -180,15 +182,69 @@ def read_profile(name: str) -> dict[str, dict]:
     """
     if name == "quick":
         return {}
-    import yaml
-
     folder = checkout.NOTEBOOKS / "profiles"
     path_of_profile = {path.stem: path for path in folder.glob("*.yml")}
     try:
         nearest(name, [*path_of_profile, "quick"], "profile")
     except ValueError as error:
         raise UsageError(error) from None
-    return yaml.safe_load(path_of_profile[name].read_text()) or {}
+    try:
+        return _by_chapter(_entries(path_of_profile[name].read_text()))
+    except ValueError as error:
+        raise UsageError(f"profile {name}: {error}") from None
+
+
+def _by_chapter(entries: list[tuple[str, object]]) -> dict[str, dict]:
+    """Return the parameters that a profile sets, by the number of the chapter."""
+    values_of_chapter: dict[str, dict] = {}
+    for name, values in entries:
+        # Without this, find_chapter would take the name "1.5" for a file, of chapter 1.
+        if Path(name).stem != name:
+            raise ValueError(f"unknown chapter {name!r}")
+        number = checkout.find_chapter(name).stem[:2]
+        if number in values_of_chapter:
+            raise ValueError(f"chapter {number} is there twice")
+        if values is None:  # all of its parameters may be commented out
+            values = {}
+        if not isinstance(values, dict):
+            raise ValueError(
+                f"chapter {name}: wanted parameters, such as {{seed: 1}}; "
+                f"got {values!r}")
+        values_of_chapter[number] = values
+    return values_of_chapter
+
+
+def _entries(text: str) -> list[tuple[str, object]]:
+    """Return the keys of a YAML mapping as they are typed, and their values.
+
+    YAML reads the key 01 as the number 1, and 010 as the number 8.
+    """
+    import yaml
+
+    try:
+        loader = yaml.SafeLoader(text)
+        node = loader.get_single_node()
+        if node is None:
+            return []
+        if not isinstance(node, yaml.MappingNode):
+            raise ValueError("wanted the parameters of each chapter by its number")
+        entries = []
+        for key, value in node.value:
+            if isinstance(value, yaml.MappingNode):
+                _refuse_double_keys(value)
+            entries.append((str(key.value), loader.construct_object(value, deep=True)))
+        return entries
+    except yaml.YAMLError as error:
+        message = " ".join(str(error).split())
+        raise ValueError(f"not YAML: {message}") from None
+
+
+def _refuse_double_keys(node) -> None:
+    """Refuse a YAML mapping that has a key twice, of which YAML would take the last."""
+    names = [str(key.value) for key, _ in node.value]
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"parameter {name} is there twice")
 
 
 def _typed(
