@@ -1,7 +1,9 @@
 """Chapters that run completely or not at all, and their notebooks beside the .py."""
 
+import html
 import json
 import os
+import re
 import subprocess
 import sys
 import warnings
@@ -10,6 +12,10 @@ import jupytext
 import nbformat
 import pytest
 import torch
+import yaml
+from markdown_it.renderer import RendererHTML
+from myst_parser.config.main import MdParserConfig
+from myst_parser.parsers.mdit import create_md_parser
 
 from wcka import cli
 from wcka.book import checkout, diff, execution, parameters
@@ -65,6 +71,40 @@ def test_an_interrupt_while_modules_load_is_answered_in_one_line(module):
     assert process.returncode == 130
     assert process.stderr.startswith("wcka: interrupted")
     assert process.stderr.count("\n") == 1
+
+
+HOSTILE_TEXTS = [
+    "{{ 7*7 }}", "a | b", "`x`", "{doc}`../book/rerun`", "{py:func}`x`", "$x$", "*a*",
+    "_a_", "~~a~~", "a\\", "[a](b)", "![a](b)", "[^1]", "<script>x</script>", "<b>",
+    "</code>", "&amp; &#124;", "tcp://10.0.0.1:8786", "http://x.org/a", "<!-- a -->",
+    "'a' \"b\"", "$$x$$", "(a)=", "a@b.org"]
+
+
+def rendered_cells(text):
+    """Return the tags and texts of a MyST table's cells, as the book renders them."""
+    config = yaml.safe_load((checkout.ROOT / "_config.yml").read_text())
+    extensions = {*config["parse"]["myst_enable_extensions"], "substitution"}
+    options = MdParserConfig(enable_extensions=extensions)
+    parser = create_md_parser(options, RendererHTML)
+    body = parser.render(text).partition("<tbody>")[2]
+    return re.findall(r"<td[^>]*>(.*?)</td>", body, re.S)
+
+
+@pytest.mark.parametrize("text", HOSTILE_TEXTS)
+def test_a_value_is_shown_as_it_is(chapter, text):
+    path = chapter("1").path
+    rows = execution._description_of_parameters(path, {"kind": text})
+    cells = rendered_cells(execution._table(rows))
+    assert len(cells) == 2 * len(rows)
+    code = re.fullmatch("<code>(.*)</code>", cells[-2])[1]
+    assert "<" not in code
+    assert html.unescape(code) == f"kind: str = {text!r}"
+    assert cells[-1] == "which (default: 'a')"
+
+
+def test_no_page_can_run_templates():
+    config = yaml.safe_load((checkout.ROOT / "_config.yml").read_text())
+    assert "substitution" not in config["parse"]["myst_enable_extensions"]
 
 
 # --------------------------------------------------------------- the file of a run (-o)

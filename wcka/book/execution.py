@@ -3,7 +3,6 @@
 import contextlib
 import datetime
 import hashlib
-import html
 import importlib.metadata
 import json
 import os
@@ -26,6 +25,9 @@ from .parameters import read_parameters
 
 # The modules that word and draw what a page shows.
 _SHOWN = ("book.claims", "book.figures", "book.verdicts")
+
+# The characters that MyST or html may take for syntax within a line
+_SYNTAX = re.compile(r"[\\`*_{}\[\]<>&|$~^!#@%\"']|:(?=//)")
 
 SMOKE = """```{warning}
 This page was computed at the smoke profile, everything very small: it shows that the
@@ -402,11 +404,12 @@ def _description_of_run(notebook, profile: str, seconds: float) -> dict[str, str
     for library in ("torch", "numpy", "scipy", "pandas"):
         versions.append(f"{library} {importlib.metadata.version(library)}")
     now = datetime.datetime.now(datetime.UTC)
+    processor = _literal(_processor())
     return {
-        "profile": profile,
+        "profile": _literal(profile),
         "commit": checkout.commit(),
         "versions": ", ".join(versions),
-        "machine": f"{_processor()}, {os.cpu_count()} cores, {platform.system()}",
+        "machine": f"{processor}, {os.cpu_count()} cores, {platform.system()}",
         "took": (
             f"{seconds:.0f} s (with whatever the cache already held), finished "
             f"{now:%Y-%m-%d %H:%M} UTC"),
@@ -420,12 +423,21 @@ def _description_of_parameters(path: Path, values: dict) -> dict[str, str]:
     """Return the rows of the table of parameters: name, type and value; meaning."""
     rows = {}
     for parameter in read_parameters(path).values():
-        value = html.escape(repr(values.get(parameter.name, parameter.default)))
+        value = _literal(repr(values.get(parameter.name, parameter.default)))
         comment = parameter.comment
         if parameter.name in values:
-            comment += f" (default: {parameter.default!r})"
+            comment += f" (default: {_literal(repr(parameter.default))})"
         rows[f"<code>{parameter.name}: {parameter.kind} = {value}</code>"] = comment
     return rows
+
+
+def _literal(text: str) -> str:
+    """Return MyST that shows a text as it is, whatever it holds.
+
+    References to characters stand for text, and never for syntax: neither markup nor
+    html, and no end of a table's cell.
+    """
+    return _SYNTAX.sub(lambda match: f"&#{ord(match[0])};", text)
 
 
 def _table(rows: dict[str, str]) -> str:
