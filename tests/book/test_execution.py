@@ -4,8 +4,10 @@ import html
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
 import warnings
 
 import jupytext
@@ -105,6 +107,34 @@ def test_a_value_is_shown_as_it_is(chapter, text):
 def test_no_page_can_run_templates():
     config = yaml.safe_load((checkout.ROOT / "_config.yml").read_text())
     assert "substitution" not in config["parse"]["myst_enable_extensions"]
+
+
+RUN_CHAPTER = """
+import sys
+from pathlib import Path
+from wcka import cli
+from wcka.book import checkout
+checkout.NOTEBOOKS, checkout.BUILD = map(Path, sys.argv[1:])
+sys.exit(cli.main(["run", "07"]))
+"""
+
+
+def test_an_interrupt_while_a_cell_runs_is_answered_in_one_line(chapter, tmp_path):
+    started = tmp_path / "started"
+    chapter(f"import pathlib, time\npathlib.Path({str(started)!r}).touch()\n"
+            "time.sleep(60)")
+    folders = [checkout.NOTEBOOKS, checkout.BUILD]
+    process = subprocess.Popen(
+        [sys.executable, "-c", RUN_CHAPTER, *folders],
+        stderr=subprocess.PIPE, text=True, start_new_session=True)
+    deadline = time.monotonic() + 60
+    while not started.exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    message = process.communicate(timeout=60)[1]
+    assert process.returncode == 130
+    assert message.startswith("wcka: interrupted; what was computed is kept")
+    assert message.count("\n") == 1
 
 
 # --------------------------------------------------------------- the file of a run (-o)

@@ -264,8 +264,9 @@ def run_chapter(
             papermill.execute_notebook(
                 partial, partial, values, kernel_name=kernel, cwd=checkout.NOTEBOOKS,
                 progress_bar=sys.stderr.isatty(),
-                # The kernel's warnings are not about the chapter.
-                extra_arguments=["--log-level=ERROR"])
+                # What the kernel logs is not about the chapter, whose errors are in the
+                # notebook; on Ctrl-C it logs that nobody listens any more.
+                extra_arguments=["--log-level=CRITICAL"])
         notebook = nbformat.read(partial, 4)
         check_executed(notebook, path.name)
         _finish(notebook, path, values, profile, time.perf_counter() - started)
