@@ -1,10 +1,12 @@
 """Contents of executed chapters, differences between two runs, and runs that fail."""
 
+import json
 import os
 import re
 import resource
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import nbformat
@@ -122,6 +124,105 @@ def test_diff_of_what_is_no_notebook_is_a_wrong_call(tmp_path, capsys):
         runs = [str(tmp_path / name), str(tmp_path / "one.ipynb")]
         assert cli.main(["diff", *runs]) == 2
         assert f"{name}: no notebook" in capsys.readouterr().err
+
+
+def set_claims(executed, value):
+    executed.cells[0].outputs[0].metadata["wcka"]["claims"] = value
+
+
+def set_claim(executed, **fields):
+    executed.cells[0].outputs[0].metadata["wcka"]["claims"][0].update(fields)
+
+
+def set_number(executed, metadata, text="'0.000'"):
+    output = executed.cells[0].outputs[1]
+    output["metadata"] = metadata
+    output["data"] = {diff._RECORD: text}
+
+
+def set_of_output(executed, name, value):
+    executed.cells[0].outputs[0][name] = value
+
+
+def set_of_cell(executed, name, value):
+    executed.cells[0][name] = value
+
+
+@pytest.mark.parametrize(("damage", "value"), [
+    (set_claims, None), (set_claims, 5), (set_claims, "text"), (set_claims, {"a": 1}),
+    (set_claims, [None]), (set_claims, [[]]), (set_claims, [{}]),
+    (set_claims, ["text"]), (set_claims, [{"where": "3.1"}]),
+    (set_number, {"scrapbook": None}), (set_number, {"scrapbook": {}}),
+    (set_number, {"scrapbook": {"name": ["plain"]}}),
+    (set_number, {"scrapbook": {"name": None}}), (set_number, {"scrapbook": "plain"}),
+])
+def test_diff_refuses_damaged_contents(tmp_path, capsys, damage, value):
+    executed = notebook()
+    damage(executed, value)
+    check_refused(tmp_path, capsys, executed)
+
+
+@pytest.mark.parametrize("fields", [
+    {"found": None}, {"found": 0.5}, {"verdict": ["holds"]}, {"where": {}},
+    {"statement": 3}, {"timed": "no"}, {"other": "text"}])
+def test_diff_refuses_claims_of_other_types(tmp_path, capsys, fields):
+    executed = notebook()
+    set_claim(executed, **fields)
+    check_refused(tmp_path, capsys, executed)
+
+
+@pytest.mark.parametrize(("damage", "name", "value"), [
+    (set_of_output, "metadata", None), (set_of_output, "metadata", []),
+    (set_of_output, "metadata", {"wcka": None}),
+    (set_of_output, "metadata", {"wcka": []}),
+    (set_of_output, "metadata", {"wcka": "text"}),
+    (set_of_output, "data", None), (set_of_output, "data", "text"),
+    (set_of_cell, "outputs", None), (set_of_cell, "outputs", {}),
+    (set_of_cell, "outputs", ["text"]), (set_of_cell, "metadata", None),
+    (set_of_cell, "metadata", {"tags": 5}), (set_of_cell, "metadata", {"tags": [5]}),
+])
+def test_diff_refuses_notebooks_of_another_shape(tmp_path, capsys, damage, name, value):
+    executed = notebook()
+    damage(executed, name, value)
+    check_refused(tmp_path, capsys, executed)
+
+
+@pytest.mark.parametrize("text", [None, 5, {"a": 1}, [1], [["text"]]])
+def test_diff_refuses_numbers_that_are_no_text(tmp_path, capsys, text):
+    executed = notebook()
+    set_number(executed, {"scrapbook": {"name": "plain"}}, text)
+    check_refused(tmp_path, capsys, executed)
+
+
+@pytest.mark.parametrize("content", [
+    {"cells": 5}, {"cells": [5]}, {"cells": None}, {"metadata": None},
+    {"metadata": []}, {"metadata": "wcka"}, {"nbformat": "four"}, {"nbformat": 99}])
+def test_diff_refuses_what_only_begins_like_a_notebook(tmp_path, capsys, content):
+    check_refused(tmp_path, capsys, {**notebook(), **content})
+
+
+def check_refused(folder, capsys, content):
+    """Check that ``diff`` answers a hostile notebook on one line, as either run."""
+    sound = folder / "sound.ipynb"
+    hostile = folder / "hostile.ipynb"
+    nbformat.write(notebook(), sound)
+    hostile.write_text(json.dumps(content))
+    for runs in ([sound, hostile], [hostile, sound]):
+        assert cli.main(["diff", *map(str, runs)]) == 2
+        printed = capsys.readouterr()
+        assert printed.out == ""
+        assert printed.err.startswith(f"wcka: {hostile}: ")
+        assert printed.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("text", [
+    "1" * 100_000, "1," * 50_000, "1." * 50_000, "1e" * 50_000, "-1" * 50_000,
+    "1 (" * 30_000, "1 (1 to " * 10_000, "0.5 (" + "1" * 100_000,
+    "0.5 (0.4 to " + "1" * 100_000, "1" * 50_000 + "e" + "1" * 50_000])
+def test_long_texts_are_compared_in_linear_time(text):
+    start = time.process_time()
+    assert list(diff._moves((text, ""), (text, ""))) == []
+    assert time.process_time() - start < 1
 
 
 def test_ctrl_c_is_one_line(monkeypatch, capsys):

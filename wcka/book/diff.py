@@ -12,14 +12,20 @@ from .claims import Claim
 
 _RECORD = "application/papermill.record/text/plain"
 _NUMBER = r"[-+]?\d[\d,]*(?:\.\d+)?(?:e[-+]?\d+)?"
-# A number with its interval, as claims.interval writes it
-_INTERVAL = re.compile(rf"({_NUMBER}) \(({_NUMBER}) to ({_NUMBER})\)")
+# A number with its interval, as claims.interval writes it. It is looked for from its
+# first digit only: from each digit, a long number would take time as its square.
+_INTERVAL = re.compile(rf"(?<![\d,.])({_NUMBER}) \(({_NUMBER}) to ({_NUMBER})\)")
 # Ids that pandas gives to tables, and addresses in memory: no two runs share them.
 _VARYING = re.compile(r"\bT_[0-9a-f]{5}| at 0x[0-9a-f]+")
 
 
 def claims(notebook) -> list[Claim]:
     """Return the claims of the paper that an executed chapter shows, with its findings.
+
+    Raises
+    ------
+    ValueError
+        If a claim in the notebook is damaged.
 
     Examples
     --------
@@ -40,6 +46,11 @@ def claims(notebook) -> list[Claim]:
 def numbers(notebook) -> dict[str, str]:
     """Return the texts that an executed chapter has glued into its prose, by name.
 
+    Raises
+    ------
+    ValueError
+        If a glued text in the notebook is damaged.
+
     Examples
     --------
     >>> output = nbformat.v4.new_output("display_data", {_RECORD: "'0.93'"},
@@ -52,7 +63,12 @@ def numbers(notebook) -> dict[str, str]:
     for output in _outputs(notebook):
         metadata = output.get("metadata", {})
         if "scrapbook" in metadata and _RECORD in output.get("data", {}):
-            texts[metadata["scrapbook"]["name"]] = output.data[_RECORD].strip("'")
+            record = metadata["scrapbook"]
+            name = record.get("name") if isinstance(record, dict) else None
+            text = output.data[_RECORD]
+            if not isinstance(name, str) or not isinstance(text, str):
+                raise ValueError(f"a damaged number: {record!r}")
+            texts[name] = text.strip("'")
     return texts
 
 
@@ -98,7 +114,8 @@ def differences(one: Path, other: Path) -> list[str]:
     Raises
     ------
     ValueError
-        If one of the two holds no executed chapter, or they have none in common.
+        If one of the two holds no executed chapter, or they have none in common; or
+        for a notebook with claims or numbers that are damaged.
 
     Examples
     --------
@@ -128,8 +145,8 @@ def differences(one: Path, other: Path) -> list[str]:
 
 def _changes(before, after, path_before: Path, path_after: Path) -> Iterator[str]:
     """Yield the differences between two runs of a chapter; the paths name the runs."""
-    texts_before = _texts(before)
-    texts_after = _texts(after)
+    texts_before = _texts(before, path_before)
+    texts_after = _texts(after, path_after)
     for subject in texts_before | texts_after:
         if subject not in texts_after:
             yield f"{subject}: only in {path_before}"
@@ -140,13 +157,16 @@ def _changes(before, after, path_before: Path, path_after: Path) -> Iterator[str
                 yield f"{subject}: {change}"
 
 
-def _texts(notebook) -> dict[str, tuple[str, str]]:
+def _texts(notebook, path: Path) -> dict[str, tuple[str, str]]:
     """Return the text and the verdict of all claims and glued numbers, by subject."""
     texts = {}
-    for claim in claims(notebook):
-        texts[f"{claim.where}: {claim.statement}"] = (claim.found, claim.verdict)
-    for name, text in numbers(notebook).items():
-        texts[name] = (text, "")
+    try:
+        for claim in claims(notebook):
+            texts[f"{claim.where}: {claim.statement}"] = (claim.found, claim.verdict)
+        for name, text in numbers(notebook).items():
+            texts[name] = (text, "")
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
     return texts
 
 
@@ -175,7 +195,10 @@ def _chapters(path: Path) -> dict[str, nbformat.NotebookNode]:
     chapters = {}
     for file in files:
         try:
-            notebook = nbformat.read(file, 4)
+            faults: dict = {}
+            notebook = nbformat.read(file, 4, capture_validation_error=faults)
+            if faults:
+                raise faults["ValidationError"]
         except Exception as error:
             # Missing, no JSON, no notebook: nbformat has another error for each.
             name = type(error).__name__
@@ -189,8 +212,27 @@ def _chapters(path: Path) -> dict[str, nbformat.NotebookNode]:
 
 def _claims(output) -> list[Claim]:
     """Return the claims in the metadata of one output."""
-    rows = output.get("metadata", {}).get("wcka", {}).get("claims", [])
-    return [Claim(**row) for row in rows]
+    contents = output.get("metadata", {}).get("wcka", {})
+    rows = contents.get("claims", []) if isinstance(contents, dict) else None
+    if not isinstance(rows, list):
+        raise ValueError(f"damaged claims: {contents!r}")
+    output_claims = []
+    for row in rows:
+        if not _is_claim(row):
+            raise ValueError(f"a damaged claim: {row!r}")
+        output_claims.append(Claim(**row))
+    return output_claims
+
+
+def _is_claim(row) -> bool:
+    """Tell whether a value is what ``Claim._asdict`` makes of a claim."""
+    if not isinstance(row, dict):
+        return False
+    texts = {name: value for name, value in row.items() if name != "timed"}
+    if texts.keys() != set(Claim._fields) - {"timed"}:
+        return False
+    all_are_texts = all(isinstance(value, str) for value in texts.values())
+    return all_are_texts and isinstance(row.get("timed", False), bool)
 
 
 def _outputs(notebook, without: str = "") -> Iterator:
