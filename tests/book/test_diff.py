@@ -201,6 +201,18 @@ def test_diff_refuses_what_only_begins_like_a_notebook(tmp_path, capsys, content
     check_refused(tmp_path, capsys, {**notebook(), **content})
 
 
+def test_diff_spells_out_what_a_terminal_would_obey(tmp_path, capsys):
+    text = "r \x1b]0;title\x07\nno verdict changed"
+    before = tmp_path / "before.ipynb"
+    after = tmp_path / "after.ipynb"
+    nbformat.write(notebook(statement=text), before)
+    nbformat.write(notebook(statement=text, verdict=text), after)
+    assert cli.main(["diff", str(before), str(after)]) == 1
+    printed = capsys.readouterr().out
+    assert printed.count("\n") == 1
+    assert printed.strip().isprintable()
+
+
 def check_refused(folder, capsys, content):
     """Check that ``diff`` answers a hostile notebook on one line, as either run."""
     sound = folder / "sound.ipynb"

@@ -140,7 +140,15 @@ def differences(one: Path, other: Path) -> list[str]:
     for name in shared:
         for line in _changes(before[name], after[name], one, other):
             lines.append(f"{name} {line}".strip())
-    return lines
+    return [_printable(line) for line in lines]
+
+
+def _printable(line: str) -> str:
+    """Return a line with its line breaks and terminal escapes spelled out.
+
+    Notebooks come from strangers, too.
+    """
+    return line if line.isprintable() else repr(line)[1:-1]
 
 
 def _changes(before, after, path_before: Path, path_after: Path) -> Iterator[str]:
