@@ -1,7 +1,9 @@
 """The measures against their definitions, other libraries and declared invariances."""
 
 import warnings
+from fractions import Fraction
 from itertools import permutations
+from operator import mul
 from pathlib import Path
 
 import numpy as np
@@ -688,3 +690,35 @@ def test_triangle_inequality_of_the_angle(name):
     for _ in range(50):
         x, y, z = rng.standard_normal((3, 8, 3))
         assert angle(x, z) <= angle(x, y) + angle(y, z) + 1e-12
+
+
+def unbiased_cka_in_fractions(x, y):
+    """Unbiased CKA of integer matrices by its definition, in exact arithmetic."""
+    n = len(x)
+    kernels = []
+    for z in (x.tolist(), y.tolist()):
+        kernels.append([[sum(map(mul, p, q)) for q in z] for p in z])
+
+    def hsic(k, m):
+        total = sum(k[i][j] * m[i][j] for i in range(n) for j in range(n) if i != j)
+        sums_k = [sum(k[i]) - k[i][i] for i in range(n)]
+        sums_m = [sum(m[i]) - m[i][i] for i in range(n)]
+        both = Fraction(sum(sums_k) * sum(sums_m), (n - 1) * (n - 2))
+        return total + both - Fraction(2, n - 2) * sum(map(mul, sums_k, sums_m))
+
+    k, m = kernels
+    return float(hsic(k, m)) / (float(hsic(k, k)) * float(hsic(m, m))) ** 0.5
+
+
+@pytest.mark.parametrize("factor", [1, 10**4, 10**6])
+def test_one_large_row_costs_unbiased_cka_no_digits(factor):
+    rng = np.random.default_rng(0)
+    z = rng.integers(-50, 50, (12, 6))
+    x = z @ rng.integers(-5, 5, (6, 4))
+    y = z @ rng.integers(-5, 5, (6, 3))
+    x[0] *= factor
+    y[0] *= factor
+    expected = unbiased_cka_in_fractions(x, y)
+    assert wcka.unbiased_cka(x, y) == pytest.approx(expected, rel=1e-12)
+    pairs = wcka.pairwise("unbiased_cka", [x.astype(float), y.astype(float)])
+    assert pairs[0, 1] == pytest.approx(expected, rel=1e-12)

@@ -56,6 +56,9 @@ from .validation import Array, matrix, number
 
 Features = dict[str, Tensor]  # by the labels that error messages use
 _ROUNDING = 16 * np.finfo(float).eps
+# Where more than this factor of the products cancels in the unbiased criterion of a
+# model with itself, four of 16 digits are lost, and kernels without diagonals are used.
+_CANCELLATION = 1e4
 _LEAST_ROWS = 4  # of the unbiased criterion, which divides by n - 3
 
 # ------------------------------------------------------------------- for callers
@@ -259,10 +262,13 @@ def _minibatch_cka(features: Features, pairs: Pairs,
     self_products = np.zeros(())
     # All batches share one scale, since their criteria are added up.
     scales = []
+    wholes = {}
     for label, values in features.items():
-        scales.append(Representation(values, label).scale)
+        model = Representation(values, label)
+        scales.append(model.scale)
+        wholes[label] = model.values
     for batch in batches:
-        rows = {label: values[batch] for label, values in features.items()}
+        rows = {label: values[batch] for label, values in wholes.items()}
         models = represented(rows, scales=scales)
         batch_cross, batch_self_products = _unbiased_criteria(models, pairs)
         cross = cross + batch_cross
@@ -275,7 +281,8 @@ def _unbiased_criteria(
 ) -> tuple[Array, Array]:
     """Unbiased criterion of the pairs and of each model with itself.
 
-    The features are centred; see ``similarity.unbiased_cka`` for the formula.
+    The features are centred; see ``similarity.unbiased_cka`` for the formula. Where its
+    terms cancel, the sums over all kernels are computed without their diagonals.
     """
     n = models[0].n
     cross, self_products = squared_norms(models, pairs)
@@ -287,7 +294,10 @@ def _unbiased_criteria(
         return (diagonal_terms + product / ((n - 1) * (n - 2))) / (n * (n - 3))
 
     criteria = corrected(self_products, np.diag(dots), lengths**2)
-    criteria[criteria * n * (n - 3) <= _ROUNDING * self_products] = 0
+    if (criteria * n * (n - 3) * _CANCELLATION < self_products).any():
+        kernel_cross, criteria = kernels.kernel_products(kernels.linear(models))
+        cross = kernel_cross[a, b]
+        return cross / (n * (n - 3)), criteria / (n * (n - 3))
     return corrected(cross, dots[a, b], lengths[a] * lengths[b]), criteria
 
 

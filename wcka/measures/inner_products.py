@@ -34,6 +34,10 @@ _STRIP_NUMBERS = 2**24  # numbers in one strip of rows of all models' kernels
 _FLOAT32_TERMS = 1024  # terms that are summed in float32 before float64 takes over
 
 _LARGEST = 1e150  # larger numbers overflow when they are squared
+# The mean of numbers below about 1e-308 loses digits. Features without any number above
+# the first of these two are multiplied by the second, a power of two, which is exact.
+_SMALLEST = 1e-270
+_LIFT = 2.0**900
 
 _one_thread = Lock()  # the number of PyTorch's threads belongs to the whole process
 
@@ -87,6 +91,11 @@ class Representation:
         # These vectors are small, and NumPy has the smallest overhead.
         low, high, mean = ends.cpu().numpy()
         largest = _checked_size(low, high, label)  # (columns,)
+        if scale is None and 0 < largest.max() < _SMALLEST and wide == torch.float64:
+            lifted = values.double() * _LIFT
+            Representation.__init__(self, lifted, label, centred, dtype)
+            self.lift = _LIFT
+            return
         size = np.maximum(high - mean, mean - low)  # (columns,)
         # The mean of equal numbers is not always that number, and variation in the last
         # bits is rounding: such a column counts as constant, a dead unit. It adds
@@ -100,6 +109,7 @@ class Representation:
             self.mean = ends[2, self.columns]
         # No square of a number divided by the scale overflows.
         self.scale: Any = scale or float(size.max()) or 1.0
+        self.lift = 1.0  # what the given values were multiplied by
         self.n = len(values)
         self.d = len(self.mean)
         self.kept: Tensor | None = None
@@ -135,6 +145,27 @@ class Representation:
     def keep(self) -> None:
         """Hold all rows in memory after their conversion."""
         self.kept = self.rows()
+
+    def move_to_median(self) -> None:
+        """Subtract the median of each column instead of its mean.
+
+        A few rows far from all others do not move the median. Only kernels whose values
+        do not depend on the origin may be computed from these features.
+
+        Examples
+        --------
+        >>> model = Representation(torch.tensor([[0.0], [1.0], [2.0], [9.0], [8.0]]))
+        >>> model.move_to_median()
+        >>> model.rows().flatten().tolist()
+        [-0.4, -0.2, 0.0, 1.4, 1.2]
+        """
+        values = self.values
+        if self.columns is not None:
+            values = values.index_select(1, self.columns)  # (n, d)
+        self.mean = values.to(self.mean.dtype).median(0).values
+        if self.kept is not None:
+            self.kept = None
+            self.keep()
 
     def take(self, columns: Tensor) -> None:
         """Keep only these columns, in this order.

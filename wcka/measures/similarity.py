@@ -434,5 +434,6 @@ def deconfound(x: ArrayLike, inputs: ArrayLike | Confounder) -> Tensor:
     """
     confounder = inputs if isinstance(inputs, Confounder) else Confounder(inputs)
     model = Representation(matrix(x, "x"), "x")
-    factor: Tensor = confounder.deconfound(model).rows() * model.scale
+    scale = model.scale / model.lift
+    factor: Tensor = confounder.deconfound(model).rows() * scale
     return factor
