@@ -722,3 +722,19 @@ def test_one_large_row_costs_unbiased_cka_no_digits(factor):
     assert wcka.unbiased_cka(x, y) == pytest.approx(expected, rel=1e-12)
     pairs = wcka.pairwise("unbiased_cka", [x.astype(float), y.astype(float)])
     assert pairs[0, 1] == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("shared", [0, 3])
+def test_pwcca_is_defined_where_correlations_are_equal(shared):
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        x = rng.normal(size=(9, 6))
+        y = rng.normal(size=(9, 7))
+        y[:, :shared] = x[:, :shared]
+        value = wcka.pwcca(x, y)
+        order = rng.permutation(9)
+        noise = 1e-13 * rng.normal(size=x.shape)
+        for other in (
+                wcka.pwcca(x[order], y[order]), wcka.pwcca(x + noise, y),
+                wcka.pwcca(3 * x[:, ::-1], y), wcka.pairwise("pwcca", [x, y])[0, 1]):
+            assert other == pytest.approx(value, abs=1e-6)

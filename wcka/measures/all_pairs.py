@@ -24,6 +24,7 @@ code. One record of ``MEASURES`` holds all that is known of a measure.
 """
 
 import inspect
+import math
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Sequence
@@ -433,14 +434,45 @@ def _pwcca(features: Features, pairs: Pairs) -> Array:
         left, correlations, right = torch.linalg.svd(
             basis_x.T @ basis_y, full_matrices=False)
         correlations = correlations.clamp(max=1)
-        weights_x = (left.T @ loads_x).abs().sum(1)  # (correlations,)
-        weights_y = (right @ loads_y).abs().sum(1)
-        return (float(weights_x @ correlations / weights_x.sum()),
-                float(weights_y @ correlations / weights_y.sum()))
+        groups = _tied_groups(correlations)
+        weights_x = _group_weights(left.T @ loads_x, groups)  # (groups,)
+        weights_y = _group_weights(right @ loads_y, groups)
+        sizes = torch.bincount(groups)
+        means = torch.zeros_like(weights_x).index_add_(0, groups, correlations) / sizes
+        return (float(weights_x @ means / weights_x.sum()),
+                float(weights_y @ means / weights_y.sum()))
 
     has_variance = np.array([float(basis.shape[1] > 0) for basis, _ in bases])
     cross = _one_by_one(weighted_means, has_variance, pairs)
     return _normalised(cross, has_variance, pairs)
+
+
+# Canonical correlations that differ by less are one: their variates are then any basis
+# of one subspace, which rounding chooses.
+_TIED = 1e-9
+
+
+def _tied_groups(correlations: Tensor) -> Tensor:
+    """Number the groups of equal correlations, which are in descending order."""
+    starts = torch.ones_like(correlations, dtype=torch.bool)
+    starts[1:] = correlations[:-1] - correlations[1:] > _TIED
+    return starts.long().cumsum(0) - 1
+
+
+def _group_weights(loads: Tensor, groups: Tensor) -> Tensor:
+    """Return the weight of each group of variates: sums of |load| over its members.
+
+    Within a group they are averaged over all bases of its subspace: a random unit
+    vector of g dimensions has an absolute entry of gamma(g / 2) / (sqrt(pi) gamma((g +
+    1) / 2)) on average. A group of one has the weight of its variate.
+    """
+    sizes = torch.bincount(groups)
+    squares = loads.new_zeros(len(sizes), loads.shape[1])
+    lengths = squares.index_add_(0, groups, loads.square()).sqrt().sum(1)  # (groups,)
+    g = sizes.to(loads)
+    mean_entry = (torch.lgamma(g / 2) - torch.lgamma((g + 1) / 2)).exp() / math.pi**0.5
+    weights: Tensor = g * mean_entry * lengths
+    return weights
 
 
 def _bases(features: Features, variance: float = 1) -> list[tuple[Tensor, Tensor]]:

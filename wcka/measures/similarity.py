@@ -371,8 +371,10 @@ def pwcca(x: ArrayLike, y: ArrayLike) -> float:
     """Canonical correlations weighted by how much of `x` they describe.
 
     The weight of a canonical variate h of `x` is ``sum_j |<h, x_j>|`` over the units of
-    `x` (Morcos et al. 2018). With the weights of `y` the value is another:
-    ``pwcca(y, x)``. See ``definitions.pwcca`` for the definition in four lines.
+    `x` (Morcos et al. 2018). Equal correlations, as n <= d + e always has some, leave
+    their variates open: their weights are averaged over all choices. With the weights
+    of `y` the value is another: ``pwcca(y, x)``. See ``definitions.pwcca`` for the
+    definition in four lines.
 
     Parameters
     ----------
