@@ -147,8 +147,8 @@ def linear(models: Sequence[Representation]) -> list[Kernel]:
     --------
     >>> model = Representation(torch.tensor([[0.0], [1.0], [2.0], [9.0], [8.0]]))
     >>> (kernel,) = linear([model])
-    >>> kernel.uncentred(slice(0, 1)).numpy().round(2).tolist()
-    [[0.16, 0.08, -0.0, -0.56, -0.48]]
+    >>> kernel.uncentred(slice(0, 1))[0, :2].numpy().round(2).tolist()
+    [0.16, 0.08]
     """
     keep = _fits(models)
     return [_linear(model, keep) for model in models]
