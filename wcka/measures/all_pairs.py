@@ -434,45 +434,57 @@ def _pwcca(features: Features, pairs: Pairs) -> Array:
         left, correlations, right = torch.linalg.svd(
             basis_x.T @ basis_y, full_matrices=False)
         correlations = correlations.clamp(max=1)
-        groups = _tied_groups(correlations)
-        weights_x = _group_weights(left.T @ loads_x, groups)  # (groups,)
-        weights_y = _group_weights(right @ loads_y, groups)
-        sizes = torch.bincount(groups)
-        means = torch.zeros_like(weights_x).index_add_(0, groups, correlations) / sizes
-        return (float(weights_x @ means / weights_x.sum()),
-                float(weights_y @ means / weights_y.sum()))
+        weights_x = _variate_weights(left, correlations, loads_x)
+        weights_y = _variate_weights(right.T, correlations, loads_y)
+        return (float(weights_x @ correlations / weights_x.sum()),
+                float(weights_y @ correlations / weights_y.sum()))
 
     has_variance = np.array([float(basis.shape[1] > 0) for basis, _ in bases])
     cross = _one_by_one(weighted_means, has_variance, pairs)
     return _normalised(cross, has_variance, pairs)
 
 
-# Canonical correlations that differ by less are one: their variates are then any basis
-# of one subspace, which rounding chooses.
-_TIED = 1e-9
+def _variate_weights(variates: Tensor, correlations: Tensor, loads: Tensor) -> Tensor:
+    """Weights of canonical variates (k,): how much of all units each describes.
 
+    The variates with one and the same correlation are an arbitrary basis of their span.
+    Each has the mean weight over all orthonormal bases of this span.
 
-def _tied_groups(correlations: Tensor) -> Tensor:
-    """Number the groups of equal correlations, which are in descending order."""
-    starts = torch.ones_like(correlations, dtype=torch.bool)
-    starts[1:] = correlations[:-1] - correlations[1:] > _TIED
-    return starts.long().cumsum(0) - 1
-
-
-def _group_weights(loads: Tensor, groups: Tensor) -> Tensor:
-    """Return the weight of each group of variates: sums of |load| over its members.
-
-    Within a group they are averaged over all bases of its subspace: a random unit
-    vector of g dimensions has an absolute entry of gamma(g / 2) / (sqrt(pi) gamma((g +
-    1) / 2)) on average. A group of one has the weight of its variate.
+    Parameters
+    ----------
+    variates : Tensor
+        (rank, k), orthonormal columns.
+    correlations : Tensor
+        (k,), in falling order.
+    loads : Tensor
+        (rank, d), the units in the same basis.
     """
-    sizes = torch.bincount(groups)
-    squares = loads.new_zeros(len(sizes), loads.shape[1])
-    lengths = squares.index_add_(0, groups, loads.square()).sqrt().sum(1)  # (groups,)
-    g = sizes.to(loads)
-    mean_entry = (torch.lgamma(g / 2) - torch.lgamma((g + 1) / 2)).exp() / math.pi**0.5
-    weights: Tensor = g * mean_entry * lengths
+    coordinates = variates.T @ loads  # (k, d)
+    weights = coordinates.abs().sum(1)
+    same = torch.finfo(correlations.dtype).eps ** 0.5
+    values = correlations.cpu().numpy()
+    is_first = -np.diff(values, prepend=np.inf) > same
+    if is_first.all() and values.min(initial=1) > same:
+        return weights
+    starts = np.flatnonzero(is_first)
+    for start, stop in zip(starts, [*starts[1:], len(values)]):
+        span = coordinates[start:stop]  # (tied variates, d)
+        dimension = stop - start
+        if values[stop - 1] <= same:
+            # All that no other variate describes has correlation 0, whether or not the
+            # decomposition returns it.
+            span = loads - variates[:, :start] @ coordinates[:start]
+            dimension = len(loads) - start
+        if dimension > 1:
+            lengths = torch.linalg.vector_norm(span, dim=0)  # (d,)
+            weights[start:stop] = _mean_coordinate(dimension) * lengths.sum()
     return weights
+
+
+def _mean_coordinate(dimension: int) -> float:
+    """Mean absolute coordinate of a random unit vector, 2 / pi in the plane."""
+    log_ratio = math.lgamma(dimension / 2) - math.lgamma((dimension + 1) / 2)
+    return math.exp(log_ratio) / math.sqrt(math.pi)
 
 
 def _bases(features: Features, variance: float = 1) -> list[tuple[Tensor, Tensor]]:

@@ -273,6 +273,8 @@ def svcca(x: Matrix, y: Matrix, variance: float = 0.99) -> float:
 def pwcca(x: Matrix, y: Matrix) -> float:
     """Canonical correlations weighted by their part in `x` (Morcos et al. 2018).
 
+    The weights are not unique where correlations are equal; see ``similarity.pwcca``.
+
     Examples
     --------
     >>> x = np.array([[9.0, 0.0], [-9.0, 0.0], [0.0, 1.0], [0.0, -1.0]])

@@ -131,7 +131,9 @@ def unbiased_cka(x: ArrayLike, y: ArrayLike) -> float:
     The estimator leaves out the kernels' diagonals, whose terms favour wide
     representations of few samples. In features it costs no more than ``cka``: with
     centred X, Y and squared lengths k, l of their rows, it is
-    ||X'Y||_F^2 - n / (n - 2) k'l + sum(k) sum(l) / ((n - 1) (n - 2)). See
+    ||X'Y||_F^2 - n / (n - 2) k'l + sum(k) sum(l) / ((n - 1) (n - 2)). Where these terms
+    cancel, as beside a row that is far larger than the others, kernels without
+    diagonals give the value to full precision in a time that grows with n squared. See
     ``definitions.unbiased_cka`` for the definition in three lines.
 
     Parameters
@@ -371,10 +373,15 @@ def pwcca(x: ArrayLike, y: ArrayLike) -> float:
     """Canonical correlations weighted by how much of `x` they describe.
 
     The weight of a canonical variate h of `x` is ``sum_j |<h, x_j>|`` over the units of
-    `x` (Morcos et al. 2018). Equal correlations, as n <= d + e always has some, leave
-    their variates open: their weights are averaged over all choices. With the weights
-    of `y` the value is another: ``pwcca(y, x)``. See ``definitions.pwcca`` for the
-    definition in four lines.
+    `x` (Morcos et al. 2018). With the weights of `y` the value is another:
+    ``pwcca(y, x)``. See ``definitions.pwcca`` for the definition in four lines.
+
+    Variates with equal correlations are not unique, and neither are their weights. At
+    least two correlations are 1 for full rank and n < d + e, or where two networks
+    share units; several can be 0. Where correlations differ by less than 1.5e-8 from
+    one to the next, each of their variates has the mean weight over all orthonormal
+    bases of the span. The definition names no basis, so that its value there depends on
+    rounding and on the order of the rows.
 
     Parameters
     ----------
