@@ -177,3 +177,24 @@ def test_a_deconfounded_factor_keeps_its_unit():
     factor = similarity.deconfound(x, inputs)
     tiny = similarity.deconfound(x * 2.0**-1000, inputs)
     torch.testing.assert_close(tiny * 2.0**1000, factor, rtol=1e-12, atol=0)
+
+
+# ------------------------------------------------------------------- the diagonal
+
+
+@pytest.mark.parametrize("measure", sorted(MEASURES))
+def test_similarity_to_itself_is_exactly_1(measure):
+    rng = np.random.default_rng(0)
+    features = [rng.standard_normal((16, d)) for d in (3, 7, 1, 5, 20)]
+    features.append(np.zeros((16, 2)))
+    variants = [{}]
+    if measure == "dcka":
+        inputs = rng.standard_normal((16, 4))
+        variants = [{"inputs": inputs}, {"inputs": inputs, "psd": False}]
+    for options in variants:
+        with pytest.warns(RuntimeWarning, match="no variance"):
+            table = wcka.pairwise(measure, features, **options)
+            listed = wcka.pairwise(measure, features, ([1, 5, 4], [1, 5, 4]), **options)
+        assert np.diag(table).tolist()[:5] == [1.0] * 5
+        assert listed[[0, 2]].tolist() == [1.0, 1.0]
+        assert np.isnan(table[5, 5]) and np.isnan(listed[1])

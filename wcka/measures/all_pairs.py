@@ -368,8 +368,7 @@ def _partial_cka(features: Features, models: Sequence[Representation], pairs: Pa
     a, b = _index(pairs, len(models))
     remainder[self_products <= 0] = np.nan
     partial = (correlations - share[a] * share[b]) / (remainder[a] * remainder[b])
-    clipped: Array = np.clip(partial, -1, 1)
-    return clipped
+    return _with_exact_ones(np.clip(partial, -1, 1), a, b)
 
 
 # ------------------------------------------------------------------- Procrustes
@@ -543,11 +542,21 @@ def _geometric_mean(a: Array, b: Array) -> Array:
 def _normalised(cross: Array, self_products: Array, pairs: Pairs,
                 lowest: float = 0,
                 together: Callable[[Array, Array], Array] = _geometric_mean) -> Array:
-    """Divide by the products of both models with themselves; NaN where one is zero."""
+    """Divide by the products of both models with themselves; NaN where one is zero.
+
+    The similarity of a model to itself is 1, without rounding.
+    """
     _warn_of(self_products <= 0)
     scale = np.where(self_products <= 0, np.nan, self_products)
     a, b = _index(pairs, len(self_products))
-    return np.clip(cross / together(scale[a], scale[b]), lowest, 1)
+    similarities = np.clip(cross / together(scale[a], scale[b]), lowest, 1)
+    return _with_exact_ones(similarities, a, b)
+
+
+def _with_exact_ones(similarities: Array, a: Positions, b: Positions) -> Array:
+    """Similarities with ones where a model stands beside itself and has variance."""
+    with_itself = (a == b) & np.isfinite(similarities)
+    return np.where(with_itself, 1.0, similarities)
 
 
 def _warn_of(dead: NDArray[np.bool_]) -> None:
