@@ -554,9 +554,9 @@ def _normalised(cross: Array, self_products: Array, pairs: Pairs,
 
 
 def _with_exact_ones(similarities: Array, a: Positions, b: Positions) -> Array:
-    """Similarities with ones where a model stands beside itself and has variance."""
-    with_itself = (a == b) & np.isfinite(similarities)
-    return np.where(with_itself, 1.0, similarities)
+    """Put ones where a model stands beside itself and has variance."""
+    similarities[(a == b) & np.isfinite(similarities)] = 1
+    return similarities
 
 
 def _warn_of(dead: NDArray[np.bool_]) -> None:

@@ -155,7 +155,7 @@ def _fault_of_tensor(tensor: Tensor) -> str:
 
 def _from_array(values: ArrayLike, label: str) -> Tensor:
     """Convert what NumPy can read; integers become float64."""
-    if np.ma.is_masked(values):
+    if np.ma.isMaskedArray(values) and np.ma.is_masked(values):
         raise TypeError(f"{label}: wanted real numbers, got a masked array; "
                         f"fill it first")
     kind = type(values).__name__
