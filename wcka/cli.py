@@ -153,16 +153,16 @@ def _add_run(commands) -> None:
 
 def _compare_command(arguments) -> None:
     """Print how similar the networks in files are, and draw it if asked to."""
+    from .measures.spelling import first_line, printable
+
     for file in arguments.files:
         if not Path(file).exists():
-            shown = file if file.isprintable() else repr(file)
-            raise UsageError(f"{shown}: no such file")
+            raise UsageError(f"{printable(file)}: no such file")
     if len(arguments.files) < 2 and not Path(arguments.files[0]).is_dir():
         raise UsageError("wanted at least two files, or a folder of them")
     import warnings
 
     from .weights import comparison, report
-    from .weights.formats import first_line
 
     if arguments.matrix:
         from .book import figures

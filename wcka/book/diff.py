@@ -8,6 +8,7 @@ from pathlib import Path
 
 import nbformat
 
+from ..measures.spelling import printable
 from .claims import Claim
 
 _RECORD = "application/papermill.record/text/plain"
@@ -140,15 +141,7 @@ def differences(one: Path, other: Path) -> list[str]:
     for name in shared:
         for line in _changes(before[name], after[name], one, other):
             lines.append(f"{name} {line}".strip())
-    return [_printable(line) for line in lines]
-
-
-def _printable(line: str) -> str:
-    """Return a line with its line breaks and terminal escapes spelled out.
-
-    Notebooks come from strangers, too.
-    """
-    return line if line.isprintable() else repr(line)[1:-1]
+    return [printable(line) for line in lines]
 
 
 def _changes(before, after, path_before: Path, path_after: Path) -> Iterator[str]:

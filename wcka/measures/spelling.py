@@ -1,4 +1,4 @@
-"""The nearest spelling for names that users type."""
+"""Names and errors in messages: the nearest spelling, text fit for a terminal."""
 
 from collections.abc import Collection
 from difflib import get_close_matches
@@ -42,3 +42,29 @@ def nearest(name: str, known: Collection[str], what: str) -> str:
     more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
     listed = ", ".join(names[:_LISTED])
     raise ValueError(f"unknown {what} {name!r}{hint} (known: {listed}{more})")
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message, shortened, fit for a terminal.
+
+    Examples
+    --------
+    >>> first_line(RuntimeError("one" + chr(10) + "two"))
+    'one'
+    """
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return printable(lines[0][:500])
+
+
+def printable(text: str) -> str:
+    """Return a text with escapes in place of what a terminal would act upon.
+
+    Names in files and notebooks come from strangers: a line break or an escape sequence
+    in them could forge a line of output.
+
+    Examples
+    --------
+    >>> printable("a" + chr(27)) == "a" + chr(92) + "x1b"
+    True
+    """
+    return text if text.isprintable() else repr(text)[1:-1]

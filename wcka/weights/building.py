@@ -9,9 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..measures.spelling import nearest
+from ..measures.spelling import first_line, nearest, printable
 from .checkpoints import Checkpoint, is_beside, is_integer, read_tensor, shape_of
-from .formats import first_line, printable
 
 
 def factory(name: str, checkpoint: Checkpoint) -> Callable[[], nn.Module]:

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..measures.spelling import nearest
-from .formats import opened, printable
+from ..measures.spelling import nearest, printable
+from .formats import opened
 
 # Numbers of a weight matrix that are in memory at once: 32 MB as float64.
 BLOCK = 2**22

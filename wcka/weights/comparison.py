@@ -18,10 +18,11 @@ import torch
 from torch import Tensor, nn
 
 from ..measures.all_pairs import compare
+from ..measures.spelling import printable
 from .building import built, factory, loaded
 from .chains import comparable_chain
 from .checkpoints import Checkpoint, read
-from .formats import checkpoints_in, holds_one_network, printable
+from .formats import checkpoints_in, holds_one_network
 from .wiring import Chain, Layer, UnknownOrder, chain_in, chain_of, chains_up_to
 
 # The version of what compare_files returns and --json prints: raised when a key changes

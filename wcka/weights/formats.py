@@ -19,6 +19,8 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
+from ..measures.spelling import first_line
+
 # First bytes of files that people take for checkpoints.
 _FOREIGN_FORMATS = {
     b"GGUF": "GGUF, whose weights are quantised",
@@ -196,12 +198,12 @@ def _opened_file(path: Path) -> Opened:
         return _opened_shards(path)
     if not start:
         raise ValueError(f"{path}: truncated: the file is empty")
-    for magic, words in _FOREIGN_FORMATS.items():
-        if start.startswith(magic) and not _is_safetensors(start, path):
-            raise ValueError(f"{path}: no file of torch or safetensors: {words}")
     if _is_safetensors(start, path):
         notes = _note_on_ending(path, "safetensors", (".safetensors",))
         return Opened(_safetensors(path), notes, ordered=False)
+    for magic, words in _FOREIGN_FORMATS.items():
+        if start.startswith(magic):
+            raise ValueError(f"{path}: no file of torch or safetensors: {words}")
     if path.suffix == ".safetensors" and not _is_torch(start):
         return Opened(_safetensors(path))  # which says what is wrong with it
     if not zipfile.is_zipfile(path):
@@ -387,31 +389,3 @@ def _refusal(path: Path, error: BaseException) -> ValueError:
             f"({code.group(1)}): refused. Where it was made, save the weights alone: "
             f"torch.save(model.state_dict(), 'weights.pt')")
     return ValueError(f"{path}: truncated, or no state dict ({first_line(error)})")
-
-
-def first_line(error: BaseException) -> str:
-    """Return the first line of an error's message, shortened, fit for a terminal.
-
-    Examples
-    --------
-    >>> first_line(RuntimeError("one" + chr(10) + "two"))
-    'one'
-    """
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return printable(lines[0][:500])
-
-
-def printable(text: str) -> str:
-    """Return a text with escapes in place of what a terminal would act upon.
-
-    Names in files come from strangers: a newline or an escape sequence in them could
-    forge a line of output.
-
-    Examples
-    --------
-    >>> printable("a" + chr(27)) == "a" + chr(92) + "x1b"
-    True
-    """
-    if text.isprintable():
-        return text
-    return text.encode("unicode_escape").decode("ascii")

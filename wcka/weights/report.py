@@ -8,7 +8,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from .formats import printable
+from ..measures.spelling import printable
 
 # One network at two consecutive epochs is about this similar to itself (chapter 2).
 _NEIGHBOURING_EPOCHS = 0.98

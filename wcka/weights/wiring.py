@@ -15,10 +15,9 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from ..measures.spelling import nearest
+from ..measures.spelling import nearest, printable
 from .chains import to_unit_range
 from .checkpoints import Checkpoint, is_beside, is_integer, row_blocks, shape_of
-from .formats import printable
 
 LAYOUTS = ("out-in", "in-out")
 _ADVICE = (
