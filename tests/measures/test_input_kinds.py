@@ -120,7 +120,7 @@ def test_data_on_a_device_without_float64_is_moved_to_the_cpu():
 
 
 def test_agreement_of_labels_on_a_device_without_float64(monkeypatch):
-    monkeypatch.setattr(validation, "_WITHOUT_FLOAT64", ("cpu",))
+    monkeypatch.setattr(validation, "WITHOUT_FLOAT64", ("cpu",))
     moves = []
     cpu = torch.Tensor.cpu
     monkeypatch.setattr(

@@ -11,7 +11,7 @@ from torch import Tensor
 # Numbers of NumPy in double precision; the text says which axes there are.
 Array = NDArray[np.float64]
 
-_WITHOUT_FLOAT64 = ("mps",)  # types of devices
+WITHOUT_FLOAT64 = ("mps",)  # types of devices
 
 
 def matrix(values: ArrayLike, label: str) -> Tensor:
@@ -102,7 +102,7 @@ def with_float64(values: Tensor) -> Tensor:
     >>> with_float64(torch.ones(2)).device.type
     'cpu'
     """
-    return values.cpu() if values.device.type in _WITHOUT_FLOAT64 else values
+    return values.cpu() if values.device.type in WITHOUT_FLOAT64 else values
 
 
 def number(value: object, name: str, wanted: str) -> float:
@@ -135,19 +135,49 @@ def number(value: object, name: str, wanted: str) -> float:
     return float(value)
 
 
+def special_kind(tensor: Tensor) -> str:
+    """Return what keeps a tensor from being a plain array of real numbers.
+
+    Parameters
+    ----------
+    tensor : Tensor
+        Any tensor.
+
+    Returns
+    -------
+    str
+        "nested", "sparse", "meta", "quantised" or "complex"; "" for a plain one.
+
+    Examples
+    --------
+    >>> special_kind(torch.ones(2, device="meta")), special_kind(torch.ones(2))
+    ('meta', '')
+    """
+    if tensor.is_nested:
+        return "nested"
+    if tensor.layout != torch.strided:
+        return "sparse"
+    if tensor.is_meta:
+        return "meta"
+    if tensor.is_quantized:
+        return "quantised"
+    return "complex" if tensor.is_complex() else ""
+
+
 def _fault_of_tensor(tensor: Tensor) -> str:
     """What is wanted instead of a tensor that no measure can read; "" if it can."""
     dtype = tensor.dtype
-    if tensor.is_nested:
-        return "one matrix, got a nested tensor; give each of its matrices by itself"
-    if tensor.layout != torch.strided:
-        return "a dense tensor, got a sparse one; give it as .to_dense()"
-    if tensor.is_meta:
-        return "numbers, got a tensor on device meta, which holds none"
-    if tensor.is_quantized:
-        return f"real numbers, got {dtype}; give them as .dequantize()"
-    if tensor.is_complex():
-        return f"real numbers, got dtype {dtype}"
+    faults = {
+        "nested": "one matrix, got a nested tensor; give each of its matrices by "
+                  "itself",
+        "sparse": "a dense tensor, got a sparse one; give it as .to_dense()",
+        "meta": "numbers, got a tensor on device meta, which holds none",
+        "quantised": f"real numbers, got {dtype}; give them as .dequantize()",
+        "complex": f"real numbers, got dtype {dtype}",
+    }
+    kind = special_kind(tensor)
+    if kind:
+        return faults[kind]
     if dtype.is_floating_point and dtype.itemsize < 2:
         return f"real numbers of at least 16 bits, got {dtype}; give them as .float()"
     return ""

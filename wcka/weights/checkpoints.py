@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ..measures.spelling import nearest, printable
+from ..measures.validation import special_kind
 from .formats import opened
 
 # Numbers of a weight matrix that are in memory at once: 32 MB as float64.
@@ -143,14 +144,14 @@ def read(path: str | Path, key: str | None = None) -> Checkpoint:
             weights[label] = values
     left_out = [label for label in state if label not in weights]
     if left_out:
-        notes.append(f"left out {_listed(left_out)}")
+        notes.append(f"left out {listed(left_out)}")
     weights, prefix = _without_prefixes(name, weights)
     if prefix:
         notes.append(f"names without {printable(prefix)}")
     stored = weights
     weights, composed = _composed(stored)
     if composed:
-        notes.append(f"put together from their parts: {_listed(composed)}")
+        notes.append(f"put together from their parts: {listed(composed)}")
     versions = {}
     if isinstance(metadata, Mapping):
         for module, version in metadata.items():
@@ -159,8 +160,14 @@ def read(path: str | Path, key: str | None = None) -> Checkpoint:
     return Checkpoint(name, weights, tuple(notes), stored, versions, file.ordered)
 
 
-def _listed(names: list[Any], most: int = 4) -> str:
-    """Return names as text, at most a few of them."""
+def listed(names: list[Any], most: int = 4) -> str:
+    """Return names as text fit for a terminal, at most a few of them.
+
+    Examples
+    --------
+    >>> listed(["fc1", "fc2", "fc3"], most=2)
+    'fc1, fc2 and 1 more'
+    """
     text = ", ".join(printable(str(name)) for name in names[:most])
     if len(names) > most:
         text += f" and {len(names) - most} more"
@@ -175,31 +182,29 @@ def _state_dict(name: str, content: Any, key: str | None) -> tuple[Any, str]:
     if not isinstance(content, dict) or not content:
         kind = type(content).__name__
         raise ValueError(f"{name}: wanted a state dict, got {kind}")
-    found = dict(_state_dicts(content))
+    states = dict(_state_dicts(content))
     if key is not None:
         try:
-            return found[nearest(key, list(found), "key")], key
+            return states[nearest(key, list(states), "key")], key
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from None
-    if "" in found:
+    if "" in states:
         return content, ""
     for usual in _USUAL_KEYS:
-        if usual in found:
-            return found[usual], usual
-    if len(found) == 1:
-        place, state = found.popitem()
+        if usual in states:
+            return states[usual], usual
+    if len(states) == 1:
+        place, state = states.popitem()
         return state, place
-    if found:
+    if states:
         raise ValueError(
-            f"{name}: holds several networks: {_listed(list(found))}; say which by "
+            f"{name}: holds several networks: {listed(list(states))}; say which by "
             f"--key")
     label = next(iter(content))
-    if any(isinstance(values, Tensor) for values in content.values()):
-        raise ValueError(
-            f"{name}: wanted a state dict, but {label!r} is no tensor with a name")
-    raise ValueError(
-        f"{name}: wanted a state dict, but {printable(repr(label))} is no tensor with "
-        f"a name, and nothing in it is a dict of tensors")
+    reason = f"{label!r} is no tensor with a name"
+    if not any(isinstance(values, Tensor) for values in content.values()):
+        reason += ", and nothing in it is a dict of tensors"
+    raise ValueError(f"{name}: wanted a state dict, but {reason}")
 
 
 def _state_dicts(
@@ -225,17 +230,21 @@ def _state_dicts(
             yield from _state_dicts(values, inner, depth - 1)
 
 
+def _is_tensor(values: Any) -> bool:
+    """Tell whether something is a tensor, or a slice of one in a file."""
+    return isinstance(values, Tensor) or hasattr(values, "get_shape")
+
+
 def _has_rows(values: Any) -> bool:
     """Tell whether something is a tensor, or a slice of one, that is no scalar."""
     if isinstance(values, Tensor) and values.is_nested:
         return True  # which has no shape, and is refused by name
-    is_tensor = isinstance(values, Tensor) or hasattr(values, "get_shape")
-    return is_tensor and len(shape_of(values)) > 0
+    return _is_tensor(values) and len(shape_of(values)) > 0
 
 
 def _is_weight(file: str, label: str, values: Any) -> bool:
     """Tell whether an entry of a state dict is a weight; refuse unusable ones."""
-    if not (isinstance(values, Tensor) or hasattr(values, "get_shape")):
+    if not _is_tensor(values):
         if _QUANTISED.search(label):
             raise ValueError(f"{file}: {printable(label)} is quantised; {_DEQUANTISE}")
         return False
@@ -252,16 +261,11 @@ _DEQUANTISE = "wanted real numbers: save the network before it is quantised"
 def _oddity(label: str, values: Any) -> str:
     """Return the word for what makes a tensor unusable; "" for a usable one."""
     if isinstance(values, Tensor):
-        if values.is_complex():
-            return "complex"
-        if values.is_quantized:
-            return "quantised"
-        if values.is_meta:
+        kind = special_kind(values)
+        if kind == "meta":
             return "on the meta device: its numbers are not there"
-        if values.is_nested:
-            return "nested"
-        if values.layout != torch.strided:
-            return "sparse"
+        if kind:
+            return kind
     elif values.get_dtype().startswith("C"):
         return "complex"
     if is_integer(values) and len(shape_of(values)) > 1 and (
@@ -366,15 +370,6 @@ class _Form(NamedTuple):
     fits: Callable[..., bool]
     compose: Callable[..., _Composed]
 
-    @property
-    def ending(self) -> str:
-        return self.endings[0]
-
-    @property
-    def first(self) -> re.Pattern[str]:
-        """The pattern of the first part's name."""
-        return re.compile(r"(.*\.)?\w+" + re.escape(self.ending))
-
 
 def _composed(
     weights: dict[str, Any],
@@ -384,14 +379,13 @@ def _composed(
     parts_used: set[str] = set()
     for label in weights:
         for form in _FORMS:
-            match = form.first.fullmatch(label)
-            if not match or label in parts_used:
+            stem = label.removesuffix(form.endings[0])
+            parts = [f"{stem}{ending}" for ending in form.endings]
+            if parts[0] != label or not stem.rpartition(".")[2] or label in parts_used:
                 continue
-            parts = [label.replace(form.ending, ending) for ending in form.endings]
             values = [weights.get(part) for part in parts]
             if all(part in weights for part in parts) and form.fits(*values):
-                name = label.replace(form.ending, "")
-                name = name.replace("parametrizations.", "")
+                name = stem.replace("parametrizations.", "")
                 composed[label] = (name, form.compose(*values))
                 parts_used.update(parts)
     plain = {}
@@ -409,8 +403,8 @@ def _pruned(original: Any, mask: Any) -> _Composed:
 
     def rows(part: slice) -> Tensor:
         values: Tensor = original[part].double()
-        kept: Tensor = mask[part].double()
-        return values * kept
+        mask_values: Tensor = mask[part].double()
+        return values * mask_values
 
     return _Composed(shape_of(original), rows)
 

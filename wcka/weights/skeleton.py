@@ -20,6 +20,7 @@ from torch.overrides import TorchFunctionMode
 from tqdm import tqdm
 
 from ..measures.spelling import nearest
+from ..measures.validation import WITHOUT_FLOAT64, special_kind
 from .caller import copied, untouched
 from .layers import Gaussian, Square
 from .replacements import FREEZE_HINTS, Call, LinearMode, RecordingMode, TracingMode
@@ -100,8 +101,7 @@ def jacobian(
             skeleton = _Skeleton(model, freeze, layer, precision)
             with torch.device(skeleton.device), untouched(skeleton.model):
                 try:
-                    j, offset = _jacobian(
-                        skeleton, input_shape, freeze, reference, chunk)
+                    j, offset = _jacobian(skeleton, input_shape, reference, chunk)
                 except OutOfRange:
                     if last or precision == torch.float64:
                         raise
@@ -118,12 +118,12 @@ def jacobian(
 
 
 def _jacobian(
-    skeleton: "_Skeleton", input_shape: Sequence[int], freeze: Sequence[str],
-    reference: Tensor | None, chunk: int,
+    skeleton: "_Skeleton", input_shape: Sequence[int], reference: Tensor | None,
+    chunk: int,
 ) -> tuple[Tensor, Tensor]:
     """Return a skeleton's Jacobian and its output at zero, in its precision."""
     dtype = skeleton.dtype
-    if freeze:
+    if skeleton.freeze:
         skeleton.record_factors(_reference(reference, input_shape))
     x = torch.zeros(
         1, *input_shape, dtype=dtype, device=skeleton.device, requires_grad=True)
@@ -192,15 +192,17 @@ def _unreadable(values: Tensor) -> str:
     """Return why a tensor's numbers cannot be taken; "" if they can."""
     if nn.parameter.is_lazy(values):
         return "is not initialised; run it once on an input first"
-    if values.is_meta:
-        return "is on the meta device: its weights are not there"
-    if values.is_complex():
-        return "belongs to complex weights"
-    if values.is_quantized:
-        return "is quantised; give the network before it was quantised"
-    if values.layout != torch.strided:
-        return "is sparse; call to_dense() on it"
-    return ""
+    return _UNREADABLE[special_kind(values)]
+
+
+_UNREADABLE = {
+    "": "",
+    "nested": "is nested",
+    "sparse": "is sparse; call to_dense() on it",
+    "meta": "is on the meta device: its weights are not there",
+    "quantised": "is quantised; give the network before it was quantised",
+    "complex": "belongs to complex weights",
+}
 
 
 class _Skeleton:
@@ -213,7 +215,7 @@ class _Skeleton:
         self.name = type(model).__name__
         self.model = copied(model)
         self.device = next(self.model.parameters(), torch.empty(0)).device
-        if self.device.type == "mps":  # which has no float64
+        if self.device.type in WITHOUT_FLOAT64:
             self.device = torch.device("cpu")
         self.model.to(self.device, dtype).eval().requires_grad_(False)
         for module in self.model.modules():
