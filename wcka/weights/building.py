@@ -3,6 +3,7 @@
 import importlib
 import inspect
 import sys
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -10,7 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from ..measures.spelling import first_line, nearest, printable
-from .checkpoints import Checkpoint, is_beside, is_integer, read_tensor, shape_of
+from .checkpoints import (
+    Checkpoint,
+    is_beside,
+    is_integer,
+    listed,
+    read_tensor,
+    shape_of,
+)
 
 
 def factory(name: str, checkpoint: Checkpoint) -> Callable[[], nn.Module]:
@@ -193,9 +201,9 @@ def loaded(
     if foreign:
         raise ValueError(
             f"{checkpoint.name}: not of this architecture (it also holds "
-            f"{printable(', '.join(foreign[:3]))})")
+            f"{listed(foreign)})")
     if unused:
-        notes.append(f"left out {printable(', '.join(sorted(unused)[:4]))}")
+        notes.append(f"left out {listed(sorted(unused))}")
     _fit_outputs(model, state)
     _load(model, state, checkpoint, prefix)
     for name, values in model.state_dict().items():
@@ -260,7 +268,7 @@ def fitted_names(
     if prefixes:
         raise ValueError(
             f"{file}: holds several networks of this architecture: "
-            f"{printable(', '.join(prefixes))}; save the one that is meant by itself")
+            f"{listed(prefixes)}; save the one that is meant by itself")
     # The architecture may wrap the network that was saved.
     wrapper = first.partition(".")[0] + "."
     inner = {name: name.removeprefix(wrapper) for name in expected}
@@ -269,14 +277,13 @@ def fitted_names(
         return inner
     missing = [name for name in expected if name not in weights]
     raise ValueError(
-        f"{file}: not of this architecture (no {', '.join(missing[:3])} in it)")
+        f"{file}: not of this architecture (no {listed(missing)} in it)")
 
 
 def _prefix_of(names: Mapping[str, str]) -> str:
     """Return what stands in a file before the names of the architecture."""
-    for name, label in names.items():
-        return label.removesuffix(name) if label.endswith(name) else ""
-    return ""
+    name, label = next(iter(names.items()), ("", ""))
+    return label.removesuffix(name) if label.endswith(name) else ""
 
 
 def _fit_outputs(model: nn.Module, state: Mapping[str, Tensor]) -> None:
@@ -309,7 +316,7 @@ def _load(
         versions = dict(getattr(model.state_dict(), "_metadata", {}))
     try:
         # Names of all weights were checked; modules may ask for the versions.
-        versioned = _Versioned(state)
+        versioned: Any = OrderedDict(state)
         versioned._metadata = versions
         model.load_state_dict(versioned, strict=False)
     except (RuntimeError, ValueError, KeyError, TypeError) as error:
@@ -319,9 +326,3 @@ def _load(
         raise ValueError(
             f"{checkpoint.name}: not of this architecture "
             f"({printable(reason[:200])})") from None
-
-
-class _Versioned(dict[str, Tensor]):
-    """A state dict with the versions of its modules, as torch keeps them."""
-
-    _metadata: dict[str, Any]

@@ -8,7 +8,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -118,14 +118,13 @@ def compare_files(
         result = _compare_any(
             files, architectures, input_shape, freeze, by_layer, networks)
     else:
-        result = _compare_fully_connected(
-            files, by_layer, networks, order, stored, left_out)
-    names = result.pop("names")
+        result = _compare_fully_connected(files, by_layer, networks, order, stored)
+    result["assumed"] += left_out
+    names = [file.name for file in files]
     return {
         "schema": SCHEMA,
         "files": names,
         **result,
-        "assumed": [*result["assumed"], *left_out],
         "seconds": time.perf_counter() - start,
         "memory before": memory_before,
         "peak memory": _peak_memory(),
@@ -228,7 +227,7 @@ class Untrained:
 
 def _compare_fully_connected(
     files: list[Checkpoint], by_layer: bool, networks: int, order: Sequence[str],
-    stored: str | None, left_out: list[str],
+    stored: str | None,
 ) -> dict[str, Any]:
     """Compare fully connected networks, whose matrices are read block by block."""
     chains, assumed = _chains_in(files, order, stored)
@@ -262,7 +261,6 @@ def _compare_fully_connected(
         names = [layer.name for layer in chains[0].layers]
         layers = _layer_tables(names, trained, untrained)
     return {
-        "names": [file.name for file in files],
         "assumed": assumed,
         "chains": {file.name: _described_layers(chain)
                    for file, chain in zip(files, chains)},
@@ -348,10 +346,10 @@ def _undecided(chains: list[Chain], table: dict[str, Any]) -> str:
     All matrices are square here. Stored (in, out) in place of (out, in), a chain is
     another one, with another similarity.
     """
-    other = [chain_of(chain.stored("in-out").layers) for chain in chains]
+    in_out_products = [chain_of(chain.stored("in-out").layers) for chain in chains]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        values = compare("wcka", other)
+        values = compare("wcka", in_out_products)
     difference = np.abs(values - np.array(table["wcka"]))
     if not np.nanmax(difference) > _SAME:
         return ""
@@ -382,7 +380,7 @@ def _with_file_name(file: Checkpoint, chain: Chain) -> list[Layer]:
     layers = []
     for layer in chain.layers:
         name = f"{file.name}: {printable(layer.name)}"
-        layers.append(Layer(name, layer.weight, layer.layout))
+        layers.append(replace(layer, name=name))
     return layers
 
 
@@ -495,7 +493,6 @@ def _compare_any(
             reason = "none of its modules puts out units"
     names = " and ".join(dict.fromkeys(architectures))
     return {
-        "names": [file.name for file in files],
         "assumed": [
             f"wired as {names} is, for inputs of shape {shape}", *assumed,
             *_notes(files)],

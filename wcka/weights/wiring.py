@@ -7,7 +7,7 @@ refused; what has to be assumed is said.
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -51,11 +51,11 @@ class Layer:
 
     @property
     def inputs(self) -> int:
-        return shape_of(self.weight)[self.layout == "out-in"]
+        return _ends(shape_of(self.weight), self.layout)[0]
 
     @property
     def outputs(self) -> int:
-        return shape_of(self.weight)[self.layout == "in-out"]
+        return _ends(shape_of(self.weight), self.layout)[1]
 
     def blocks(self) -> Iterator[tuple[slice, Tensor]]:
         """Yield the stored rows in blocks, as float64, with the slice of each.
@@ -106,8 +106,14 @@ class Chain(NamedTuple):
 
     def stored(self, layout: str) -> "Chain":
         """Return the same layers, read as stored in another layout."""
-        layers = [Layer(layer.name, layer.weight, layout) for layer in self.layers]
+        layers = [replace(layer, layout=layout) for layer in self.layers]
         return self._replace(layers=layers)
+
+
+def _ends(shape: tuple[int, ...], layout: str) -> tuple[int, int]:
+    """Return the numbers of inputs and outputs of a matrix stored in a layout."""
+    rows, columns = shape
+    return (columns, rows) if layout == "out-in" else (rows, columns)
 
 
 class UnknownOrder(ValueError):
@@ -297,15 +303,15 @@ def _orders_that_fit(
     """Return orders in which matrices fit together, at most a few."""
     fitting: list[list[str]] = []
 
-    def extend(order: list[str], rest: list[str]) -> None:
+    def extend(order: list[str], remaining: list[str]) -> None:
         if len(fitting) >= most:
             return
-        if not rest:
+        if not remaining:
             fitting.append(order)
-        for name in rest:
-            outputs = _ends(order[-1], shapes, layout)[1] if order else None
-            if outputs in (None, _ends(name, shapes, layout)[0]):
-                extend([*order, name], [other for other in rest if other != name])
+        for name in remaining:
+            outputs = _ends(shapes[order[-1]], layout)[1] if order else None
+            if outputs in (None, _ends(shapes[name], layout)[0]):
+                extend([*order, name], [m for m in remaining if m != name])
 
     if len(matrices) <= 8:  # more have too many orders to try
         extend([], matrices)
@@ -471,9 +477,9 @@ def _refuse_residual_blocks(
         groups.setdefault(module, []).append(name)
     alike: dict[str, list[str]] = {}
     for module, members in groups.items():
-        keeps_width = _ends(members[0], shapes, layout)[0] == _ends(
-            members[-1], shapes, layout)[1]
-        if not keeps_width:
+        inputs, _ = _ends(shapes[members[0]], layout)
+        _, outputs = _ends(shapes[members[-1]], layout)
+        if inputs != outputs:
             continue
         if not module.startswith("?"):
             raise _no_chain(
@@ -486,14 +492,6 @@ def _refuse_residual_blocks(
             raise _no_chain(
                 file, " and ".join(modules[:2]), "blocks with as many outputs as "
                 "inputs, which residual networks add to their inputs")
-
-
-def _ends(
-    name: str, shapes: dict[str, tuple[int, ...]], layout: str,
-) -> tuple[int, int]:
-    """Return a matrix's numbers of inputs and outputs."""
-    rows, columns = shapes[name]
-    return (columns, rows) if layout == "out-in" else (rows, columns)
 
 
 def _no_chain(file: str, names: str, words: str) -> ValueError:
