@@ -17,11 +17,10 @@ from typing import Protocol, cast
 import pandas as pd
 import platformdirs
 import pyarrow.parquet
-import safetensors.torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from ..networks.populations import Population, digest_of, read_tensors
+from ..networks.populations import Population, read_tensors, write_tensors
 from .fingerprint import PACKAGE, code_of, stripped_code, whole_code
 
 _KINDS = (".safetensors", ".parquet", ".tensor")
@@ -257,9 +256,7 @@ def _write(stem: Path, result) -> None:
     try:
         if isinstance(result, Tensor):
             tensors = {"values": result.contiguous()}
-            metadata = {"key": stem.name}
-            metadata["digest"] = digest_of(tensors, metadata)
-            safetensors.torch.save_file(tensors, partial, metadata)
+            write_tensors(partial, tensors, {"key": stem.name})
             partial.replace(stem.with_suffix(".tensor"))
         else:
             _write_table(result, partial, stem.name)

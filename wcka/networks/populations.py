@@ -258,11 +258,10 @@ class Population(Stacked):
         tensors = {}
         for name, values in self.state.items():
             tensors[name] = values.contiguous()
-        metadata["digest"] = digest_of(tensors, metadata)
         # A process that is killed while it writes leaves no half-written population.
         partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
         try:
-            save_file(tensors, partial, metadata)
+            write_tensors(partial, tensors, metadata)
             partial.replace(path)
         finally:
             partial.unlink(missing_ok=True)
@@ -292,6 +291,32 @@ class Population(Stacked):
         return cls(json.loads(metadata["architecture"]), state, members)
 
 
+def write_tensors(
+    path: str | Path, tensors: dict[str, Tensor], metadata: dict[str, str]
+) -> None:
+    """Write a safetensors file for ``read_tensors``, with a digest in its metadata.
+
+    Parameters
+    ----------
+    path : str or Path
+    tensors : dict of str to Tensor
+        Contiguous.
+    metadata : dict of str to str
+        With a "key", which readers must know.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = f"{folder}/a.safetensors"
+    ...     write_tensors(path, {"values": torch.arange(3)}, {"key": "squares"})
+    ...     tensors, _ = read_tensors(path, "squares")
+    >>> tensors["values"].tolist()
+    [0, 1, 2]
+    """
+    save_file(tensors, path, {**metadata, "digest": digest_of(tensors, metadata)})
+
+
 def read_tensors(
     path: str | Path, key: str, device: str = "cpu"
 ) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -319,11 +344,9 @@ def read_tensors(
     --------
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     tensors = {"values": torch.arange(3)}
-    ...     metadata = {"key": "squares"}
-    ...     metadata["digest"] = digest_of(tensors, metadata)
-    ...     save_file(tensors, f"{folder}/a.safetensors", metadata)
-    ...     read_tensors(f"{folder}/a.safetensors", "cubes")
+    ...     path = f"{folder}/a.safetensors"
+    ...     write_tensors(path, {"values": torch.arange(3)}, {"key": "squares"})
+    ...     read_tensors(path, "cubes")
     Traceback (most recent call last):
     ValueError: it holds another result
     """
