@@ -253,10 +253,10 @@ def _unbiased_cka(features: Features, pairs: Pairs) -> Array:
 
 def _minibatch_cka(features: Features, pairs: Pairs,
                    batch_size: int = 256) -> Array:
-    wanted = "a whole number from 4 on"
-    rows_per_batch = number(batch_size, "batch_size", wanted)
+    condition = "a whole number from 4 on"
+    rows_per_batch = number(batch_size, "batch_size", condition)
     if not rows_per_batch.is_integer() or rows_per_batch < _LEAST_ROWS:
-        raise ValueError(f"batch_size: wanted {wanted}, got {batch_size}")
+        raise ValueError(f"batch_size: wanted {condition}, got {batch_size}")
     batches = pieces(_row_count(features), int(rows_per_batch))
     _at_least_4(batches[-1].stop - batches[-1].start, " in the last batch")
     cross = np.zeros(())
@@ -319,10 +319,10 @@ def _diagonal_sums(models: Sequence[Representation]) -> tuple[Array, Array]:
 
 
 def _rbf_cka(features: Features, pairs: Pairs, sigma: float = 1.0) -> Array:
-    wanted = "a positive share of the median distance, from 1e-100 to 1e100"
-    sigma = number(sigma, "sigma", wanted)
+    condition = "a positive share of the median distance, from 1e-100 to 1e100"
+    sigma = number(sigma, "sigma", condition)
     if not 1e-100 <= sigma <= 1e100:  # its square is a number
-        raise ValueError(f"sigma: wanted {wanted}, got {sigma}")
+        raise ValueError(f"sigma: wanted {condition}, got {sigma}")
     return _by_kernels(kernels.gaussian(represented(features), sigma), pairs)
 
 
