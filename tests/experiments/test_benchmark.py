@@ -47,15 +47,20 @@ def grid():
     return benchmark.grid(*ARGUMENTS, jobs=1)
 
 
-@pytest.fixture(scope="module")
-def networks(grid):
-    """The single networks, by the names in the table."""
-    populations, _ = benchmark.grid_networks(MODELS)
+def single_networks(models):
+    """Return the networks of a grid one by one, in the order of its members."""
+    populations, _ = benchmark.grid_networks(models)
     singles = []
     for population in populations:
         for i in range(len(population)):
             singles.append(population.member(i))
-    return dict(zip(grid[0].model, singles))
+    return singles
+
+
+@pytest.fixture(scope="module")
+def networks(grid):
+    """The single networks, by the names in the table."""
+    return dict(zip(grid[0].model, single_networks(MODELS)))
 
 
 def row_of(grid, factor, probe, i=0):

@@ -107,13 +107,20 @@ def test_sound_results_are_read_without_a_word(tmp_path, monkeypatch, compute):
     assert len(list((tmp_path / "n=3").iterdir())) == 1
 
 
-@RESULTS
-def test_no_changed_byte_of_a_result_is_taken(tmp_path, monkeypatch, compute):
+@pytest.fixture
+def saved_result(tmp_path, monkeypatch, compute):
+    """A cached function, the content of its result, and the file that holds it."""
     monkeypatch.setenv("WCKA_CACHE", str(tmp_path))
     tables_without_compression(monkeypatch)
     function = cache.cached(compute)
-    expected = content_of(function(6))
+    content = content_of(function(6))
     (path,) = tmp_path.iterdir()
+    return function, content, path
+
+
+@RESULTS
+def test_no_changed_byte_of_a_result_is_taken(saved_result):
+    _, expected, path = saved_result
     sound = path.read_bytes()
     silent = 0
     for position in range(0, len(sound), 7):
@@ -130,12 +137,8 @@ def test_no_changed_byte_of_a_result_is_taken(tmp_path, monkeypatch, compute):
 
 
 @RESULTS
-def test_a_flipped_value_is_reported_and_computed_anew(tmp_path, monkeypatch, compute):
-    monkeypatch.setenv("WCKA_CACHE", str(tmp_path))
-    tables_without_compression(monkeypatch)
-    function = cache.cached(compute)
-    expected = content_of(function(6))
-    (path,) = tmp_path.iterdir()
+def test_a_flipped_value_is_reported_and_computed_anew(saved_result, compute):
+    function, expected, path = saved_result
     value_at = path.stat().st_size - 1
     if compute is table_of:
         value_at = path.read_bytes().index(struct.pack("<2d", 0.5, 0.5))

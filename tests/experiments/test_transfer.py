@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from test_benchmark import single_networks
 from torch import nn
 from torch.nn.functional import conv2d, cross_entropy, max_pool2d
 
@@ -52,21 +53,11 @@ def head(hidden, strategy, **changes):
     }
 
 
-def heads_of(models):
-    """Return the single heads of a grid, in the order of its members."""
-    populations, _ = benchmark.grid_networks(models)
-    heads = []
-    for population in populations:
-        for i in range(len(population)):
-            heads.append(population.member(i))
-    return heads
-
-
 def test_the_chain_through_the_trunk():
     models = [head([8], "standard"), head([5, 5], "standard")]
     table = benchmark.chain_similarities(models)
     row = table[table.differs == "architecture"].iloc[0]
-    heads = heads_of(models)
+    heads = single_networks(models)
     network_a = nn.Sequential(frozen(TRUNK), heads[row.a])
     network_b = nn.Sequential(frozen(TRUNK), heads[row.b])
     expected = wcka.wcka(network_a, network_b, input_shape=(784,))
@@ -329,7 +320,7 @@ def test_the_table_is_that_of_whole_networks(grid, trunk, digits, factor):
     members, table = grid
     rows = table[table.differs == factor].iloc[:3].set_index("probe")
     assert list(rows.index) == PROBES
-    heads = dict(zip(members.model, heads_of(MODELS)))
+    heads = dict(zip(members.model, single_networks(MODELS)))
     head_a, head_b = heads[rows.a.iloc[0]], heads[rows.b.iloc[0]]
     a, b = nn.Sequential(trunk, head_a), nn.Sequential(trunk, head_b)
     images, labels = digits
@@ -361,7 +352,7 @@ def test_dcka_can_take_the_features_influence_away(grid):
     )
     order = torch.from_numpy(np.random.default_rng(3).permutation(3147))
     x = features(TRUNK, "clean", **DIGITS)[order[:50]]
-    heads = heads_of(MODELS)
+    heads = single_networks(MODELS)
     row = table.iloc[5]
     with torch.no_grad():
         u, v = heads[int(row.a)][:-1](x), heads[int(row.b)][:-1](x)

@@ -81,18 +81,18 @@ def legacy(path, state):
     ("b", folder_with_weights),
 ])
 def test_every_format_gives_the_value(pair, tmp_path, name, save):
-    path, other, right = pair
-    save(tmp_path / name, dict(other.state_dict()))
-    found = value(path, str(tmp_path / name))
-    assert found == pytest.approx(right, abs=1e-6)
+    path, second, right = pair
+    save(tmp_path / name, dict(second.state_dict()))
+    similarity = value(path, str(tmp_path / name))
+    assert similarity == pytest.approx(right, abs=1e-6)
     if (tmp_path / name).is_dir() and save is sharded:
         index = str(tmp_path / name / "model.safetensors.index.json")
-        assert value(path, index) == found
+        assert value(path, index) == similarity
 
 
 def test_the_ending_of_another_format_is_said(pair, tmp_path):
-    path, other, right = pair
-    state = dict(other.state_dict())
+    path, second, right = pair
+    state = dict(second.state_dict())
     save_file(state, tmp_path / "b.pt")
     torch.save(state, tmp_path / "c.safetensors")
     for name, words in (("b.pt", "safetensors"), ("c.safetensors", "torch.save")):
@@ -105,8 +105,8 @@ def test_the_ending_of_another_format_is_said(pair, tmp_path):
 @pytest.mark.parametrize("dtype", [
     torch.float16, torch.bfloat16, torch.float64, torch.float8_e4m3fn])
 def test_precisions_of_files(pair, tmp_path, dtype):
-    _, other, _ = pair
-    state = {name: values.to(dtype) for name, values in other.state_dict().items()}
+    _, second, _ = pair
+    state = {name: values.to(dtype) for name, values in second.state_dict().items()}
     exact = {name: values.double() for name, values in state.items()}
     full = saved(tmp_path / "full.pt", exact)
     assert value(full, saved(tmp_path / "c.pt", state)) == pytest.approx(1, abs=1e-12)
@@ -180,12 +180,12 @@ def test_files_of_other_kinds_are_named(pair, tmp_path, capsys):
 
 
 def test_weights_are_found_wherever_they_are(pair, tmp_path):
-    path, other, right = pair
-    state = dict(other.state_dict())
-    optimizer = torch.optim.Adam(other.parameters())
-    other(torch.ones(1, 20)).sum().backward()
+    path, second, right = pair
+    state = dict(second.state_dict())
+    optimizer = torch.optim.Adam(second.parameters())
+    second(torch.ones(1, 20)).sum().backward()
     optimizer.step()
-    state = {name: values.clone() for name, values in other.state_dict().items()}
+    state = {name: values.clone() for name, values in second.state_dict().items()}
     right = value(path, saved(tmp_path / "plain.pt", state))
     wrapped = [
         {"ema": state}, {"net": state}, {"params": state}, {"checkpoint": {"g": state}},
@@ -204,22 +204,22 @@ def test_weights_are_found_wherever_they_are(pair, tmp_path):
                     "val_accuracy.confmat": torch.ones(3, 3),
                     "metrics.seen": torch.tensor(7)})
     for i, content in enumerate(wrapped):
-        found = value(path, saved(tmp_path / f"{i}.pt", content))
-        assert found == pytest.approx(right, abs=1e-12), i
+        similarity = value(path, saved(tmp_path / f"{i}.pt", content))
+        assert similarity == pytest.approx(right, abs=1e-12), i
 
 
 def test_several_networks_in_one_file_are_asked_for(pair, tmp_path, capsys):
-    path, other, right = pair
-    both = saved(tmp_path / "both.pt", {
-        "generator": other.state_dict(), "discriminator": mlp(2).state_dict()})
-    assert main(["compare", path, both]) == 2
+    path, second, right = pair
+    two_networks = saved(tmp_path / "both.pt", {
+        "generator": second.state_dict(), "discriminator": mlp(2).state_dict()})
+    assert main(["compare", path, two_networks]) == 2
     message = capsys.readouterr().err
     assert "several networks: generator, discriminator" in message
     assert "--key" in message
     same = saved(tmp_path / "same.pt", {"generator": mlp(0).state_dict()})
-    assert value(same, both, key="generator") == pytest.approx(right, abs=1e-6)
+    assert value(same, two_networks, key="generator") == pytest.approx(right, abs=1e-6)
     with pytest.raises(ValueError, match=r"unknown key .*generator"):
-        value(same, both, key="generater")
+        value(same, two_networks, key="generater")
 
 
 class Tied(nn.Module):
@@ -244,8 +244,8 @@ def test_tensors_that_safetensors_stores_once(tmp_path):
     assert value(paths["0.pt"], paths["0.safetensors"]) == pytest.approx(1, abs=1e-12)
     right = wcka.wcka(Tied(0), Tied(1))
     for end in ("pt", "safetensors"):
-        found = value(paths[f"0.{end}"], paths[f"1.{end}"], stored="out-in")
-        assert found == pytest.approx(right, abs=1e-6)
+        similarity = value(paths[f"0.{end}"], paths[f"1.{end}"], stored="out-in")
+        assert similarity == pytest.approx(right, abs=1e-6)
 
 
 # ------------------------------------------------------------ weights in parts
@@ -330,9 +330,26 @@ def attention(names):
     return {f"layers.0.{name}.weight": torch.ones(8, 8) for name in names}
 
 
+def adapter():
+    """Factors of LoRA for two matrices in each of two layers."""
+    factors = {}
+    for matrix in ("0.q", "0.v", "1.q", "1.v"):
+        factors[f"layers.{matrix}.lora_A.weight"] = torch.randn(4, 32)
+        factors[f"layers.{matrix}.lora_B.weight"] = torch.randn(32, 4)
+    return factors
+
+
+def two_blocks():
+    """Two blocks of two layers, each with as many outputs as inputs."""
+    blocks = {}
+    for i in (0, 1):
+        blocks[f"layers.{i}.fc1.weight"] = torch.ones(32, 8)
+        blocks[f"layers.{i}.fc2.weight"] = torch.ones(8, 32)
+    return blocks
+
+
 NO_CHAINS = {
-    "adapter": {f"layers.{i}.{p}.lora_{m}.weight": torch.randn(*s) for i in (0, 1)
-                for p in "qv" for m, s in (("A", (4, 32)), ("B", (32, 4)))},
+    "adapter": adapter(),
     "an attention": attention("qkvo"),
     "attention,": attention(["q_proj", "k_proj", "v_proj", "o_proj"]),
     "by itself": {"in_proj_weight": torch.ones(24, 8), "out.weight": torch.ones(8, 24)},
@@ -352,9 +369,7 @@ NO_CHAINS = {
     "residual": nn.ModuleDict({
         "enter": nn.Linear(20, 16), "block": nn.Linear(16, 16),
         "leave": nn.Linear(16, 3)}).state_dict(),
-    "layers.0 and layers.1": {
-        f"layers.{i}.fc{k}.weight": torch.ones(*s)
-        for i in (0, 1) for k, s in ((1, (32, 8)), (2, (8, 32)))},
+    "layers.0 and layers.1": two_blocks(),
     "way around": {"0.weight": torch.ones(8, 20), "shortcut.weight": torch.ones(8, 8)},
     "not called weight": nn.RNN(20, 20, bias=False).state_dict(),
     "embedding": {"embed.weight": torch.ones(9, 8), "fc.weight": torch.ones(3, 8)},
@@ -383,8 +398,8 @@ def test_the_caller_may_say_which_layers_make_the_chain(tmp_path):
     paths = [saved(tmp_path / f"{i}.pt", s.state_dict()) for i, s in enumerate(states)]
     right = wcka.wcka(*[[s["body"].weight.T.detach(), s["policy"].weight.T.detach()]
                         for s in states])
-    found = value(*paths, order=["body", "policy"])
-    assert found == pytest.approx(right, abs=1e-6)
+    similarity = value(*paths, order=["body", "policy"])
+    assert similarity == pytest.approx(right, abs=1e-6)
     with pytest.raises(ValueError, match="unknown layer"):
         value(*paths, order=["body", "polcy"])
 
@@ -416,7 +431,8 @@ def test_layers_are_matched_by_name(tmp_path):
 
 
 def test_nothing_tells_how_square_matrices_are_stored(tmp_path, capsys):
-    a, b = ([torch.randn(6, 6, dtype=torch.float64) for _ in range(2)] for _ in "ab")
+    a, b = torch.randn(2, 2, 6, 6, dtype=torch.float64)  # (networks, layers, 6, 6)
+    a, b = list(a), list(b)
     paths = []
     for name, (first, second) in (("a", a), ("b", b)):
         state = {"fc1.weight": first, "fc2.weight": second}
@@ -433,13 +449,13 @@ def test_nothing_tells_how_square_matrices_are_stored(tmp_path, capsys):
 
 
 def test_weights_stored_the_other_way_round(pair, tmp_path):
-    path, other, right = pair
+    path, second, right = pair
     names = {"0": "dense", "2": "dense_1"}
     keras = {}
     script = {}
     for i, (old, new) in enumerate(names.items(), 1):
-        keras[f"{new}/kernel"] = other[int(old)].weight.detach().T.numpy()
-        keras[f"{new}/bias"] = other[int(old)].bias.detach().numpy()
+        keras[f"{new}/kernel"] = second[int(old)].weight.detach().T.numpy()
+        keras[f"{new}/bias"] = second[int(old)].bias.detach().numpy()
         script[f"W{i}"], script[f"b{i}"] = keras[f"{new}/kernel"], keras[f"{new}/bias"]
     for name, arrays in (("keras.npz", keras), ("script.npz", script)):
         np.savez(tmp_path / name, **arrays)
@@ -469,8 +485,9 @@ def test_hundreds_of_layers_do_not_overflow(tmp_path):
         chains.append(chain)
     right = wcka.cka(*chains)
     assert value(*paths) == pytest.approx(right, abs=1e-9)
-    assert wcka.wcka(*[[w.T for w in network] for network in networks]) == (
-        pytest.approx(right, abs=1e-9))
+    first, second = networks
+    similarity = wcka.wcka([w.T for w in first], [w.T for w in second])
+    assert similarity == pytest.approx(right, abs=1e-9)
     with pytest.raises(ValueError, match="overflows"):
         wcka.chain([w.T.double() * 1e10 for w in networks[1]])
 
@@ -510,8 +527,8 @@ def test_prefixes_heads_and_what_stands_beside(tmp_path, monkeypatch, build):
         for file in (first, second):
             maker = building._with_outputs_of(file, build)
             networks.append(building.loaded(maker, file)[0])
-        found = wcka.wcka(*networks, input_shape=(1, 8, 8))
-        assert found == pytest.approx(right, abs=1e-12), prefix
+        similarity = wcka.wcka(*networks, input_shape=(1, 8, 8))
+        assert similarity == pytest.approx(right, abs=1e-12), prefix
     teacher = {f"{p}.{n}": v for p in ("student", "teacher")
                for n, v in a.state_dict().items()}
     file = checkpoints.read(saved(tmp_path / "t.pt", teacher))
@@ -552,8 +569,8 @@ def test_auxiliary_heads_take_no_part(tmp_path, name, side):
     state = model.state_dict()
     without = {k: v for k, v in state.items() if not k.lower().startswith("aux")}
     paths = [saved(tmp_path / "a.pt", state), saved(tmp_path / "b.pt", without)]
-    found = value(*paths, arch=f"torchvision:{name}", input_shape=(3, side, side))
-    assert found == pytest.approx(1, abs=1e-6)
+    similarity = value(*paths, arch=f"torchvision:{name}", input_shape=(3, side, side))
+    assert similarity == pytest.approx(1, abs=1e-6)
 
 
 @pytest.mark.slow
@@ -564,10 +581,10 @@ def test_other_depths_and_numbers_of_classes(tmp_path):
                 torchvision.models.resnet34(num_classes=5)]
     paths = [saved(tmp_path / f"{i}.pt", n.state_dict())
              for i, n in enumerate(networks)]
-    found = value(*paths, arch=["torchvision:resnet18", "torchvision:resnet34"],
+    similarity = value(*paths, arch=["torchvision:resnet18", "torchvision:resnet34"],
                   input_shape=(3, 32, 32))
     right = wcka.wcka(*[n.eval() for n in networks], input_shape=(3, 32, 32))
-    assert found == pytest.approx(right, abs=1e-4)
+    assert similarity == pytest.approx(right, abs=1e-4)
     with pytest.raises(ValueError, match="one for each of the 2 files"):
         value(*paths, arch=["torchvision:resnet18"] * 3)
 
@@ -599,8 +616,8 @@ def test_a_folder_is_every_checkpoint_in_it(tmp_path, capsys):
 
 
 def test_the_answer_comes_first_then_what_was_assumed(pair, tmp_path, capsys):
-    path, other, right = pair
-    assert main(["compare", path, saved(tmp_path / "b.pt", other.state_dict())]) == 0
+    path, second, right = pair
+    assert main(["compare", path, saved(tmp_path / "b.pt", second.state_dict())]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith(f"a.pt  b.pt  wCKA {right:.4f}")
     assert lines[1].startswith("read as one chain: 0 20x12 -> 2 12x3")
@@ -631,9 +648,9 @@ FORMATS = {
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_damaged_files_get_one_line_or_a_value(pair, tmp_path, name):
-    path, other, _ = pair
+    path, second, _ = pair
     file = tmp_path / name
-    FORMATS[name](dict(other.state_dict()), str(file))
+    FORMATS[name](dict(second.state_dict()), str(file))
     content = file.read_bytes()
     rng = np.random.default_rng(0)
     for i in range(60):
