@@ -257,8 +257,8 @@ def _jacobian(
         if balanced is None:
             raise
         j, offset = skeleton.jacobian(balanced, input_shape, *options)
-    except ValueError as error:
-        if guessed and "does not take inputs" in str(error):
+    except skeleton.InputRefused as error:
+        if guessed:
             raise _needs_shape(unreadable) from error
         raise
     if bias:

@@ -92,7 +92,10 @@ def jacobian(
     for kind in freeze:
         nearest(kind, FROZEN, "kind to freeze")
     refuse_unreadable(model)
-    precisions = [dtype, *{torch.float64, torch.float32} - {dtype}]
+    precisions = [dtype]
+    for precision in (torch.float64, torch.float32):
+        if precision != dtype:
+            precisions.append(precision)
     for precision in precisions:
         last = precision == precisions[-1]
         # The caller may have switched gradients off, or have a default device that is
@@ -149,6 +152,17 @@ def _jacobian(
 
 _OVERFLOW = (
     "its numbers overflow: layer by layer they grow beyond what floats can hold")
+
+
+class InputRefused(ValueError):
+    """A network does not take inputs of the shape that it was given.
+
+    Examples
+    --------
+    >>> jacobian(nn.Linear(3, 2), (4,))
+    Traceback (most recent call last):
+    InputRefused: Linear does not take inputs of shape (4,): ...
+    """
 
 
 class _MixedPrecision(ValueError):
@@ -297,7 +311,7 @@ class _Skeleton:
                 raise _MixedPrecision(
                     f"{self.name} mixes precisions: {error}") from error
             shape = tuple(x.shape[1:])
-            raise ValueError(
+            raise InputRefused(
                 f"{self.name} does not take inputs of shape {shape}: {error}"
             ) from error
 
