@@ -40,9 +40,9 @@ def test_networks_that_share_no_weights_share_what_their_data_taught_them():
     names = ["features.edge_embedding.weight", "W_e.weight"]
     networks = [checkpoints.read(path).tensors() for path in paths]
     matrices = [[tensors[name].double() for name in names] for tensors in networks]
-    for k, (first, *others) in enumerate(zip(*matrices)):
-        for other in others:
-            cosine = cosine_similarity(first.flatten(), other.flatten(), dim=0)
+    for k, (first, *later) in enumerate(zip(*matrices)):
+        for matrix in later:
+            cosine = cosine_similarity(first.flatten(), matrix.flatten(), dim=0)
             assert abs(cosine) < 0.03, names[k]  # of weights, unit by unit
     table = wcka.pairwise("wcka", [[w.T for w in layers] for layers in matrices])
     expected = [0.8749, 0.6526, 0.5005, 0.7860, 0.6339, 0.8995]
