@@ -377,48 +377,107 @@ def test_torchvision_download(root, use_sources, mirror, monkeypatch, capfd):
     assert capfd.readouterr() == ("", "")  # no progress bars
 
 
-@pytest.fixture
-def dripping_mirror():
-    """Address of a server that sends one byte of a header every half second."""
-    stopped = threading.Event()
-    server = socket.create_server(("127.0.0.1", 0))
+class DrippingMirror:
+    """A server of which each answer is one byte every half second, without an end."""
 
-    def drip():
+    def __init__(self):
+        self.server = socket.create_server(("127.0.0.1", 0))
+        self.server.settimeout(0.5)
+        self.address = f"http://127.0.0.1:{self.server.getsockname()[1]}/"
+        self.asked = threading.Event()
+        self.stopped = threading.Event()
+        self.thread = threading.Thread(target=self._drip)
+        self.thread.start()
+
+    def _drip(self):
         connections = []
-        server.settimeout(0.5)
-        while not stopped.is_set():
+        while not self.stopped.is_set():
             with contextlib.suppress(TimeoutError):
-                connections.append(server.accept()[0])
+                connections.append(self.server.accept()[0])
+                connections[-1].send(b"HTTP/1.0 200 OK\r\n\r\n")
+                self.asked.set()
             for connection in connections:
                 with contextlib.suppress(OSError):
                     connection.send(b"H")
         for connection in connections:
             connection.close()
 
-    thread = threading.Thread(target=drip)
-    thread.start()
-    yield f"http://127.0.0.1:{server.getsockname()[1]}/"
-    stopped.set()
-    thread.join()
-    server.close()
+    def stop(self):
+        self.stopped.set()
+        self.thread.join()
+        self.server.close()
+
+
+@pytest.fixture
+def dripping_mirror():
+    mirror = DrippingMirror()
+    yield mirror
+    mirror.stop()
 
 
 @pytest.mark.slow
 def test_a_dripping_mirror_gives_way_to_the_next(
         root, use_sources, mirror, dripping_mirror, monkeypatch):
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.setattr(sources, "_LIMIT", 15)
     mnist = torchvision.datasets.MNIST
-    monkeypatch.setattr(mnist, "mirrors", [dripping_mirror, mirror])
+    monkeypatch.setattr(mnist, "mirrors", [dripping_mirror.address, mirror])
     use_sources(sources.from_torchvision)
-    start = time.monotonic()
+    wait = sources._wait
+
+    def wait_shortly_for_the_first(process, folder, patience):
+        """Wait for the dripping mirror a second, from its first byte on."""
+        if not dripping_mirror.asked.is_set():
+            assert dripping_mirror.asked.wait(60)
+            patience = 1
+        wait(process, folder, patience)
+
+    monkeypatch.setattr(sources, "_wait", wait_shortly_for_the_first)
     assert intact(sources.fetch())
-    assert time.monotonic() - start > 15
-    monkeypatch.setattr(mnist, "mirrors", [dripping_mirror])
-    monkeypatch.setattr(sources, "_LIMIT", 1)
+    dripping_mirror.asked.clear()
+    monkeypatch.setattr(mnist, "mirrors", [dripping_mirror.address])
     shutil.rmtree(root / "MNIST")
-    with pytest.raises(sources.DataError, match=f"{dripping_mirror}: not done after 1"):
+    message = f"{dripping_mirror.address}: less than 1 MB in 1 s"
+    with pytest.raises(sources.DataError, match=message):
         sources.fetch()
+
+
+class SlowDownload:
+    """A process that writes to a file at each second of a clock of its own."""
+
+    def __init__(self, file, bytes_of_seconds):
+        self.file = file
+        self.bytes_of_seconds = bytes_of_seconds
+        self.now = 0
+
+    def monotonic(self):
+        return self.now
+
+    def poll(self):
+        return 0 if self.now == len(self.bytes_of_seconds) else None
+
+    def wait(self, timeout):
+        with self.file.open("ab") as file:
+            file.write(bytes(self.bytes_of_seconds[self.now]))
+        self.now += 1
+
+
+@pytest.mark.parametrize(
+    "bytes_of_seconds, reason",
+    [
+        ([20_000] * 200, None),
+        ([10_000] * 200, "less than 1 MB in 60 s"),
+        ([2_000_000] * 5 + [1] * 200, "less than 1 MB in 60 s"),
+        ([100_000] * 400, "not done after 300 s"),
+    ],
+)
+def test_a_download_has_to_go_on(tmp_path, monkeypatch, bytes_of_seconds, reason):
+    process = SlowDownload(tmp_path / "file", bytes_of_seconds)
+    monkeypatch.setattr(sources, "time", process)
+    if reason:
+        with pytest.raises(TimeoutError, match=reason):
+            sources._wait(process, tmp_path, sources._PATIENCE)
+    else:
+        sources._wait(process, tmp_path, sources._PATIENCE)
 
 
 def test_a_command_is_waited_for_up_to_the_limit_only(

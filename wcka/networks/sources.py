@@ -1,5 +1,6 @@
 """Sources of the image data sets: files are fetched once and verified by md5."""
 
+import contextlib
 import gzip
 import hashlib
 import json
@@ -10,6 +11,7 @@ import sys
 import tarfile
 import tempfile
 import textwrap
+import time
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,19 +19,28 @@ from typing import NamedTuple
 
 import platformdirs
 from filelock import FileLock
+from tqdm import tqdm
 
 from ..measures.spelling import nearest
 
 # Where its package puts Fashion-MNIST
 DEBIAN = Path("usr/share/datasets/fashion-mnist")
-# Seconds that one download may take: a server may send a byte now and then for ever
+# Seconds that one source may take
 _LIMIT = 300
+# A mirror may send a byte now and then for ever: it has to deliver so many bytes in so
+# many seconds, or all that there is.
+_LEAST_BYTES = 1_000_000
+_PATIENCE = 60
 # In a process of its own, which can be stopped: torchvision knows no limit of time.
 _DOWNLOAD = """
-import contextlib, io, json, socket, sys
+import contextlib, io, json, os, socket, sys, threading
 
-name, folder, mirror, resources = json.loads(sys.argv[1])
+name, folder, mirror, resources, limit = json.loads(sys.argv[1])
 socket.setdefaulttimeout(20)  # a silent firewall would take minutes
+# It also ends by itself, as the process that started it may have been killed.
+end = threading.Timer(limit + 1, os._exit, [1])
+end.daemon = True
+end.start()
 reason = None
 with contextlib.redirect_stderr(io.StringIO()):  # its progress bars
     from torchvision import datasets
@@ -68,9 +79,10 @@ def from_torchvision(dataset: str, folder: Path) -> Path:
     resources = torchvision_class.resources
     reasons = []
     for mirror in torchvision_class.mirrors:
-        options = json.dumps([name, str(folder), mirror, resources])
+        options = json.dumps([name, str(folder), mirror, resources, _LIMIT])
+        command = [sys.executable, "-c", _DOWNLOAD, options]
         try:
-            _run(folder, sys.executable, "-c", _DOWNLOAD, options)
+            _run(folder, *command, patience=_PATIENCE)
             return folder / name / "raw"
         except (RuntimeError, TimeoutError) as error:
             reasons.append(f"{mirror}: {error}")
@@ -126,22 +138,59 @@ def from_debian(dataset: str, folder: Path) -> Path:
     return folder
 
 
-def _run(folder: Path, *command: str) -> None:
-    """Run a command, which has a limit of time, in a folder."""
+def _run(folder: Path, *command: str, patience: float | None = None) -> None:
+    """Run a command, which has a limit of time, in a folder.
+
+    With a patience, the folder also has to grow by _LEAST_BYTES in so many seconds.
+    """
     # Into a file: a process that the command started would keep a pipe open, and
     # waiting for its end would know no limit.
     with tempfile.TemporaryFile("w+", errors="replace") as complaints:
+        process = subprocess.Popen(
+            command, cwd=folder, stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL, stderr=complaints)
         try:
-            done = subprocess.run(
-                command, cwd=folder, stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL, stderr=complaints, timeout=_LIMIT)
-        except subprocess.TimeoutExpired:
-            raise TimeoutError(f"not done after {_LIMIT} s") from None
-        if done.returncode:
+            _wait(process, folder, patience)
+        finally:
+            process.kill()  # which does nothing to one that has ended
+            process.wait()
+        if process.returncode:
             complaints.seek(0)
             reason = complaints.read()
             raise RuntimeError(
-                reason or f"{command[0]} ended with code {done.returncode}")
+                reason or f"{command[0]} ended with code {process.returncode}")
+
+
+def _wait(process: subprocess.Popen, folder: Path, patience: float | None) -> None:
+    """Wait for a process that writes to a folder, and show how much there is."""
+    start = mark = time.monotonic()
+    size_at_mark = 0
+    bar = tqdm(
+        desc=f"fetching to {folder.parent}", unit="B", unit_scale=True, delay=2,
+        leave=False, disable=None)
+    with bar:
+        while process.poll() is None:
+            now = time.monotonic()
+            size = _size(folder)
+            bar.update(size - bar.n)
+            if now - start > _LIMIT:
+                raise TimeoutError(f"not done after {_LIMIT} s")
+            if size - size_at_mark >= _LEAST_BYTES:
+                mark, size_at_mark = now, size
+            if patience is not None and now - mark > patience:
+                raise TimeoutError(
+                    f"less than {_LEAST_BYTES / 1e6:g} MB in {patience:g} s")
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(0.2)
+
+
+def _size(folder: Path) -> int:
+    """Return the bytes in a folder, in which another process writes and removes."""
+    size = 0
+    for path in folder.rglob("*"):
+        with contextlib.suppress(OSError):
+            size += path.stat().st_size
+    return size
 
 
 class Dataset(NamedTuple):
