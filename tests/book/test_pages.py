@@ -215,17 +215,17 @@ def test_a_book_takes_the_place_of_an_old_one(built):
 
 
 @pytest.mark.parametrize("dangling", [False, True])
-def test_a_book_takes_the_place_of_a_link(built, tmp_path, dangling):
-    served = tmp_path / "served"
+def test_a_book_goes_to_where_a_link_leads(built, tmp_path, dangling):
+    served = tmp_path / "server" / "served"
+    served.parent.mkdir()
     if not dangling:
         old_book(served)
     built[1].symlink_to(served)
     builder._put_in_place(*built)
-    assert not built[1].is_symlink()
-    assert names_in(built[1]) == ["index.html"]
-    assert served.exists() != dangling
-    if not dangling:
-        assert (served / "index.html").read_text() == "old"
+    assert built[1].is_symlink()
+    assert names_in(served) == ["index.html"]
+    assert (served / "index.html").read_text() == "new"
+    assert names_in(served.parent) == ["served"]
 
 
 def test_an_old_book_that_cannot_be_removed_is_said(built, monkeypatch):
@@ -246,14 +246,76 @@ def test_an_old_book_that_cannot_be_removed_is_said(built, monkeypatch):
 
 
 def test_a_book_that_cannot_be_moved_leaves_the_old_one(built, monkeypatch):
-    def refuse(*paths):
+    """The first step fails, or the second, or the third."""
+    rename = Path.rename
+
+    def move_in_part(source, target):
+        shutil.copytree(source, target)
         raise OSError("no space left on device")
 
+    def refuse_from(number):
+        calls = []
+
+        def rename_or_refuse(path, target):
+            calls.append(path)
+            if len(calls) == number:
+                raise OSError("no space left on device")
+            return rename(path, target)
+
+        return rename_or_refuse
+
     old_book(built[1])
-    monkeypatch.setattr(shutil, "move", refuse)
-    with pytest.raises(OSError, match="no space"):
-        builder._put_in_place(*built)
-    assert (built[1] / "index.html").read_text() == "old"
+    copy = built[0].with_name("copy")
+    shutil.copytree(built[0], copy)
+    failures = [
+        (shutil, "move", move_in_part),
+        (Path, "rename", refuse_from(1)),
+        (Path, "rename", refuse_from(2)),
+    ]
+    for module, name, failing in failures:
+        with monkeypatch.context() as patch:
+            patch.setattr(module, name, failing)
+            with pytest.raises(OSError, match="no space"):
+                builder._put_in_place(*built)
+        assert (built[1] / "index.html").read_text() == "old"
+        assert (built[1] / "book" / "left-over.html").exists()
+        assert names_in(built[1].parent) == ["html", "jupyter-book"]
+        shutil.rmtree(built[0], ignore_errors=True)
+        shutil.copytree(copy, built[0])
+
+
+# ------------------------------------------------------------ jupyter-book and browser
+
+
+def test_a_failed_build_says_why(tmp_path, monkeypatch):
+    """Warnings count; where there are none, the last line of the log tells most."""
+    monkeypatch.setattr(checkout, "BUILD", tmp_path)
+    outcomes = {
+        "print('a WARNING: x'); print('done'); sys.exit(1)": "a WARNING: x",
+        "print('one'); raise OSError(28, 'No space left on device')": "No space left",
+    }
+    for code, reason in outcomes.items():
+        monkeypatch.setattr(builder, "_JUPYTER_BOOK", f"import sys; {code}")
+        with pytest.raises(RuntimeError, match=f"not built\n  .*{reason}.*\n  log: "):
+            builder._sphinx(tmp_path, "html")
+
+
+BROWSERS_THAT_FAIL = {
+    "echo out of memory >&2; exit 3": "exit status 3.* out of memory",
+    "exit 0": "no whole PDF",
+    "for a in $*; do case $a in --print-to-pdf=*) "
+    "printf %%PDF-1.4 > ${a#*=};; esac; done": "no whole PDF",
+}
+
+
+@pytest.mark.parametrize("script", BROWSERS_THAT_FAIL)
+def test_a_browser_that_fails_is_said(tmp_path, monkeypatch, script):
+    path = tmp_path / "chromium"
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+    monkeypatch.setattr(builder, "browser", lambda: str(path))
+    with pytest.raises(RuntimeError, match=f"not made: .*{BROWSERS_THAT_FAIL[script]}"):
+        builder._print(tmp_path / "page.html", tmp_path / "out.pdf")
 
 
 # -------------------------------------------------------------------- in the browser

@@ -13,12 +13,23 @@ import nbformat
 import yaml
 from filelock import FileLock, Timeout
 
+from ..measures.spelling import printable
 from ..networks import sources
 from . import checkout, claims, diff, execution, parameters
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 # How the names of folders begin that hold a book until it is removed
 _OLD_BOOK = ".old-book-"
+# jupyter-book in a process that ends with the one that builds the book
+_JUPYTER_BOOK = """
+import sys
+from wcka._processes import end_with
+
+end_with(int(sys.argv.pop(1)))
+from jupyter_book.cli.main import main
+
+sys.exit(main())
+"""
 _PDF_LINK = '<p><a href="../wcka.pdf">The whole book as one PDF</a></p>'
 
 
@@ -36,7 +47,8 @@ def build(profile: str, pdf: bool = False) -> Path:
     ------
     RuntimeError
         If a chapter fails, a page is missing or has a warning, there is no browser for
-        the PDF, or another process builds the book.
+        the PDF or it fails, or another process builds the book. The book that was there
+        then is still there.
 
     Examples
     --------
@@ -57,9 +69,11 @@ def build(profile: str, pdf: bool = False) -> Path:
     try:
         with FileLock(checkout.BUILD / ".lock", timeout=0):
             source = _source(_executed(values_of, profile), profile, pdf)
-            site = _html(source)
+            built = _html(source)
             if pdf:
-                _print(_one_page(source), site / "wcka.pdf")
+                _print(_one_page(source), built / "wcka.pdf")
+            site = checkout.BUILD / "html"
+            _put_in_place(built, site)
             return site / "index.html"
     except Timeout:
         raise RuntimeError(
@@ -256,21 +270,20 @@ def times(took: dict[str, float]) -> str:
 def _html(source: Path) -> Path:
     """Build the html strictly; return its folder."""
     built = _sphinx(source, "html")
-    site = checkout.BUILD / "html"
     missing = [page for page in pages() if not (built / f"{page}.html").exists()]
     if missing:
         raise RuntimeError(
             f"the book was not built: missing page {', '.join(missing)}"
         )
-    _put_in_place(built, site)
-    return site
+    return built
 
 
 def _put_in_place(built: Path, site: Path) -> None:
     """Move a built book to its place; then remove the book that was there.
 
-    Each moment but one has a whole book in its place. If the place is a link, the link
-    is replaced, and the folder that it names is left as it is.
+    Each moment but one, between two renamings, has a whole book in its place. If the
+    place is a link, such as one to the folder of a web server, the book goes to where
+    the link leads.
 
     Raises
     ------
@@ -278,20 +291,23 @@ def _put_in_place(built: Path, site: Path) -> None:
         If the book cannot be moved, and the old one is there as before; or if an old
         one cannot be removed, and the new one is in its place.
     """
-    folder = Path(tempfile.mkdtemp(prefix=_OLD_BOOK, dir=site.parent))
-    old_site = folder / site.name
-    if os.path.lexists(site):
-        site.rename(old_site)
+    place = Path(os.path.realpath(site))
+    folder = Path(tempfile.mkdtemp(prefix=_OLD_BOOK, dir=place.parent))
+    old_book = folder / "old"
+    new_book = folder / "new"
     try:
-        shutil.move(built, site)
+        # Between two file systems this copies, which takes time and may fail in part.
+        shutil.move(built, new_book)
+        if os.path.lexists(place):
+            place.rename(old_book)
+        new_book.rename(place)
     except OSError:
-        # Between two file systems books are copied: this one may have come in part.
-        shutil.rmtree(site, ignore_errors=True)
-        if os.path.lexists(old_site):
-            old_site.rename(site)
+        if os.path.lexists(old_book):
+            old_book.rename(place)
+        shutil.rmtree(folder, ignore_errors=True)
         raise
     # Also those of earlier builds, which were killed or could not remove them.
-    for leftover in site.parent.glob(f"{_OLD_BOOK}*"):
+    for leftover in place.parent.glob(f"{_OLD_BOOK}*"):
         try:
             shutil.rmtree(leftover)
         except OSError as error:
@@ -324,21 +340,28 @@ def _sphinx(source: Path, builder: str) -> Path:
     out = checkout.BUILD / "jupyter-book"
     log = checkout.BUILD / f"jupyter-book-{builder}.log"
     command: list[str | Path] = [
-        Path(sys.executable).with_name("jupyter-book"), "build", source, "-W", "-n",
-        "--keep-going", "--all", "--path-output", out, "--builder", builder,
+        sys.executable, "-c", _JUPYTER_BOOK, str(os.getpid()), "build", source, "-W",
+        "-n", "--keep-going", "--all", "--path-output", out, "--builder", builder,
     ]
     with log.open("w") as stream:
         done = subprocess.run(
             command, stdout=stream, stderr=subprocess.STDOUT, cwd=checkout.ROOT
         )
     if done.returncode:
-        complaints = []
-        for line in log.read_text().splitlines():
-            if "WARNING" in line or "ERROR" in line:
-                complaints.append(line)
-        lines = ["the book was not built", *complaints[:20], f"log: {log}"]
+        complaints = _complaints(log.read_text(errors="replace"))
+        lines = ["the book was not built", *complaints, f"log: {log}"]
         raise RuntimeError("\n  ".join(lines))
     return out / "_build" / builder
+
+
+def _complaints(log: str) -> list[str]:
+    """Return the warnings and errors in a log; if there are none, its last line."""
+    lines = [printable(line) for line in log.splitlines() if line.strip()]
+    complaints = []
+    for line in lines:
+        if "WARNING" in line or "ERROR" in line:
+            complaints.append(line)
+    return complaints[:20] or lines[-1:]
 
 
 def browser() -> str:
@@ -379,12 +402,28 @@ def _one_page(source: Path) -> Path:
 
 
 def _print(page: Path, pdf: Path) -> None:
-    """Print a page to a PDF as the browser would."""
+    """Print a page to a PDF as the browser would.
+
+    Raises
+    ------
+    RuntimeError
+        If the browser fails, does not end within ten minutes, or writes no whole PDF.
+    """
     command = [
         browser(), "--headless", "--no-sandbox", "--disable-gpu",
         "--no-pdf-header-footer", "--virtual-time-budget=60000",
         f"--print-to-pdf={pdf}", page.as_uri(),
     ]
-    subprocess.run(command, check=True, capture_output=True, timeout=600)
-    if not pdf.exists():
-        raise RuntimeError(f"the browser has not written {pdf}")
+    try:
+        subprocess.run(command, check=True, capture_output=True, timeout=600)
+    except subprocess.CalledProcessError as error:
+        last_lines = error.stderr.decode(errors="replace").strip().splitlines()[-1:]
+        reason = " ".join([str(error), *last_lines])
+        raise RuntimeError(f"the PDF was not made: {printable(reason)}") from None
+    except subprocess.TimeoutExpired:
+        raise RuntimeError(
+            "the PDF was not made: the browser did not end within ten minutes"
+        ) from None
+    content = pdf.read_bytes() if pdf.exists() else b""
+    if not (content.startswith(b"%PDF-") and content.rstrip().endswith(b"%%EOF")):
+        raise RuntimeError(f"the PDF was not made: no whole PDF in {pdf}")

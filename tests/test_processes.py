@@ -1,0 +1,81 @@
+"""A process that was started for another one ends with it, also when that is killed."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+PARENT = """
+import os, subprocess, sys, time
+
+child = (
+    "import sys, time; from wcka import _processes; "
+    "_processes.end_with(int(sys.argv[1])); print(flush=True); time.sleep(600)")
+process = subprocess.Popen(
+    [sys.executable, "-c", child, str(os.getpid())], stdout=subprocess.PIPE)
+process.stdout.readline()
+print(process.pid, flush=True)
+time.sleep(600)
+"""
+
+
+def is_alive(pid):
+    """Tell whether a process runs, and does not only wait for its status to be read."""
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def wait_for_end(pid, seconds=60):
+    deadline = time.monotonic() + seconds
+    while is_alive(pid) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return not is_alive(pid)
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc"), reason="no /proc to look at")
+def test_a_child_ends_with_its_killed_parent():
+    parent = subprocess.Popen(
+        [sys.executable, "-c", PARENT], stdout=subprocess.PIPE, text=True)
+    child = int(parent.stdout.readline())
+    try:
+        assert is_alive(child)
+        parent.kill()
+        parent.wait()
+        assert wait_for_end(child)
+    finally:
+        if is_alive(child):
+            os.kill(child, signal.SIGKILL)
+
+
+BUILD = """
+import sys
+from pathlib import Path
+from wcka.book import builder, checkout
+
+checkout.BUILD = Path(sys.argv[1])
+child = "import os, time; print(os.getpid(), flush=True); time.sleep(600)"
+watched, _, _ = builder._JUPYTER_BOOK.partition("from jupyter_book")
+builder._JUPYTER_BOOK = watched + child
+builder._sphinx(checkout.BUILD, "html")
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not os.path.isdir("/proc"), reason="no /proc to look at")
+def test_jupyter_book_ends_with_its_killed_parent(tmp_path):
+    log = tmp_path / "jupyter-book-html.log"
+    parent = subprocess.Popen([sys.executable, "-c", BUILD, str(tmp_path)])
+    while not (log.exists() and log.read_text().endswith("\n")):
+        assert parent.poll() is None
+        time.sleep(0.1)
+    child = int(log.read_text())
+    assert is_alive(child)
+    parent.kill()
+    parent.wait()
+    assert wait_for_end(child)
