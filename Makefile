@@ -19,7 +19,7 @@ INSTALL := $(RUN) -m uv pip install --python $(RUN) -c $(CONSTRAINTS)
 EXTRAS := book,tests,cluster
 
 .DEFAULT_GOAL := help
-.PHONY: help book pdf check test run lab benchmark pair links clean
+.PHONY: help book pdf check test run lab benchmark faults pair links clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -36,7 +36,7 @@ check: $(INSTALLED)  ## the quick lane: linters, types, and tests without chapte
 	@$(RUN) -m ruff check .
 	@$(RUN) -m mypy
 	@$(VENV)/bin/lint-imports > $(VENV)/imports.log || { cat $(VENV)/imports.log; exit 1; }
-	@$(RUN) -m pytest -n 2 -m 'not benchmark and not slow'
+	@$(RUN) -m pytest -n 2 -m 'not benchmark and not faults and not slow'
 
 test: $(INSTALLED)  ## run all tests, every chapter at the smoke profile among them
 	@$(RUN) -m ruff check .
@@ -55,6 +55,9 @@ lab: $(INSTALLED)  ## open the notebooks in JupyterLab
 
 benchmark: $(INSTALLED)  ## print the ratios of speed that the project promises
 	@$(RUN) -m pytest -m benchmark -s -q --durations=0
+
+faults: $(INSTALLED)  ## kill it, fill its disk, feed it rubbish: what survived and what was lost
+	@$(RUN) -m pytest -m faults --durations=5 tests/faults
 
 pair: $(INSTALLED)  ## write each chapter's .ipynb from its .py
 	@$(RUN) -m wcka pair
