@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import re
 import types
 import zipfile
 from argparse import Namespace
@@ -538,6 +539,79 @@ def test_prefixes_heads_and_what_stands_beside(tmp_path, monkeypatch, build):
     file = checkpoints.read(saved(tmp_path / "d.pt", deeper))
     with pytest.raises(ValueError, match=r"also holds extra\.weight"):
         building.loaded(build, file)
+
+
+PLAIN = {"file": "", "model": ""}
+PREFIXES = [
+    PLAIN, {**PLAIN, "file": "module."}, {**PLAIN, "file": "pl_module.model."},
+    {**PLAIN, "model": "_orig_mod."}, {**PLAIN, "model": "network."},
+    {"file": "module.", "model": "network._orig_mod."}]
+
+
+def wrapped_in(network, prefix):
+    """Return a network with modules around it, each of one child."""
+    for name in reversed(prefix.split(".")[:-1]):
+        outer = nn.Module()
+        outer.add_module(name, network)
+        network = outer
+    return network
+
+
+@pytest.mark.parametrize("prefixes", PREFIXES)
+def test_a_misfit_names_what_is_wrong_and_nothing_else(tmp_path, prefixes):
+    state = {prefixes["file"] + name: values
+             for name, values in Classifier(5).state_dict().items()}
+
+    def build():
+        return wrapped_in(Classifier(5), prefixes["model"])
+
+    def reason(content):
+        file = checkpoints.read(saved(tmp_path / "b.pt", content))
+        with pytest.raises(ValueError, match="not of this architecture") as refusal:
+            building.loaded(build, file)
+        return str(refusal.value)
+
+    bias = prefixes["file"] + "fc.bias"
+    lacking = {name: values for name, values in state.items() if name != bias}
+    # Some prefixes are gone once the file was read.
+    lacks = r"\(no ([\w.]+\.)?fc\.bias in it\)$"
+    assert re.search(lacks, reason(lacking))
+    extra = {prefixes["file"] + "more.weight": torch.ones(3, 3)}
+    has_more = r"\(it also holds ([\w.]+\.)?more\.weight\)$"
+    assert re.search(has_more, reason({**state, **extra}))
+    message = reason({**lacking, **extra})
+    assert "fc.bias in it; it also holds" in message and "features" not in message
+    message = reason({**state, bias: torch.ones(9)})
+    assert "fc.bias is (9,) in it and (5,) in the architecture)" in message
+    assert "features" not in message and "fc.weight" not in message
+    model, _ = building.loaded(
+        build, checkpoints.read(saved(tmp_path / "a.pt", state)))
+    assert sum(values.numel() for values in model.parameters()) == sum(
+        values.numel() for values in Classifier(5).parameters())
+
+
+def test_a_file_of_torchvision_that_lacks_one_weight(tmp_path):
+    torchvision = pytest.importorskip("torchvision")
+    state = torchvision.models.squeezenet1_1(num_classes=4).state_dict()
+    for absent in ("features.0.weight", "classifier.1.weight"):
+        content = {name: values for name, values in state.items() if name != absent}
+        path = saved(tmp_path / "a.pt", content)
+        with pytest.raises(ValueError, match=rf"\(no {absent} in it\)"):
+            value(path, path, arch="torchvision:squeezenet1_1")
+
+
+def test_a_file_of_another_architecture_is_told_by_the_names_of_both(tmp_path):
+    path = saved(tmp_path / "a.pt", mlp(0).state_dict())
+    with pytest.raises(ValueError, match=r"no features\.0\.weight, .* also holds 0\."):
+        building.loaded(Classifier, checkpoints.read(path))
+
+
+def test_a_compiled_network_is_read_as_the_one_that_it_was_made_from(tmp_path):
+    model = Classifier(5)
+    file = checkpoints.read(saved(tmp_path / "a.pt", model.state_dict()))
+    compiled, _ = building.loaded(lambda: torch.compile(Classifier(5)), file)
+    similarity = wcka.wcka(model, compiled, input_shape=(1, 8, 8))
+    assert similarity == pytest.approx(1, abs=1e-12)
 
 
 def test_versions_of_modules_travel_with_the_weights(tmp_path, capsys):

@@ -3,8 +3,9 @@
 import importlib
 import inspect
 import sys
-from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from .checkpoints import (
     listed,
     read_tensor,
     shape_of,
+    without_wrappers,
 )
 
 
@@ -100,13 +102,12 @@ def _torchvision_factory(
     # numbers.
     with torch.device("meta"):
         expected = builder(weights=None, **options).state_dict()
-    last = list(expected)[-1]
-    try:
-        names = fitted_names(checkpoint.weights, [last], checkpoint.name)
-    except ValueError:
-        raise ValueError(
-            f"{checkpoint.name}: not of this architecture (no {last} in it)") from None
-    options["num_classes"] = shape_of(checkpoint.weights[names[last]])[0]
+    required = [name for name in expected if not _is_optional(name, expected)]
+    naming = best_naming(checkpoint.weights, required, checkpoint.name)
+    last = naming.label(required[-1])
+    if last not in checkpoint.weights:
+        raise _misfit(checkpoint.name, checkpoint.weights, required, naming)
+    options["num_classes"] = shape_of(checkpoint.weights[last])[0]
 
     def build() -> nn.Module:
         with torch.device("cpu"):
@@ -182,30 +183,23 @@ def loaded(
     stored_as_expected = any(
         name.endswith(part) for part in in_parts for name in expected)
     weights = checkpoint.stored if stored_as_expected else checkpoint.weights
-    names = fitted_names(
-        weights, [name for name in expected if not _is_optional(name, expected)],
-        checkpoint.name)
-    prefix = _prefix_of(names)
+    required = [name for name in expected if not _is_optional(name, expected)]
+    naming = best_naming(weights, required, checkpoint.name)
+    prefix = naming.file_prefix
     if prefix:
         notes.append(f"names without {printable(prefix)}")
     state = {}
     for name in expected:
-        label = names.get(name, f"{prefix}{name}")
-        if label in weights:
-            state[name] = read_tensor(weights[label])
-    unused = set(weights) - {f"{prefix}{name}" for name in state} - set(names.values())
-    foreign = []
-    for name in sorted(unused):
-        if not _may_be_left_out(name, weights[name]):
-            foreign.append(name)
-    if foreign:
-        raise ValueError(
-            f"{checkpoint.name}: not of this architecture (it also holds "
-            f"{listed(foreign)})")
+        if naming.label(name) in weights:
+            state[name] = read_tensor(weights[naming.label(name)])
+    unused = sorted(set(weights) - set(map(naming.label, expected)))
+    foreign = _foreign(weights, unused)
+    if foreign or not set(required) <= set(state):
+        raise _misfit(checkpoint.name, weights, required, naming)
     if unused:
-        notes.append(f"left out {listed(sorted(unused))}")
+        notes.append(f"left out {listed(unused)}")
     _fit_outputs(model, state)
-    _load(model, state, checkpoint, prefix)
+    _load(model, state, checkpoint, naming)
     for name, values in model.state_dict().items():
         if not torch.isfinite(values).all():
             raise ValueError(f"{checkpoint.name}: {name} holds NaN or infinity")
@@ -228,10 +222,44 @@ def _is_auxiliary(name: str) -> bool:
     return any(part.lower().startswith("aux") for part in name.split("."))
 
 
-def fitted_names(
+def _foreign(weights: Mapping[str, Any], unused: Iterable[str]) -> list[str]:
+    """Return the unused names of a file that may be those of weights."""
+    return [name for name in unused if not _may_be_left_out(name, weights[name])]
+
+
+@dataclass(frozen=True)
+class Naming:
+    """How a file calls the weights of an architecture.
+
+    Attributes
+    ----------
+    file_prefix : str
+        What stands before the names in the file.
+    model_prefix : str
+        What stands before the names in the architecture alone, where it wraps the
+        network that was saved.
+
+    Examples
+    --------
+    >>> Naming(file_prefix="net.").label("fc.weight")
+    'net.fc.weight'
+    >>> Naming(model_prefix="network.").label("network._orig_mod.fc.weight")
+    'fc.weight'
+    """
+
+    file_prefix: str = ""
+    model_prefix: str = ""
+
+    def label(self, name: str) -> str:
+        """Return the name in the file of a weight, or of a module, of the model."""
+        plain = without_wrappers(name)
+        return self.file_prefix + plain.removeprefix(self.model_prefix)
+
+
+def best_naming(
     weights: Mapping[str, Any], expected: list[str], file: str,
-) -> dict[str, str]:
-    """Return for each expected name the name in a file, under one prefix for all.
+) -> Naming:
+    """Return the naming by which a file holds the most of the names of a model.
 
     Parameters
     ----------
@@ -242,48 +270,73 @@ def fitted_names(
     file : str
         The file's name, for messages.
 
+    Returns
+    -------
+    Naming
+        Without prefixes where a file holds fewer than half of the names.
+
     Raises
     ------
     ValueError
-        If no prefix fits, or several do.
+        If all names are in the file under several prefixes.
 
     Examples
     --------
-    >>> fitted_names({"net.fc.weight": 0, "loss.weight": 0}, ["fc.weight"], "a.pt")
-    {'fc.weight': 'net.fc.weight'}
+    >>> weights = {"net.fc.weight": 0, "net.fc.bias": 0, "loss.weight": 0}
+    >>> best_naming(weights, ["fc.weight", "fc.bias"], "a.pt")
+    Naming(file_prefix='net.', model_prefix='')
     """
-    if not expected:
-        return {}
-    first = expected[0]
-    prefixes = []
-    for label in weights:
-        prefix = label.removesuffix(first)
-        at_a_dot = prefix == "" or prefix.endswith(".")
-        fits = label.endswith(first) and at_a_dot
-        if fits and all(f"{prefix}{name}" in weights for name in expected):
-            prefixes.append(prefix)
-    if "" in prefixes or len(prefixes) == 1:
-        prefix = "" if "" in prefixes else prefixes[0]
-        return {name: f"{prefix}{name}" for name in expected}
-    if prefixes:
+    plain = [without_wrappers(name) for name in expected]
+    matches: Counter[Naming] = Counter()
+    for model_prefix in _shared_prefixes(plain):
+        inner = {name.removeprefix(model_prefix) for name in plain}
+        for label in weights:
+            for prefix in _prefixes(label):
+                if label.removeprefix(prefix) in inner:
+                    matches[Naming(prefix, model_prefix)] += 1
+
+    def fit(naming: Naming) -> tuple[int, bool, bool]:
+        # Of namings that fit alike, the one that takes less off.
+        return matches[naming], not naming.model_prefix, not naming.file_prefix
+
+    best = max(matches, key=fit, default=Naming())
+    if 2 * matches[best] < len(plain):
+        return Naming()
+    prefixes = [naming.file_prefix for naming in matches if fit(naming) == fit(best)]
+    if len(prefixes) > 1 and matches[best] == len(plain):
         raise ValueError(
             f"{file}: holds several networks of this architecture: "
             f"{listed(prefixes)}; save the one that is meant by itself")
-    # The architecture may wrap the network that was saved.
-    wrapper = first.partition(".")[0] + "."
-    inner = {name: name.removeprefix(wrapper) for name in expected}
-    wrapped = all(name.startswith(wrapper) for name in expected)
-    if wrapped and all(name in weights for name in inner.values()):
-        return inner
-    missing = [name for name in expected if name not in weights]
-    raise ValueError(
-        f"{file}: not of this architecture (no {listed(missing)} in it)")
+    return best
 
 
-def _prefix_of(names: Mapping[str, str]) -> str:
-    """Return what stands in a file before the names of the architecture."""
-    name, label = next(iter(names.items()), ("", ""))
-    return label.removesuffix(name) if label.endswith(name) else ""
+def _prefixes(name: str) -> list[str]:
+    """List all beginnings of a name that end at a dot, and the empty one."""
+    return ["", *(name[:i + 1] for i, letter in enumerate(name) if letter == ".")]
+
+
+def _shared_prefixes(names: list[str]) -> list[str]:
+    """List all beginnings that names have in common and that end at a dot."""
+    prefixes = []
+    for prefix in _prefixes(names[0]) if names else []:
+        if all(name.startswith(prefix) for name in names):
+            prefixes.append(prefix)
+    return prefixes
+
+
+def _misfit(
+    file: str, weights: Mapping[str, Any], required: list[str], naming: Naming,
+) -> ValueError:
+    """Return the error that names what a file lacks, and what else it holds."""
+    labels = [naming.label(name) for name in required]
+    absent = [label for label in labels if label not in weights]
+    foreign = _foreign(weights, sorted(set(weights) - set(labels)))
+    reasons = []
+    if absent:
+        reasons.append(f"no {listed(absent)} in it")
+    if foreign:
+        reasons.append(f"it also holds {listed(foreign)}")
+    return ValueError(f"{file}: not of this architecture ({'; '.join(reasons)})")
 
 
 def _fit_outputs(model: nn.Module, state: Mapping[str, Tensor]) -> None:
@@ -306,23 +359,40 @@ def _fit_outputs(model: nn.Module, state: Mapping[str, Tensor]) -> None:
 
 
 def _load(
-    model: nn.Module, state: dict[str, Tensor], checkpoint: Checkpoint, prefix: str,
+    model: nn.Module, state: dict[str, Tensor], checkpoint: Checkpoint, naming: Naming,
 ) -> None:
     """Load weights, with the versions of the modules that made them."""
-    versions = {}
-    for name, version in checkpoint.metadata.items():
-        versions[str(name).removeprefix(prefix)] = version
-    if not versions:  # the file is of a kind that has none: take today's
-        versions = dict(getattr(model.state_dict(), "_metadata", {}))
+    versions = dict(getattr(model.state_dict(), "_metadata", {}))
+    if checkpoint.metadata:  # else the file is of a kind that has none: take today's
+        for module in versions:
+            label = naming.label(f"{module}.".lstrip(".")).rstrip(".")
+            versions[module] = checkpoint.metadata.get(label, {})
     try:
         # Names of all weights were checked; modules may ask for the versions.
         versioned: Any = OrderedDict(state)
         versioned._metadata = versions
         model.load_state_dict(versioned, strict=False)
     except (RuntimeError, ValueError, KeyError, TypeError) as error:
-        # Where shapes differ the first line says that loading failed, the second why.
-        lines = str(error).strip().splitlines()
-        reason = lines[min(1, len(lines) - 1)].strip() if lines else ""
+        reason = _misshapen(model, state, naming) or _second_line(error)
         raise ValueError(
-            f"{checkpoint.name}: not of this architecture "
-            f"({printable(reason[:200])})") from None
+            f"{checkpoint.name}: not of this architecture ({reason})") from None
+
+
+def _misshapen(
+    model: nn.Module, state: Mapping[str, Tensor], naming: Naming,
+) -> str:
+    """Return which weights have another shape than the model's; "" if none has."""
+    reasons = []
+    for name, values in model.state_dict().items():
+        given = state.get(name, values)
+        if isinstance(values, Tensor) and given.shape != values.shape:
+            reasons.append(
+                f"{naming.label(name)} is {tuple(given.shape)} in it and "
+                f"{tuple(values.shape)} in the architecture")
+    return listed(reasons)
+
+
+def _second_line(error: Exception) -> str:
+    """Return the line of an error of ``load_state_dict`` that says why it failed."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return printable(lines[min(1, len(lines) - 1)].strip()[:200])

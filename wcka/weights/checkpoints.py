@@ -155,7 +155,7 @@ def read(path: str | Path, key: str | None = None) -> Checkpoint:
     versions = {}
     if isinstance(metadata, Mapping):
         for module, version in metadata.items():
-            plain = _WRAPPERS.sub(r"\1", f"{module}.").removeprefix(prefix)
+            plain = without_wrappers(f"{module}.").removeprefix(prefix)
             versions[plain.rstrip(".")] = version
     return Checkpoint(name, weights, tuple(notes), stored, versions, file.ordered)
 
@@ -296,7 +296,7 @@ def _without_prefixes(
     """Take what wrappers put before all names off them, and what they put between."""
     plain = {}
     for label, values in weights.items():
-        plain[_WRAPPERS.sub(r"\1", label)] = values
+        plain[without_wrappers(label)] = values
     if len(plain) < len(weights):
         raise ValueError(f"{file}: holds some names twice, with and without _orig_mod.")
     prefix = ""
@@ -310,6 +310,17 @@ def _without_prefixes(
     if len(stripped) < len(plain):
         raise ValueError(f"{file}: holds some names twice, with and without module.")
     return plain, prefix
+
+
+def without_wrappers(name: str) -> str:
+    """Return a name without what wrappers of torch put into it, wherever it stands.
+
+    Examples
+    --------
+    >>> without_wrappers("_orig_mod.features._orig_mod.0.weight")
+    'features.0.weight'
+    """
+    return _WRAPPERS.sub(r"\1", name)
 
 
 def _shared_prefix(weights: dict[str, Any]) -> str:

@@ -269,6 +269,9 @@ class _Skeleton:
             if self.layer is not None:
                 hook = self.layer.register_forward_hook(keep)
                 stack.callback(hook.remove)
+            if any(map(_is_compiled, self.model.modules())):
+                # Compiled code would run without the replacements.
+                stack.enter_context(torch.compiler.set_stance("force_eager"))
             stack.enter_context(_checkpoints_passed_through())
             stack.enter_context(mode)
             output = self.forward(x)
@@ -314,6 +317,11 @@ class _Skeleton:
             raise InputRefused(
                 f"{self.name} does not take inputs of shape {shape}: {error}"
             ) from error
+
+
+def _is_compiled(module: nn.Module) -> bool:
+    """Tell whether a module runs by ``torch.compile``."""
+    return "_orig_mod" in module._modules or module._compiled_call_impl is not None
 
 
 def _needs_batch(module: nn.Module) -> bool:
