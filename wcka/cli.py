@@ -162,14 +162,14 @@ def _compare_command(arguments) -> None:
         raise UsageError("wanted at least two files, or a folder of them")
     import warnings
 
-    from .weights import comparison, report
+    from .weights import comparison, report, streams
 
     if arguments.matrix:
         from .book import figures
 
         figures.check_image(arguments.matrix)  # a bad name is refused first
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), streams.printed_on_stderr():
             warnings.simplefilter("ignore", UserWarning)  # the text says the same
             result = comparison.compare_files(
                 arguments.files, arguments.arch, arguments.input_shape,

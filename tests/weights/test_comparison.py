@@ -260,6 +260,66 @@ def test_an_architecture_of_the_users_from_the_shell(tmp_path, monkeypatch, caps
         assert words in message and message.count("\n") == 1
 
 
+TALKATIVE = """
+import ctypes
+import os
+import subprocess
+import sys
+
+from torch import nn
+
+def talk(where):
+    print(f"print in {where}")
+    sys.stdout.write(f"stdout in {where}\\n")
+    sys.__stdout__.write(f"first stdout in {where}\\n")
+    os.write(1, f"descriptor in {where}\\n".encode())
+    ctypes.CDLL(None).puts(f"C in {where}".encode())
+    subprocess.run(["echo", f"process in {where}"])
+
+class Net(nn.Linear):
+    def forward(self, x):
+        talk("forward")
+        return super().forward(x)
+
+def build():
+    talk("factory")
+    return Net(4, 3)
+
+def leaves():
+    sys.exit("usage: train.py DATA")
+
+talk("import")
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="the test calls the C library by its name")
+def test_what_the_users_code_prints_is_no_part_of_the_answer(
+        tmp_path, monkeypatch, capfd):
+    (tmp_path / "talkative.py").write_text(TALKATIVE)
+    saved(tmp_path / "a.pt", nn.Linear(4, 3).state_dict())
+    call = ["compare", "a.pt", "a.pt", "--json", "--input-shape", "4", "--arch"]
+    done = subprocess.run(
+        [sys.executable, "-m", "wcka", *call, "talkative:build"], cwd=tmp_path,
+        capture_output=True, text=True)
+    assert json.loads(done.stdout)["all"]["wcka"][0][1] == pytest.approx(1)
+    for place in ("import", "factory", "forward"):
+        for kind in ("print", "stdout", "descriptor", "C", "process"):
+            assert f"{kind} in {place}" in done.stderr
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    assert main([*call, "talkative:build"]) == 0
+    print("what comes after")
+    os.write(1, b"and after that")
+    out = capfd.readouterr().out
+    assert out.startswith("{") and "and after that" in out
+    assert "what comes after" in out and "in forward" not in out
+    assert main([*call, "talkative:leaves"]) == 2
+    captured = capfd.readouterr()
+    assert not captured.out
+    assert "cannot be built (SystemExit: usage: train.py DATA)" in captured.err
+
+
 def test_the_text_tells_why_layers_are_not_compared(tmp_path, monkeypatch):
     two_layers = nn.Sequential(nn.Linear(6, 6), nn.Linear(6, 6))
     three_layers = nn.Sequential(nn.Linear(6, 6), nn.Linear(6, 6), nn.Linear(6, 6))

@@ -609,7 +609,8 @@ def test_a_file_of_another_architecture_is_told_by_the_names_of_both(tmp_path):
 @pytest.mark.slow
 def test_a_compiled_network_is_read_as_the_one_that_it_was_made_from(tmp_path):
     def build():
-        return nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Flatten(), *mlp(0, (8, 3)))
+        layers = [nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8, 3)]
+        return nn.Sequential(*layers)
 
     model = build()
     file = checkpoints.read(saved(tmp_path / "a.pt", model.state_dict()))

@@ -52,7 +52,7 @@ def factory(name: str, checkpoint: Checkpoint) -> Callable[[], nn.Module]:
         sys.path.insert(0, "")  # a module in the folder where the user stands
     try:
         build = getattr(importlib.import_module(place), function)
-    except Exception as error:  # whatever is wrong with the user's module
+    except (Exception, SystemExit) as error:  # whatever is wrong with their module
         raise ValueError(
             f"--arch {name}: wanted torchvision:NAME or module:function "
             f"({first_line(error)})") from None
@@ -135,7 +135,7 @@ def built(build: Callable[[], nn.Module]) -> nn.Module:
     """
     try:
         model = build()
-    except Exception as error:  # whatever is wrong with the user's function
+    except (Exception, SystemExit) as error:  # whatever is wrong with their function
         kind = type(error).__name__
         raise ValueError(
             f"--arch: cannot be built ({kind}: {first_line(error)})") from None
