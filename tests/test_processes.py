@@ -25,7 +25,7 @@ time.sleep(600)
 def is_alive(pid):
     """Tell whether a process runs, and does not only wait for its status to be read."""
     try:
-        with open(f"/proc/{pid}/stat") as file:
+        with open(f"/proc/{pid}/stat", encoding="ascii") as file:
             return file.read().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False

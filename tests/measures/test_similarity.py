@@ -62,7 +62,7 @@ def real(trained, digits):
 
 
 def test_definitions_share_no_code_with_the_fast_functions():
-    source = Path(definitions.__file__).read_text()
+    source = Path(definitions.__file__).read_text("utf-8")
     for word in ("from .", "wcka.", "import wcka", "torch"):
         assert word not in source
 

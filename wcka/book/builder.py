@@ -115,7 +115,8 @@ def _source(executed: list[Path], profile: str, pdf: bool) -> Path:
     shutil.rmtree(source, ignore_errors=True)
     shutil.copytree(checkout.ROOT / "book", source / "book")
     shutil.copy(checkout.ROOT / "_toc.yml", source)
-    (source / "_config.yml").write_text(yaml.safe_dump(_config(), sort_keys=False))
+    config = yaml.safe_dump(_config(), sort_keys=False)
+    (source / "_config.yml").write_text(config, "utf-8")
     (source / "notebooks").mkdir()
     claims_of = {}
     seconds_of = {}
@@ -137,13 +138,13 @@ def _source(executed: list[Path], profile: str, pdf: bool) -> Path:
     if profile == "smoke":
         texts["tally"] = execution.SMOKE + texts["tally"]
     for name, text in texts.items():
-        (source / "book" / f"_{name}.txt").write_text(text + "\n")
+        (source / "book" / f"_{name}.txt").write_text(text + "\n", "utf-8")
     return source
 
 
 def _config() -> dict:
     """Return the configuration, with links to the repository if it is known."""
-    config = yaml.safe_load((checkout.ROOT / "_config.yml").read_text())
+    config = yaml.safe_load((checkout.ROOT / "_config.yml").read_text("utf-8"))
     address = checkout.repository()
     if address:
         config["repository"] = {"url": address, "branch": "main", "path_to_book": ""}
@@ -165,7 +166,8 @@ def _extract_figures(notebook, folder: Path) -> None:
             continue
         for output in cell.get("outputs", []):
             if "image/svg+xml" in output.get("data", {}):
-                (folder / f"{name}.svg").write_text(output.data["image/svg+xml"])
+                image = output.data["image/svg+xml"]
+                (folder / f"{name}.svg").write_text(image, "utf-8")
 
 
 def tally(found: dict[str, list[claims.Claim]]) -> str:
@@ -325,7 +327,7 @@ def pages() -> list[str]:
     >>> pages()[0]
     'book/index'
     """
-    contents = yaml.safe_load((checkout.ROOT / "_toc.yml").read_text())
+    contents = yaml.safe_load((checkout.ROOT / "_toc.yml").read_text("utf-8"))
     names = [contents["root"]]
     for part in contents["parts"]:
         for entry in part["chapters"]:
@@ -343,12 +345,13 @@ def _sphinx(source: Path, builder: str) -> Path:
         sys.executable, "-c", _JUPYTER_BOOK, str(os.getpid()), "build", source, "-W",
         "-n", "--keep-going", "--all", "--path-output", out, "--builder", builder,
     ]
-    with log.open("w") as stream:
+    with log.open("wb") as stream:
         done = subprocess.run(
-            command, stdout=stream, stderr=subprocess.STDOUT, cwd=checkout.ROOT
+            command, stdout=stream, stderr=subprocess.STDOUT, cwd=checkout.ROOT,
+            env={**os.environ, "PYTHONUTF8": "1"},  # whatever the user's locale is
         )
     if done.returncode:
-        complaints = _complaints(log.read_text(errors="replace"))
+        complaints = _complaints(log.read_text("utf-8", "replace"))
         lines = ["the book was not built", *complaints, f"log: {log}"]
         raise RuntimeError("\n  ".join(lines))
     return out / "_build" / builder
@@ -389,7 +392,7 @@ def browser() -> str:
 def _one_page(source: Path) -> Path:
     """Build one page that holds the whole book; return its path."""
     built = _sphinx(source, "singlehtml")
-    text = (built / "book" / "index.html").read_text()
+    text = (built / "book" / "index.html").read_text("utf-8")
     # Links between pages become links within the one page.
     text = re.sub(
         r'href="\.\./notebooks/([\w-]+)\.html[^"]*"',
@@ -397,7 +400,7 @@ def _one_page(source: Path) -> Path:
         text,
     )
     page = built / "whole.html"  # Sphinx writes its paths as if the page stood here
-    page.write_text(text)
+    page.write_text(text, "utf-8")
     return page
 
 

@@ -92,7 +92,7 @@ def _parameters_cell(path: Path) -> str:
     """Return the source of the cell that is tagged parameters."""
     # Not by jupytext: its import would take longer than the rest of a refused call.
     sources = []
-    for cell in re.split(r"(?m)^# %%", path.read_text()):
+    for cell in re.split(r"(?m)^# %%", path.read_text("utf-8")):
         if re.match(r'.*tags=\[[^\]]*"parameters"', cell):
             sources.append(cell.partition("\n")[2])
     if len(sources) != 1:
@@ -189,7 +189,7 @@ def read_profile(name: str) -> dict[str, dict]:
     except ValueError as error:
         raise UsageError(error) from None
     try:
-        return _by_chapter(_entries(path_of_profile[name].read_text()))
+        return _by_chapter(_entries(path_of_profile[name].read_text("utf-8")))
     except ValueError as error:
         raise UsageError(f"profile {name}: {error}") from None
 

@@ -103,13 +103,13 @@ def _path(module: str) -> Path:
 @functools.cache
 def _tree(module: str) -> ast.Module:
     """Return the syntax tree of a module."""
-    return ast.parse(_path(module).read_text())
+    return ast.parse(_path(module).read_text("utf-8"))
 
 
 @functools.cache
 def _stripped(module: str) -> str:
     """Return the stripped code of a module."""
-    return stripped_code(_path(module).read_text())
+    return stripped_code(_path(module).read_text("utf-8"))
 
 
 @functools.cache

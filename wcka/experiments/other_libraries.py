@@ -305,7 +305,7 @@ def _peak_so_far() -> float:
     """Return the peak memory of this process so far, in GB."""
     # On Linux, rusage begins with the peak of the process that started this one.
     try:
-        status = Path("/proc/self/status").read_text()
+        status = Path("/proc/self/status").read_text("utf-8")
         return int(re.findall(r"VmHWM:\s+(\d+) kB", status)[0]) * 1024 / 1e9
     except OSError:  # macOS counts bytes
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e9

@@ -145,7 +145,7 @@ def _run(folder: Path, *command: str, patience: float | None = None) -> None:
     """
     # Into a file: a process that the command started would keep a pipe open, and
     # waiting for its end would know no limit.
-    with tempfile.TemporaryFile("w+", errors="replace") as complaints:
+    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as complaints:
         process = subprocess.Popen(
             command, cwd=folder, stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL, stderr=complaints)
