@@ -5,6 +5,8 @@ when it runs, so that help and refusals come at once.
 """
 
 import argparse
+import io
+import os
 import sys
 from pathlib import Path
 
@@ -23,7 +25,7 @@ def main(argv: list[str] | None = None) -> int:
     -------
     int
         The exit status: 0 for success; 1 for a failed run, or for two runs that differ;
-        2 for a wrong call; 130 for Ctrl-C.
+        2 for a wrong call; 130 for Ctrl-C; 141 if nobody reads the output to its end.
 
     Examples
     --------
@@ -33,9 +35,15 @@ def main(argv: list[str] | None = None) -> int:
     Traceback (most recent call last):
     SystemExit: 2
     """
+    # A terminal that cannot show a character shows its number.
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     arguments = _parser().parse_args(argv)
     try:
-        return arguments.command(arguments) or 0
+        status = arguments.command(arguments) or 0
+        if sys.stdout:  # which is None where standard output is closed
+            sys.stdout.flush()  # on a full disk this raises the error that is said
+        return status
     except (UsageError, ValueError) as error:
         _complain(str(error))
         return 2
@@ -44,6 +52,9 @@ def main(argv: list[str] | None = None) -> int:
             f"this needs the package {error.name!r}: "
             f"pip install 'wcka[{arguments.extra}]'")
         return 2
+    except BrokenPipeError:  # whoever read the output has seen enough of it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except (RuntimeError, OSError) as error:
         _complain(str(error))
         return 1
