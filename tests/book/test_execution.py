@@ -179,6 +179,23 @@ def named_pipe(folder):
     return output
 
 
+def notebook_that_no_run_wrote(folder):
+    output = folder / "mine.ipynb"
+    cell = nbformat.v4.new_code_cell("mine = 1")
+    nbformat.write(nbformat.v4.new_notebook(cells=[cell]), output)
+    return output
+
+
+def text_with_the_ending_of_a_notebook(folder):
+    output = folder / "text.ipynb"
+    output.write_text("mine", "utf-8")
+    return output
+
+
+def name_that_is_too_long(folder):
+    return folder / f"{'ö' * 120}.ipynb"
+
+
 def name_below_a_file(folder):
     (folder / "file").write_text("text")
     return folder / "file" / "more" / "out.ipynb"
@@ -207,6 +224,9 @@ def name_below_a_closed_folder(folder):
     pair_of_the_chapter_through_a_link,
     device,
     named_pipe,
+    notebook_that_no_run_wrote,
+    text_with_the_ending_of_a_notebook,
+    name_that_is_too_long,
     name_below_a_file,
     name_below_a_read_only_folder,
     name_below_a_closed_folder,
@@ -224,12 +244,37 @@ def test_an_impossible_output_is_refused_before_the_run(
     assert sorted(tmp_path.rglob("*")) == files_before
 
 
-def test_a_run_makes_the_folders_of_its_output(chapter, tmp_path, capsys):
+@pytest.mark.parametrize(
+    "name", ["out.ipynb", "{seeds} {} größer 数 $HOME.ipynb", f"{'n' * 234}.ipynb"])
+def test_a_run_makes_the_folders_of_its_output(chapter, tmp_path, capsys, name):
     chapter("1")
-    output = tmp_path / "new" / "folder" / "out.ipynb"
+    output = tmp_path / "{new} folder" / "folder" / name
     assert cli.main(["run", "07", "-o", str(output)]) == 0
     assert capsys.readouterr().out == f"{output}\n"
     assert list(output.parent.iterdir()) == [output]
+
+
+@pytest.mark.parametrize("code", ["2", "seeds / 0"])
+def test_a_run_replaces_what_another_run_left(chapter, capsys, code):
+    """It may be a whole notebook, or that of a run that failed."""
+    output = checkout.BUILD / "out.ipynb"
+    chapter("1").run()
+    chapter(code)
+    cli.main(["run", "07", "-o", str(output.with_name("other.ipynb"))])
+    for path in sorted(checkout.BUILD.iterdir()):
+        assert cli.main(["run", "07", "-o", str(path)]) == (code != "2")
+    assert "no run wrote it" not in capsys.readouterr().err
+
+
+def test_notebooks_of_killed_runs_are_removed(chapter):
+    """One that was written to a moment ago may belong to a run that goes on."""
+    checkout.BUILD.mkdir()
+    old, new = (checkout.BUILD / f"{execution._PARTIAL}{i}.ipynb" for i in range(2))
+    for path in (old, new):
+        path.touch()
+    os.utime(old, (0, 0))
+    output = chapter("1").run()
+    assert sorted(checkout.BUILD.iterdir()) == sorted([new, output])
 
 
 # --------------------------------------------- the .ipynb beside a chapter's .py (pair)

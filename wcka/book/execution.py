@@ -26,6 +26,13 @@ from .parameters import read_parameters
 # The modules that word and draw what a page shows.
 _SHOWN = ("book.claims", "book.figures", "book.verdicts")
 
+# How the names of files begin that hold a notebook while it runs
+_PARTIAL = ".wcka-run-"
+# Bytes in the name of a notebook: file systems allow some 255
+_LONGEST_NAME = 240
+# Seconds after which nobody writes such a file any more
+_STALE = 7 * 86400
+
 # The characters that MyST or html may take for syntax within a line
 _SYNTAX = re.compile(r"[\\`*_{}\[\]<>&|$~^!#@%\"']|:(?=//)")
 
@@ -189,8 +196,9 @@ def check_output(output: Path) -> None:
     Raises
     ------
     UsageError
-        For an ending other than .ipynb, a chapter's own pair, something that is not a
-        regular file, and a folder that cannot be written to.
+        For an ending other than .ipynb, a name that is too long, a chapter's own pair,
+        something that is not a regular file, a notebook that no run wrote, and a folder
+        that cannot be written to.
 
     Examples
     --------
@@ -200,9 +208,17 @@ def check_output(output: Path) -> None:
     """
     if output.suffix != ".ipynb":
         raise UsageError(f"-o {output}: wanted a name that ends in .ipynb")
+    # If the run fails, the name of the notebook gets seven characters more.
+    if len(os.fsencode(output.name)) > _LONGEST_NAME:
+        raise UsageError(
+            f"-o {output}: wanted a name of at most {_LONGEST_NAME} bytes")
     # By os.path: pathlib raises an error in a folder that may not be looked into.
     if os.path.exists(output) and not os.path.isfile(output):
         raise UsageError(f"-o {output}: it exists, and is not a regular file")
+    if os.path.exists(output) and not _is_executed_chapter(output):
+        raise UsageError(
+            f"-o {output}: it exists, and no run wrote it; choose another name, or "
+            f"delete it")
     for path in checkout.chapters():
         if output.resolve() == path.with_suffix(".ipynb").resolve():
             raise UsageError(
@@ -214,6 +230,15 @@ def check_output(output: Path) -> None:
     if not os.path.isdir(folder) or not os.access(folder, os.W_OK):
         raise UsageError(
             f"-o {output}: {folder} is not a folder that can be written to")
+
+
+def _is_executed_chapter(file: Path) -> bool:
+    """Tell whether a file is what a run leaves: it may be replaced by another run."""
+    notebook = _notebook_in(file)
+    if notebook is None:
+        return False
+    has_key = "key" in notebook.metadata.get("wcka", {})
+    return has_key or "papermill" in notebook.metadata
 
 
 def run_chapter(
@@ -253,8 +278,11 @@ def run_chapter(
     from nbclient.exceptions import DeadKernelError
 
     output.parent.mkdir(parents=True, exist_ok=True)
+    _sweep(output.parent)
     # A run writes beside its output, under a name that no other process uses.
-    partial = output.with_name(f".{output.stem}.{os.getpid()}.ipynb")
+    partial = output.with_name(f"{_PARTIAL}{os.getpid()}.ipynb")
+    # Papermill would replace {NAME} in a path by the value of a parameter.
+    escaped_partial = str(partial).replace("{", "{{").replace("}", "}}")
     failed = output.with_suffix(".failed.ipynb")
     failed.unlink(missing_ok=True)  # left by an earlier run
     started = time.perf_counter()
@@ -262,8 +290,8 @@ def run_chapter(
         nbformat.write(checkout.read_chapter(path), partial)
         with _kernel() as kernel:
             papermill.execute_notebook(
-                partial, partial, values, kernel_name=kernel, cwd=checkout.NOTEBOOKS,
-                progress_bar=sys.stderr.isatty(),
+                escaped_partial, escaped_partial, values, kernel_name=kernel,
+                cwd=checkout.NOTEBOOKS, progress_bar=sys.stderr.isatty(),
                 # What the kernel logs is not about the chapter, whose errors are in the
                 # notebook; on Ctrl-C it logs that nobody listens any more.
                 extra_arguments=["--log-level=CRITICAL"])
@@ -286,6 +314,19 @@ def run_chapter(
     return output
 
 
+def _sweep(folder: Path) -> None:
+    """Remove the notebooks of runs that were killed.
+
+    Their age tells, as the process may run on another machine. A run writes its
+    notebook after each cell, and the longest cell takes hours.
+    """
+    for path in folder.glob(f"{_PARTIAL}*.ipynb"):
+        # Another process may remove it first, or it is another user's.
+        with contextlib.suppress(OSError):
+            if time.time() - path.stat().st_mtime > _STALE:
+                path.unlink()
+
+
 @contextlib.contextmanager
 def _kernel() -> Iterator[str]:
     """Name of a kernel that is the same for every user: this interpreter, no settings.
@@ -302,12 +343,13 @@ def _kernel() -> Iterator[str]:
             "env": {
                 "IPYTHONDIR": f"{folder}/ipython",
                 "MPLBACKEND": "module://matplotlib_inline.backend_inline",
+                "PYTHONUTF8": "1",  # whatever the user's locale is
                 "TQDM_DISABLE": "1",  # no progress bars in pages: papermill has its own
                 "SOURCE_DATE_EPOCH": "0",  # figures hold no date
             }}
         home = Path(folder) / "kernels" / "wcka-book"
         home.mkdir(parents=True)
-        (home / "kernel.json").write_text(json.dumps(spec))
+        (home / "kernel.json").write_text(json.dumps(spec), "utf-8")
         with _jupyter_path_begins_with(folder):
             yield home.name
 
@@ -452,7 +494,8 @@ def _table(rows: dict[str, str]) -> str:
 def _processor() -> str:
     """Return the name of the processor; where none is known, its architecture."""
     try:
-        names = re.findall(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
+        information = Path("/proc/cpuinfo").read_text("utf-8")
+        names = re.findall(r"model name\s*: (.*)", information)
     except OSError:
         names = []
     return names[0].strip() if names else platform.machine()
@@ -489,7 +532,7 @@ def key_of(path: Path, values: dict, profile: str) -> str:
     False
     """
     code = whole_code() + code_of(_SHOWN)
-    text = path.read_text() + json.dumps(values, sort_keys=True) + profile + code
+    text = path.read_text("utf-8") + json.dumps(values, sort_keys=True) + profile + code
     return hashlib.sha256(text.encode()).hexdigest()
 
 
