@@ -2,9 +2,11 @@
 
 import json
 import pathlib
+import pickle
 import re
 import types
 import zipfile
+import zlib
 from argparse import Namespace
 
 import numpy as np
@@ -154,19 +156,92 @@ def test_records_cut_short_never_give_a_number(pair, tmp_path):
             value(path, str(broken))
 
 
-def test_files_of_other_kinds_are_named(pair, tmp_path, capsys):
+def varint(number):
+    digits = []
+    while number > 127:
+        digits.append(number % 128 + 128)
+        number //= 128
+    return bytes([*digits, number])
+
+
+def message(*fields):
+    """Return a message of protocol buffers: numbers of fields, and what they hold."""
+    content = b""
+    for number, value in fields:
+        if isinstance(value, int):
+            content += varint(number << 3) + varint(value)
+        else:
+            content += varint(number << 3 | 2) + varint(len(value)) + value
+    return content
+
+
+GRAPH = message((1, b"node" * 100), (2, b"main"))
+OPERATORS = message((1, b""), (2, 17))
+ONNX = message((1, 8), (2, b"pytorch"), (3, b"2.14.1"), (7, GRAPH), (8, OPERATORS))
+FOREIGN = {
+    "a.gguf": (b"GGUF\x03\x00", "GGUF"),
+    "a.ggml": (b"tjgg\x03\x00", "GGML"),
+    "a.h5": (b"\x89HDF\r\n\x1a\n", "HDF5"),
+    "a.pt.gz": (b"\x1f\x8b\x08\x00", "gzip"),
+    "a.pt.xz": (b"\xfd7zXZ\x00", "xz"),
+    "a.pt.zst": (b"\x28\xb5\x2f\xfd", "zstd"),
+    "a.tar": (b"a.pt".ljust(257, b"\0") + b"ustar\x0000", "a tar archive"),
+    "a.7z": (b"7z\xbc\xaf\x27\x1c", "7z"),
+    "page.pt": (b"<!DOCTYPE html>", "HTML"),
+    "lfs.safetensors": (b"version https://git-lfs.github.com/spec/v1", "Git LFS"),
+    "a.tflite": (b"\x1c\0\0\0TFL3" + bytes(20), "TensorFlow Lite"),
+    "a.npy": (b"\x93NUMPY\x01\x00", "numpy.savez"),
+    "a.onnx": (ONNX, "safetensors: ONNX"),
+    "called.pt": (ONNX, "safetensors: ONNX"),
+    "other-order.bin": (message((7, GRAPH), (1, 300), (14, b"")), "safetensors: ONNX"),
+    "damaged.onnx": (ONNX[:50], "by its ending ONNX"),
+    "saved_model.pb": (message((1, 1), (2, GRAPH)), "SavedModel"),
+    "frozen.pb": (message((1, GRAPH), (1, GRAPH), (4, b"")), "graph of TensorFlow"),
+    "a.mlmodel": (message((1, 4), (2, b"about"), (500, GRAPH)), "Core ML"),
+    "flax.msgpack": (b"\x81\xa6params\x81\xa6kernel\xc7", "Flax"),
+    "sklearn.pkl": (pickle.dumps({"coef": np.ones(3)}), "a pickle, as joblib"),
+    "state.pt": (pickle.dumps({"a.weight": [1.0]}, protocol=2), "a pickle"),
+    "model.joblib": (zlib.compress(pickle.dumps({"coef": [1.0]})), "zlib"),
+    "model.ckpt.index": (bytes(20), "a checkpoint of TensorFlow"),
+    "openvino.bin": (bytes(20), "OpenVINO"),
+}
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_files_of_other_programs_are_named(pair, tmp_path, capsys, name):
+    content, words = FOREIGN[name]
+    (tmp_path / name).write_bytes(content)
+    (tmp_path / "openvino.xml").write_text("<net/>")
+    assert main(["compare", pair[0], str(tmp_path / name)]) == 2
+    reason = capsys.readouterr().err
+    assert words in reason and reason.count("\n") == 1
+    assert "weights_only" not in reason
+
+
+@pytest.mark.parametrize("member, words", [
+    ("model.weights.h5", "Keras"), ("a/archive_format", "torch.export"),
+    ("word/document.xml", "torch.save did not write")])
+def test_zip_archives_of_other_programs_are_named(tmp_path, member, words):
+    path = tmp_path / "a.keras"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr(member, "content")
+    with pytest.raises(ValueError, match=words):
+        checkpoints.read(path)
+
+
+def test_no_file_gets_the_advice_to_run_what_is_in_it(tmp_path):
+    rng = np.random.default_rng(0)
+    starts = [b"", b"\x08\x08", b"\n\x04", b"\x80\2", b"\x80\5", b"PK\3\4", b"\x81\xa1"]
+    for i in range(140):
+        path = tmp_path / "a.pt"
+        path.write_bytes(starts[i % len(starts)] + rng.bytes(int(rng.integers(1, 80))))
+        with pytest.raises(ValueError, match=r"a\.pt: ") as refusal:
+            checkpoints.read(path)
+        assert "weights_only" not in str(refusal.value)
+
+
+def test_programs_of_torch_are_refused_with_what_helps(pair, tmp_path, capsys):
     path, _, _ = pair
-    contents = {
-        "a.gguf": (b"GGUF\x03\x00", "GGUF"),
-        "a.h5": (b"\x89HDF\r\n\x1a\n", "HDF5"),
-        "a.pt.gz": (b"\x1f\x8b\x08\x00", "gzip"),
-        "page.pt": (b"<!DOCTYPE html>", "HTML"),
-        "lfs.safetensors": (b"version https://git-lfs.github.com/spec/v1", "Git LFS"),
-    }
-    for name, (content, words) in contents.items():
-        (tmp_path / name).write_bytes(content)
-        assert main(["compare", path, str(tmp_path / name)]) == 2
-        assert words in capsys.readouterr().err
     scripted = tmp_path / "scripted.pt"
     torch.jit.script(mlp(0)).save(str(scripted))
     for bad, words in (

@@ -19,19 +19,8 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from ..measures.spelling import first_line
-
-# First bytes of files that people take for checkpoints.
-_FOREIGN_FORMATS = {
-    b"GGUF": "GGUF, whose weights are quantised",
-    b"\x89HDF": "HDF5, as Keras writes; export its weights as .npz or .safetensors",
-    b"\x1f\x8b": "compressed by gzip; unpack it first",
-    b"BZh": "compressed by bzip2; unpack it first",
-    b"7z\xbc\xaf": "a 7z archive; unpack it first",
-    b"<!DO": "a page of HTML, perhaps of a failed download",
-    b"<htm": "a page of HTML, perhaps of a failed download",
-    b"vers": "a pointer of Git LFS; fetch the file itself by `git lfs pull`",
-}
+from ..measures.spelling import first_line, printable
+from .foreign import foreign_archive, foreign_format, format_by_ending
 
 # Names of weights that transformers and its kin give to files in a folder.
 _SINGLE_FILES = ("model.safetensors", "pytorch_model.bin", "model.pt", "model.pth",
@@ -201,9 +190,9 @@ def _opened_file(path: Path) -> Opened:
     if _is_safetensors(start, path):
         notes = _note_on_ending(path, "safetensors", (".safetensors",))
         return Opened(_safetensors(path), notes, ordered=False)
-    for magic, words in _FOREIGN_FORMATS.items():
-        if start.startswith(magic):
-            raise ValueError(f"{path}: no file of torch or safetensors: {words}")
+    program = "" if start.startswith(b"PK") else foreign_format(path)
+    if program:
+        raise _foreign(path, program)
     if path.suffix == ".safetensors" and not _is_torch(start):
         return Opened(_safetensors(path))  # which says what is wrong with it
     if not zipfile.is_zipfile(path):
@@ -294,6 +283,9 @@ def _opened_archive(path: Path, members: list[zipfile.ZipInfo]) -> Any:
         raise ValueError(
             f"{path}: a TorchScript program, which hides its wiring; save the "
             f"state_dict() of the module that it was made from")
+    program = foreign_archive(names)
+    if program:
+        raise _foreign(path, program)
     if not any(name.endswith("data.pkl") for name in names):
         raise ValueError(
             f"{path}: a zip archive that torch.save did not write (it holds "
@@ -378,6 +370,11 @@ def _torch_load(path: Path, mapped: bool) -> Any:
 # ------------------------------------------------------------------------- refusals
 
 
+def _foreign(path: Path, program: str) -> ValueError:
+    """Return the error that says which program's format a file has."""
+    return ValueError(f"{path}: no file of torch or safetensors: {program}")
+
+
 def _refusal(path: Path, error: BaseException) -> ValueError:
     """Return the error that says on one line why a file cannot be read."""
     text = str(error)
@@ -388,4 +385,16 @@ def _refusal(path: Path, error: BaseException) -> ValueError:
             f"{path}: more than tensors in it; to load it would run code "
             f"({code.group(1)}): refused. Where it was made, save the weights alone: "
             f"torch.save(model.state_dict(), 'weights.pt')")
-    return ValueError(f"{path}: truncated, or no state dict ({first_line(error)})")
+    program = format_by_ending(path)
+    if program:
+        return _foreign(path, f"by its ending {program}")
+    return ValueError(f"{path}: truncated, or no state dict ({_reason(error)})")
+
+
+def _reason(error: BaseException) -> str:
+    """Return why torch cannot read a file, without its advice to run what is in it."""
+    reason = re.search(r"WeightsUnpickler error: (.+)", str(error))
+    if reason:
+        return printable(reason[1].strip()[:200])
+    line = first_line(error)
+    return "torch cannot read it" if "weights_only" in line else line
