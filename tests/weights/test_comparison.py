@@ -1,5 +1,6 @@
 """Networks in files: ``python -m wcka compare``."""
 
+import itertools
 import json
 import os
 import subprocess
@@ -346,6 +347,42 @@ def test_the_floor_does_not_depend_on_the_order_of_the_files(tmp_path):
     assert tables["floor"] == comparison.compare_files(files[::-1])["all"]["floor"]
     values = np.array(tables["wcka"])[np.triu_indices(3, 1)]
     assert values.max() <= tables["floor"]["highest"]  # as these are untrained
+
+
+DEPTHS = """
+from torch import nn
+
+def net(width, num_classes):
+    return nn.Sequential(nn.Linear(12, width), nn.ReLU(), nn.Linear(width, num_classes))
+
+def narrow(num_classes=3):
+    return net(4, num_classes)
+
+def wide(num_classes=3):
+    return net(400, num_classes)
+"""
+
+
+def test_the_floor_of_architectures_does_not_depend_on_the_order(tmp_path, monkeypatch):
+    (tmp_path / "depths.py").write_text(DEPTHS)
+    monkeypatch.syspath_prepend(tmp_path)
+    # So few that the larger network decides how many are affordable.
+    monkeypatch.setattr(comparison, "_AFFORDABLE", 4 * 400 * 16)
+    files = []
+    for name, width, classes in (("narrow", 4, 3), ("wide", 400, 3), ("narrow", 4, 5)):
+        model = nn.Sequential(
+            nn.Linear(12, width), nn.ReLU(), nn.Linear(width, classes))
+        path = saved(tmp_path / f"{name}-{classes}.pt", model.state_dict())
+        files.append((path, f"depths:{name}"))
+    floors = []
+    for permutation in itertools.permutations(files):
+        paths, architectures = zip(*permutation)
+        result = comparison.compare_files(paths, architectures, (12,))
+        assert result["untrained"] == 6  # two of each kind
+        floors.append(result["all"]["floor"])
+    assert all(floor == floors[0] for floor in floors)
+    once = comparison.compare_files([files[0][0]] * 3, [files[0][1]] * 3, (12,))
+    assert once["untrained"] == 8  # the narrow ones are cheap
 
 
 def test_memory_is_not_known_where_the_system_does_not_count_it(files, monkeypatch):

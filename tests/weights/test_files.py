@@ -601,7 +601,8 @@ def test_prefixes_heads_and_what_stands_beside(tmp_path, monkeypatch, build):
         second = checkpoints.read(saved(tmp_path / "b.pt", state))
         networks = []
         for file in (first, second):
-            maker = building._with_outputs_of(file, build)
+            options = building._outputs_as_options(file, build)
+            maker = building.Architecture("a:b", options, build)
             networks.append(building.loaded(maker, file)[0])
         similarity = wcka.wcka(*networks, input_shape=(1, 8, 8))
         assert similarity == pytest.approx(right, abs=1e-12), prefix

@@ -5,7 +5,7 @@ import inspect
 import sys
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -23,7 +23,26 @@ from .checkpoints import (
 )
 
 
-def factory(name: str, checkpoint: Checkpoint) -> Callable[[], nn.Module]:
+@dataclass(frozen=True, order=True)
+class Architecture:
+    """A function that builds networks; equal to others by its name and its options.
+
+    Examples
+    --------
+    >>> build = Architecture("torch.nn:Linear", (("in_features", 3),), nn.Linear)
+    >>> build == Architecture("torch.nn:Linear", (("in_features", 4),), nn.Linear)
+    False
+    """
+
+    name: str
+    options: tuple[tuple[str, int], ...]
+    function: Callable[..., nn.Module] = field(compare=False)
+
+    def __call__(self) -> nn.Module:
+        return self.function(**dict(self.options))
+
+
+def factory(name: str, checkpoint: Checkpoint) -> Architecture:
     """Return the function that builds the network of a checkpoint.
 
     Parameters
@@ -47,7 +66,7 @@ def factory(name: str, checkpoint: Checkpoint) -> Callable[[], nn.Module]:
     """
     place, _, function = name.partition(":")
     if place == "torchvision":
-        return _torchvision_factory(function, checkpoint)
+        return _torchvision_architecture(function, checkpoint)
     if "" not in sys.path:
         sys.path.insert(0, "")  # a module in the folder where the user stands
     try:
@@ -56,21 +75,21 @@ def factory(name: str, checkpoint: Checkpoint) -> Callable[[], nn.Module]:
         raise ValueError(
             f"--arch {name}: wanted torchvision:NAME or module:function "
             f"({first_line(error)})") from None
-    return _with_outputs_of(checkpoint, build)
+    return Architecture(name, _outputs_as_options(checkpoint, build), build)
 
 
-def _with_outputs_of(
+def _outputs_as_options(
     checkpoint: Checkpoint, build: Callable[..., nn.Module],
-) -> Callable[[], nn.Module]:
-    """Pass the number of a checkpoint's outputs on to a function that takes it."""
+) -> tuple[tuple[str, int], ...]:
+    """Return the number of a checkpoint's outputs for a function that takes it."""
     try:
         takes_it = "num_classes" in inspect.signature(build).parameters
     except (TypeError, ValueError):  # a callable without a signature
         takes_it = False
     outputs = _number_of_outputs(checkpoint)
     if not takes_it or outputs is None:
-        return build
-    return lambda: build(num_classes=outputs)
+        return ()
+    return (("num_classes", outputs),)
 
 
 def _number_of_outputs(checkpoint: Checkpoint) -> int | None:
@@ -80,9 +99,7 @@ def _number_of_outputs(checkpoint: Checkpoint) -> int | None:
     return shapes[-1][0] if checkpoint.ordered and shapes else None
 
 
-def _torchvision_factory(
-    function: str, checkpoint: Checkpoint,
-) -> Callable[[], nn.Module]:
+def _torchvision_architecture(function: str, checkpoint: Checkpoint) -> Architecture:
     """Return the function that builds a classifier of torchvision for a checkpoint."""
     try:
         import torchvision
@@ -93,7 +110,7 @@ def _torchvision_factory(
     known = torchvision.models.list_models(torchvision.models)
     nearest(function, known, "network of torchvision")
     builder = torchvision.models.get_model_builder(function)
-    options: dict[str, Any] = {}
+    options: dict[str, int] = {}
     # Auxiliary heads take no part once a network is trained, and many files lack them.
     if function in ("googlenet", "inception_v3"):
         options["aux_logits"] = any(map(_is_auxiliary, checkpoint.weights))
@@ -109,12 +126,13 @@ def _torchvision_factory(
         raise _misfit(checkpoint.name, checkpoint.weights, required, naming)
     options["num_classes"] = shape_of(checkpoint.weights[last])[0]
 
-    def build() -> nn.Module:
+    def build(**options: int) -> nn.Module:
         with torch.device("cpu"):
             network: nn.Module = builder(weights=None, **options)
         return network
 
-    return build
+    name = f"torchvision:{function}"
+    return Architecture(name, tuple(options.items()), build)
 
 
 def built(build: Callable[[], nn.Module]) -> nn.Module:

@@ -7,7 +7,7 @@ import contextlib
 import sys
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from ..measures.all_pairs import compare
 from ..measures.spelling import printable
-from .building import built, factory, loaded
+from .building import Architecture, built, factory, loaded
 from .chains import comparable_chain
 from .checkpoints import Checkpoint, read
 from .formats import checkpoints_in, holds_one_network
@@ -30,6 +30,8 @@ from .wiring import Chain, Layer, UnknownOrder, chain_in, chain_of, chains_up_to
 SCHEMA = 2
 # Multiplications from which a layer-by-layer comparison must be asked for.
 _MANY = 2e12
+# Weights of all untrained networks of any architecture.
+_AFFORDABLE = 1e8
 # Two readings of one file are the same if their similarities differ by less.
 _SAME = 1e-6
 
@@ -461,7 +463,7 @@ def _compare_any(
         model, notes = loaded(build, file)
         trained.append(model)
         assumed += [f"{file.name}: {note}" for note in notes]
-    untrained = _untrained_models(builders, trained[0], networks)
+    untrained = _untrained_models(builders, trained, networks)
 
     def chains_of(models: list[nn.Module], layer: str | None) -> list[Tensor]:
         chains = []
@@ -507,17 +509,25 @@ def _compare_any(
 
 
 def _untrained_models(
-    builders: list[Callable[[], nn.Module]], model: nn.Module, networks: int,
+    builders: list[Architecture], trained: list[nn.Module], networks: int,
 ) -> list[nn.Module]:
-    """Build networks as they are initialised, fewer if they are large."""
-    size = max(1, sum(values.numel() for values in model.parameters()))
-    count = max(3, min(networks, 8, int(1e8 // size)))
+    """Build networks as they are initialised, of the files' architectures in turn."""
+    # Sorted, so that the floor does not depend on the order of the files.
+    kinds = sorted(set(builders))
+    largest = max(1, *map(_number_of_parameters, trained))
+    affordable = min(networks, 8, int(_AFFORDABLE // largest))
+    # At least two of every kind.
+    count = max(3, 2 * len(kinds), affordable)
     untrained = []
     with torch.random.fork_rng(devices=[]):  # the caller's random state stays as it is
         for seed in range(count):
             torch.manual_seed(seed)
-            untrained.append(built(builders[seed % len(builders)]))
+            untrained.append(built(kinds[seed % len(kinds)]))
     return untrained
+
+
+def _number_of_parameters(model: nn.Module) -> int:
+    return sum(values.numel() for values in model.parameters())
 
 
 def _has_matrix(module: nn.Module) -> bool:
