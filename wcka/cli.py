@@ -164,7 +164,8 @@ def _add_run(commands) -> None:
 
 def _compare_command(arguments) -> None:
     """Print how similar the networks in files are, and draw it if asked to."""
-    from .measures.spelling import first_line, printable
+    from .measures.spelling import printable
+    from .weights.messages import LONGEST, one_line
 
     for file in arguments.files:
         if not Path(file).exists():
@@ -189,7 +190,7 @@ def _compare_command(arguments) -> None:
     except ModuleNotFoundError:
         raise
     except Exception as error:  # the user's network may raise anything when it runs
-        raise UsageError(first_line(error)) from None
+        raise UsageError(one_line(error, LONGEST)) from None
     if result["undecided"]:
         raise UsageError(result["undecided"])
     print(report.as_json(result) if arguments.json else report.described(result))

@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -347,6 +348,26 @@ def test_the_floor_does_not_depend_on_the_order_of_the_files(tmp_path):
     assert tables["floor"] == comparison.compare_files(files[::-1])["all"]["floor"]
     values = np.array(tables["wcka"])[np.triu_indices(3, 1)]
     assert values.max() <= tables["floor"]["highest"]  # as these are untrained
+
+
+def test_lists_of_known_names_end_between_names_and_say_how_many_more(
+        tmp_path, capsys):
+    names = [f"encoder.layers.block_{i}.feed_forward.linear_of_the_hidden_units.weight"
+             for i in range(40)]
+    path = saved(tmp_path / "a.pt", {name: torch.ones(3, 3) for name in names})
+    networks = {f"a_network_with_a_long_name_{i:02}": {"fc.weight": torch.ones(3, 3)}
+                for i in range(40)}
+    several = saved(tmp_path / "b.pt", networks)
+    for file, options, words, known in (
+            (path, ["--order", names[7][:-8] + "x"], names[7], names),
+            (several, ["--key", "a_network_with_a_long_name_3"],
+             "a_network_with_a_long_name_3", networks)):
+        assert main(["compare", file, file, *options]) == 2
+        message = capsys.readouterr().err
+        assert f"did you mean '{words}" in message
+        listed, more = re.search(r"\(known: (.*) and (\d+) more\)$", message).groups()
+        assert set(listed.split(", ")) <= set(known)
+        assert len(listed.split(", ")) + int(more) == 40
 
 
 DEPTHS = """

@@ -11,16 +11,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..measures.spelling import first_line, nearest, printable
+from ..measures.spelling import printable
 from .checkpoints import (
     Checkpoint,
     is_beside,
     is_integer,
-    listed,
     read_tensor,
     shape_of,
     without_wrappers,
 )
+from .messages import chosen, listed, one_line
 
 
 @dataclass(frozen=True, order=True)
@@ -74,7 +74,7 @@ def factory(name: str, checkpoint: Checkpoint) -> Architecture:
     except (Exception, SystemExit) as error:  # whatever is wrong with their module
         raise ValueError(
             f"--arch {name}: wanted torchvision:NAME or module:function "
-            f"({first_line(error)})") from None
+            f"({one_line(error)})") from None
     return Architecture(name, _outputs_as_options(checkpoint, build), build)
 
 
@@ -108,7 +108,7 @@ def _torchvision_architecture(function: str, checkpoint: Checkpoint) -> Architec
             "--arch torchvision:NAME needs the package 'torchvision': "
             "pip install 'wcka[experiments]'") from None
     known = torchvision.models.list_models(torchvision.models)
-    nearest(function, known, "network of torchvision")
+    chosen(function, known, "network of torchvision")
     builder = torchvision.models.get_model_builder(function)
     options: dict[str, int] = {}
     # Auxiliary heads take no part once a network is trained, and many files lack them.
@@ -156,7 +156,7 @@ def built(build: Callable[[], nn.Module]) -> nn.Module:
     except (Exception, SystemExit) as error:  # whatever is wrong with their function
         kind = type(error).__name__
         raise ValueError(
-            f"--arch: cannot be built ({kind}: {first_line(error)})") from None
+            f"--arch: cannot be built ({kind}: {one_line(error)})") from None
     if not isinstance(model, nn.Module):
         raise ValueError(f"--arch: wanted an nn.Module, got {type(model).__name__}")
     return model

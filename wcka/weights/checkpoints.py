@@ -14,9 +14,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..measures.spelling import nearest, printable
+from ..measures.spelling import printable
 from ..measures.validation import special_kind
 from .formats import opened
+from .messages import chosen, listed
 
 # Numbers of a weight matrix that are in memory at once: 32 MB as float64.
 BLOCK = 2**22
@@ -160,20 +161,6 @@ def read(path: str | Path, key: str | None = None) -> Checkpoint:
     return Checkpoint(name, weights, tuple(notes), stored, versions, file.ordered)
 
 
-def listed(names: list[Any], most: int = 4) -> str:
-    """Return names as text fit for a terminal, at most a few of them.
-
-    Examples
-    --------
-    >>> listed(["fc1", "fc2", "fc3"], most=2)
-    'fc1, fc2 and 1 more'
-    """
-    text = ", ".join(printable(str(name)) for name in names[:most])
-    if len(names) > most:
-        text += f" and {len(names) - most} more"
-    return text
-
-
 # ------------------------------------------------------------ the state dict in a file
 
 
@@ -185,7 +172,7 @@ def _state_dict(name: str, content: Any, key: str | None) -> tuple[Any, str]:
     states = dict(_state_dicts(content))
     if key is not None:
         try:
-            return states[nearest(key, list(states), "key")], key
+            return states[chosen(key, list(states), "key")], key
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from None
     if "" in states:

@@ -23,6 +23,7 @@ from ..measures.spelling import nearest
 from ..measures.validation import WITHOUT_FLOAT64, special_kind
 from .caller import copied, untouched
 from .layers import Gaussian, Square
+from .messages import chosen
 from .replacements import FREEZE_HINTS, Call, LinearMode, RecordingMode, TracingMode
 from .replacements import FROZEN as FROZEN
 from .replacements import PASSED as PASSED
@@ -243,7 +244,7 @@ class _Skeleton:
         submodules = dict(self.model.named_modules())
         self.layer: nn.Module | None = None
         if layer is not None:
-            self.layer = submodules[nearest(layer, submodules, "layer")]
+            self.layer = submodules[chosen(layer, submodules, "layer")]
         _pass_over_composed_activations(self.model)
 
     def __call__(self, x: Tensor) -> Tensor:

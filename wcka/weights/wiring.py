@@ -18,6 +18,7 @@ from tqdm import tqdm
 from ..measures.spelling import nearest, printable
 from .chains import to_unit_range
 from .checkpoints import Checkpoint, is_beside, is_integer, row_blocks, shape_of
+from .messages import chosen
 
 LAYOUTS = ("out-in", "in-out")
 _ADVICE = (
@@ -203,7 +204,7 @@ def _named(file: str, label: str, matrices: list[str]) -> str:
         if label + ending in matrices:
             return label + ending
     try:
-        return nearest(label, matrices, "layer")
+        return chosen(label, matrices, "layer")
     except ValueError as error:
         raise ValueError(f"{file}: {error}") from None
 
