@@ -760,7 +760,7 @@ def test_a_folder_is_every_checkpoint_in_it(tmp_path, capsys):
     assert names == ["epoch-1.pt", "epoch-2.pt", "epoch-10.pt"]
     right = wcka.pairwise("wcka", networks)
     assert np.allclose(result["all"]["wcka"], right, atol=1e-6)
-    assert "optimizer.pt" in " ".join(result["assumed"])
+    assert list(result["left out"]) == [str(tmp_path / "optimizer.pt")]
     assert result["schema"] == comparison.SCHEMA
     assert main(["compare", str(tmp_path)]) == 0
     assert capsys.readouterr().out.startswith("3 files: most similar are epoch-")
@@ -768,6 +768,100 @@ def test_a_folder_is_every_checkpoint_in_it(tmp_path, capsys):
     empty.mkdir()
     assert main(["compare", str(empty)]) == 2
     assert "no checkpoint in this folder" in capsys.readouterr().err
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A folder of two networks that fit, and of files that do not, with the reasons."""
+    states = {f"{seed}.pt": mlp(seed).state_dict() for seed in range(2)}
+    with_nan = mlp(2).state_dict()
+    with_nan["2.bias"][0] = torch.nan
+    with_nan["2.weight"][0, 0] = torch.nan
+    states.update({
+        "inputs.pt": mlp(3, (21, 4, 3)).state_dict(),
+        "names.pt": nn.Conv2d(1, 2, 3).state_dict(),
+        "nan.pt": with_nan,
+        "optimizer.pt": torch.optim.Adam(mlp(0).parameters()).state_dict()})
+    inner = tmp_path / "runs"
+    inner.mkdir()
+    for name, state in states.items():
+        saved(inner / name, state)
+    (inner / "cut.pt").write_bytes((inner / "0.pt").read_bytes()[:300])
+    (inner / "notes.txt").write_text("no checkpoint")
+    return inner
+
+
+BY_SHAPES = {
+    "inputs.pt": "takes 21 inputs, most files take 20", "nan.pt": "holds NaN",
+    "names.pt": "no part of a fully connected network", "cut.pt": "truncated",
+    "optimizer.pt": "wanted a state dict"}
+BY_NAMES = {
+    **BY_SHAPES, "inputs.pt": "not of this architecture",
+    "names.pt": "not of this architecture"}
+
+
+@pytest.mark.parametrize("options, reasons", [
+    ([], BY_SHAPES),
+    (["--arch", "torch_mlp:build", "--input-shape", "20"], BY_NAMES)])
+def test_what_does_not_fit_into_a_folder_is_left_out_with_the_reason(
+        folder, tmp_path, monkeypatch, capsys, options, reasons):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "torch_mlp.py").write_text("from test_files import mlp as build_mlp\n"
+                                           "def build(): return build_mlp(9)\n")
+    monkeypatch.syspath_prepend(pathlib.Path(__file__).parent)
+    assert main(["compare", str(folder), "--json", *options]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert report.short_names(result["files"]) == ["0.pt", "1.pt"]
+    assert result["all"]["wcka"][0][1] == pytest.approx(
+        wcka.wcka(mlp(0), mlp(1)), abs=1e-5)
+    left_out = result["left out"]
+    assert {pathlib.Path(name).name for name in left_out} == set(reasons)
+    for name, words in reasons.items():
+        assert words in left_out[str(folder / name)]
+    assert not result["assumed"][0].startswith("left out")
+    assert main(["compare", str(folder), *options]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    for name, words in reasons.items():
+        line, = (line for line in lines if line.startswith(f"left out {name}: "))
+        assert words in line and str(folder) not in line
+    # Whoever names a file wants that one.
+    assert main(["compare", str(folder / "0.pt"), str(folder / "nan.pt")]) == 2
+    assert "nan.pt: 2.weight holds NaN" in capsys.readouterr().err
+
+
+def test_a_folder_without_two_comparable_files_is_refused_with_the_reasons(
+        folder, capsys):
+    (folder / "1.pt").unlink()
+    assert main(["compare", str(folder)]) == 2
+    message = capsys.readouterr().err
+    assert "at least two files that can be compared, got 0.pt (left out" in message
+    for name in BY_SHAPES:
+        assert f"{name}: " in message
+    assert message.count("\n") == 1
+    call = ["compare", str(folder), "--arch", "nothing:here", "--input-shape", "3"]
+    assert main(call) == 2
+    assert "nothing:here: wanted torchvision:NAME" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", [
+    "b.pth.tar", "b.pt.tar", "b.best", "b.model", "epoch_3", "b.PT", "b.weights.last"])
+def test_a_file_in_a_folder_is_known_by_what_it_holds(tmp_path, name):
+    state = dict(mlp(1).state_dict())
+    saved(tmp_path / "a.pt", mlp(0).state_dict())
+    for save in (torch.save, legacy_state, save_file, npz_state):
+        save(state, tmp_path / name)
+        files = comparison.compare_files([str(tmp_path)])["files"]
+        assert {pathlib.Path(file).name for file in files} == {"a.pt", name}
+        (tmp_path / name).unlink()
+
+
+def legacy_state(state, path):
+    legacy(path, state)
+
+
+def npz_state(state, path):
+    with path.open("wb") as file:  # else the ending is added
+        npz(file, state)
 
 
 def test_the_answer_comes_first_then_what_was_assumed(pair, tmp_path, capsys):
@@ -856,7 +950,8 @@ def test_untrained_networks_never_decide(tmp_path, monkeypatch):
     original = comparison.comparable_chain
     monkeypatch.setattr(comparison, "comparable_chain", fails)
     total = float(torch.load(path)["fc.weight"].sum())
-    monkeypatch.setattr(comparison, "factory", lambda name, file: Classifier)
+    build = building.Architecture("a:b", (), Classifier)
+    monkeypatch.setattr(comparison, "factory", lambda name, file: build)
     result = comparison.compare_files([path, path], arch="a:b", input_shape=(1, 8, 8))
     assert result["all"]["wcka"][0][1] == pytest.approx(1)
     assert np.isnan(result["all"]["floor"]["highest"])

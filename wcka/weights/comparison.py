@@ -7,11 +7,11 @@ import contextlib
 import sys
 import time
 import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -23,7 +23,10 @@ from .building import Architecture, built, factory, loaded
 from .chains import comparable_chain
 from .checkpoints import Checkpoint, read
 from .formats import checkpoints_in, holds_one_network
+from .messages import listed
 from .wiring import Chain, Layer, UnknownOrder, chain_in, chain_of, chains_up_to
+
+_Result = TypeVar("_Result")
 
 # The version of what compare_files returns and --json prints: raised when a key changes
 # its meaning.
@@ -47,7 +50,8 @@ def compare_files(
     Parameters
     ----------
     paths : sequence of str
-        At least two files, or one folder of them; see ``checkpoints.read``.
+        At least two files, or one folder of them; see ``checkpoints.read``. Of a
+        folder, files that cannot be compared with the others are left out.
     arch : str or sequence of str, optional
         An architecture, or one for each file; see ``building.factory``. By default the
         files are fully connected networks.
@@ -72,6 +76,7 @@ def compare_files(
     dict
         - "schema": 2, the version of this list.
         - "files": their names.
+        - "left out": the files of a folder that do not fit, each with the reason.
         - "assumed": sentences on what was assumed to read the files, in order.
         - "chains": by file, the layers that were multiplied, each with its "name",
           "inputs" and "outputs"; empty with an architecture.
@@ -115,17 +120,17 @@ def compare_files(
     if architectures and (order or stored):
         raise ValueError(
             "--order and --stored are for fully connected networks: --arch knows both")
-    files, left_out = _read_all(paths, key)
+    files = _read_all(paths, key)
     if architectures:
         result = _compare_any(
             files, architectures, input_shape, freeze, by_layer, networks)
     else:
         result = _compare_fully_connected(files, by_layer, networks, order, stored)
-    result["assumed"] += left_out
-    names = [file.name for file in files]
+    names = [file.name for file in files.fitting]
     return {
         "schema": SCHEMA,
         "files": names,
+        "left out": files.left_out,
         **result,
         "seconds": time.perf_counter() - start,
         "memory before": memory_before,
@@ -142,29 +147,86 @@ def _size(path: str) -> int:
     return sum(sizes)
 
 
-def _read_all(
-    paths: Sequence[str], key: str | None,
-) -> tuple[list[Checkpoint], list[str]]:
-    """Open all files, or those of one folder, and say which were left out.
+@dataclass
+class _Files:
+    """Files to compare, and those that were left out.
 
-    A file that the caller names must be readable. Of a folder, which may hold anything,
-    those are taken that are.
+    Of a folder, which may hold anything, the files are taken that can be compared with
+    one another. A file that the caller names must be comparable.
+
+    Attributes
+    ----------
+    folder : str
+        The folder's name; "" for files that the caller names.
+    fitting : list of Checkpoint
+        What is to be compared, as far as is known by now.
+    left_out : dict
+        By the name of a file, the reason why it cannot be compared.
     """
+
+    folder: str = ""
+    fitting: list[Checkpoint] = field(default_factory=list)
+    left_out: dict[str, str] = field(default_factory=dict)
+
+    def leave_out(self, name: str, error: ValueError) -> None:
+        """Leave a file out for a reason, or refuse it if the caller names it."""
+        if not self.folder:
+            raise error
+        reason = str(error).removeprefix(name).removeprefix(":")
+        self.left_out[name] = reason.strip()
+
+    def results(self, function: Callable[..., _Result], *columns: Any) -> list[_Result]:
+        """Return a function's result for each file, and leave out those it refuses.
+
+        `columns` hold further arguments, one for each file.
+        """
+        results = []
+        fitting = []
+        for file, *values in zip(list(self.fitting), *columns):
+            try:
+                results.append(function(file, *values))
+                fitting.append(file)
+            except ValueError as error:
+                self.leave_out(file.name, error)
+        self.fitting = fitting
+        self.check_number()
+        return results
+
+    def check_number(self) -> None:
+        """Refuse fewer than two files, with the reasons why others are left out."""
+        if len(self.fitting) >= 2:
+            return
+        reasons = list(dict.fromkeys(self.left_out.values()))
+        if not self.fitting and len(reasons) == 1:
+            raise ValueError(f"{self.folder}: no file in it fits: {reasons[0]}")
+        message = "wanted at least two files"
+        if self.folder:
+            names = [Path(file.name).name for file in self.fitting]
+            message = (
+                f"{self.folder}: wanted at least two files that can be compared, got "
+                f"{listed(names) or 'none'}")
+        lines = []
+        for name, reason in self.left_out.items():
+            lines.append(f"{Path(name).name}: {reason}")
+        if lines:
+            message += f" (left out {listed(lines, most=8)})"
+        raise ValueError(message)
+
+
+def _read_all(paths: Sequence[str], key: str | None) -> _Files:
+    """Open all files, or those of one folder that are readable."""
     folder = Path(paths[0]) if len(paths) == 1 else None
-    files = []
-    left_out: list[str] = []
     if folder is None or not folder.is_dir() or holds_one_network(folder):
-        files = [read(path, key) for path in paths]
+        files = _Files(fitting=[read(path, key) for path in paths])
     else:
+        files = _Files(printable(str(folder)))
         for inner in checkpoints_in(folder):
             try:
-                files.append(read(inner, key))
+                files.fitting.append(read(inner, key))
             except ValueError as error:
-                left_out.append(f"left out {error}")
-    if len(files) < 2:
-        reason = f" ({'; '.join(left_out)})" if left_out else ""
-        raise ValueError(f"wanted at least two files{reason}")
-    return files, left_out
+                files.leave_out(printable(str(inner)), error)
+    files.check_number()
+    return files
 
 
 def _peak_memory() -> int:
@@ -228,28 +290,33 @@ class Untrained:
 
 
 def _compare_fully_connected(
-    files: list[Checkpoint], by_layer: bool, networks: int, order: Sequence[str],
+    files: _Files, by_layer: bool, networks: int, order: Sequence[str],
     stored: str | None,
 ) -> dict[str, Any]:
     """Compare fully connected networks, whose matrices are read block by block."""
-    chains, assumed = _chains_in(files, order, stored)
+    chains, matchings = _chains_in(files, order, stored)
+    chains = _of_same_inputs(files, chains)
+
+    def product(
+        file: Checkpoint, chain: Chain,
+    ) -> tuple[Chain, list[Layer], Tensor]:
+        layers = _with_file_name(file, chain)
+        return chain, layers, chain_of(layers)
+
+    of_files = files.results(product, chains)
+    chains = [chain for chain, _, _ in of_files]
+    trained = [layers for _, layers, _ in of_files]
+    products = [values for _, _, values in of_files]
     widths = list(map(_widths, chains))
-    for file, file_widths in zip(files, widths):
-        if file_widths[0] != widths[0][0]:
-            raise ValueError(
-                f"{file.name} takes {file_widths[0]} inputs, {files[0].name} "
-                f"{widths[0][0]}: networks are comparable on the same inputs only")
-    trained = []
-    for file, chain in zip(files, chains):
-        trained.append(_with_file_name(file, chain))
     untrained = _untrained_networks(widths, networks)
-    products = list(map(chain_of, trained))
     table = _table(products, list(map(chain_of, untrained)))
+    assumed = [
+        *_readings(files.fitting, chains), *matchings, *_notes(files.fitting)]
     undecided = ""
     if not any(chain.layout_known for chain in chains):
         undecided = _undecided(chains, table)
         if undecided:
-            table["wcka"] = np.full((len(files), len(files)), np.nan).tolist()
+            table["wcka"] = np.full((len(chains), len(chains)), np.nan).tolist()
             warnings.warn(undecided, stacklevel=3)
     layers: dict[str, Any] = {}
     reason = ""
@@ -265,7 +332,7 @@ def _compare_fully_connected(
     return {
         "assumed": assumed,
         "chains": {file.name: _described_layers(chain)
-                   for file, chain in zip(files, chains)},
+                   for file, chain in zip(files.fitting, chains)},
         "undecided": undecided,
         "shape": tuple(products[0].shape),
         "untrained": len(untrained),
@@ -276,35 +343,58 @@ def _compare_fully_connected(
 
 
 def _chains_in(
-    files: list[Checkpoint], order: Sequence[str], stored: str | None,
+    files: _Files, order: Sequence[str], stored: str | None,
 ) -> tuple[list[Chain], list[str]]:
     """Read each file as a chain, layers of the same names in the same order."""
-    chains: list[Chain | None] = []
-    errors = []
-    for file in files:
+
+    def read_chain(file: Checkpoint) -> Chain | UnknownOrder:
         try:
-            chains.append(chain_in(file, order, stored))
-        except UnknownOrder as error:
-            errors.append(error)
-            chains.append(None)
-    known = [chain for chain in chains if chain is not None]
+            return chain_in(file, order, stored)
+        except UnknownOrder as error:  # that of another file may help
+            return error
+
+    chains = files.results(read_chain)
+    known = [chain for chain in chains if isinstance(chain, Chain)]
     if not known:
-        raise errors[0]
+        raise next(error for error in chains if isinstance(error, UnknownOrder))
     reference = [layer.name for layer in known[0].layers]
-    matched = []
+    reference_file = files.fitting[chains.index(known[0])].name
     assumed = []
-    for file, chain in zip(files, chains):
-        names = [layer.name for layer in chain.layers] if chain else []
-        has_them = set(reference) <= set(file.weights)
-        if chain is None and not has_them:
-            raise errors[0]
-        if chain is None or (set(names) == set(reference) and names != reference):
-            chain = chain_in(file, reference, stored)
-            assumed.append(
-                f"{file.name}: its layers are matched with those of "
-                f"{files[chains.index(known[0])].name} by name, not by position")
-        matched.append(chain)
-    return matched, [*_readings(files, matched), *assumed, *_notes(files)]
+
+    def matched(file: Checkpoint, chain: Chain | UnknownOrder) -> Chain:
+        if isinstance(chain, Chain):
+            names = [layer.name for layer in chain.layers]
+            if set(names) != set(reference) or names == reference:
+                return chain
+        elif not set(reference) <= set(file.weights):
+            raise chain
+        chain = chain_in(file, reference, stored)
+        assumed.append(
+            f"{file.name}: its layers are matched with those of {reference_file} by "
+            f"name, not by position")
+        return chain
+
+    return files.results(matched, chains), assumed
+
+
+def _of_same_inputs(files: _Files, chains: list[Chain]) -> list[Chain]:
+    """Return the chains of those files that take the same number of inputs."""
+    inputs = [chain.layers[0].inputs for chain in chains]
+    usual = inputs[0]
+    most_usual = files.fitting[0].name
+    if files.folder:
+        # Most files decide; of two numbers that are as frequent, the first.
+        usual = max(inputs, key=inputs.count)
+        most_usual = "most files take"
+
+    def checked(file: Checkpoint, chain: Chain) -> Chain:
+        if chain.layers[0].inputs != usual:
+            raise ValueError(
+                f"{file.name} takes {chain.layers[0].inputs} inputs, {most_usual} "
+                f"{usual}: networks are comparable on the same inputs only")
+        return chain
+
+    return files.results(checked, chains)
 
 
 def _readings(files: list[Checkpoint], chains: list[Chain]) -> list[str]:
@@ -437,32 +527,38 @@ def _layer_tables(
 
 
 def _compare_any(
-    files: list[Checkpoint], architectures: list[str], input_shape: Any,
+    files: _Files, architectures: list[str], input_shape: Any,
     freeze: Sequence[str], by_layer: bool, networks: int,
 ) -> dict[str, Any]:
     """Compare networks of known architectures by the Jacobians of their skeletons."""
-    if len(architectures) not in (1, len(files)):
+    number = len(files.fitting)
+    if len(architectures) not in (1, number):
         raise ValueError(
-            f"--arch: wanted one for all files, or one for each of the {len(files)} "
+            f"--arch: wanted one for all files, or one for each of the {number} "
             f"files, got {len(architectures)}")
     if len(architectures) == 1:
-        architectures = architectures * len(files)
+        architectures = architectures * number
     from_torchvision = all(name.startswith("torchvision:") for name in architectures)
-    builders = []
-    for name, file in zip(architectures, files):
-        builders.append(factory(name, file))
+    builders = files.results(lambda file, name: factory(name, file), architectures)
     if input_shape is None and not from_torchvision:
         name = next(n for n in architectures if not n.startswith("torchvision:"))
         raise ValueError(f"--arch {name} needs --input-shape, for example 1 28 28")
     shape = tuple(input_shape or (3, 224, 224))
     if min(shape) < 1:
         raise ValueError(f"--input-shape: wanted numbers from 1 up, got {list(shape)}")
-    trained = []
-    assumed = []
-    for file, build in zip(files, builders):
+
+    def network(
+        file: Checkpoint, build: Architecture,
+    ) -> tuple[Architecture, nn.Module, list[str]]:
         model, notes = loaded(build, file)
-        trained.append(model)
-        assumed += [f"{file.name}: {note}" for note in notes]
+        return build, model, [f"{file.name}: {note}" for note in notes]
+
+    of_files = files.results(network, builders)
+    builders = [build for build, _, _ in of_files]
+    trained = [model for _, model, _ in of_files]
+    assumed = []
+    for _, _, notes in of_files:
+        assumed += notes
     untrained = _untrained_models(builders, trained, networks)
 
     def chains_of(models: list[nn.Module], layer: str | None) -> list[Tensor]:
@@ -493,11 +589,11 @@ def _compare_any(
         reason = "--layers asks for it"
         if by_layer:
             reason = "none of its modules puts out units"
-    names = " and ".join(dict.fromkeys(architectures))
+    names = " and ".join(dict.fromkeys(build.name for build in builders))
     return {
         "assumed": [
             f"wired as {names} is, for inputs of shape {shape}", *assumed,
-            *_notes(files)],
+            *_notes(files.fitting)],
         "chains": {},
         "undecided": "",
         "all": table,

@@ -98,7 +98,7 @@ def foreign_format(path: Path) -> str:
     for place, mark, words in _MARKS:
         if start[place:place + len(mark)] == mark:
             return words
-    if _is_pickle(start) and _TORCH_PICKLE not in start[:32]:
+    if _is_pickle(start) and not is_torch_pickle(start):
         return _PICKLE
     if _is_zlib(start):
         return f"compressed by zlib, as joblib does; {_UNPACK}"
@@ -138,6 +138,17 @@ def foreign_archive(members: Collection[str]) -> str:
                 "a program of torch.export; save the state_dict() of the module that "
                 "it was made from")
     return ""
+
+
+def is_torch_pickle(start: bytes) -> bool:
+    """Tell whether a file begins as the pickles that ``torch.save`` writes.
+
+    Examples
+    --------
+    >>> is_torch_pickle(b"GGUF")
+    False
+    """
+    return _is_pickle(start) and _TORCH_PICKLE in start[:32]
 
 
 def _is_pickle(start: bytes) -> bool:

@@ -19,8 +19,14 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from ..measures.spelling import first_line, printable
-from .foreign import foreign_archive, foreign_format, format_by_ending
+from ..measures.spelling import printable
+from .foreign import (
+    foreign_archive,
+    foreign_format,
+    format_by_ending,
+    is_torch_pickle,
+)
+from .messages import one_line, shortened
 
 # Names of weights that transformers and its kin give to files in a folder.
 _SINGLE_FILES = ("model.safetensors", "pytorch_model.bin", "model.pt", "model.pth",
@@ -115,6 +121,9 @@ def opened(path: Path) -> Opened:
 def checkpoints_in(folder: Path) -> list[Path]:
     """List the checkpoints in a folder: files, and folders that hold a network.
 
+    Files are taken for their ending, whatever they hold, or for what they hold,
+    whatever they are called.
+
     Raises
     ------
     ValueError
@@ -131,7 +140,8 @@ def checkpoints_in(folder: Path) -> list[Path]:
     paths = []
     for path in sorted(folder.iterdir(), key=_natural_order):
         is_shard = re.search(r"-\d+-of-\d+\.", path.name)
-        is_file = path.is_file() and path.suffix in _CHECKPOINT_ENDINGS
+        is_file = path.is_file() and (
+            path.suffix in _CHECKPOINT_ENDINGS or _begins_as_checkpoint(path))
         is_network = path.is_dir() and _usual_files(path)
         if (is_file and not is_shard) or is_network:
             paths.append(path)
@@ -140,6 +150,20 @@ def checkpoints_in(folder: Path) -> list[Path]:
             f"{folder}: no checkpoint in this folder "
             f"({', '.join(_CHECKPOINT_ENDINGS)})")
     return paths
+
+
+def _begins_as_checkpoint(path: Path) -> bool:
+    """Tell whether a file is of a known format, as far as its head or directory say."""
+    with path.open("rb") as file:
+        start = file.read(32)
+    if not start.startswith(b"PK"):
+        return _is_safetensors(start, path) or is_torch_pickle(start)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except (zipfile.BadZipFile, OSError, ValueError):
+        return False
+    return any(name.endswith(("/data.pkl", ".npy")) for name in names)
 
 
 def _natural_order(path: Path) -> list[tuple[bool, int, str]]:
@@ -395,6 +419,6 @@ def _reason(error: BaseException) -> str:
     """Return why torch cannot read a file, without its advice to run what is in it."""
     reason = re.search(r"WeightsUnpickler error: (.+)", str(error))
     if reason:
-        return printable(reason[1].strip()[:200])
-    line = first_line(error)
+        return shortened(printable(reason[1].strip()), 160)
+    line = one_line(error)
     return "torch cannot read it" if "weights_only" in line else line

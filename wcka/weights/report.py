@@ -19,13 +19,14 @@ _EQUAL = 1 - 1e-9
 def described(result: dict[str, Any]) -> str:
     """Return the result of ``compare_files`` as text for people.
 
-    The first line is the answer, then comes what was assumed, then the layers.
+    The first line is the answer, then comes what was left out and what was assumed,
+    then the layers.
 
     Examples
     --------
     >>> table = {"wcka": [[1.0, 0.5], [0.5, 1.0]],
     ...          "floor": {"mean": 0.05, "highest": 0.1}}
-    >>> result = {"files": ["a.pt", "b.pt"], "all": table, "layers": {},
+    >>> result = {"files": ["a.pt", "b.pt"], "left out": {}, "all": table, "layers": {},
     ...           "without layers": "", "untrained": 40, "shape": (4, 3),
     ...           "assumed": ["read as one chain: fc 4x3"], "undecided": "",
     ...           "seconds": 1.0, "memory before": 0, "peak memory": 0, "mapped": 0}
@@ -34,8 +35,12 @@ def described(result: dict[str, Any]) -> str:
     a.pt  b.pt  wCKA 0.5000  5.0 times the floor's highest: similar weights
     read as one chain: fc 4x3
     """
-    names = short_names(result["files"])
+    left_out = result["left out"]
+    all_names = short_names([*result["files"], *left_out])
+    names = all_names[:len(result["files"])]
     lines = [_answer(result, names)]
+    for name, reason in zip(all_names[len(names):], left_out.values()):
+        lines.append(f"left out {name}: {reason}")
     # Names in the assumptions as in the rest of the text, the longest first.
     for sentence in result["assumed"]:
         for path, name in sorted(zip(result["files"], names), reverse=True):
