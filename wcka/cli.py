@@ -130,7 +130,8 @@ def _add_compare(commands) -> None:
         help="which of several networks in each file, as generator")
     compare.add_argument(
         "--order", nargs="+", default=[], metavar="LAYER",
-        help="the layers of the chain, where files do not tell their order")
+        help="the layers of the chain, where files do not tell their order; what "
+             "stands between them, as the gains of norms, is left out")
     compare.add_argument(
         "--stored", metavar="LAYOUT",
         help="out-in or in-out: how matrices are stored, where files do not tell")

@@ -463,6 +463,66 @@ def test_what_is_known_to_be_no_chain_is_refused_with_the_reason(
     assert words in message and "--arch" in message and message.count("\n") == 1
 
 
+CHAINS = {  # (out, in): each fits the next, whatever its name reminds of
+    "one letter": {"W_e": (8, 20), "W_v": (6, 8), "W_s": (3, 6)},
+    "a letter alone": {"to_v": (8, 20), "out_proj": (3, 8)},
+    "projections": {"in_proj": (8, 20), "out_proj": (3, 8)},
+    "a layer within": {"features.embeddings.linear": (8, 20), "fc": (3, 8)},
+    "an embedding of features": {"embed": (8, 20), "fc": (3, 8)},
+    "one query": {"query": (8, 20), "out": (3, 8)},
+    "key and value": {"key_network": (8, 20), "values": (3, 8)},
+}
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("kind", CHAINS)
+def test_plain_layers_may_have_any_names(tmp_path, kind, bias):
+    state = {}
+    for name, shape in CHAINS[kind].items():
+        state[f"{name}.weight"] = torch.randn(shape)
+        if bias:
+            state[f"{name}.bias"] = torch.zeros(shape[:1])
+    chain = wiring.chain_in(checkpoints.read(saved(tmp_path / "a.pt", state)))
+    names = [layer.name.removesuffix(".weight") for layer in chain.layers]
+    assert names == list(CHAINS[kind])
+
+
+@pytest.mark.parametrize("names", [
+    ["W_q", "W_k"], ["to_q", "to_v"], ["q_lin", "k_lin", "v_lin"], ["query", "value"],
+    ["block.wq", "block.wk"], ["selfattention.o"], ["Wqkv"], ["key", "query"]])
+def test_two_projections_of_an_attention_are_enough(tmp_path, names):
+    state = {f"{name}.weight": torch.ones(8, 8) for name in names}
+    with pytest.raises(ValueError, match="an attention, which"):
+        wiring.chain_in(checkpoints.read(saved(tmp_path / "a.pt", state)))
+
+
+def test_tables_of_embeddings_are_no_layers(tmp_path):
+    for name, shape in (("tok_embeddings", (50, 8)), ("word_embedding", (8, 8)),
+                        ("bert.embeddings.word_embeddings", (9, 8)), ("wte", (8, 8))):
+        state = {f"{name}.weight": torch.ones(shape), "fc.weight": torch.ones(3, 8)}
+        with pytest.raises(ValueError, match="an embedding of tokens"):
+            wiring.chain_in(checkpoints.read(saved(tmp_path / "a.pt", state)))
+
+
+@pytest.mark.parametrize("layer", [
+    nn.LSTM(4, 4), nn.GRU(4, 4, bias=False), nn.LSTMCell(4, 4)])
+def test_no_option_is_advised_that_does_not_help(tmp_path, layer):
+    file = checkpoints.read(saved(tmp_path / "a.pt", layer.state_dict()))
+    with pytest.raises(ValueError, match="a recurrent layer") as refusal:
+        wiring.chain_in(file)
+    assert "say --arch" not in str(refusal.value)
+    assert "with --arch neither" in str(refusal.value)
+
+
+def test_order_says_what_it_leaves_out(tmp_path):
+    model = nn.Sequential(nn.Linear(4, 3), nn.LayerNorm(3), nn.Linear(3, 2))
+    path = saved(tmp_path / "a.pt", model.state_dict())
+    two = comparison.compare_files([path, path], order=["0", "2"])["assumed"]
+    assert "as --order says, without what may stand between them" in two[0]
+    one = comparison.compare_files([path, path], order=["0"])["assumed"]
+    assert "as --order says; stored" in one[0]
+
+
 def test_the_caller_may_say_which_layers_make_the_chain(tmp_path):
     states = []
     for seed in (0, 1):

@@ -183,6 +183,8 @@ def _chain_in(
     if order:
         names = [_named(file, label, matrices) for label in order]
         source = "as --order says"
+        if len(names) > 1:
+            source += ", without what may stand between them, as the gains of norms"
         layout, known = _layout(file, names, shapes, stored)
         return _checked(checkpoint, names, layout, known, source)
     for name in shapes:
@@ -375,14 +377,17 @@ def _layout_by_biases(
 
 
 # What a part of a matrix's name says about the wiring.
-_ATTENTION = re.compile(
-    r"(attn|attention|mha|c_attn|in_proj.*|out_proj|qkv.*|query.*|"
-    r"(to|w|fc|linear)_?[qkvo]|to_out|[qkv]_?(proj|lin|linear|fc)|o_proj|"
-    r"self_attn|cross_attn|self_attention|query_key_value)")
+_ATTENTION = re.compile(r"\w*att(n|ention)s?_?\d*|mha|w?qkv\w*|query_key_value")
+# Names of one letter's layer are a sign only beside those of another letter: W_v alone
+# may be a layer for vertices.
+_PROJECTION = re.compile(
+    r"(?P<before>((to|w|fc|lin|linear|proj)_?)?)"
+    r"(?P<letter>q|k|v|query|queries|keys?|values?)"
+    r"(?P<after>(_?(proj|projection|lin|linear|fc|layer|net))?)")
 _LORA = re.compile(r"(lora.*|loha.*|lokr.*|adapters?|hada_.*)")
 _GATED = re.compile(r"(gate|gate_proj|gate_up_proj|router|experts?|moe)")
 _EMBEDDING = re.compile(
-    r"(wte|wpe|embed|embed_tokens|embeddings?|tok_embeddings|lm_head|pos_embed)")
+    r"wte|wpe|embed|embed_tokens|\w*embeddings?|lm_head|pos_embed")
 _RECURRENT = re.compile(r"weight_(ih|hh|hr)(_l\d+(_reverse)?)?")
 _RESIDUAL_BRANCH = re.compile(r"(skip|shortcut|downsample|residual|res_?skip)\d*")
 _RESIDUAL_BLOCK = re.compile(
@@ -408,32 +413,77 @@ def _refuse_what_is_no_chain(
     for pattern, words in (
             (_LORA, "factors of an adapter such as LoRA, which are added to weights "
                     "that are not in this file"),
-            (_ATTENTION, "an attention, which multiplies its input by itself"),
+            (_ATTENTION, _OF_ATTENTION),
             (_GATED, "a gate, which multiplies two branches"),
-            (_RECURRENT, "a recurrent layer (its matrices are not called weight), "
-                         "which runs once per step"),
-            (_EMBEDDING, "an embedding of tokens, part of a larger network"),
             (_RESIDUAL_BRANCH, "a way around other layers, as in residual networks")):
         for name in matrices:
             for part in name.split("."):
                 if pattern.fullmatch(part.lower()):
                     raise _no_chain(file, name, words)
-    letters = _parts_by_letter(matrices)
-    if len(letters) >= 2:
-        raise _no_chain(
-            file, ", ".join(sorted(letters.values())),
-            "an attention, which multiplies its input by itself")
+    for name in matrices:
+        if _is_in_projection(name, shapes[name]):
+            raise _no_chain(file, name, _OF_ATTENTION)
+        if _RECURRENT.fullmatch(name.rpartition(".")[2].lower()):
+            raise _no_chain(
+                file, name, "a recurrent layer (its matrices are not called weight), "
+                "which runs once per step", _NO_HELP)
+        if _is_table(name, matrices, shapes):
+            raise _no_chain(
+                file, name, "an embedding of tokens, part of a larger network")
+    for projections in _projections(matrices):
+        if len(projections) >= 2:
+            names = ", ".join(sorted(projections.values()))
+            raise _no_chain(file, names, _OF_ATTENTION)
     _refuse_heads(file, matrices)
 
 
-def _parts_by_letter(matrices: list[str]) -> dict[str, str]:
-    """Return matrices called by q, k, v or query, key, value, by their letter."""
-    letters = {}
+_OF_ATTENTION = "an attention, which multiplies its input by itself"
+_NO_HELP = (
+    "recurrent layers have no chain, with --arch neither; layers beside them that make "
+    "a chain can be named by --order")
+
+
+def _is_in_projection(name: str, shape: tuple[int, ...]) -> bool:
+    """Tell whether a matrix is the three projections of an attention in one."""
+    *_, module, last = ["", *name.lower().split(".")]
+    if last == "in_proj_weight":  # a parameter of nn.MultiheadAttention
+        return True
+    return module in ("in_proj", "c_attn") and shape[0] == 3 * shape[1]
+
+
+def _is_table(
+    name: str, matrices: list[str], shapes: dict[str, tuple[int, ...]],
+) -> bool:
+    """Tell whether a matrix is a table of embeddings, whose rows are looked up.
+
+    The table itself must be called so, and have no bias. Where its rows are as many as
+    another matrix has columns, and its columns are not, it is a layer called embedding.
+    """
+    module = name.lower().split(".")[-2:][0]
+    has_bias = any(bias in shapes for bias in _bias_names(name))
+    if has_bias or not _EMBEDDING.fullmatch(module):
+        return False
+    rows, columns = shapes[name]
+    inputs = {shapes[other][1] for other in matrices if other != name}
+    return rows not in inputs or columns in inputs
+
+
+def _projections(matrices: list[str]) -> list[dict[str, str]]:
+    """Return matrices that differ in a q, k or v of their names, by their letters.
+
+    Names that are alike but for the letter stand in one dict; dicts are keyed by it.
+    """
+    by_frame: dict[str, dict[str, str]] = {}
     for name in matrices:
-        for part in name.lower().split("."):
-            if part in ("q", "k", "v", "query", "key", "keys", "queries"):
-                letters[part[0]] = name
-    return letters
+        parts = name.lower().split(".")
+        for i, part in enumerate(parts):
+            match = _PROJECTION.fullmatch(part)
+            if match:
+                frame = f"{match['before']}*{match['after']}"
+                place = ".".join([*parts[:i], frame, *parts[i + 1:]])
+                letters = by_frame.setdefault(place, {})
+                letters[match["letter"][0]] = name
+    return list(by_frame.values())
 
 
 def _refuse_heads(file: str, matrices: list[str]) -> None:
@@ -495,11 +545,13 @@ def _refuse_residual_blocks(
                 "inputs, which residual networks add to their inputs")
 
 
-def _no_chain(file: str, names: str, words: str) -> ValueError:
+def _no_chain(
+    file: str, names: str, words: str, advice: str = _ADVICE,
+) -> ValueError:
     verb = "look" if re.search(r", | and ", names) else "looks"
     return ValueError(
         f"{file}: not known to be one chain of layers: {names} {verb} like {words}; "
-        f"{_ADVICE}")
+        f"{advice}")
 
 
 # ------------------------------------------------------------ products
