@@ -82,6 +82,45 @@ def test_convolutions_of_every_kind_with_activations_of_every_kind(kind):
         assert_close(wcka.chain(model, (3, 7, 7)), explicit(linear, (3, 7, 7)))
 
 
+@pytest.mark.parametrize("shape, convolve", [
+    ((1, 20), lambda x, w: functional.conv1d(x, w, None, 3, 2, 2)),
+    ((1, 20), lambda x, w: functional.conv1d(
+        x, w[:, :, :2], stride=(2,), padding=(1,))),
+    ((2, 9, 8), lambda x, w: functional.conv2d(x, w, None, (2, 1), (0, 2), (1, 2))),
+    ((2, 9, 8), lambda x, w: functional.conv2d(
+        x, dilation=2, weight=w, bias=w[:, 0, 0, 0])),
+    ((2, 9, 8), lambda x, w: torch.conv2d(x, w, padding="same")),
+    ((1, 9, 8), lambda x, w: functional.conv2d(x[0], w)[None])])
+def test_convolutions_of_few_channels_whatever_they_are_called_with(shape, convolve):
+    weight = draw(5, shape[0], *[3] * (len(shape) - 1))
+    model = Net(lambda net, x: convolve(x, net.weight).relu())
+    model.weight = nn.Parameter(weight)
+
+    def of_batch(inputs):
+        return torch.cat([convolve(x[None], weight) for x in inputs])
+
+    right = explicit(of_batch, shape)
+    assert_close(wcka.chain(model, shape), right, rtol=0, atol=1e-12)
+
+
+class Clipped(torch.autograd.Function):
+    """The identity, whose gradient is clipped by a number that Python reads."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient * min(1.0, 1e9 / gradient.norm().item())
+
+
+def test_gradients_that_cannot_be_batched_are_taken_one_by_one():
+    layer = nn.Linear(4, 3).double()
+    model = Net(lambda net, x: Clipped.apply(net.layer(x)), layer=layer)
+    assert_close(wcka.chain(model, (4,)), layer.weight.detach().T)
+
+
 @pytest.mark.parametrize("dim, pooled, mean", [
     (1, nn.MaxPool1d(3, 2, 1), nn.AvgPool1d(3, 2, 1, count_include_pad=False)),
     (2, nn.MaxPool2d(3, 2, 1), nn.AvgPool2d(3, 2, 1, count_include_pad=False)),

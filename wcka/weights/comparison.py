@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from ..measures.all_pairs import compare
 from ..measures.spelling import printable
@@ -563,7 +564,7 @@ def _compare_any(
 
     def chains_of(models: list[nn.Module], layer: str | None) -> list[Tensor]:
         chains = []
-        for model in models:
+        for model in tqdm(models, "networks", leave=False, delay=2, disable=None):
             chains.append(comparable_chain(
                 model, shape, freeze=freeze, layer=layer, dtype=torch.float32))
         return chains

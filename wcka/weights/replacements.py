@@ -194,6 +194,8 @@ class LinearMode(TorchFunctionMode):
             return x if _works_in_place(func, args, kwargs) else x.clone()
         if name in POOLED:
             return _mean_over_places(name, func, args, kwargs)
+        if name in ("conv1d", "conv2d"):
+            return _convolved(name, func, args, kwargs)
         return func(*args, **kwargs)
 
 
@@ -404,6 +406,61 @@ def _mean_over_places(
         # Maxima ignore the padding, which is -inf, so means must not count it as zeros.
         arguments["count_include_pad"] = False
     return POOLED[name](**arguments)
+
+
+# Convolutions of at most so many input channels are computed in another way.
+_FEW_CHANNELS = 4
+
+
+def _convolved(
+    name: str, func: Function, args: Arguments, kwargs: NamedArguments,
+) -> Tensor:
+    """Call a convolution; one of few channels as a product of patches and kernels.
+
+    The result is the same. The kernels that a CPU uses for a batch of gradients fill up
+    the channels to many, which took sixty times as long for sound (one channel).
+    """
+    names = ["input", "weight", "bias", "stride", "padding", "dilation", "groups"]
+    defaults = {"bias": None, "stride": 1, "padding": 0, "dilation": 1, "groups": 1}
+    arguments = {**defaults, **dict(zip(names, args)), **kwargs}
+    x = arguments["input"]
+    weight = arguments["weight"]
+    on_cpu = x.ndim == weight.ndim and x.device.type == "cpu"
+    plain = arguments["groups"] == 1 and not isinstance(arguments["padding"], str)
+    if not (on_cpu and plain) or weight.shape[1] > _FEW_CHANNELS:
+        result: Tensor = func(*args, **kwargs)
+        return result
+    options = []
+    for option, neutral in (("dilation", 1), ("padding", 0), ("stride", 1)):
+        options.append(_pair(arguments[option], neutral, name))
+    if name == "conv1d":  # a convolution of images that are one pixel high
+        x = x[:, :, None]
+        weight = weight[:, :, None]
+    units = _product_of_patches(x, weight, arguments["bias"], *options)
+    return units.squeeze(2) if name == "conv1d" else units
+
+
+def _product_of_patches(
+    x: Tensor, weight: Tensor, bias: Tensor | None, dilations: tuple[int, int],
+    paddings: tuple[int, int], strides: tuple[int, int],
+) -> Tensor:
+    """Return a convolution (batch, channels, height, width) by one matrix product."""
+    kernel = weight.shape[2:]
+    places = []
+    for size, length, dilation, padding, stride in zip(
+            x.shape[2:], kernel, dilations, paddings, strides):
+        places.append((size + 2 * padding - dilation * (length - 1) - 1) // stride + 1)
+    patches = functional.unfold(x, kernel, dilations, paddings, strides)
+    units = functional.linear(patches.mT, weight.flatten(1), bias)
+    return torch.unflatten(units.mT, 2, places)
+
+
+def _pair(value: Any, neutral: int, name: str) -> tuple[int, int]:
+    """Return an option of a convolution for height and width."""
+    numbers = [value] if isinstance(value, int) else list(value)
+    if name == "conv1d":
+        return neutral, numbers[0]
+    return numbers[0], numbers[-1]
 
 
 def _constant(

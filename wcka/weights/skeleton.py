@@ -134,13 +134,10 @@ def _jacobian(
     y = skeleton(x)  # (1, outputs)
     probes, change, size = _verified_probes(skeleton, x, y)
     outputs = torch.eye(y.shape[1], dtype=dtype, device=y.device)[:, None]
-    # A batch of gradients through one graph, not a batch of inputs: nothing need be
-    # known about how a network treats a batch.
     rows = []
     parts = torch.split(outputs, chunk)
     for part in tqdm(parts, "chain", leave=False, delay=2, disable=None):
-        gradients = _gradient(y, x, part, is_grads_batched=True, retain_graph=True)
-        rows.append(gradients.flatten(1))  # (at most chunk, inputs)
+        rows.append(_gradients(y, x, part).flatten(1))  # (at most chunk, inputs)
     j = torch.cat(rows).T  # (inputs, outputs)
     if not torch.isfinite(j).all():
         raise OutOfRange(f"no chain for {skeleton.name}: {_OVERFLOW}")
@@ -381,12 +378,29 @@ def _pass_over_composed_activations(model: nn.Module) -> None:
                 setattr(parent, name, nn.Identity())
 
 
-def _gradient(y: Tensor, x: Tensor, weights: Tensor, **options: Any) -> Tensor:
-    """Return vector-Jacobian products, zero where `y` does not depend on `x`."""
-    gradient, = torch.autograd.grad(y, x, weights, allow_unused=True, **options)
-    if gradient is None:
-        return x.new_zeros(*weights.shape[:-2], *x.shape)
-    return gradient
+def _gradient(y: Tensor, x: Tensor, weights: Tensor) -> Tensor:
+    """Return a vector-Jacobian product, zero where `y` does not depend on `x`."""
+    gradient, = torch.autograd.grad(
+        y, x, weights, allow_unused=True, retain_graph=True)
+    return torch.zeros_like(x) if gradient is None else gradient
+
+
+def _gradients(y: Tensor, x: Tensor, weights: Tensor) -> Tensor:
+    """Return vector-Jacobian products (n, ...) for weights (n, 1, outputs).
+
+    A batch of gradients through one graph, not a batch of inputs: nothing need be known
+    about how a network treats a batch. The batching of ``is_grads_batched`` would go
+    through convolutions one gradient at a time.
+    """
+
+    def gradient(row: Tensor) -> Tensor:
+        return _gradient(y, x, row)
+
+    try:
+        gradients: Tensor = torch.func.vmap(gradient)(weights)
+    except RuntimeError:  # the backward of a user's own function may not be batched
+        gradients = torch.stack([gradient(row) for row in weights])
+    return gradients
 
 
 def _reference(reference: Tensor | None, input_shape: Sequence[int]) -> Tensor:
@@ -422,7 +436,7 @@ def _verified_probes(
     generator = torch.Generator().manual_seed(1)
     r, s = torch.randn(2, *x.shape[1:], generator=generator, device="cpu").to(x)
     weights = torch.randn(y.shape, generator=generator, device="cpu").to(y)
-    slope = _norm(_gradient(y, x, weights, retain_graph=True)).to(y)
+    slope = _norm(_gradient(y, x, weights)).to(y)
     # `near` is so far from zero that the linear part is not lost beside the biases. At
     # `far`, what grows faster than the input cannot hide behind rounding either.
     near: Tensor | float = 1
