@@ -70,7 +70,8 @@ dataset: str = "mnist"  # real images: "mnist" or "fashion"
 trunk_epochs: int = 3
 # it stops after so many epochs without a better validation accuracy
 patience: int = 1
-validation_images: int = 10000  # training images held out to judge it by
+trunk_images: int = 60000  # training images of the trunk
+validation_images: int = 10000  # those among them that are held out to judge it by
 classes: list[int] = [0, 1, 2]  # the classes that the heads tell apart
 # widths of the hidden layers of each head
 heads: list[list[int]] = [
@@ -143,7 +144,8 @@ for head in control:
 within(
     trunk_epochs=(trunk_epochs, 1, 1000),
     patience=(patience, 1, 1000),
-    validation_images=(validation_images, 100, 59000),
+    trunk_images=(trunk_images, 200, 60000),
+    validation_images=(validation_images, 100, trunk_images - 100),
     train_eps=(train_eps, 0, 1),
     head_images=(head_images, 10, 60000),
     batch_size=(batch_size, 1, 60000),
@@ -184,6 +186,7 @@ trunk = {
     "epochs": trunk_epochs,
     "patience": patience,
     "validation": validation_images,
+    "images": trunk_images,
     "device": device,
 }
 network = pretrained(**trunk)

@@ -29,7 +29,8 @@ TRUNK = {
     "dataset": "mnist",
     "epochs": 1,
     "patience": 1,
-    "validation": 57000,
+    "validation": 300,
+    "images": 3300,
     "batch_size": 256,
 }
 DIGITS = {"dataset": "mnist", "classes": [0, 1, 2]}
@@ -189,7 +190,8 @@ def test_pretraining_keeps_the_best_epoch_and_stops_when_patience_ends(patience)
         "dataset": "mnist",
         "epochs": 30,
         "patience": patience,
-        "validation": 59000,
+        "validation": 1000,
+        "images": 2000,
         "learning_rate": 0.02,
     }
     best = pretrained(**quick)
@@ -199,7 +201,7 @@ def test_pretraining_keeps_the_best_epoch_and_stops_when_patience_ends(patience)
     assert len(accuracies) == min(30, epoch + patience)
     assert patience == 30 or len(accuracies) < 30
     order = np.random.default_rng([2, *b"validation"]).permutation(60000)
-    held_out = torch.from_numpy(order[:59000])
+    held_out = torch.from_numpy(order[:1000])
     images, labels = image_sets.load("mnist", "train", None)
     x, y = image_sets.as_inputs(images), torch.from_numpy(labels)
     assert best.accuracy(x[held_out], y[held_out]) == accuracies[epoch - 1]
@@ -209,6 +211,8 @@ def test_pretraining_keeps_the_best_epoch_and_stops_when_patience_ends(patience)
         torch.testing.assert_close(values, best.state[name])
     with pytest.raises(ValueError, match="epochs: wanted at least 1"):
         pretrained(**{**quick, "epochs": 0})
+    with pytest.raises(ValueError, match="wanted more than the 1000 held out, got 1000"):
+        pretrained(**{**quick, "images": 1000})
 
 
 # ------------------------------------------------------------------------- heads

@@ -22,6 +22,7 @@ def pretrained(
     epochs: int,
     patience: int,
     validation: int = 10000,
+    images: int = 60000,
     learning_rate: float = 1e-3,
     batch_size: int = 64,
     device: str = "cpu",
@@ -44,6 +45,9 @@ def pretrained(
         Stop once so many epochs have gone by without a better validation accuracy.
     validation : int
         Number of training images that are held out, drawn at random.
+    images : int
+        Number of training images that are taken, drawn at random, those held out among
+        them.
     learning_rate, batch_size
         As in ``train``.
     device : str
@@ -59,23 +63,26 @@ def pretrained(
     Raises
     ------
     ValueError
-        For less than one epoch.
+        For less than one epoch, or where no image is left to train on.
 
     Examples
     --------
     >>> population = pretrained(
     ...     {"factory": "mlp", "widths": [784, 2, 10]}, seed=0, dataset="mnist",
-    ...     epochs=1, patience=1, validation=59000)
+    ...     epochs=1, patience=1, validation=100, images=1000)
     >>> population.members.epoch.tolist()
     [1]
     """
     if epochs < 1:
         raise ValueError(f"epochs: wanted at least 1, got {epochs}")
-    images, digits = image_sets.load(dataset, "train", None)
-    x = image_sets.as_inputs(images, resolve_device(device))  # (n, pixels)
+    if validation >= images:
+        raise ValueError(
+            f"images: wanted more than the {validation} held out, got {images}")
+    pictures, digits = image_sets.load(dataset, "train", None)
+    x = image_sets.as_inputs(pictures, resolve_device(device))  # (n, pixels)
     labels = torch.from_numpy(digits)
-    order = np.random.default_rng([seed, *b"validation"]).permutation(len(x))
-    sizes = [validation, len(x) - validation]
+    order = np.random.default_rng([seed, *b"validation"]).permutation(len(x))[:images]
+    sizes = [validation, len(order) - validation]
     held_out, training = torch.from_numpy(order).split(sizes)
     start = initialise(architecture, [seed], device)
     accuracies: list[float] = []
@@ -104,7 +111,7 @@ def frozen(trunk: dict, device: str = "cpu") -> nn.Sequential:
     --------
     >>> architecture = {"factory": "convnet", "channels": [2], "hidden": [4]}
     >>> trunk = {"architecture": architecture, "seed": 0, "dataset": "mnist",
-    ...          "epochs": 1, "patience": 1, "validation": 59900}
+    ...          "epochs": 1, "patience": 1, "validation": 100, "images": 200}
     >>> type(frozen(trunk)[-1]).__name__
     'Flatten'
     """
@@ -146,7 +153,7 @@ def features(
     --------
     >>> architecture = {"factory": "convnet", "channels": [2], "hidden": [4]}
     >>> trunk = {"architecture": architecture, "seed": 0, "dataset": "mnist",
-    ...          "epochs": 1, "patience": 1, "validation": 59900}
+    ...          "epochs": 1, "patience": 1, "validation": 100, "images": 200}
     >>> features(trunk, "clean", "mnist", [0, 1]).shape
     torch.Size([2115, 288])
     """
