@@ -211,7 +211,7 @@ def test_pretraining_keeps_the_best_epoch_and_stops_when_patience_ends(patience)
         torch.testing.assert_close(values, best.state[name])
     with pytest.raises(ValueError, match="epochs: wanted at least 1"):
         pretrained(**{**quick, "epochs": 0})
-    with pytest.raises(ValueError, match="wanted more than the 1000 held out, got 1000"):
+    with pytest.raises(ValueError, match="more than the 1000 held out, got"):
         pretrained(**{**quick, "images": 1000})
 
 
