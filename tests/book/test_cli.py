@@ -154,6 +154,10 @@ def test_params_lists_what_can_be_set(chapter, capsys):
     (["run", "07", "-p", "seeds", "three"], "parameter seeds: wanted int.*'three'"),
     (["run", "07", "-p", "seeds", "True"], "wanted int"),
     (["run", "07", "-p", "names", "[1.5]"], r"wanted list\[int\]"),
+    (["run", "07", "-p", "seeds", "not " * 50_000 + "1"], "wanted int"),
+    (["run", "07", "-p", "seeds", "1+" * 100_000 + "1"], "wanted int"),
+    (["run", "07", "-p", "names", "{[1]}"], r"wanted list\[int\]"),
+    (["run", "07", "-p", "rate", "1" + "0" * 400], "wanted float"),
     (["run", "07", "--profile", "tinny"], "did you mean 'tiny'"),
     (["run", "77"], "unknown chapter '77'"),
 ])
@@ -161,7 +165,9 @@ def test_bad_calls_are_refused_before_anything_runs(
         chapter, arguments, pattern, capsys):
     chapter("raise SystemError('must not run')")
     assert cli.main(arguments) == 2
-    assert re.search(pattern, capsys.readouterr().err)
+    message = capsys.readouterr().err
+    assert re.search(pattern, message)
+    assert message.count("\n") == 1 and len(message) < 1000
     assert not checkout.BUILD.exists()
 
 
@@ -210,6 +216,15 @@ def test_a_profile_may_set_nothing(chapter, profile):
     ("07: {seeds: 9}\n---\n07: {seeds: 8}", "not YAML"),
     ("07: *nothing", "not YAML"),
     ("\t07: {seeds: 9}", "not YAML"),
+    ("07: {seeds: !!int ''}", "not YAML"),
+    ("07: {fast: !!bool maybe}", "not YAML"),
+    ("07: {seeds: !!timestamp now}", "not YAML"),
+    ("07: {names: " + "[" * 5000 + "]" * 5000 + "}", "not YAML.*recursion"),
+    ('07: {"\\e[2J": 9, "\\e[2J": 8}', r"parameter \\x1b\[2J is there twice"),
+    ("07: {seeds: [\u202e}", r"not YAML.*\\u202e"),
+    (f"07: {{rate: 1{'0' * 400}}}", "wanted float"),
+    (f"07: {{names: 0x{'f' * 9000}}}", "got a number of too many digits"),
+    (f"07: {{seeds: {'x' * 10**6}}}", "wanted int.*xxx"),
     ("07: {seeds: \x00}", "not YAML"),
 ])
 @pytest.mark.parametrize("command", [["run", "07"], ["book"]])
@@ -220,6 +235,30 @@ def test_no_part_of_a_profile_is_ignored(chapter, capsys, command, profile, patt
     assert re.search(pattern, message)
     assert message.count("\n") == 1
     assert not checkout.BUILD.exists()
+
+
+def doubled(text, form, times=40):
+    """Return YAML that holds a value twice, that twice again, and so on."""
+    for level in range(times):
+        text = form.replace("N", str(level)).replace("VALUE", text)
+    return text
+
+
+@pytest.mark.parametrize("profile", [
+    "07: {names: " + doubled("[1]", "[&aN VALUE, *aN]") + "}",
+    "07: " + doubled("[1]", "[&aN VALUE, *aN]"),
+    "07: " + doubled("{seeds: 9}", "{kN: &aN VALUE, <<: [*aN, *aN]}"),
+], ids=["list", "chapter", "merge"])
+def test_a_profile_of_too_many_values_is_refused(chapter, profile):
+    path = chapter("1", profile).path
+    with pytest.raises(checkout.UsageError, match="wanted at most 100,000 values"):
+        parameters.choose(path, "tiny", [])
+
+
+def test_a_profile_may_repeat_values(chapter):
+    profile = "07: {<<: &common {seeds: 9}, names: [1, 3]}"
+    path = chapter("1", profile).path
+    assert parameters.choose(path, "tiny", []) == {"seeds": 9, "names": [1, 3]}
 
 
 @pytest.mark.parametrize("command", [["run", "07"], ["book"]])

@@ -7,12 +7,16 @@ is answered at once.
 import ast
 import contextlib
 import re
+import reprlib
 import typing
 from pathlib import Path
 
-from ..measures.spelling import nearest
+from ..measures.spelling import nearest, printable
 from . import checkout
 from .checkout import UsageError
+
+# Values in a profile, each counted as often as aliases repeat it
+_MOST_VALUES = 100_000
 
 
 class Parameter(typing.NamedTuple):
@@ -191,7 +195,7 @@ def read_profile(name: str) -> dict[str, dict]:
     try:
         return _by_chapter(_entries(path_of_profile[name].read_text("utf-8")))
     except ValueError as error:
-        raise UsageError(f"profile {name}: {error}") from None
+        raise UsageError(printable(f"profile {name}: {error}")) from None
 
 
 def _by_chapter(entries: list[tuple[str, object]]) -> dict[str, dict]:
@@ -209,7 +213,7 @@ def _by_chapter(entries: list[tuple[str, object]]) -> dict[str, dict]:
         if not isinstance(values, dict):
             raise ValueError(
                 f"chapter {name}: wanted parameters, such as {{seed: 1}}; "
-                f"got {values!r}")
+                f"got {_shown(values)}")
         values_of_chapter[number] = values
     return values_of_chapter
 
@@ -222,29 +226,61 @@ def _entries(text: str) -> list[tuple[str, object]]:
     import yaml
 
     try:
-        loader = yaml.SafeLoader(text)
-        node = loader.get_single_node()
-        if node is None:
-            return []
-        if not isinstance(node, yaml.MappingNode):
-            raise ValueError("wanted the parameters of each chapter by its number")
-        entries = []
-        for key, value in node.value:
-            if isinstance(value, yaml.MappingNode):
-                _refuse_double_keys(value)
-            entries.append((str(key.value), loader.construct_object(value, deep=True)))
-        return entries
-    except yaml.YAMLError as error:
-        message = " ".join(str(error).split())
+        return _constructed(yaml.SafeLoader(text))
+    except ValueError:
+        raise
+    except Exception as error:
+        # PyYAML has errors of its own, and more where a value does not fit its tag,
+        # such as !!int '', or where the nesting is too deep for Python.
+        message = " ".join(str(error).split()) or type(error).__name__
         raise ValueError(f"not YAML: {message}") from None
+
+
+def _constructed(loader) -> list[tuple[str, object]]:
+    """Return the keys of the one mapping that a YAML loader reads, and their values."""
+    import yaml
+
+    node = loader.get_single_node()
+    if node is None:
+        return []
+    if not isinstance(node, yaml.MappingNode):
+        raise ValueError("wanted the parameters of each chapter by its number")
+    if _size(node, {}) > _MOST_VALUES:
+        raise ValueError(f"wanted at most {_MOST_VALUES:,} values, aliases included")
+    entries = []
+    for key, value in node.value:
+        if isinstance(value, yaml.MappingNode):
+            _refuse_double_keys(value)
+        entries.append((str(key.value), loader.construct_object(value, deep=True)))
+    return entries
+
+
+def _size(node, sizes: dict[int, int]) -> int:
+    """Return how many values a YAML node stands for, its aliases written out.
+
+    A few lines of aliases of aliases can stand for billions, which would be merged or
+    printed one by one. The sizes are those of nodes that were met before, by their ids.
+    """
+    if id(node) in sizes:
+        return sizes[id(node)]
+    sizes[id(node)] = 1  # what contains itself is refused when it is constructed
+    size = 1
+    if isinstance(node.value, list):
+        for entry in node.value:
+            parts = entry if isinstance(entry, tuple) else [entry]
+            size += sum(_size(part, sizes) for part in parts)
+    sizes[id(node)] = size
+    return size
 
 
 def _refuse_double_keys(node) -> None:
     """Refuse a YAML mapping that has a key twice, of which YAML would take the last."""
-    names = [str(key.value) for key, _ in node.value]
-    for name in names:
-        if names.count(name) > 1:
+    names = set()
+    for key, _ in node.value:
+        name = str(key.value)
+        if name in names:
             raise ValueError(f"parameter {name} is there twice")
+        names.add(name)
 
 
 def _typed(
@@ -258,15 +294,26 @@ def _typed(
     parameter = parameters_by_name[name]
     literal = value
     if isinstance(value, str) and parameter.type is not str:
-        with contextlib.suppress(ValueError, SyntaxError):
+        # Besides its errors, the parser has these for what is nested too deeply.
+        with contextlib.suppress(
+                ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
             literal = ast.literal_eval(value)
     if parameter.type is float and type(literal) is int:
-        literal = float(literal)
+        with contextlib.suppress(OverflowError):
+            literal = float(literal)
     if not is_a(literal, parameter.type):
         raise UsageError(
             f"parameter {name}: wanted {parameter.kind}, for example "
-            f"{parameter.default!r}; got {value!r}")
+            f"{parameter.default!r}; got {_shown(value)}")
     return literal
+
+
+def _shown(value: object) -> str:
+    """Return a value as it is written in Python, shortened where it is long."""
+    try:
+        return reprlib.repr(value)
+    except ValueError:
+        return "a number of too many digits"
 
 
 def is_a(value: object, kind: object) -> bool:
