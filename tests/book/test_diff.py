@@ -126,6 +126,19 @@ def test_diff_of_what_is_no_notebook_is_a_wrong_call(tmp_path, capsys):
         assert f"{name}: no notebook" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("name", ["a\x1b[2J", "a\nb", "\u202e", "\udc80", "x" * 300])
+@pytest.mark.parametrize("content", [None, "", "{}", "notebook", "damaged"])
+def test_diff_refuses_in_one_line_whatever_the_name(tmp_path, name, content):
+    path = tmp_path / f"{name}.ipynb"
+    if content is not None and len(name) < 200:
+        texts = {"notebook": json.dumps(nbformat.v4.new_notebook()),
+                 "damaged": json.dumps(notebook(finding=5))}
+        path.write_text(texts.get(content, content))
+    with pytest.raises(ValueError, match=r"\.ipynb: ") as caught:
+        diff.differences(path, path)
+    assert str(caught.value).isprintable()
+
+
 def set_claims(executed, value):
     executed.cells[0].outputs[0].metadata["wcka"]["claims"] = value
 
@@ -155,6 +168,8 @@ def set_of_cell(executed, name, value):
     (set_number, {"scrapbook": None}), (set_number, {"scrapbook": {}}),
     (set_number, {"scrapbook": {"name": ["plain"]}}),
     (set_number, {"scrapbook": {"name": None}}), (set_number, {"scrapbook": "plain"}),
+    (set_claims, "x" * 100_000), (set_claims, ["x" * 100_000]),
+    (set_number, {"scrapbook": "x" * 100_000}),
 ])
 def test_diff_refuses_damaged_contents(tmp_path, capsys, damage, value):
     executed = notebook()
@@ -224,7 +239,7 @@ def check_refused(folder, capsys, content):
         printed = capsys.readouterr()
         assert printed.out == ""
         assert printed.err.startswith(f"wcka: {hostile}: ")
-        assert printed.err.count("\n") == 1
+        assert printed.err.count("\n") == 1 and len(printed.err) < 1000
 
 
 @pytest.mark.parametrize("text", [

@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+import os
 import re
+import reprlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -68,7 +70,7 @@ def numbers(notebook) -> dict[str, str]:
             name = record.get("name") if isinstance(record, dict) else None
             text = output.data[_RECORD]
             if not isinstance(name, str) or not isinstance(text, str):
-                raise ValueError(f"a damaged number: {record!r}")
+                raise ValueError(f"a damaged number: {reprlib.repr(record)}")
             texts[name] = text.strip("'")
     return texts
 
@@ -132,7 +134,7 @@ def differences(one: Path, other: Path) -> list[str]:
         after = {"": next(iter(after.values()))}
     shared = sorted(before.keys() & after.keys())
     if not shared:
-        raise ValueError(f"{one} and {other} have no chapter in common")
+        raise ValueError(printable(f"{one} and {other} have no chapter in common"))
     lines = []
     for name in sorted(before.keys() - after.keys()):
         lines.append(f"{name}: only in {one}")
@@ -167,7 +169,7 @@ def _texts(notebook, path: Path) -> dict[str, tuple[str, str]]:
         for name, text in numbers(notebook).items():
             texts[name] = (text, "")
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
+        raise ValueError(printable(f"{path}: {error}")) from None
     return texts
 
 
@@ -192,7 +194,10 @@ def _floats(match: re.Match) -> list[float]:
 
 def _chapters(path: Path) -> dict[str, nbformat.NotebookNode]:
     """Return the executed chapters of a folder, or of one file, by their stems."""
-    files = sorted(path.glob("[0-9]*.ipynb")) if path.is_dir() else [path]
+    files = [path]
+    # Unlike path.is_dir(), this raises nothing for a name that is too long.
+    if os.path.isdir(path):
+        files = sorted(path.glob("[0-9]*.ipynb"))
     chapters = {}
     for file in files:
         try:
@@ -203,11 +208,11 @@ def _chapters(path: Path) -> dict[str, nbformat.NotebookNode]:
         except Exception as error:
             # Missing, no JSON, no notebook: nbformat has another error for each.
             name = type(error).__name__
-            raise ValueError(f"{file}: no notebook ({name})") from None
+            raise ValueError(printable(f"{file}: no notebook ({name})")) from None
         if "wcka" in notebook.metadata:
             chapters[file.stem] = notebook
     if not chapters:
-        raise ValueError(f"{path}: no executed chapter")
+        raise ValueError(printable(f"{path}: no executed chapter"))
     return chapters
 
 
@@ -216,11 +221,11 @@ def _claims(output) -> list[Claim]:
     contents = output.get("metadata", {}).get("wcka", {})
     rows = contents.get("claims", []) if isinstance(contents, dict) else None
     if not isinstance(rows, list):
-        raise ValueError(f"damaged claims: {contents!r}")
+        raise ValueError(f"damaged claims: {reprlib.repr(contents)}")
     output_claims = []
     for row in rows:
         if not _is_claim(row):
-            raise ValueError(f"a damaged claim: {row!r}")
+            raise ValueError(f"a damaged claim: {reprlib.repr(row)}")
         output_claims.append(Claim(**row))
     return output_claims
 
