@@ -20,7 +20,14 @@ from torch import nn
 import wcka
 from wcka.cli import main
 from wcka.networks import architectures
-from wcka.weights import checkpoints, comparison, report, wiring
+from wcka.weights import (
+    by_architecture,
+    checkpoints,
+    comparison,
+    fully_connected,
+    report,
+    wiring,
+)
 
 
 def saved(path, state):
@@ -333,7 +340,7 @@ def test_the_text_tells_why_layers_are_not_compared(tmp_path, monkeypatch):
 
     assert "layer by layer" not in text(two, two)
     assert "(the networks differ in depth)" in text(two, three)
-    monkeypatch.setattr(comparison, "_MANY", 1)
+    monkeypatch.setattr(fully_connected, "_MANY", 1)
     assert "--layers asks for it)" in text(two, two)
     assert "layer by layer" not in text(two, two, by_layer=True)
 
@@ -388,7 +395,7 @@ def test_the_floor_of_architectures_does_not_depend_on_the_order(tmp_path, monke
     (tmp_path / "depths.py").write_text(DEPTHS)
     monkeypatch.syspath_prepend(tmp_path)
     # So few that the larger network decides how many are affordable.
-    monkeypatch.setattr(comparison, "_AFFORDABLE", 4 * 400 * 16)
+    monkeypatch.setattr(by_architecture, "_AFFORDABLE", 4 * 400 * 16)
     files = []
     for name, width, classes in (("narrow", 4, 3), ("wide", 400, 3), ("narrow", 4, 5)):
         model = nn.Sequential(

@@ -18,7 +18,14 @@ from torch.nn.utils import parametrizations, prune, spectral_norm, weight_norm
 
 import wcka
 from wcka.cli import main
-from wcka.weights import building, checkpoints, comparison, report, wiring
+from wcka.weights import (
+    building,
+    by_architecture,
+    checkpoints,
+    comparison,
+    report,
+    wiring,
+)
 
 
 def mlp(seed, widths=(20, 12, 3)):
@@ -1007,11 +1014,11 @@ def test_untrained_networks_never_decide(tmp_path, monkeypatch):
             raise TypeError("an untrained network")
         return original(model, *arguments, **options)
 
-    original = comparison.comparable_chain
-    monkeypatch.setattr(comparison, "comparable_chain", fails)
+    original = by_architecture.comparable_chain
+    monkeypatch.setattr(by_architecture, "comparable_chain", fails)
     total = float(torch.load(path)["fc.weight"].sum())
     build = building.Architecture("a:b", (), Classifier)
-    monkeypatch.setattr(comparison, "factory", lambda name, file: build)
+    monkeypatch.setattr(by_architecture, "factory", lambda name, file: build)
     result = comparison.compare_files([path, path], arch="a:b", input_shape=(1, 8, 8))
     assert result["all"]["wcka"][0][1] == pytest.approx(1)
     assert np.isnan(result["all"]["floor"]["highest"])
