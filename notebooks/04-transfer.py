@@ -71,7 +71,8 @@ trunk_epochs: int = 3
 # it stops after so many epochs without a better validation accuracy
 patience: int = 1
 trunk_images: int = 60000  # training images of the trunk
-validation_images: int = 10000  # those among them that are held out to judge it by
+# those among them that are held out to judge it by
+validation_images: int = 10000
 classes: list[int] = [0, 1, 2]  # the classes that the heads tell apart
 # widths of the hidden layers of each head
 heads: list[list[int]] = [
