@@ -2,6 +2,7 @@
 
 import copy
 
+import pandas as pd
 import pytest
 import torch
 from torch import nn
@@ -157,6 +158,17 @@ def test_notes_on_the_members_stay_on_disk(tmp_path):
     population.save(tmp_path / "small.safetensors")
     loaded = Population.load(tmp_path / "small.safetensors")
     assert loaded.members.attrs == {"validation": [0.5, 0.75]}
+
+
+def test_members_are_read_to_the_last_digit(tmp_path):
+    population = small()
+    population.members["rate"] = [1 / 3, 1e-300 / 7, float("nan")]
+    population.members["name"] = ["a", None, "\x1b"]
+    population.members["right"] = [True, False, True]
+    population.save(tmp_path / "small.safetensors")
+    loaded = Population.load(tmp_path / "small.safetensors")
+    pd.testing.assert_frame_equal(
+        loaded.members, population.members, check_exact=True)
 
 
 def test_a_changed_population_is_not_loaded(tmp_path):

@@ -251,7 +251,8 @@ class Population(Stacked):
         path.parent.mkdir(parents=True, exist_ok=True)
         metadata = {
             "architecture": json.dumps(self.architecture),
-            "members": self.members.to_json(orient="table", index=False),
+            # Not by to_json, which rounds numbers to 15 digits or fewer.
+            "members": json.dumps(self.members.to_dict("list")),
             "attrs": json.dumps(self.members.attrs),
             "key": key,
         }
@@ -286,7 +287,7 @@ class Population(Stacked):
             If the file was changed since, or was saved with another key.
         """
         state, metadata = read_tensors(path, key, device)
-        members = pd.DataFrame(json.loads(metadata["members"])["data"])
+        members = pd.DataFrame(json.loads(metadata["members"]))
         members.attrs = json.loads(metadata["attrs"])
         return cls(json.loads(metadata["architecture"]), state, members)
 
