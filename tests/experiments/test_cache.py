@@ -166,6 +166,16 @@ def folder_in_the_place_of(path):
     path.mkdir()
 
 
+def pipe_in_the_place_of(path):
+    path.unlink()
+    os.mkfifo(path)
+
+
+def device_in_the_place_of(path):
+    path.unlink()
+    path.symlink_to("/dev/zero")
+
+
 def table_without_seconds(path):
     pd.DataFrame({"count": [1]}).to_parquet(path)
 
@@ -174,13 +184,16 @@ def tensors_of_somebody_else(path):
     save_file({"values": torch.zeros(3)}, path)
 
 
+UNIX = pytest.mark.skipif(os.name != "posix", reason="no such files there")
 NOT_KEPT = pytest.mark.filterwarnings("ignore:.*the result is not kept")
 
 
 @RESULTS
 @NOT_KEPT
 @pytest.mark.parametrize("replace", [
-    folder_in_the_place_of, table_without_seconds, tensors_of_somebody_else])
+    folder_in_the_place_of, table_without_seconds, tensors_of_somebody_else,
+    pytest.param(pipe_in_the_place_of, marks=UNIX),
+    pytest.param(device_in_the_place_of, marks=UNIX)])
 def test_something_else_in_the_place_of_a_result_is_reported(
         tmp_path, monkeypatch, compute, replace):
     monkeypatch.setenv("WCKA_CACHE", str(tmp_path))
@@ -190,6 +203,24 @@ def test_something_else_in_the_place_of_a_result_is_reported(
     replace(path)
     with pytest.warns(UserWarning, match="cannot be read"):
         assert content_of(function(6)) == expected
+
+
+@pytest.mark.parametrize("folder", ["a", "a\x1b[2J", "a\nb"])
+def test_what_is_said_of_a_damaged_table_is_one_line(tmp_path, monkeypatch, folder):
+    monkeypatch.setenv("WCKA_CACHE", str(tmp_path / folder))
+    tables_without_compression(monkeypatch)
+    function = cache.cached(table_of)
+    function(6)
+    (path,) = (tmp_path / folder).iterdir()
+    sound = path.read_bytes()
+    for position in range(4, len(sound), 40):
+        path.write_bytes(sound)
+        flip(path, position)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            function(6)
+        for warning in caught:
+            assert str(warning.message).isprintable()
 
 
 @NOT_KEPT

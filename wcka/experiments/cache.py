@@ -20,6 +20,7 @@ import pyarrow.parquet
 from safetensors import SafetensorError
 from torch import Tensor
 
+from ..measures.spelling import first_line, printable
 from ..networks.populations import Population, read_tensors, write_tensors
 from .fingerprint import PACKAGE, code_of, stripped_code, whole_code
 
@@ -126,7 +127,8 @@ def cached(function: Callable) -> Cached:
             except Exception as error:
                 # Whatever is wrong with the file, the remedy is the same.
                 warnings.warn(
-                    f"{path} cannot be read ({error}); computing it anew", stacklevel=2
+                    f"{printable(str(path))} cannot be read ({first_line(error)}); "
+                    f"computing it anew", stacklevel=2
                 )
         _prepare(stem.parent)
         result = _timed(function, *args, **kwargs)
@@ -135,8 +137,8 @@ def cached(function: Callable) -> Cached:
         except (OSError, SafetensorError) as error:
             # A result that took hours is not lost because the disk is full.
             warnings.warn(
-                f"{stem} cannot be written ({error}); the result is not kept",
-                stacklevel=2,
+                f"{printable(str(stem))} cannot be written ({first_line(error)}); "
+                f"the result is not kept", stacklevel=2,
             )
         return result
 
@@ -202,8 +204,8 @@ def _prepare(folder: Path) -> None:
             raise PermissionError("it is read-only")
     except OSError as error:
         raise OSError(
-            f"cannot use the folder of results {folder}: {error}. Set the environment "
-            f"variable WCKA_CACHE to a folder that can be written"
+            f"cannot use the folder of results {printable(str(folder))}: {error}. Set "
+            f"the environment variable WCKA_CACHE to a folder that can be written"
         ) from error
     _sweep(folder)
 
@@ -233,6 +235,8 @@ def _timed(function: Callable, *args, **kwargs):
 
 def _read(path: Path):
     """Read a result, and check that it is intact and belongs to its file's name."""
+    if not path.is_file():  # a pipe would be waited for without end
+        raise ValueError("it is no file")
     if path.suffix == ".safetensors":
         return Population.load(path, key=path.stem)
     if path.suffix == ".tensor":
