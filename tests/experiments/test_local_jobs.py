@@ -1,20 +1,22 @@
 """Jobs on the processes of this machine: what is stacked, and where it runs."""
 
 import os
+import warnings
 
 import joblib
 import pandas as pd
 import pytest
 import torch
 
-from wcka.experiments import jobs
+from wcka.experiments import cache, jobs
 
 
 class Unit:
     """A cached function of i that took i seconds; some of its results are on disk."""
 
-    def __init__(self, on_disk=()):
-        self.on_disk = on_disk
+    def __init__(self, on_disk=(), is_full=False):
+        self.on_disk = set(on_disk)
+        self.is_full = is_full
 
     def kept(self, i):
         return i in self.on_disk
@@ -22,6 +24,10 @@ class Unit:
     def __call__(self, i):
         table = pd.DataFrame({"i": [i, -i]})
         table.attrs["seconds"] = float(i)
+        if self.is_full:
+            warnings.warn("it is full", cache.NotKept, stacklevel=2)
+        else:
+            self.on_disk.add(i)
         return table
 
 
@@ -35,6 +41,17 @@ def test_tables_are_stacked_and_their_seconds_added():
 def test_no_units_give_an_empty_table():
     table = jobs.run_jobs(Unit(), [], jobs=1)
     assert table.empty and table.attrs == {"seconds": 0.0}
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_full_disk_is_one_warning():
+    units = [{"i": i} for i in range(5)]
+    with pytest.warns(cache.NotKept) as warned:
+        table = jobs.run_jobs(Unit(is_full=True), units, jobs=1)
+    assert [str(warning.message).split(" not")[0] for warning in warned] == [
+        "5 of 5 results are"]
+    assert table.i.tolist() == [0, 0, 1, -1, 2, -2, 3, -3, 4, -4]
+    jobs.run_jobs(Unit(), units, jobs=1)  # no warning
 
 
 @pytest.mark.parametrize("on_disk, processes", [([], 2), ([1], 2), ([1, 2], 1)])

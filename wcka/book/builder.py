@@ -23,7 +23,7 @@ _OLD_BOOK = ".old-book-"
 # jupyter-book in a process that ends with the one that builds the book
 _JUPYTER_BOOK = """
 import sys
-from wcka._processes import end_with
+from wcka.experiments.processes import end_with
 
 end_with(int(sys.argv.pop(1)))
 from jupyter_book.cli.main import main

@@ -46,6 +46,16 @@ def root() -> Path:
     return Path(os.environ.get("WCKA_CACHE") or default).expanduser().absolute()
 
 
+class NotKept(UserWarning):
+    """A result was computed, and could not be written to the folder of results.
+
+    Examples
+    --------
+    >>> issubclass(NotKept, UserWarning)
+    True
+    """
+
+
 class Cached(Protocol):
     """A function whose results are kept on disk, as ``cached`` returns it.
 
@@ -77,7 +87,8 @@ def cached(function: Callable) -> Cached:
 
     Files are written atomically. They hold the name of the result and a digest of its
     content. A file that cannot be read, was changed, or holds another result is
-    reported and computed anew; on a full disk the result is returned with a warning.
+    reported and computed anew; on a full disk the result is returned with a warning,
+    ``NotKept``.
     The seconds that a result took are in ``attrs["seconds"]`` of the table, or of the
     population's members.
 
@@ -138,7 +149,7 @@ def cached(function: Callable) -> Cached:
             # A result that took hours is not lost because the disk is full.
             warnings.warn(
                 f"{printable(str(stem))} cannot be written ({first_line(error)}); "
-                f"the result is not kept", stacklevel=2,
+                f"the result is not kept", NotKept, stacklevel=2,
             )
         return result
 

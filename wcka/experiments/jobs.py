@@ -13,16 +13,18 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, NamedTuple
 from uuid import uuid4
-from warnings import catch_warnings, filterwarnings, warn
+from warnings import catch_warnings, filterwarnings, simplefilter, warn
 
 import joblib
 import pandas as pd
 import torch
 from tqdm import tqdm
 
+from ..measures.spelling import printable
 from ..networks import sources
 from . import cache
 from .fingerprint import whole_code
+from .processes import end_with
 
 _PATIENCE = 60  # seconds to wait for a scheduler
 # Seconds to go on without any worker: a new one may have to wait in a cluster's queue
@@ -93,7 +95,21 @@ def run_jobs(unit: cache.Cached, arguments: Iterable[dict], jobs: int = -1,
     # which a notebook keeps, lets go of them.
     with closing(numbered_tables):
         tables = dict(progress)
+    _say_what_is_not_kept(unit, options_of_units)
     return _stacked([tables[number] for number in range(len(tables))])
+
+
+def _say_what_is_not_kept(unit: cache.Cached, options_of_units: list[dict]) -> None:
+    """Warn once for all results that could not be written, as on a full disk."""
+    missing = 0
+    for options in options_of_units:
+        if not unit.kept(**options):
+            missing += 1
+    if missing:
+        warn(
+            f"{missing} of {len(options_of_units)} results are not kept in "
+            f"{printable(str(cache.root()))}: is the disk full?", cache.NotKept,
+            stacklevel=3)
 
 
 def _stacked(tables: list[pd.DataFrame]) -> pd.DataFrame:
@@ -118,19 +134,29 @@ def _tables_of_processes(unit: cache.Cached, options_of_units: list[dict],
         if jobs == 1:
             calls.append(joblib.delayed(unit)(**options))
         else:
-            calls.append(joblib.delayed(_alone)(unit, options, _folders()))
+            arguments = (os.getpid(), unit, options, _folders())
+            calls.append(joblib.delayed(_alone_beside)(*arguments))
     with catch_warnings():
+        simplefilter("ignore", cache.NotKept)  # run_jobs says it once for all units
         # A worker that keeps memory for its next unit looks to joblib like a leak.
         filterwarnings("ignore", "A worker stopped", UserWarning)
         parallel = joblib.Parallel(n_jobs=jobs, return_as="generator", batch_size=1)
         yield from enumerate(parallel(calls))
 
 
+def _alone_beside(parent: int, *arguments) -> pd.DataFrame:
+    """A unit in a process that ends with the one that started it, also if killed."""
+    end_with(parent)
+    return _alone(*arguments)
+
+
 def _alone(unit: Callable, arguments: dict, folders: dict[str, str]) -> pd.DataFrame:
     """A unit in a process that may have started with other folders and more threads."""
     os.environ.update(folders)
     torch.set_num_threads(1)
-    return unit(**arguments)
+    with catch_warnings():
+        simplefilter("ignore", cache.NotKept)  # run_jobs says it once for all units
+        return unit(**arguments)
 
 
 def _folders() -> dict[str, str]:

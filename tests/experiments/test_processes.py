@@ -12,13 +12,13 @@ PARENT = """
 import os, subprocess, sys, time
 
 child = (
-    "import sys, time; from wcka import _processes; "
-    "_processes.end_with(int(sys.argv[1])); print(flush=True); time.sleep(600)")
+    "import sys, time; from wcka.experiments import processes; "
+    "processes.end_with(int(sys.argv[1])); print(flush=True); time.sleep(100)")
 process = subprocess.Popen(
     [sys.executable, "-c", child, str(os.getpid())], stdout=subprocess.PIPE)
 process.stdout.readline()
 print(process.pid, flush=True)
-time.sleep(600)
+time.sleep(100)
 """
 
 
@@ -53,13 +53,52 @@ def test_a_child_ends_with_its_killed_parent():
             os.kill(child, signal.SIGKILL)
 
 
+def test_work_in_the_process_itself_does_not_end_it():
+    code = (
+        "import os, time; from wcka.experiments import processes; "
+        "processes.end_with(os.getpid()); time.sleep(1); print('done')")
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True)
+    assert process.stdout == b"done\n"
+
+
+GRANDPARENT = """
+import os, subprocess, sys, time
+
+parent = (
+    "import subprocess, sys; "
+    "print(subprocess.Popen(sys.argv[1:], stdout=subprocess.DEVNULL).pid)")
+child = (
+    "import sys, time; from wcka.experiments import processes; "
+    "processes.end_with(int(sys.argv[1])); time.sleep(100)")
+command = [sys.executable, "-c", child, str(os.getpid())]
+subprocess.run([sys.executable, "-c", parent, *command])
+time.sleep(100)
+"""
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc"), reason="no /proc to look at")
+def test_a_grandchild_ends_with_the_process_that_it_works_for():
+    grandparent = subprocess.Popen(
+        [sys.executable, "-c", GRANDPARENT], stdout=subprocess.PIPE, text=True)
+    grandchild = int(grandparent.stdout.readline())
+    try:
+        time.sleep(1.5)
+        assert is_alive(grandchild)
+        grandparent.kill()
+        grandparent.wait()
+        assert wait_for_end(grandchild)
+    finally:
+        if is_alive(grandchild):
+            os.kill(grandchild, signal.SIGKILL)
+
+
 BUILD = """
 import sys
 from pathlib import Path
 from wcka.book import builder, checkout
 
 checkout.BUILD = Path(sys.argv[1])
-child = "import os, time; print(os.getpid(), flush=True); time.sleep(600)"
+child = "import os, time; print(os.getpid(), flush=True); time.sleep(100)"
 watched, _, _ = builder._JUPYTER_BOOK.partition("from jupyter_book")
 builder._JUPYTER_BOOK = watched + child
 builder._sphinx(checkout.BUILD, "html")
