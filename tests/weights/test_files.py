@@ -163,6 +163,57 @@ def test_records_cut_short_never_give_a_number(pair, tmp_path):
             value(path, str(broken))
 
 
+@pytest.fixture
+def archive_members(pair):
+    """The members of an archive that torch.save wrote, and its path."""
+    with zipfile.ZipFile(pair[0]) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+def test_a_changed_bit_beside_the_weights_is_refused(pair, tmp_path):
+    """torch checks neither the sum of the pickle nor the headers of the records."""
+    path, _, _ = pair
+    content = bytearray(pathlib.Path(path).read_bytes())
+    start = content.index(b"data.pkl") + len(b"data.pkl")
+    end = content.index(b"PK\x03\x04", start)
+    for place in range(start, end, 7):
+        broken = tmp_path / "broken.pt"
+        content[place] ^= 4
+        broken.write_bytes(content)
+        content[place] ^= 4
+        try:
+            # A byte that fills a gap changes nothing.
+            assert value(path, str(broken)) == pytest.approx(1)
+        except ValueError as error:
+            assert str(error).startswith(str(broken))
+
+
+def test_an_archive_with_another_folder_says_so(archive_members, tmp_path):
+    path = tmp_path / "zipped.pt"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("__MACOSX/._a", b"x")
+        for name, content in archive_members.items():
+            archive.writestr(name, content)
+    with pytest.raises(ValueError, match=r"more than one folder .*another tool"):
+        checkpoints.read(path)
+
+
+def test_lists_of_lists_many_times_over_are_read_once(tmp_path):
+    content = [torch.ones(3, 2)]
+    for _ in range(40):
+        content = [content] * 40
+    torch.save(content, tmp_path / "nested.pt")
+    with pytest.raises(ValueError, match=r"nested\.pt: "):
+        checkpoints.read(tmp_path / "nested.pt")
+
+
+@pytest.mark.parametrize("name", ["a" * 300, "a\x1b[2J.pt", "a\nb.pt", "a/b\x07"])
+def test_an_odd_name_that_is_not_there_is_said_in_one_line(tmp_path, name):
+    with pytest.raises(ValueError, match="no such file") as refusal:
+        checkpoints.read(tmp_path / name)
+    assert str(refusal.value).isprintable()
+
+
 def varint(number):
     digits = []
     while number > 127:

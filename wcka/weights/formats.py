@@ -6,6 +6,7 @@ network need not fit into it.
 
 import argparse
 import json
+import os
 import pathlib
 import re
 import types
@@ -102,11 +103,20 @@ def opened(path: Path) -> Opened:
     Traceback (most recent call last):
     ValueError: nowhere.pt: no such file
     """
-    if path.is_dir():
+    try:
+        return _opened(path)
+    except ValueError as error:
+        raise ValueError(printable(str(error))) from None
+
+
+def _opened(path: Path) -> Opened:
+    """Open a file or a folder; errors have the path as it is."""
+    # Unlike Path.is_dir(), these raise nothing for a name that is too long.
+    if os.path.isdir(path):
         inner = _file_in_folder(path)
-        file = opened(inner)
+        file = _opened(inner)
         return file._replace(notes=(f"read from {inner.name}", *file.notes))
-    if not path.exists():
+    if not os.path.exists(path):
         raise ValueError(f"{path}: no such file")
     if not path.is_file():
         raise ValueError(f"{path}: no regular file")
@@ -287,7 +297,7 @@ def _opened_shards(index: Path) -> Opened:
     for file, names in names_by_file.items():
         if Path(file).name != file:
             raise ValueError(f"{index}: names a file outside its folder: {file!r}")
-        if not (index.parent / file).is_file():
+        if not os.path.isfile(index.parent / file):
             raise ValueError(f"{index}: {file} is missing")
         content = opened(index.parent / file).content
         for name in names:
@@ -314,6 +324,7 @@ def _opened_archive(path: Path, members: list[zipfile.ZipInfo]) -> Any:
         raise ValueError(
             f"{path}: a zip archive that torch.save did not write (it holds "
             f"{', '.join(map(repr, names[:3]))})")
+    _check_members(path, members)
     # torch checks neither the compression nor the length of what it maps.
     stored = all(member.compress_type == zipfile.ZIP_STORED for member in members)
     if stored and path.suffix != ".safetensors":
@@ -321,6 +332,25 @@ def _opened_archive(path: Path, members: list[zipfile.ZipInfo]) -> Any:
         if _is_mapped_rightly(path, content, members):
             return content
     return _torch_load(path, mapped=False)
+
+
+def _check_members(path: Path, members: list[zipfile.ZipInfo]) -> None:
+    """Refuse an archive whose directory and members disagree, as torch does not.
+
+    Stored weights are not read, for their size: of these only the headers are checked.
+    """
+    folders = {member.filename.partition("/")[0] for member in members}
+    if len(folders) > 1:
+        raise ValueError(
+            f"{path}: a zip archive with more than one folder ({', '.join(folders)}): "
+            f"another tool has zipped it; wanted what torch.save wrote, alone")
+    with zipfile.ZipFile(path) as archive:
+        for member in members:
+            with archive.open(member) as file:
+                stored = member.compress_type == zipfile.ZIP_STORED
+                is_weights = re.search(r"/data/[^/]+$", member.filename)
+                while not (stored and is_weights) and file.read(2**20):
+                    pass  # what is read is checked
 
 
 def _is_mapped_rightly(
@@ -353,17 +383,21 @@ def _relative_to_first(extents: set[tuple[int, int]]) -> list[tuple[int, int]]:
     return [(start - ordered[0][0], length) for start, length in ordered]
 
 
-def _tensors_in(content: Any, depth: int = 8) -> Iterator[Tensor]:
-    """Yield all tensors in nested dicts, lists and tuples."""
-    if isinstance(content, Tensor):
-        if content.layout == torch.strided and not content.is_meta:
-            yield content
-    elif depth and isinstance(content, dict):
-        for value in content.values():
-            yield from _tensors_in(value, depth - 1)
-    elif depth and isinstance(content, (list, tuple)):
-        for value in content:
-            yield from _tensors_in(value, depth - 1)
+def _tensors_in(content: Any) -> Iterator[Tensor]:
+    """Yield all tensors in nested dicts, lists and tuples, each container once.
+
+    A small pickle can hold a list of lists of lists, each many times.
+    """
+    waiting = [content]
+    visited: set[int] = set()
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, Tensor):
+            if value.layout == torch.strided and not value.is_meta:
+                yield value
+        elif isinstance(value, (dict, list, tuple)) and id(value) not in visited:
+            visited.add(id(value))
+            waiting += value.values() if isinstance(value, dict) else value
 
 
 def _numpy_arrays(path: Path) -> dict[str, Tensor]:
