@@ -67,7 +67,11 @@ def main(argv: list[str] | None = None) -> int:
 
 def _complain(reason: str) -> None:
     """Print on standard error why the command did not succeed."""
-    print(f"wcka: {reason}", file=sys.stderr)
+    from .measures.spelling import printable
+
+    # Reasons may have several lines, each of them fit for a terminal.
+    lines = [printable(line) for line in reason.split("\n")]
+    print("wcka:", "\n".join(lines), file=sys.stderr)
 
 
 # ---------------------------------------------------------------------------- arguments
@@ -214,12 +218,13 @@ def _params_command(arguments) -> None:
     """Print the parameters of a chapter, each with its type, default and meaning."""
     from .book import checkout
     from .book.parameters import read_parameters
+    from .measures.spelling import printable
 
     checkout.require()
     path = checkout.find_chapter(arguments.chapter)
     for parameter in read_parameters(path).values():
         print(f"{parameter.name}: {parameter.kind} = {parameter.default!r}")
-        print(f"    {parameter.comment}")
+        print(f"    {printable(parameter.comment)}")
 
 
 def _pair_command(arguments) -> None:
@@ -238,9 +243,12 @@ def _pair_command(arguments) -> None:
 
 def _diff_command(arguments) -> int:
     """Print in what two runs differ; the exit status says whether they do."""
+    from .measures.spelling import printable
+
     for path in arguments.runs:
-        if not path.exists():
-            raise UsageError(f"{path}: no notebook (no such file)")
+        if not os.path.exists(path):  # unlike Path.exists(), also for too long a name
+            name = printable(str(path))
+            raise UsageError(f"{name}: no notebook (no such file)")
     from .book import diff
 
     lines = diff.differences(*arguments.runs)

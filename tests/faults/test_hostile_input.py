@@ -45,6 +45,7 @@ import wcka
 from wcka import cli
 from wcka.book import checkout, diff, parameters
 from wcka.experiments import cache
+from wcka.measures.spelling import printable
 from wcka.networks.populations import Population, initialise
 from wcka.weights import checkpoints, comparison
 
@@ -801,14 +802,15 @@ def printed_by(capsys, *arguments):
 
 
 def check_json(capsys, paths, layers=()):
-    """Check that ``compare --json`` gives names back exactly."""
+    """Check that ``compare --json`` gives names back, as messages show them."""
     status, out = printed_by(capsys, "compare", *paths, "--json")
     assert status == 0
     result = json.loads(out)
-    assert result["files"] == list(map(str, paths))
-    assert list(result["chains"]) == list(dict.fromkeys(map(str, paths)))
+    names = [printable(str(path)) for path in paths]
+    assert result["files"] == names
+    assert list(result["chains"]) == list(dict.fromkeys(names))
     if layers:
-        chain = result["chains"][str(paths[0])]
+        chain = result["chains"][names[0]]
         assert [layer["name"] for layer in chain] == layers
         assert list(result["layers"]) == layers
 

@@ -18,6 +18,7 @@ from pathlib import Path
 import nbformat
 
 from ..experiments.fingerprint import code_of, whole_code
+from ..measures.spelling import printable
 from . import checkout
 from .checkout import UsageError
 from .diff import canonical
@@ -206,30 +207,32 @@ def check_output(output: Path) -> None:
     Traceback (most recent call last):
     UsageError: -o out.html: wanted a name that ends in .ipynb
     """
+    name = printable(str(output))
     if output.suffix != ".ipynb":
-        raise UsageError(f"-o {output}: wanted a name that ends in .ipynb")
+        raise UsageError(f"-o {name}: wanted a name that ends in .ipynb")
     # If the run fails, the name of the notebook gets seven characters more.
     if len(os.fsencode(output.name)) > _LONGEST_NAME:
         raise UsageError(
-            f"-o {output}: wanted a name of at most {_LONGEST_NAME} bytes")
+            f"-o {name}: wanted a name of at most {_LONGEST_NAME} bytes")
     # By os.path: pathlib raises an error in a folder that may not be looked into.
     if os.path.exists(output) and not os.path.isfile(output):
-        raise UsageError(f"-o {output}: it exists, and is not a regular file")
+        raise UsageError(f"-o {name}: it exists, and is not a regular file")
     if os.path.exists(output) and not _is_executed_chapter(output):
         raise UsageError(
-            f"-o {output}: it exists, and no run wrote it; choose another name, or "
+            f"-o {name}: it exists, and no run wrote it; choose another name, or "
             f"delete it")
     for path in checkout.chapters():
         if output.resolve() == path.with_suffix(".ipynb").resolve():
             raise UsageError(
-                f"-o {output}: that is a chapter's own notebook; choose another name")
+                f"-o {name}: that is a chapter's own notebook; choose another name")
     # Folders that do not exist yet are made below the nearest one that does.
     folder = output.absolute().parent
     while not os.path.exists(folder):
         folder = folder.parent
     if not os.path.isdir(folder) or not os.access(folder, os.W_OK):
         raise UsageError(
-            f"-o {output}: {folder} is not a folder that can be written to")
+            f"-o {name}: {printable(str(folder))} is not a folder that can be written "
+            f"to")
 
 
 def _is_executed_chapter(file: Path) -> bool:
