@@ -13,6 +13,7 @@ import threading
 import time
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -276,6 +277,32 @@ def test_without_any_worker_a_run_ends_and_says_so(thread, folder, monkeypatch):
         jobs.run_jobs(process_of_unit, arguments, scheduler=address)
     with pytest.raises(RuntimeError, match=f"no worker at {address} for .* minutes"):
         jobs.run_jobs(process_of_unit, arguments, scheduler=address)
+
+
+class FutureOfDeadWorker:
+    """A call whose worker died before its result was here; it is computed again."""
+
+    key, status = "unit", "pending"
+
+    def __init__(self):
+        self.attempts = 0
+
+    def add_done_callback(self, function):
+        function(self)
+
+    def result(self, timeout):
+        self.attempts += 1
+        if self.attempts == 1:
+            raise TimeoutError
+        return self.attempts
+
+
+def test_a_result_that_died_with_its_worker_is_awaited_again(folder):
+    client = SimpleNamespace(
+        scheduler=SimpleNamespace(addr="tcp://nowhere"),
+        submit=lambda *arguments, **options: FutureOfDeadWorker())
+    workers = jobs._Workers(client, {}, folder / ".seen-token")
+    assert list(workers.results([abs])) == [(0, 2)]
 
 
 def test_an_adaptive_cluster_without_workers_starts_them(folder, thread):
