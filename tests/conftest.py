@@ -14,6 +14,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 
 import torch
 from filelock import FileLock
+from small_networks import ARCHITECTURE
 
 from wcka.book import checkout, execution
 from wcka.networks import image_sets
@@ -42,10 +43,6 @@ def results_of_tests(tmp_path_factory):
 
 
 # ------------------------------------------------------------------ digits and networks
-
-
-ARCHITECTURE = {
-    "factory": "mlp", "widths": [784, 32, 32, 32, 32, 3], "activation": "relu"}
 
 
 @pytest.fixture(scope="session")

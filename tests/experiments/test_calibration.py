@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import ARCHITECTURE
+from small_networks import ARCHITECTURE
 
 import wcka
 from wcka.experiments.calibration import ensemble_similarities

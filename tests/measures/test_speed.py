@@ -8,7 +8,7 @@ import time
 import numpy as np
 import pytest
 import torch
-from conftest import ARCHITECTURE
+from small_networks import ARCHITECTURE
 from torch import nn
 
 import wcka

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from conftest import ARCHITECTURE
+from small_networks import ARCHITECTURE
 from torch.nn.functional import cross_entropy
 
 from wcka.experiments.training_runs import trained as train_by_name
