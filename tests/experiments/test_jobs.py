@@ -259,6 +259,17 @@ def test_a_scheduler_that_is_killed_is_an_error_that_says_so(
     assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
 
+@pytest.mark.parametrize("error", [
+    distributed.comm.CommClosedError("in nthreads"), distributed.CancelledError("x")])
+def test_any_call_may_find_the_scheduler_gone(error):
+    message = "lost the Dask scheduler at tcp://nowhere"
+    with (
+        pytest.raises(RuntimeError, match=message),
+        jobs._lost_scheduler_is_said("tcp://nowhere"),
+    ):
+        raise error
+
+
 def test_without_any_worker_a_run_ends_and_says_so(thread, folder, monkeypatch):
     monkeypatch.setattr(jobs, "_PATIENCE_FOR_WORKERS", 1)
     arguments, marks = units(folder, 3, wanted=2)

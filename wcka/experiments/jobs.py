@@ -190,10 +190,24 @@ def _tables_of_workers(unit: cache.Cached, options_of_units: list[dict],
     folders = _folders()
     with _connection(scheduler) as client, _token() as token:
         workers = _Workers(client, folders, token)
-        workers.wait()
         calls = [partial(_alone, unit, options, folders)
                  for options in options_of_units]
-        yield from workers.results(calls)
+        with _lost_scheduler_is_said(workers.address):
+            workers.wait()
+            yield from workers.results(calls)
+
+
+@contextmanager
+def _lost_scheduler_is_said(address: str) -> Iterator[None]:
+    """Say so where the scheduler is gone, which any call of the client may meet."""
+    from distributed.comm import CommClosedError
+
+    try:
+        yield
+    except (CancelledError, CommClosedError) as error:
+        raise RuntimeError(
+            f"lost the Dask scheduler at {address}; what is finished is kept: run it "
+            f"again") from error
 
 
 @contextmanager
@@ -330,10 +344,8 @@ class _Workers:
             number, call, future = self.futures.pop(self._next_key())
             try:
                 result = future.result(timeout=_PATIENCE)
-            except CancelledError as error:
-                raise RuntimeError(
-                    f"lost the Dask scheduler at {self.address}; what is finished is "
-                    f"kept: run it again") from error
+            except CancelledError:
+                raise
             except Exception as error:
                 self._retry(number, call, future, error)
             else:
