@@ -106,7 +106,7 @@ def test_gradients_move_a_measure_and_the_logits_stay(measure, x):
 
 @pytest.mark.parametrize("measure", ["wcka", "cka"])
 def test_the_more_the_change_of_the_logits_weighs_the_less_they_change(measure):
-    """Towards another network: away from itself a gradient is zero, but for rounding."""
+    """Towards another network: away from itself, the gradient is only rounding."""
     generator = torch.Generator().manual_seed(0)
     x = torch.rand(40, 6, generator=generator)
     model = network((6, 8, 3), seed=1).float()
