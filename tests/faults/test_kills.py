@@ -271,7 +271,7 @@ def test_full_disks(tally, tmp_path, results):
         with tally.attempt(f"results, {jobs} processes"):
             process = full(results, "1m").run("-c", code.replace("JOBS", jobs))
             assert int(process.stdout) == wanted
-            assert process.stderr.count("is not kept") == 1, process.stderr
+            assert process.stderr.count("not kept in") == 1, process.stderr
     notebooks = tmp_path / "notebooks"
     (notebooks / "profiles").mkdir(parents=True)
     (notebooks / "07-tiny.py").write_text(CHAPTER, "utf-8")
