@@ -18,6 +18,7 @@ from pathlib import Path
 import nbformat
 
 from ..experiments.fingerprint import code_of, whole_code
+from ..experiments.processes import sweep
 from ..measures.spelling import printable
 from . import checkout
 from .checkout import UsageError
@@ -31,7 +32,8 @@ _SHOWN = ("book.claims", "book.figures", "book.verdicts")
 _PARTIAL = ".wcka-run-"
 # Bytes in the name of a notebook: file systems allow some 255
 _LONGEST_NAME = 240
-# Seconds after which nobody writes such a file any more
+# Seconds after which nobody writes such a file any more: a run writes its notebook
+# after each cell, and the longest cell takes hours
 _STALE = 7 * 86400
 
 # The characters that MyST or html may take for syntax within a line
@@ -281,7 +283,7 @@ def run_chapter(
     from nbclient.exceptions import DeadKernelError
 
     output.parent.mkdir(parents=True, exist_ok=True)
-    _sweep(output.parent)
+    sweep(output.parent, f"{_PARTIAL}*.ipynb", _STALE)
     # A run writes beside its output, under a name that no other process uses.
     partial = output.with_name(f"{_PARTIAL}{os.getpid()}.ipynb")
     # Papermill would replace {NAME} in a path by the value of a parameter.
@@ -315,19 +317,6 @@ def run_chapter(
     finally:
         partial.unlink(missing_ok=True)
     return output
-
-
-def _sweep(folder: Path) -> None:
-    """Remove the notebooks of runs that were killed.
-
-    Their age tells, as the process may run on another machine. A run writes its
-    notebook after each cell, and the longest cell takes hours.
-    """
-    for path in folder.glob(f"{_PARTIAL}*.ipynb"):
-        # Another process may remove it first, or it is another user's.
-        with contextlib.suppress(OSError):
-            if time.time() - path.stat().st_mtime > _STALE:
-                path.unlink()
 
 
 @contextlib.contextmanager

@@ -1,6 +1,5 @@
 """Results on disk, computed once per set of arguments and state of the code."""
 
-import contextlib
 import functools
 import hashlib
 import inspect
@@ -23,6 +22,7 @@ from torch import Tensor
 from ..measures.spelling import first_line, printable
 from ..networks.populations import Population, read_tensors, write_tensors
 from .fingerprint import PACKAGE, code_of, stripped_code, whole_code
+from .processes import sweep
 
 _KINDS = (".safetensors", ".parquet", ".tensor")
 # What processes leave that were killed while they wrote, or looked for their workers
@@ -218,20 +218,8 @@ def _prepare(folder: Path) -> None:
             f"cannot use the folder of results {printable(str(folder))}: {error}. Set "
             f"the environment variable WCKA_CACHE to a folder that can be written"
         ) from error
-    _sweep(folder)
-
-
-def _sweep(folder: Path) -> None:
-    """Remove the files that killed processes left behind.
-
-    Their age tells, since the process may have run on another machine.
-    """
     for pattern in _LEFTOVERS:
-        for path in folder.glob(pattern):
-            # Another process may remove it first, or it is another user's.
-            with contextlib.suppress(OSError):
-                if time.time() - path.stat().st_mtime > _STALE:
-                    path.unlink()
+        sweep(folder, pattern, _STALE)
 
 
 def _timed(function: Callable, *args, **kwargs):

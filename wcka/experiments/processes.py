@@ -1,10 +1,11 @@
-"""Processes that end with the one that started them."""
+"""Processes that end with the one that started them, and what killed ones leave."""
 
 import functools
 import os
 import threading
 import time
 from contextlib import suppress
+from pathlib import Path
 
 
 @functools.cache
@@ -54,3 +55,27 @@ def _exists(process: int) -> bool:
     with suppress(PermissionError):  # it is another user's
         os.kill(process, 0)
     return True
+
+
+def sweep(folder: Path, pattern: str, seconds: float) -> None:
+    """Remove the files that killed processes left behind.
+
+    Their age tells, since the process may have run on another machine.
+
+    Parameters
+    ----------
+    folder : Path
+    pattern : str
+        Of the files' names, as in ``Path.glob``.
+    seconds : float
+        After so long, nobody writes such a file any more.
+
+    Examples
+    --------
+    >>> sweep(Path("no-such-folder"), "*.partial", 3600)
+    """
+    for path in folder.glob(pattern):
+        # Another process may remove it first, or it is another user's.
+        with suppress(OSError):
+            if time.time() - path.stat().st_mtime > seconds:
+                path.unlink()
