@@ -44,8 +44,14 @@ def nearest(name: str, known: Collection[str], what: str) -> str:
     raise ValueError(f"unknown {what} {name!r}{hint} (known: {listed}{more})")
 
 
-def first_line(error: BaseException) -> str:
+def first_line(error: BaseException, most: int | None = 500) -> str:
     """Return the first line of an error's message, shortened, fit for a terminal.
+
+    Parameters
+    ----------
+    error : BaseException
+    most : int, optional
+        Characters after which the line is cut off; None for all of it.
 
     Examples
     --------
@@ -53,7 +59,7 @@ def first_line(error: BaseException) -> str:
     'one'
     """
     lines = str(error).strip().splitlines() or [type(error).__name__]
-    return printable(lines[0][:500])
+    return printable(lines[0][:most])
 
 
 def printable(text: str) -> str:

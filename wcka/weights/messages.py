@@ -4,7 +4,7 @@ from collections.abc import Collection
 from difflib import get_close_matches
 from typing import Any
 
-from ..measures.spelling import printable
+from ..measures.spelling import first_line, printable
 
 # The most that a line of refusal holds, whatever other people's errors say.
 LONGEST = 2000
@@ -71,8 +71,7 @@ def one_line(error: BaseException, most: int = 160) -> str:
     >>> one_line(RuntimeError("one two" + chr(10) + "three"))
     'one two'
     """
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return shortened(printable(lines[0]), most)
+    return shortened(first_line(error, None), most)
 
 
 def shortened(text: str, most: int) -> str:
