@@ -38,12 +38,17 @@ def wait_for_end(pid, seconds=60):
     return not is_alive(pid)
 
 
-@pytest.mark.skipif(not os.path.isdir("/proc"), reason="no /proc to look at")
-def test_a_child_ends_with_its_killed_parent():
+needs_proc = pytest.mark.skipif(
+    not os.path.isdir("/proc"), reason="no /proc to look at")
+
+
+def assert_ends_with_its_killed_parent(code, seconds_before=0):
+    """Run a process that prints the number of another one, kill it, await both ends."""
     parent = subprocess.Popen(
-        [sys.executable, "-c", PARENT], stdout=subprocess.PIPE, text=True)
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     child = int(parent.stdout.readline())
     try:
+        time.sleep(seconds_before)
         assert is_alive(child)
         parent.kill()
         parent.wait()
@@ -51,6 +56,11 @@ def test_a_child_ends_with_its_killed_parent():
     finally:
         if is_alive(child):
             os.kill(child, signal.SIGKILL)
+
+
+@needs_proc
+def test_a_child_ends_with_its_killed_parent():
+    assert_ends_with_its_killed_parent(PARENT)
 
 
 def test_work_in_the_process_itself_does_not_end_it():
@@ -76,20 +86,9 @@ time.sleep(100)
 """
 
 
-@pytest.mark.skipif(not os.path.isdir("/proc"), reason="no /proc to look at")
+@needs_proc
 def test_a_grandchild_ends_with_the_process_that_it_works_for():
-    grandparent = subprocess.Popen(
-        [sys.executable, "-c", GRANDPARENT], stdout=subprocess.PIPE, text=True)
-    grandchild = int(grandparent.stdout.readline())
-    try:
-        time.sleep(1.5)
-        assert is_alive(grandchild)
-        grandparent.kill()
-        grandparent.wait()
-        assert wait_for_end(grandchild)
-    finally:
-        if is_alive(grandchild):
-            os.kill(grandchild, signal.SIGKILL)
+    assert_ends_with_its_killed_parent(GRANDPARENT, seconds_before=1.5)
 
 
 BUILD = """
@@ -106,7 +105,7 @@ builder._sphinx(checkout.BUILD, "html")
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not os.path.isdir("/proc"), reason="no /proc to look at")
+@needs_proc
 def test_jupyter_book_ends_with_its_killed_parent(tmp_path):
     log = tmp_path / "jupyter-book-html.log"
     parent = subprocess.Popen([sys.executable, "-c", BUILD, str(tmp_path)])

@@ -5,11 +5,15 @@ import itertools
 import json
 import pickle
 import struct
+import tempfile
 import zipfile
 from collections import OrderedDict
 
 import numpy as np
 import torch
+
+# Where an archive tries to write, outside its folder
+ABSOLUTE = f"{tempfile.gettempdir()}/absolute"
 
 # ------------------------------------------------------------------ pickles with calls
 
@@ -318,7 +322,7 @@ def archives_that_lie(sound, evil):
             yield f"{name.replace('/', ' ')} {words}.pt", changed(
                 sound, **{name: values})
     extra = {
-        "above": (f"{folder}/../../above", b"x"), "absolute": ("/tmp/absolute", b"x"),
+        "above": (f"{folder}/../../above", b"x"), "absolute": (ABSOLUTE, b"x"),
         "backslash": ("..\\..\\above", b"x"), "twice": members[0],
         "evil twice": (f"{folder}/data.pkl", evil), "evil above": ("../data.pkl", evil),
         "evil elsewhere": ("b/data.pkl", evil), "evil case": (
