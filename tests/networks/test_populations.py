@@ -15,6 +15,7 @@ from wcka.networks.populations import (
     chains,
     initialise,
     resolve_device,
+    seed_of,
 )
 
 
@@ -25,10 +26,42 @@ def small(seeds=(0, 1, 2)):
 def test_initialisation_is_that_of_separate_modules():
     population = small([5, 7])
     for i, seed in enumerate((5, 7)):
-        torch.manual_seed(seed)
+        torch.manual_seed(seed_of(population.architecture, seed))
         alone = build(population.architecture)
         for name, values in alone.state_dict().items():
             assert torch.equal(population.member(i).state_dict()[name], values)
+
+
+def test_architectures_of_one_seed_have_independent_weights():
+    # The first layers have one shape, so PyTorch would draw them alike.
+    shallow = initialise({"factory": "mlp", "widths": [784, 32, 3]}, range(20))
+    deep = initialise({"factory": "mlp", "widths": [784, 32, 32, 3]}, range(20))
+    first = shallow.state["1.weight"].flatten(1)  # (networks, weights)
+    second = deep.state["1.weight"].flatten(1)
+    cosines = torch.nn.functional.cosine_similarity(first, second)
+    assert cosines.abs().max() < 5 / first.shape[1] ** 0.5
+    # A sequence of widths names the same architecture, whatever its type.
+    assert seed_of({"widths": (4, 3)}, 1) == seed_of({"widths": [4, 3]}, 1)
+
+
+@pytest.mark.parametrize("activation", ["relu", "leaky_relu"])
+def test_gradients_by_the_images_are_those_of_autograd(activation):
+    widths = [12, 5, 4, 3]
+    architecture = {"factory": "mlp", "widths": widths, "activation": activation}
+    networks = initialise(architecture, [0, 1])
+    images = torch.rand(2, 6, 3, 4, generator=torch.Generator().manual_seed(0))
+    labels = torch.tensor([0, 1, 2, 0, 1, 2])
+
+    def slope(logits):
+        return logits.softmax(-1) - nn.functional.one_hot(labels, 3)
+
+    gradients = networks.input_gradient(images, slope)
+    for i in range(2):
+        x = images[i].clone().requires_grad_()
+        loss = nn.functional.cross_entropy(networks.member(i)(x), labels,
+                                           reduction="sum")
+        loss.backward()
+        torch.testing.assert_close(gradients[i], x.grad)
 
 
 def test_initialisation_leaves_the_global_seed_alone():

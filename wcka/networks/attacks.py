@@ -15,7 +15,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, kl_div
 
 from ..weights.caller import copied, untouched
 
@@ -46,6 +45,23 @@ class Stacked:
         each (N, n, ...).
         """
         raise NotImplementedError
+
+    def input_gradient(self, x: Tensor, slope: Callable[[Tensor], Tensor]) -> Tensor:
+        """Return the gradient of every network's loss by its own images.
+
+        Parameters
+        ----------
+        x : Tensor
+            (N, n, ...).
+        slope : function
+            Maps logits (N, n, classes) to the gradient of the loss by them.
+
+        Returns
+        -------
+        Tensor
+            As `x`.
+        """
+        return _gradient(lambda images: self.forward(images, per_model=True), x, slope)
 
 
 def _leaves_network_as_it_was(attack: Callable[..., Tensor]) -> Callable[..., Tensor]:
@@ -113,8 +129,8 @@ def fgsm(model, x: Tensor, y, eps: float) -> Tensor:
     >>> round(float(change.abs().max()), 6)
     0.1
     """
-    forward, x = _prepared(model, x, eps=eps)
-    return _walk(forward, x, x, _error(_labels(y, x)), eps, eps, 1)
+    x = _prepared(x, eps=eps)
+    return _walk(model, x, x, _error(_labels(y, x)), eps, eps, 1)
 
 
 def ffgsm(model, x: Tensor, y, eps: float, alpha: float, seed: int = 0) -> Tensor:
@@ -151,7 +167,7 @@ def gaussian_noise(x: Tensor, std: float, seed: int = 0) -> Tensor:
     >>> bool(torch.equal(gaussian_noise(x, 0.0), x))
     True
     """
-    _, x = _prepared(None, x, std=std)
+    x = _prepared(x, std=std)
     return (x + std * _draw(torch.randn, x.shape, seed).to(x)).clamp(0, 1)
 
 
@@ -174,12 +190,9 @@ def pgd(
     >>> bool(change.abs().max() <= 0.1 + 1e-6)
     True
     """
-    forward, x = _prepared(model, x, eps=eps, alpha=alpha, steps=steps)
-    clean = _one(model, x)  # members share the start, so it is drawn once
-    start = (2 * _draw(torch.rand, clean.shape, seed) - 1).to(x)
-    return _walk(
-        forward, x, clean + eps * start, _error(_labels(y, x)), eps, alpha, steps
-    )
+    x = _prepared(x, eps=eps, alpha=alpha, steps=steps)
+    start = x + eps * (2 * _draw(torch.rand, x.shape, seed) - 1).to(x)
+    return _walk(model, x, start, _error(_labels(y, x)), eps, alpha, steps)
 
 
 @_leaves_network_as_it_was
@@ -202,16 +215,16 @@ def trades(
     >>> bool(change.abs().max() <= 0.1 + 1e-6)
     True
     """
-    forward, x = _prepared(model, x, eps=eps, alpha=alpha, steps=steps)
+    x = _prepared(x, eps=eps, alpha=alpha, steps=steps)
     with torch.no_grad():
-        clean = forward(x).softmax(-1)
-    start = _one(model, x)
-    start = start + 0.001 * _draw(torch.randn, start.shape, seed).to(x)
+        clean = _logits(model(x)) if callable(model) else model.forward(x)
+    clean = clean.softmax(-1)  # (n, classes); of a population, (networks, n, classes)
+    start = x + 0.001 * _draw(torch.randn, x.shape, seed).to(x)
 
     def divergence(logits: Tensor) -> Tensor:
-        return kl_div(logits.log_softmax(-1), clean, reduction="sum")
+        return logits.softmax(-1) - clean
 
-    return _walk(forward, x, start, divergence, eps, alpha, steps)
+    return _walk(model, x, start, divergence, eps, alpha, steps)
 
 
 # Each attack of one network by its name and strength: (model, images, labels, eps,
@@ -232,59 +245,64 @@ BY_GRADIENT: dict[str, Callable[..., Tensor]] = {
 
 
 def _walk(
-    forward: Callable,
+    model,
     x: Tensor,
     start: Tensor,
-    loss: Callable,
+    slope: Callable[[Tensor], Tensor],
     eps: float,
     alpha: float,
     steps: int,
 ) -> Tensor:
     """Take steps of `alpha` along the sign of the gradient.
 
-    Each step is followed by projection into the ball and into [0, 1].
+    Each step is followed by projection into the ball and into [0, 1]. `slope` is the
+    gradient of the loss by the logits. Losses are sums, so each image and each member
+    of a population climbs alone.
     """
     # Both bounds at once, and in place: elementwise passes over all members' images are
     # what attacks of small networks spend their time on.
     low, high = (x - eps).clamp(0, 1), (x + eps).clamp(0, 1)
     adversarial = start.clamp(low, high)
+    if isinstance(model, Stacked):
+        # All members begin with the same images, and walk apart.
+        adversarial = adversarial.expand(len(model), *x.shape)  # (networks, n, ...)
     for _ in range(steps):
-        step = _ascent(forward, adversarial, loss).mul_(alpha)
-        adversarial = step.add_(adversarial).clamp_(low, high)
+        if isinstance(model, Stacked):
+            gradient = model.input_gradient(adversarial, slope)
+        else:
+            gradient = _gradient(lambda images: _logits(model(images)), adversarial,
+                                 slope)
+        gradient.sign_().mul_(alpha)
+        adversarial = gradient.add_(adversarial).clamp_(low, high)
     return adversarial
 
 
-def _ascent(forward: Callable, x: Tensor, loss: Callable) -> Tensor:
-    """Return the sign of the loss's gradient.
-
-    Losses are sums, so each image and member climbs alone.
-    """
+def _gradient(forward: Callable, x: Tensor, slope: Callable) -> Tensor:
+    """Return the gradient by `x` of a loss, given its slope by the logits."""
     with torch.enable_grad():
         x = x.detach().requires_grad_()
-        return torch.autograd.grad(loss(forward(x)), x)[0].sign_()
+        logits = forward(x)
+        return torch.autograd.grad(logits, x, slope(logits.detach()))[0]
 
 
-def _error(labels: Tensor) -> Callable:
-    """Return the loss of logits (..., n, classes): their summed cross-entropy."""
+def _error(labels: Tensor) -> Callable[[Tensor], Tensor]:
+    """Return the slope, by logits (..., n, classes), of their summed cross-entropy."""
 
-    def loss(logits: Tensor) -> Tensor:
+    def slope(logits: Tensor) -> Tensor:
         if labels.min() < 0 or labels.max() >= logits.shape[-1]:
             raise ValueError(
                 f"y: wanted classes from 0 to {logits.shape[-1] - 1}, got "
                 f"{int(labels.min())} to {int(labels.max())}")
-        targets = labels.expand(logits.shape[:-1]).flatten()
-        return cross_entropy(logits.flatten(0, -2), targets, reduction="sum")
+        probabilities = logits.softmax(-1)
+        positions = torch.arange(len(labels), device=labels.device)
+        probabilities[..., positions, labels] -= 1
+        return probabilities
 
-    return loss
-
-
-def _one(model, x: Tensor) -> Tensor:
-    """The part of the images that a random start is drawn for: members share it."""
-    return x[0] if isinstance(model, Stacked) else x
+    return slope
 
 
-def _prepared(model, x: Tensor, **amounts) -> tuple[Callable, Tensor]:
-    """Check everything; return the model as a function, and each member's images."""
+def _prepared(x: Tensor, **amounts) -> Tensor:
+    """Check everything; return the images, without what inference mode did to them."""
     for name, value in amounts.items():
         kind, least = (Integral, 1) if name == "steps" else (Real, 0)
         if (
@@ -306,13 +324,8 @@ def _prepared(model, x: Tensor, **amounts) -> tuple[Callable, Tensor]:
         raise ValueError(f"x: wanted images (n, ...) with values in [0, 1], got shape "
                          f"{tuple(x.shape)}" + (f", values {x.min():g} to {x.max():g}"
                                                 if x.numel() else ""))
-    if isinstance(model, Stacked):
-        # Each member is attacked for itself, and begins with the same images.
-        copies = x.detach().expand(len(model), *x.shape)  # (networks, n, ...)
-        return lambda images: model.forward(images, per_model=True), copies
     # A tensor made in inference mode takes part in no gradient; a copy of it does.
-    images = x.clone() if x.is_inference() else x.detach()
-    return lambda images: _logits(model(images)), images
+    return x.clone() if x.is_inference() else x.detach()
 
 
 def _logits(output: Any) -> Tensor:
@@ -334,7 +347,7 @@ def _logits(output: Any) -> Tensor:
 
 def _labels(y, x: Tensor) -> Tensor:
     labels = torch.as_tensor(y, device=x.device)
-    if labels.ndim != 1 or labels.is_floating_point() or len(labels) not in x.shape[:2]:
+    if labels.ndim != 1 or labels.is_floating_point() or len(labels) != len(x):
         raise ValueError(f"y: wanted one int per image, got {labels.dtype} of shape "
                          f"{tuple(labels.shape)} for images {tuple(x.shape)}")
     return labels.long()

@@ -7,7 +7,7 @@ is saved to one file and loaded from it.
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -182,6 +182,37 @@ class Population(Stacked):
             else:  # an activation: it acts on each number separately
                 x = module(x)
         return x
+
+    def input_gradient(self, x: Tensor, slope: Callable[[Tensor], Tensor]) -> Tensor:
+        """Return the gradient of every network's loss by its own images (N, n, ...).
+
+        See ``Stacked.input_gradient``. Networks of linear layers and ReLUs are
+        differentiated by hand, without a graph.
+        """
+        modules = list(self.network._modules.items())
+        if not all(_is_rectified(module) for _, module in modules):
+            return super().input_gradient(x, slope)
+        outputs = x
+        # Factors of the gradient, with the modules that they come from
+        factors: list[tuple[nn.Module, Tensor]] = []
+        for name, module in modules:
+            if isinstance(module, nn.Linear):
+                weight = self.state[f"{name}.weight"]  # (networks, out, in)
+                bias = self.state.get(f"{name}.bias")
+                outputs = _linear(outputs, True, weight, bias)  # (networks, n, out)
+                factors.append((module, weight))
+            elif isinstance(module, nn.ReLU):
+                outputs = outputs.relu()
+                factors.append((module, outputs > 0))
+            else:
+                outputs = outputs.flatten(2)
+        gradient = slope(outputs)  # (networks, n, classes)
+        for module, factor in reversed(factors):
+            if isinstance(module, nn.Linear):
+                gradient = gradient @ factor  # (networks, n, in)
+            else:
+                gradient = gradient.mul_(factor)
+        return gradient.view(x.shape)
 
     def position(self, layer: int | None) -> int:
         """Return the number of modules up to a linear layer and its activation.
@@ -459,10 +490,29 @@ def build(architecture: dict) -> nn.Sequential:
     return factory(**arguments)
 
 
+def seed_of(architecture: dict, seed: int) -> int:
+    """Return the seed of PyTorch for one network, from its architecture and its seed.
+
+    Examples
+    --------
+    >>> narrow = {"factory": "mlp", "widths": [4, 3]}
+    >>> wide = {"factory": "mlp", "widths": [8, 3]}
+    >>> seed_of(narrow, 0) == seed_of(dict(narrow), 0) != seed_of(wide, 0)
+    True
+    """
+    text = json.dumps([architecture, int(seed)], sort_keys=True, default=list)
+    # PyTorch takes seeds of up to 64 bits, one of which is the sign.
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8]) >> 1
+
+
 def initialise(
     architecture: dict, seeds: Sequence[int], device: str = "cpu"
 ) -> Population:
-    """Initialise a population exactly as PyTorch would initialise N separate modules.
+    """Initialise a population as PyTorch initialises N separate modules.
+
+    Networks of one seed and different architectures have independent weights. (PyTorch
+    draws the same numbers for one seed, so that layers of the same shape, such as the
+    first layers of networks of equal width, would have equal weights.)
 
     Parameters
     ----------
@@ -470,7 +520,7 @@ def initialise(
         See ``Population``.
     seeds : sequence of int
         One seed per model. Model i is the module that the factory returns after
-        ``torch.manual_seed(seeds[i])``.
+        ``torch.manual_seed(seed_of(architecture, seeds[i]))``.
     device : str
         Device of the stacked state.
 
@@ -495,7 +545,7 @@ def initialise(
     modules = []
     with torch.random.fork_rng(devices=[]):  # the caller's random state stays
         for seed in seeds:
-            torch.manual_seed(seed)
+            torch.manual_seed(seed_of(architecture, seed))
             modules.append(build(architecture))
     parameters, buffers = stack_module_state(modules)
     state = {}
@@ -556,6 +606,11 @@ def _is_stacked(module: nn.Module) -> bool:
     if type(module) is nn.Flatten:
         return (module.start_dim, module.end_dim) == (1, -1)
     return type(module) in (nn.Linear, *ACTIVATIONS.values())
+
+
+def _is_rectified(module: nn.Module) -> bool:
+    """Tell whether a layer is linear, a ReLU or a flattening of images."""
+    return _is_stacked(module) and isinstance(module, (nn.Linear, nn.ReLU, nn.Flatten))
 
 
 def _channels_last(weight: Tensor) -> Tensor:
