@@ -1,0 +1,455 @@
+"""Errors that speak for other networks and for other probes at once.
+
+A table of pairs has two factors that were drawn: the training runs that the networks
+come from, and the probes that their agreement is counted on. What is found should hold
+for others of both kinds. Its variance is, after Schuett et al. (2023, eLife 82566), the
+sum of the variances over runs and over probes, less that of their interaction, which
+both contain. All three are jackknives here: they leave out a run with all its pairs, a
+probe, or both. The jackknife over runs deletes one node of a network of pairs; its
+variance is conservative (Lin, Lunde & Sarkar 2020, arXiv 2004.08935).
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from ..measures.spelling import nearest
+
+METHODS = ("pearson", "spearman")
+
+
+class Estimate(NamedTuple):
+    """A number, its standard error, and the degrees of freedom of that.
+
+    Examples
+    --------
+    >>> estimate = Estimate(0.5, 0.1, 20)
+    >>> round(estimate.low, 2), round(estimate.high, 2), round(estimate.p, 4)
+    (0.29, 0.71, 0.0001)
+    """
+
+    value: float
+    error: float
+    df: float
+
+    @property
+    def low(self) -> float:
+        """Lower end of the 95 % interval, from Student's t."""
+        return float(self.value - stats.t.ppf(0.975, self.df) * self.error)
+
+    @property
+    def high(self) -> float:
+        """Upper end of the 95 % interval."""
+        return float(self.value + stats.t.ppf(0.975, self.df) * self.error)
+
+    @property
+    def p(self) -> float:
+        """Two-sided p-value of: it is zero."""
+        if self.error == 0:
+            return float(self.value == 0)
+        return float(2 * stats.t.sf(abs(self.value) / self.error, self.df))
+
+
+class Design:
+    """The runs and the probes of a table's rows, numbered.
+
+    Parameters
+    ----------
+    a, b : array-like
+        (rows,), the runs of each pair's two networks, by any names. Checkpoints of one
+        run are not independent: name the run. A pair within a run has a = b.
+    probe : array-like, optional
+        (rows,), the probe of each row. Without it, errors speak for other runs only.
+
+    Raises
+    ------
+    ValueError
+        For fewer than three runs.
+
+    Examples
+    --------
+    >>> design = Design(["x", "x", "y"], ["y", "z", "z"])
+    >>> design.n_runs, design.n_probes
+    (3, 1)
+    """
+
+    def __init__(self, a, b, probe=None):
+        names, numbers = np.unique(
+            np.concatenate([np.asarray(a, str), np.asarray(b, str)]),
+            return_inverse=True)
+        self.n_runs = len(names)
+        if self.n_runs < 3:
+            raise ValueError(f"wanted pairs of at least three runs, got {self.n_runs}")
+        self.a, self.b = np.split(numbers, 2)
+        if probe is None:
+            probe = np.zeros(len(self.a))
+        probes, self.probe = np.unique(np.asarray(probe), return_inverse=True)
+        self.n_probes = len(probes)
+
+    def by_run_and_probe(self, values: np.ndarray) -> np.ndarray:
+        """Return sums over the rows of each run and probe: (runs, probes, columns).
+
+        A row counts for both of its runs, once where they are the same.
+        """
+        cell_of_a = self.a * self.n_probes + self.probe
+        cell_of_b = self.b * self.n_probes + self.probe
+        between = self.a != self.b
+        columns = []
+        for column in values.T:
+            sums = np.bincount(cell_of_a, column, self.n_runs * self.n_probes)
+            sums += np.bincount(
+                cell_of_b[between], column[between], self.n_runs * self.n_probes)
+            columns.append(sums.reshape(self.n_runs, self.n_probes))
+        return np.stack(columns, axis=-1)
+
+    def by_probe(self, values: np.ndarray) -> np.ndarray:
+        """Return sums over the rows of each probe: (probes, columns)."""
+        columns = []
+        for column in values.T:
+            columns.append(np.bincount(self.probe, column, self.n_probes))
+        return np.stack(columns, axis=-1)
+
+
+def crossed(
+    value, without_runs, without_probes=None, without_both=None
+) -> list[Estimate]:
+    """Return estimates of several statistics, from their values without one or two.
+
+    Parameters
+    ----------
+    value : array-like
+        (statistics,), of all rows.
+    without_runs : array-like
+        (runs, statistics), each without one run.
+    without_probes : array-like, optional
+        (probes, statistics). Without it, or with one probe, errors are over runs.
+    without_both : array-like, optional
+        (runs, probes, statistics), each without one run and one probe. Without it the
+        interaction is counted twice, and the error is an upper bound.
+
+    Returns
+    -------
+    list of Estimate
+        With degrees of freedom after Satterthwaite (1946).
+
+    Examples
+    --------
+    The mean of independent numbers has the error that textbooks give.
+
+    >>> x = np.array([1.0, 2.0, 4.0, 7.0])
+    >>> estimate, = crossed([x.mean()], [[np.delete(x, i).mean()] for i in range(4)])
+    >>> round(estimate.error - x.std(ddof=1) / 2, 12), estimate.df
+    (0.0, 3.0)
+    """
+    value = np.asarray(value, float)
+    without_runs = np.asarray(without_runs, float)
+    variance_of_runs = _jackknife_variance(without_runs)  # (statistics,)
+    df_of_runs = len(without_runs) - 1
+    if without_probes is None or len(without_probes) < 2:
+        errors = np.sqrt(variance_of_runs)
+        return [Estimate(float(v), float(e), float(df_of_runs))
+                for v, e in zip(value, errors)]
+    without_probes = np.asarray(without_probes, float)
+    variance_of_probes = _jackknife_variance(without_probes)
+    df_of_probes = len(without_probes) - 1
+    variance = variance_of_runs + variance_of_probes
+    if without_both is not None:
+        interaction = (np.asarray(without_both) - without_runs[:, None]
+                       - without_probes + value)  # (runs, probes, statistics)
+        n, m = interaction.shape[:2]
+        scale = (n - 1) / n * (m - 1) / m
+        variance = variance - scale * (interaction**2).sum((0, 1))
+        # Noise of three estimates must not take it below what one factor shows.
+        variance = np.maximum(
+            variance, np.maximum(variance_of_runs, variance_of_probes))
+    estimates = []
+    for v, total, runs, probes in zip(
+            value, variance, variance_of_runs, variance_of_probes):
+        spread = runs**2 / df_of_runs + probes**2 / df_of_probes
+        df = total**2 / spread if spread else min(df_of_runs, df_of_probes)
+        df = min(df, df_of_runs + df_of_probes)
+        estimates.append(Estimate(float(v), float(np.sqrt(total)), float(df)))
+    return estimates
+
+
+def _jackknife_variance(without_one: np.ndarray) -> np.ndarray:
+    """Return the jackknife variance from the values without one unit each."""
+    n = len(without_one)
+    return (n - 1) / n * ((without_one - without_one.mean(0)) ** 2).sum(0)
+
+
+# ------------------------------------------------------------------- correlations
+
+
+def correlations(
+    design: Design, target, columns: pd.DataFrame, reference: str | None,
+    method: str = "pearson",
+) -> tuple[dict[str, Estimate], dict[str, Estimate]]:
+    """Correlate columns with a target, and compare the correlations with one of them.
+
+    Parameters
+    ----------
+    design : Design
+    target : array-like
+        (rows,), such as the agreement.
+    columns : DataFrame
+        Rows as in `target`, one column per measure.
+    reference : str or None
+        The measure whose lead over the others is estimated.
+    method : {"pearson", "spearman"}
+
+    Returns
+    -------
+    z : dict of str to Estimate
+        Fisher's z of each column's correlation, whose intervals, carried back by tanh,
+        stay within -1 and 1.
+    leads : dict of str to Estimate
+        The correlation of the reference minus that of each other column.
+
+    Raises
+    ------
+    ValueError
+        For an unknown method.
+
+    Examples
+    --------
+    >>> a, b = np.triu_indices(6, 1)
+    >>> agreement = (a - b) ** 2.0
+    >>> columns = pd.DataFrame({"cka": a * b, "wcka": agreement + a})
+    >>> z, leads = correlations(Design(a, b), agreement, columns, "wcka")
+    >>> round(float(np.tanh(z["wcka"].value)), 2), leads["cka"].p < 0.05
+    (0.99, True)
+    """
+    nearest(method, METHODS, "method")
+    values = np.column_stack([np.asarray(target, float), columns.to_numpy(float)])
+    names = list(columns)
+    index = names.index(reference) if reference else 0
+
+    def statistics(r: np.ndarray) -> np.ndarray:
+        """Fisher's z and leads, (..., 2 measures), of correlations (..., measures)."""
+        leads = r[..., [index]] - r
+        return np.concatenate([np.arctanh(r), leads], axis=-1)
+
+    if method == "pearson":
+        replicates = _pearson_replicates(design, values)
+    else:
+        replicates = _spearman_replicates(design, values)
+    estimates = crossed(*(statistics(part) for part in replicates))
+    z = dict(zip(names, estimates[:len(names)]))
+    leads = dict(zip(names, estimates[len(names):]))
+    leads.pop(names[index])
+    return z, leads if reference else {}
+
+
+def _pearson_replicates(design: Design, values: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Return r with the first column: of all rows, without a run, a probe, and both.
+
+    Sums of products are all that r depends on, and those of the rows that are left out
+    are subtracted from those of all rows.
+    """
+    return tuple(_r_of_sums(sums) for sums in _leave_out(design, _products(values)))
+
+
+def _products(values: np.ndarray) -> np.ndarray:
+    """Return what r needs the sums of: 1, y, y^2; x, x^2 and x y of each column."""
+    centred = values - values.mean(0)  # sums of squares lose no digits
+    y, x = centred[:, :1], centred[:, 1:]
+    return np.concatenate([np.ones_like(y), y, y**2, x, x**2, x * y], axis=1)
+
+
+def _r_of_sums(sums: np.ndarray) -> np.ndarray:
+    """Return r (..., measures) from sums of products (..., 3 + 3 measures)."""
+    n, y, yy = (sums[..., [i]] for i in range(3))
+    x, xx, xy = np.split(sums[..., 3:], 3, axis=-1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        covariance = xy - x * y / n
+        return covariance / np.sqrt((xx - x**2 / n) * (yy - y**2 / n))
+
+
+def _spearman_replicates(design: Design, values: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Return rho as ``_pearson_replicates`` returns r.
+
+    Rows are ranked anew without each run and each probe. Without both, ranks are those
+    of all rows, which is enough for the small term that it is needed for.
+    """
+    groups = []  # of equal numbers, in their order
+    for column in values.T:
+        groups.append(np.unique(column, return_inverse=True)[1])
+
+    def rho(is_kept: np.ndarray) -> np.ndarray:
+        ranks = [_ranks(group, is_kept) for group in groups]
+        return _r_of_sums(_products(np.stack(ranks, axis=1)).sum(0))
+
+    everything = np.ones(len(values), bool)
+    value = rho(everything)
+    without_runs = []
+    for run in range(design.n_runs):
+        without_runs.append(rho((design.a != run) & (design.b != run)))
+    without_probes = []
+    for probe in range(design.n_probes):
+        if design.n_probes > 1:
+            without_probes.append(rho(design.probe != probe))
+    ranked = np.stack([_ranks(group, everything) for group in groups], axis=1)
+    of_ranks, runs, probes, both = _pearson_replicates(design, ranked)
+    interaction = both - runs[:, None] - probes + of_ranks
+    if not without_probes:
+        return value, np.stack(without_runs)
+    without_both = (interaction + np.stack(without_runs)[:, None]
+                    + np.stack(without_probes) - value)
+    return value, np.stack(without_runs), np.stack(without_probes), without_both
+
+
+def _ranks(group: np.ndarray, is_kept: np.ndarray) -> np.ndarray:
+    """Return the mean ranks of the kept rows, given the group of each row's number."""
+    kept = group[is_kept]
+    counts = np.bincount(kept, minlength=group.max() + 1)
+    first = np.cumsum(counts) - counts  # of each group, from 0
+    return (first + (counts + 1) / 2)[kept]
+
+
+# ------------------------------------------------------------------------ linearity
+
+
+def line_shares(design: Design, target, columns: pd.DataFrame,
+                reference: str) -> tuple[dict[str, Estimate], dict[str, Estimate]]:
+    """Return the share of a target's variance that a line explains, out of sample.
+
+    The line is fitted without a run, and predicts the pairs of that run; this is done
+    for each run, so nothing is drawn. The share is one minus the squared errors over
+    those of the mean of the pairs that the line was fitted to.
+
+    Parameters
+    ----------
+    design : Design
+        Of one row per pair, or of one row per pair and probe; then the target is
+        averaged over probes.
+    target : array-like
+        (rows,).
+    columns : DataFrame
+        Rows as in `target`; a pair has one value on all probes.
+    reference : str
+        The column whose lead over the others is estimated.
+
+    Returns
+    -------
+    shares, leads : dict of str to Estimate
+        At most 1; negative where a line predicts worse than a constant.
+
+    Examples
+    --------
+    >>> a, b = np.triu_indices(6, 1)
+    >>> columns = pd.DataFrame({"cka": a * b, "wcka": a + b})
+    >>> shares, leads = line_shares(Design(a, b), 2 * (a + b), columns, "wcka")
+    >>> round(shares["wcka"].value, 6), leads["cka"].value > 0
+    (1.0, True)
+    """
+    names = list(columns)
+    index = names.index(reference)
+    target = np.asarray(target, float)
+    x, run_a, run_b, by_probe = _one_row_per_pair(design, target, columns)
+
+    def replicate(y: np.ndarray, leave_out: bool) -> np.ndarray:
+        blocks = _blocks(run_a, run_b, design.n_runs, np.column_stack([y, x]))
+        shares = _held_out_shares(blocks, leave_out)  # (1 + runs or 1, measures)
+        return np.concatenate([shares, shares[:, [index]] - shares], axis=1)
+
+    of_all = replicate(by_probe.mean(0), True)
+    without_probes = []
+    for probe in range(len(by_probe)):
+        if len(by_probe) > 1:
+            rest = np.delete(by_probe, probe, axis=0).mean(0)
+            without_probes.append(replicate(rest, False)[0])
+    estimates = crossed(of_all[0], of_all[1:], without_probes or None)
+    shares = dict(zip(names, estimates[:len(names)]))
+    leads = dict(zip(names, estimates[len(names):]))
+    leads.pop(reference)
+    return shares, leads
+
+
+def _one_row_per_pair(design: Design, target: np.ndarray, columns: pd.DataFrame):
+    """Return the columns and runs of each pair, and its target by probe.
+
+    Rows of one probe are the pairs, in the same order on every probe.
+    """
+    order = np.argsort(design.probe, kind="stable")
+    if len(target) % design.n_probes:
+        raise ValueError("wanted each pair on every probe")
+    order = order.reshape(design.n_probes, -1)  # (probes, pairs)
+    if not (design.a[order] == design.a[order[0]]).all():
+        raise ValueError("wanted the pairs in the same order on every probe")
+    by_probe = target[order]
+    first = order[0]
+    return (columns.to_numpy(float)[first], design.a[first], design.b[first], by_probe)
+
+
+def _blocks(
+    a: np.ndarray, b: np.ndarray, n_runs: int, values: np.ndarray
+) -> np.ndarray:
+    """Return sums of products over the pairs of two runs: (runs, runs, sums)."""
+    products = _products(values)
+    columns = []
+    for column in products.T:
+        block = np.bincount(a * n_runs + b, column, n_runs**2).reshape(n_runs, n_runs)
+        columns.append(block + block.T - np.diag(block.diagonal()))
+    return np.stack(columns, axis=-1)
+
+
+def _held_out_shares(blocks: np.ndarray, leave_out: bool) -> np.ndarray:
+    """Return shares (1 + runs, measures): with all runs, then without each of them."""
+    n_runs = len(blocks)
+    of_runs = blocks.sum(1)  # (runs, sums): rows that touch the run
+    diagonal = blocks[np.arange(n_runs), np.arange(n_runs)]  # pairs within a run
+    total = (of_runs.sum(0) + diagonal.sum(0)) / 2
+    shares = [_share(total, of_runs)]
+    if leave_out:
+        for run in range(n_runs):
+            rest = np.delete(of_runs - blocks[run], run, axis=0)
+            shares.append(_share(total - of_runs[run], rest))
+    return np.stack(shares)
+
+
+def _share(total: np.ndarray, of_runs: np.ndarray) -> np.ndarray:
+    """Return the share that lines explain (measures,), each run held out in turn."""
+    fit = total - of_runs  # (runs, sums)
+    n, y, yy = (fit[:, [i]] for i in range(3))
+    x, xx, xy = np.split(fit[:, 3:], 3, axis=-1)
+    slope = (xy - x * y / n) / (xx - x**2 / n)  # (runs, measures)
+    intercept = (y - slope * x) / n
+    mean = y / n  # (runs, 1)
+    n, y, yy = (of_runs[:, [i]] for i in range(3))
+    x, xx, xy = np.split(of_runs[:, 3:], 3, axis=-1)
+    error = (yy + slope**2 * xx + intercept**2 * n
+             - 2 * slope * xy - 2 * intercept * y + 2 * slope * intercept * x)
+    spread = yy - 2 * mean * y + mean**2 * n
+    return 1 - error.sum(0) / spread.sum(0)
+
+
+# ----------------------------------------------------------------------------- means
+
+
+def means(design: Design, columns: pd.DataFrame) -> dict[str, Estimate]:
+    """Return the mean of each column over the rows.
+
+    Examples
+    --------
+    >>> a, b = np.triu_indices(4, 1)
+    >>> means(Design(a, b), pd.DataFrame({"cka": np.full(6, 0.5)}))
+    {'cka': Estimate(value=0.5, error=0.0, df=3.0)}
+    """
+    values = columns.to_numpy(float)
+    counted = np.column_stack([np.ones(len(values)), values])  # (rows, 1 + columns)
+    estimates = crossed(*(sums[..., 1:] / sums[..., [0]]
+                          for sums in _leave_out(design, counted)))
+    return dict(zip(columns, estimates))
+
+
+def _leave_out(design: Design, values: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Return sums of all rows, and of those without a run, a probe, and both."""
+    cells = design.by_run_and_probe(values)  # (runs, probes, columns)
+    of_probes = design.by_probe(values)  # (probes, columns)
+    total = of_probes.sum(0)
+    of_runs = cells.sum(1)  # (runs, columns)
+    both = total - of_runs[:, None] - of_probes + cells
+    return total, total - of_runs, total - of_probes, both
