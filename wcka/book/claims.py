@@ -29,15 +29,19 @@ class Claim(NamedTuple):
     Attributes
     ----------
     where : str
-        Sections or figures of the paper, with commas.
+        The place in the paper, to the sentence, such as "3.2, paragraph 4, sentence 2".
     statement : str
-        The claim, in our words.
+        The claim.
     found : str
         The findings of this run, with their numbers.
     verdict : str
         "holds", "partly", "fails" or "cannot be told".
     timed : bool
         Whether the findings are times, which no two runs share.
+    key : str
+        The name of the statement in ``book/statements.yml``.
+    parts : sequence
+        The numbers that the verdict rests on, each as ``rules.Part``.
 
     Examples
     --------
@@ -51,6 +55,8 @@ class Claim(NamedTuple):
     found: str
     verdict: str
     timed: bool = False
+    key: str = ""
+    parts: Sequence = ()
 
 
 def part(where: str) -> str:

@@ -12,6 +12,7 @@ import nbformat
 
 from ..measures.spelling import printable
 from .claims import Claim
+from .rules import Part
 
 _RECORD = "application/papermill.record/text/plain"
 _NUMBER = r"[-+]?\d[\d,]*(?:\.\d+)?(?:e[-+]?\d+)?"
@@ -234,11 +235,29 @@ def _is_claim(row) -> bool:
     """Tell whether a value is what ``Claim._asdict`` makes of a claim."""
     if not isinstance(row, dict):
         return False
-    texts = {name: value for name, value in row.items() if name != "timed"}
-    if texts.keys() != set(Claim._fields) - {"timed"}:
+    texts = set(Claim._fields) - {"timed", "parts"}
+    if not {*texts} - {"key"} <= row.keys() <= set(Claim._fields):
         return False
-    all_are_texts = all(isinstance(value, str) for value in texts.values())
-    return all_are_texts and isinstance(row.get("timed", False), bool)
+    for name in texts & row.keys():
+        if not isinstance(row[name], str):
+            return False
+    if not isinstance(row.get("timed", False), bool):
+        return False
+    return _are_parts(row.get("parts", []))
+
+
+def _are_parts(rows) -> bool:
+    """Tell whether a value is what claims keep of the parts of a finding."""
+    if not isinstance(rows, list):
+        return False
+    for row in rows:
+        if not isinstance(row, list) or len(row) != len(Part._fields):
+            return False
+        label, *numbers, rule = row
+        are_numbers = all(type(number) in (int, float) for number in numbers)
+        if not (isinstance(label, str) and isinstance(rule, str) and are_numbers):
+            return False
+    return True
 
 
 def _outputs(notebook, without: str = "") -> Iterator:

@@ -1,0 +1,139 @@
+"""Rules: symmetric, met and corrected; verdicts from stored numbers alone."""
+
+import re
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from wcka.book import claims, rules
+from wcka.book.rules import MARGIN, NO, OPEN, RULES, YES, Finding, Part
+
+NUMBERS = st.floats(-1, 1)
+ERRORS = st.floats(0.001, 0.5)
+
+
+def findings_with(key, finding):
+    """Findings of chapter 3 that say nothing, but for one."""
+    of_all = {name: Finding([]) for name in rules.statements("03")}
+    return {**of_all, key: finding}
+
+
+def verdict_of(key, *parts, margin=MARGIN):
+    judged = rules.judge("03", findings_with(key, Finding(parts)), margin)
+    return next(claim for claim in judged if claim.key == key).verdict
+
+
+# Each rule, and the numbers whose answer is its opposite: the reflection of the number in
+# the point halfway between the two limits.
+MIDDLES = {"higher": MARGIN / 2, "large": MARGIN, "small": MARGIN, "fact": 0.5}
+
+
+@given(value=NUMBERS, error=ERRORS)
+@pytest.mark.parametrize("name", MIDDLES)
+def test_rules_are_as_easy_to_fail_as_to_hold(name, value, error):
+    part = Part("x", value, error, df=20)
+    mirrored = part._replace(value=2 * MIDDLES[name] - value)
+    rule = RULES[name]
+    assert rule.yes(part, MARGIN) == pytest.approx(rule.no(mirrored, MARGIN))
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_every_rule_can_be_met_in_both_ways(name):
+    values = np.linspace(-1, 1, 201)
+    answers = set()
+    for value in values:
+        part = Part("x", value, 0.01, df=50)
+        answers.add((RULES[name].yes(part, MARGIN) < 0.025,
+                     RULES[name].no(part, MARGIN) < 0.025))
+    assert {(True, False), (False, True)} <= answers
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=30))
+def test_holm_is_that_of_its_definition(p):
+    corrected = rules.holm(p)
+    order = np.argsort(p, kind="stable")
+    highest = 0.0
+    for rank, i in enumerate(order):
+        highest = max(highest, min(1, (len(p) - rank) * p[i]))
+        assert corrected[i] == pytest.approx(highest)
+
+
+def test_holm_keeps_false_answers_of_a_family_below_the_level():
+    """20 true zeros: one is called higher in less than 2.5 % of families."""
+    rng = np.random.default_rng(0)
+    wrong = 0
+    for values in rng.standard_normal((2000, 20)):
+        p = rules.holm(stats.norm.sf(values))
+        wrong += p.min() < rules.LEVEL / 2
+    assert wrong / 2000 < 0.035
+
+
+@given(st.lists(st.sampled_from([YES, NO, OPEN]), max_size=8))
+def test_an_open_part_that_could_change_the_verdict_leaves_it_open(answers):
+    verdict = rules.fold(answers)
+    outcomes = set()
+    for i in range(2 ** answers.count(OPEN)):
+        decided = []
+        bits = iter(f"{i:08b}"[::-1])
+        for answer in answers:
+            decided.append((YES if next(bits) == "1" else NO)
+                           if answer == OPEN else answer)
+        outcomes.add(rules.fold(decided))
+    if verdict == "cannot be told":
+        assert len(outcomes) > 1 or not answers
+    else:
+        assert outcomes == {verdict}
+    # Yes and no are treated alike.
+    swap = {YES: NO, NO: YES, OPEN: OPEN}
+    mirrored = {"holds": "fails", "fails": "holds"}
+    assert rules.fold([swap[a] for a in answers]) == mirrored.get(verdict, verdict)
+
+
+def test_verdicts_of_a_lead():
+    sure, unsure = 0.01, 0.2
+    assert verdict_of("linear", Part("CKA", 0.3, sure)) == "holds"
+    assert verdict_of("linear", Part("CKA", -0.3, sure)) == "fails"
+    assert verdict_of("linear", Part("CKA", 0.0, sure)) == "fails"  # none that matters
+    assert verdict_of("linear", Part("CKA", 0.05, unsure)) == "cannot be told"
+    both = Part("CKA", 0.3, sure), Part("dCKA", -0.3, sure)
+    assert verdict_of("linear", *both) == "partly"
+    # A wider margin only changes what is called no lead.
+    assert verdict_of("linear", Part("CKA", 0.0, 0.04), margin=0.05) == "cannot be told"
+
+
+def test_a_family_is_corrected_together():
+    """A p-value of 0.02 in one direction: alone significant, not beside 17 others."""
+    part = Part("CKA", 0.5, 0.5 / stats.norm.isf(0.02), df=1e9)
+    assert verdict_of("stronger-pearson", part) == "holds"
+    found = findings_with("stronger-pearson", Finding([part]))
+    found["higher-spearman"] = Finding([Part("x", 0.0, 1.0)] * 17)
+    judged = {claim.key: claim.verdict for claim in rules.judge("03", found)}
+    assert judged["stronger-pearson"] == "cannot be told"
+
+
+def test_words_of_a_finding():
+    parts = [Part("CKA", 0.3, 0.01), Part("dCKA", -0.3, 0.01), Part("n", 1.0)]
+    found = findings_with("linear", Finding(parts, "over 60 starts"))
+    text = next(c.found for c in rules.judge("03", found) if c.key == "linear")
+    assert text == ("higher: CKA +0.30 (+0.28 to +0.32), n; "
+                    "not higher: dCKA -0.30 (-0.32 to -0.28); over 60 starts")
+
+
+def test_findings_belong_to_the_statements():
+    with pytest.raises(ValueError, match="no finding on .'epochs-alike'"):
+        rules.judge("03", {"linear": Finding([])})
+    bad = findings_with("linear", Finding([Part("CKA", float("nan"))]))
+    with pytest.raises(ValueError, match="linear: CKA is nan"):
+        rules.judge("03", bad)
+
+
+def test_statements_have_places_in_the_paper():
+    for statement in rules._all_statements().values():
+        assert claims.part(statement.place)
+        is_exact = re.search("sentence|title|beyond", statement.place)
+        assert is_exact, f"{statement.key}: {statement.place}"
+        assert re.fullmatch(r"\d\d", statement.chapter)
+        assert statement.says.endswith(".") and len(statement.says.split()) <= 26

@@ -1,0 +1,378 @@
+"""Rules by which findings become verdicts, in one place.
+
+The sentences of the paper that are judged, and the rule for each, stand in
+``book/statements.yml``. A chapter brings numbers with their errors, as parts of a
+finding. Here they become verdicts: change a rule or a threshold, and all verdicts
+follow from the stored numbers, without a network being trained.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from typing import NamedTuple
+
+import numpy as np
+import yaml
+from scipy import stats
+
+from ..measures.spelling import nearest
+from . import checkout
+from .claims import Claim
+
+# A difference of correlations or similarities that is smaller matters to nobody.
+# The one other threshold of the book is the accuracy from which a network counts as
+# having learned, a parameter of the chapters.
+MARGIN = 0.1
+# Of all tests of a family together, half of it in each direction
+LEVEL = 0.05
+
+YES, NO, OPEN = "yes", "no", "open"
+
+
+class Part(NamedTuple):
+    """One number, or one fact, that a verdict rests on.
+
+    Attributes
+    ----------
+    label : str
+        What it is of, such as "CKA, seed".
+    value : float
+        The number; of a fact 1 where it is so, and 0 where it is not.
+    error : float
+        Standard error; 0 for what is exact.
+    df : float
+        Degrees of freedom of the error.
+    rule : str
+        One of ``RULES``, where it is not that of the statement.
+
+    Examples
+    --------
+    >>> Part("CKA, seed", 0.12, error=0.02, df=40).rule
+    ''
+    """
+
+    label: str
+    value: float
+    error: float = 0.0
+    df: float = 1e6
+    rule: str = ""
+
+
+class Finding(NamedTuple):
+    """What a run found on one statement.
+
+    Attributes
+    ----------
+    parts : sequence of Part
+        At least one, unless the run cannot say anything.
+    text : str
+        What else a reader should know; it is shown behind the parts.
+
+    Examples
+    --------
+    >>> Finding([Part("it is so", 1.0)]).text
+    ''
+    """
+
+    parts: Sequence[Part]
+    text: str = ""
+
+
+class Rule(NamedTuple):
+    """How a number answers with yes or no.
+
+    Attributes
+    ----------
+    meaning : str
+        In words, as the page of rules shows it.
+    words : tuple of str
+        What parts are called that answer with yes, with no, or leave it open.
+    yes, no : function
+        One-sided p-values of the part and the margin: of the number being as large or
+        as small as it is if the answer were not yes, or not no.
+
+    Examples
+    --------
+    >>> RULES["higher"].words
+    ('higher', 'not higher', 'open')
+    """
+
+    meaning: str
+    words: tuple[str, str, str]
+    yes: Callable[[Part, float], float]
+    no: Callable[[Part, float], float]
+
+
+class Statement(NamedTuple):
+    """A sentence of the paper, or one beyond it, and how it is judged.
+
+    Attributes
+    ----------
+    key : str
+        The name that a chapter's finding has.
+    chapter : str
+        Number of the chapter, such as "03".
+    place : str
+        Where it stands, to the sentence.
+    says : str
+        The sentence, in its words where that is possible.
+    rule : str
+        One of ``RULES``.
+    family : str
+        Statements of one family are corrected together for their number of tests.
+    timed : bool
+        Whether findings are times, which no two runs share.
+
+    Examples
+    --------
+    >>> statements("03")["fisher"].rule
+    'small'
+    """
+
+    key: str
+    chapter: str
+    place: str
+    says: str
+    rule: str
+    family: str
+    timed: bool = False
+
+
+# -------------------------------------------------------------------------- the rules
+
+
+def _above(part: Part, limit: float) -> float:
+    """Return the one-sided p-value of: the true number is at most `limit`."""
+    if part.error == 0:
+        return float(part.value <= limit)
+    return float(stats.t.sf((part.value - limit) / part.error, part.df))
+
+
+def _below(part: Part, limit: float) -> float:
+    """Return the one-sided p-value of: the true number is at least `limit`."""
+    return _above(part._replace(value=-part.value), -limit)
+
+
+RULES: dict[str, Rule] = {
+    "higher": Rule(
+        "a difference is above zero; no: it is below the margin",
+        ("higher", "not higher", "open"),
+        lambda part, margin: _above(part, 0),
+        lambda part, margin: _below(part, margin)),
+    "similar": Rule(
+        "a difference is within the margin around zero; no: it is outside",
+        ("similar", "not similar", "open"),
+        lambda part, margin: max(_above(part, -margin), _below(part, margin)),
+        lambda part, margin: min(_above(part, margin), _below(part, -margin))),
+    "large": Rule(
+        "a number is above the margin; no: it is below",
+        ("large", "not large", "open"),
+        lambda part, margin: _above(part, margin),
+        lambda part, margin: _below(part, margin)),
+    "small": Rule(
+        "a number is below the margin; no: it is above",
+        ("small", "not small", "open"),
+        lambda part, margin: _below(part, margin),
+        lambda part, margin: _above(part, margin)),
+    "fact": Rule(
+        "it is so; no: it is not",
+        ("so", "not so", "open"),
+        lambda part, margin: _above(part, 0.5),
+        lambda part, margin: _below(part, 0.5)),
+}
+
+
+def holm(p: Sequence[float]) -> np.ndarray:
+    """Return p-values corrected for their number (Holm 1979).
+
+    Examples
+    --------
+    >>> holm([0.01, 0.04, 0.03]).round(6).tolist()
+    [0.03, 0.06, 0.06]
+    """
+    values = np.asarray(p, float)
+    order = np.argsort(values, kind="stable")
+    factors = np.arange(len(values), 0, -1)
+    corrected = np.minimum(np.maximum.accumulate(values[order] * factors), 1)
+    result = np.empty_like(corrected)
+    result[order] = corrected
+    return result
+
+
+def fold(answers: Sequence[str]) -> str:
+    """Return the verdict of a statement from the answers of its parts.
+
+    It holds if all answer with yes, fails if all answer with no, and holds partly if
+    some answer with yes and some with no. As long as an open one could change that, it
+    cannot be told.
+
+    Examples
+    --------
+    >>> fold(["yes", "yes"]), fold(["no"]), fold(["yes", "no", "open"])
+    ('holds', 'fails', 'partly')
+    >>> fold(["yes", "open"]), fold(["no", "open"]), fold([])
+    ('cannot be told', 'cannot be told', 'cannot be told')
+    """
+    if YES in answers and NO in answers:
+        return "partly"
+    if OPEN in answers or not answers:
+        return "cannot be told"
+    return "holds" if YES in answers else "fails"
+
+
+# ------------------------------------------------------------------------- judgements
+
+
+@cache
+def _all_statements() -> dict[str, Statement]:
+    """Read the statements, in the order of their file."""
+    path = checkout.ROOT / "book" / "statements.yml"
+    entries = yaml.safe_load(path.read_text("utf-8"))
+    by_key = {}
+    for key, entry in entries.items():
+        statement = Statement(key, **entry)
+        nearest(statement.rule, RULES, f"{path.name}, {key}: rule")
+        by_key[key] = statement
+    return by_key
+
+
+def statements(chapter: str) -> dict[str, Statement]:
+    """Return the statements that a chapter judges, by their keys.
+
+    Raises
+    ------
+    ValueError
+        For a statement with an unknown rule.
+
+    Examples
+    --------
+    >>> "linear" in statements("03")
+    True
+    """
+    of_chapter = {}
+    for key, statement in _all_statements().items():
+        if statement.chapter == chapter:
+            of_chapter[key] = statement
+    return of_chapter
+
+
+def judge(chapter: str, findings: Mapping[str, Finding],
+          margin: float = MARGIN) -> list[Claim]:
+    """Return the claims of a chapter, each with its verdict.
+
+    Parameters
+    ----------
+    chapter : str
+        Its number, such as "03".
+    findings : mapping of str to Finding
+        What the run found, by the keys of the chapter's statements; all of them.
+    margin : float
+        Differences below it do not matter.
+
+    Returns
+    -------
+    list of Claim
+        In the order of the statements.
+
+    Raises
+    ------
+    ValueError
+        If findings and statements have different keys, or a number is not finite.
+
+    Examples
+    --------
+    >>> finding = Finding([Part("coverage short of 95 %", 0.15, error=0.01)])
+    >>> findings = {key: finding for key in statements("03")}
+    >>> claims = {claim.key: claim.verdict for claim in judge("03", findings)}
+    >>> claims["fisher"], claims["linear"]
+    ('fails', 'holds')
+    """
+    of_chapter = statements(chapter)
+    if findings.keys() != of_chapter.keys():
+        missing = sorted(of_chapter.keys() - findings.keys())
+        unknown = sorted(findings.keys() - of_chapter.keys())
+        raise ValueError(
+            f"chapter {chapter}: no finding on {missing}, no statement for {unknown}")
+    for key, finding in findings.items():
+        for part in finding.parts:
+            if not np.isfinite(part.value) or not part.error >= 0:
+                raise ValueError(f"{key}: {part.label} is {part.value} ± {part.error}")
+    answers = _answers(of_chapter, findings, margin)
+    claims = []
+    for key, statement in of_chapter.items():
+        finding = findings[key]
+        claims.append(Claim(
+            statement.place, statement.says,
+            _described(statement, finding, answers[key]), fold(answers[key]),
+            statement.timed, key, [list(part) for part in finding.parts]))
+    return claims
+
+
+def _rule_of(statement: Statement, part: Part) -> Rule:
+    """Return the rule of a part."""
+    return RULES[part.rule or statement.rule]
+
+
+def _answers(of_chapter: Mapping[str, Statement], findings: Mapping[str, Finding],
+             margin: float) -> dict[str, list[str]]:
+    """Return the answers of all parts, corrected over each family in each direction."""
+    answers: dict[str, list[str]] = {}
+    by_family: dict[str, list[tuple[str, Part]]] = {}
+    for key, statement in of_chapter.items():
+        answers[key] = []
+        for part in findings[key].parts:
+            by_family.setdefault(statement.family, []).append((key, part))
+    for tests in by_family.values():
+        rules = [_rule_of(of_chapter[key], part) for key, part in tests]
+        p_yes = holm([rule.yes(part, margin) for rule, (_, part) in zip(rules, tests)])
+        p_no = holm([rule.no(part, margin) for rule, (_, part) in zip(rules, tests)])
+        for (key, _), yes, no in zip(tests, p_yes, p_no):
+            if yes < LEVEL / 2:
+                answers[key].append(YES)
+            else:
+                answers[key].append(NO if no < LEVEL / 2 else OPEN)
+    return answers
+
+
+# ------------------------------------------------------------------------------ words
+
+
+def _described(statement: Statement, finding: Finding, answers: list[str]) -> str:
+    """Return the parts of a finding in words, those of one answer together."""
+    groups: dict[str, list[str]] = {}
+    for part, answer in zip(finding.parts, answers):
+        word = _rule_of(statement, part).words[(YES, NO, OPEN).index(answer)]
+        groups.setdefault(word, []).append(_part_text(part))
+    texts = [f"{word}: {', '.join(parts)}" for word, parts in groups.items()]
+    if finding.text:
+        texts.append(finding.text)
+    return "; ".join(texts) or "nothing, in this run"
+
+
+def _part_text(part: Part) -> str:
+    """Return a part with its 95 % interval; of a fact its label alone."""
+    if part.error == 0:
+        is_fact = part.value in (0, 1)
+        return part.label if is_fact else f"{part.label} {part.value:.3g}"
+    half_width = stats.t.ppf(0.975, part.df) * part.error
+    low, high = part.value - half_width, part.value + half_width
+    return f"{part.label} {part.value:+.2f} ({low:+.2f} to {high:+.2f})"
+
+
+def runs_needed(part: Part, rule: str, margin: float = MARGIN) -> float:
+    """Return how many times as many runs would decide an open part, roughly.
+
+    It takes the number to stay what it is, its error to fall with the square root of
+    the number of runs, and one test.
+
+    Examples
+    --------
+    >>> round(runs_needed(Part("CKA", 0.05, error=0.05), "higher"), 1)
+    3.8
+    """
+    limits = {"higher": (0.0, margin), "similar": (-margin, margin),
+              "large": (margin,), "small": (margin,), "fact": (0.5,)}
+    distance = max(abs(part.value - limit) for limit in limits[part.rule or rule])
+    if rule in ("similar", "large", "small"):
+        distance = min(abs(part.value - limit) for limit in limits[part.rule or rule])
+    needed = stats.norm.ppf(1 - LEVEL / 2) * part.error
+    return float((needed / distance) ** 2) if distance else np.inf
