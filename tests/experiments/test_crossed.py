@@ -110,6 +110,54 @@ def test_shares_of_a_line_are_those_of_brute_force():
     assert leads["cka"].value == pytest.approx(lead)
 
 
+def test_shares_of_a_curve_are_those_of_the_max_min_formula():
+    rows = table(n_runs=6, within=False)
+    share = crossed.curve_shares(design_of(rows), rows.y, rows[["wcka"]])["wcka"]
+    pairs = rows.groupby(["a", "b"])[["wcka", "y"]].mean().reset_index()
+    error = spread = 0
+    for run in range(6):
+        held_out = (pairs.a == run) | (pairs.b == run)
+        fit, test = pairs[~held_out].sort_values("wcka"), pairs[held_out]
+        curve = np.interp(test.wcka, fit.wcka, rising(fit.y.to_numpy()))
+        error += ((test.y - curve) ** 2).sum()
+        spread += ((test.y - fit.y.mean()) ** 2).sum()
+    assert share == pytest.approx(1 - error / spread)
+
+
+def rising(y):
+    """Return the isotonic regression of y by the max-min formula."""
+    fitted = np.empty(len(y))
+    for i in range(len(y)):
+        minima = []
+        for j in range(i + 1):
+            means = [y[j:k + 1].mean() for k in range(i, len(y))]
+            minima.append(min(means))
+        fitted[i] = max(minima)
+    return fitted
+
+
+def test_a_curve_explains_more_than_a_line_only_where_there_is_one():
+    rng = np.random.default_rng(1)
+    a, b = np.triu_indices(40, 1)
+    x = rng.random(len(a))
+    columns = pd.DataFrame({"wcka": x})
+
+    def shares(y):
+        design = Design(a, b)
+        line = crossed.line_shares(design, y, columns, "wcka")[0]["wcka"].value
+        return line, crossed.curve_shares(design, y, columns)["wcka"]
+
+    noise = 0.1 * rng.standard_normal(len(a))
+    line, curve = shares(2 * x + noise)
+    explained = np.corrcoef(x, 2 * x + noise)[0, 1] ** 2
+    assert line == pytest.approx(explained, abs=0.01)
+    assert curve == pytest.approx(line, abs=0.02)
+    line, curve = shares((x > 0.5).astype(float))
+    assert curve > 0.98 and line == pytest.approx(0.75, abs=0.03)
+    line, curve = shares(noise)
+    assert abs(line) < 0.02 and curve < 0.02  # out of sample there is nothing to win
+
+
 def test_order_and_names_of_rows_and_runs_change_nothing():
     rows = table()
     shuffled = rows.sample(frac=1, random_state=1)

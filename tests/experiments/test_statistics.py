@@ -21,7 +21,6 @@ from wcka.experiments.statistics import (
     overlap,
     r_by_factor,
     steiger_test,
-    straightness,
     zou_interval,
 )
 
@@ -162,22 +161,6 @@ def test_compare_measures_against_its_parts(method):
     assert row[["model low", "model high"]].tolist() == pytest.approx(expected)
     assert np.isnan(comparison.loc["wcka", "p model"])
     assert comparison.n.tolist() == [len(a)] * 2
-
-
-def test_all_intervals_of_a_comparison_have_the_level_asked_for():
-    a, b, x, agreement = dyads(np.random.default_rng(13), 12, 0.7)
-    table = pd.DataFrame({"cka": x * x, "wcka": x})
-    comparison = compare_measures(a, b, agreement, table, level=0.5)
-    row = comparison.loc["cka"]
-    estimate = correlation(table.cka, agreement, level=0.5)
-    assert (row.low, row.high) == pytest.approx(estimate[1:])
-    r = comparison.r
-    between = np.corrcoef(table.cka, table.wcka)[0, 1]
-    zou = zou_interval(r.wcka, r.cka, between, len(a), level=0.5)
-    assert (row["Zou low"], row["Zou high"]) == pytest.approx(zou[1:])
-    z = over_models(z_of, a, b, table.cka, agreement, level=0.5)
-    interval = (row["model low"], row["model high"])
-    assert interval == pytest.approx((np.tanh(z.low), np.tanh(z.high)))
 
 
 def test_the_interval_of_a_difference_covers_where_the_naive_one_does_not():
@@ -367,7 +350,8 @@ def test_by_factor_is_each_factor_by_itself(table):
         assert list(comparison.index.unique("differs")) == ["epoch", "seed"]
         part = table[table.differs == "seed"]
         expected = compare_measures(part["start a"], part["start b"], part.agreement,
-                                    part[["cka", "wcka"]], method=method)
+                                    part[["cka", "wcka"]], method=method,
+                                    probe=part["probe"])
         pd.testing.assert_frame_equal(comparison.loc["seed"], expected)
     r = r_by_factor(table, {"CKA": "cka", "wCKA": "wcka"})
     assert list(r.columns) == ["epoch", "seed"] and list(r.index) == ["CKA", "wCKA"]
@@ -392,74 +376,3 @@ def test_the_ceiling_is_what_the_best_similarity_of_a_pair_reaches(table):
     expected = r_by_factor(table.assign(best=pair_means), {"best": "best"}).loc["best"]
     pd.testing.assert_series_equal(ceilings(table), expected, check_names=False)
     assert (r_by_factor(table, {"wcka": "wcka"}).loc["wcka"] <= expected).all()
-
-
-def test_a_curve_explains_more_than_a_line_only_where_there_is_one():
-    rng = np.random.default_rng(1)
-    x = rng.random(2000)
-    noise = 0.1 * rng.standard_normal(2000)
-    line, curve = straightness(x, 2 * x + noise)
-    explained = np.corrcoef(x, 2 * x + noise)[0, 1] ** 2
-    assert line == pytest.approx(explained, abs=0.01)
-    assert curve == pytest.approx(line, abs=0.01)
-    line, curve = straightness(x, x > 0.5)
-    assert curve > 0.98 and line == pytest.approx(0.75, abs=0.02)
-    line, curve = straightness(x, noise)
-    assert abs(line) < 0.02 and curve < 0.02  # out of sample there is nothing to win
-
-
-def test_straightness_is_cross_validated_in_ten_folds():
-    """The line against a closed form, the curve against the max-min formula.
-
-    The errors of a least-squares fit on the rows that it leaves out are (I - H)^-1 e,
-    with the residuals e and the block H of the hat matrix of those rows. An isotonic
-    fit at i is the maximum over j <= i of the minimum over k >= i of means of y[j..k].
-    """
-    rng = np.random.default_rng(2)
-    x = rng.random(30)
-    y = x**3 + 0.1 * rng.standard_normal(30)
-    folds = np.random.default_rng(0).permutation(30) % 10
-    design = np.column_stack([np.ones(30), x])
-    hat = design @ np.linalg.solve(design.T @ design, design.T)
-    residuals = y - hat @ y
-    line_errors = np.empty(30)
-    curve_errors = np.empty(30)
-    for fold in range(10):
-        is_left_out = folds == fold
-        block = np.eye(3) - hat[np.ix_(is_left_out, is_left_out)]
-        line_errors[is_left_out] = np.linalg.solve(block, residuals[is_left_out])
-        order = np.argsort(x[~is_left_out])
-        x_fit, y_fit = x[~is_left_out][order], y[~is_left_out][order]
-        curve = np.interp(x[is_left_out], x_fit, rising(y_fit))
-        curve_errors[is_left_out] = y[is_left_out] - curve
-    variation = ((y - y.mean()) ** 2).sum()
-    expected = [1 - (line_errors**2).sum() / variation,
-                1 - (curve_errors**2).sum() / variation]
-    assert straightness(x, y) == pytest.approx(expected)
-    assert straightness(x, y, folds=2) != pytest.approx(expected, rel=1e-3)
-
-
-def test_straightness_in_as_many_folds_as_rows_leaves_out_each_row_once():
-    """Errors without one row each are its residual over one minus its leverage."""
-    rng = np.random.default_rng(3)
-    x = rng.random(20)
-    y = x + 0.1 * rng.standard_normal(20)
-    design = np.column_stack([np.ones(20), x])
-    hat = design @ np.linalg.solve(design.T @ design, design.T)
-    errors = (y - hat @ y) / (1 - np.diag(hat))
-    expected = 1 - (errors**2).sum() / ((y - y.mean()) ** 2).sum()
-    line, _ = straightness(x, y, folds=20)
-    assert line == pytest.approx(expected)
-
-
-def rising(y):
-    """Return the isotonic regression of y by the max-min formula."""
-    n = len(y)
-    fitted = np.empty(n)
-    for i in range(n):
-        minima = []
-        for j in range(i + 1):
-            means = [y[j:k + 1].mean() for k in range(i, n)]
-            minima.append(min(means))
-        fitted[i] = max(minima)
-    return fitted

@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 from scipy import stats
-from scipy.optimize import isotonic_regression
 
 from ..measures.spelling import nearest
+from . import crossed
 
 
 class Estimate(NamedTuple):
@@ -65,7 +65,8 @@ def mean_over_pairs(a, b, values, level: float = 0.95) -> Estimate:
 
     The n pairs of N models are not n independent observations: pairs that share a
     model vary together. Leaving out one model at a time, with all its pairs, measures
-    how much the mean depends on the draw of models (Snijders & Borgatti 1999).
+    how much the mean depends on the draw of models. It is the delete-one-node
+    jackknife, which is conservative (Lin, Lunde & Sarkar 2020, arXiv 2004.08935).
 
     Parameters
     ----------
@@ -434,14 +435,14 @@ def _two_sided(z: float) -> Comparison:
 
 def compare_measures(
     a, b, agreement, similarities: pd.DataFrame, reference: str = "wcka",
-    method: str = "pearson", level: float = 0.95,
+    method: str = "pearson", probe=None,
 ) -> pd.DataFrame:
     """Correlate measures of similarity with agreement, and compare the correlations.
 
     Parameters
     ----------
     a, b : array-like
-        The training runs of each pair's two models, as in ``over_models``.
+        The training runs of each pair's two models, as in ``crossed.Design``.
     agreement : array-like
         Functional similarity, one value per row.
     similarities : DataFrame
@@ -450,26 +451,28 @@ def compare_measures(
         The measure that the other ones are compared with.
     method : {"pearson", "spearman"}
         See ``correlation``.
-    level : float
-        Level of all intervals, in (0, 1).
+    probe : array-like, optional
+        The probe of each row. Without it, errors speak for other runs on these probes.
 
     Returns
     -------
     DataFrame
         One row per measure, with its correlation r; n, its number of rows; "low" and
         "high", an interval for independent rows (the paper's section 2.5); and "model
-        low" and "model high", an interval over runs.
+        low" and "model high", an interval for other runs and other probes. All
+        intervals are of 95 %.
 
         Five tests are of the difference, r of the reference minus r of the measure.
         "p Fisher" (the paper's test) takes the two correlations for independent. "p
         Steiger", "p Meng", "Zou low" and "Zou high" know that the two share the
-        agreement, but take rows for independent. "p model", "model difference low" and
-        "model difference high" are over runs.
+        agreement, but take rows for independent. "p model", "model difference low",
+        "model difference high", "model error" and "model df" (its degrees of freedom)
+        are over runs and probes, as in ``crossed.correlations``.
 
     Raises
     ------
     ValueError
-        See ``correlation`` and ``over_models``.
+        See ``correlation`` and ``crossed.Design``.
 
     Examples
     --------
@@ -477,28 +480,18 @@ def compare_measures(
     >>> agreement = (a - b) ** 2
     >>> similarities = pd.DataFrame({"cka": a * b, "wcka": agreement + a})
     >>> table = compare_measures(a, b, agreement, similarities)
-    >>> table[["r", "difference"]].round(2)
-                r  difference
-    measure
-    cka     -0.41        1.39
-    wcka     0.98        0.00
+    >>> table.r.round(2).to_dict()
+    {'cka': -0.41, 'wcka': 0.98}
     """
     values = np.column_stack([agreement, similarities])  # (rows, 1 + measures)
     names = list(similarities)
     n = len(values)
-    reference_index = names.index(reference)
-
-    def statistic(rows: np.ndarray) -> np.ndarray:
-        r = _correlations(rows, method)[0, 1:]  # (measures,)
-        return np.stack([np.arctanh(r), r[reference_index] - r])  # (2, measures)
-
     intervals = pd.DataFrame(
-        [correlation(values[:, 0], similarities[m], method, level) for m in names],
-        names,
-    )
-    jackknife = over_models(statistic, a, b, values, level=level)
-    difference = Jackknife(*(part[1] for part in jackknife))
-    with_reference = _correlations(values[:, 1:], method)[reference_index]
+        [correlation(values[:, 0], similarities[m], method) for m in names], names)
+    z, leads = crossed.correlations(
+        crossed.Design(a, b, probe), agreement, similarities, reference, method)
+    leads[reference] = crossed.Estimate(0.0, 0.0, np.inf)
+    with_reference = _correlations(values[:, 1:], method)[names.index(reference)]
     tests = []
     for measure, shared in zip(names, with_reference):
         if measure == reference:
@@ -506,19 +499,21 @@ def compare_measures(
         else:
             of_reference = intervals.value[reference]
             of_measure = intervals.value[measure]
-            tests.append(_dependent_tests(of_reference, of_measure, shared, n, level))
+            tests.append(_dependent_tests(of_reference, of_measure, shared, n))
     return pd.DataFrame({
         "r": intervals.value,
         "n": n,
         "low": intervals.low,
         "high": intervals.high,
-        "model low": np.tanh(jackknife.low[0]),
-        "model high": np.tanh(jackknife.high[0]),
-        "difference": difference.value,
+        "model low": [np.tanh(z[name].low) for name in names],
+        "model high": [np.tanh(z[name].high) for name in names],
+        "difference": [leads[name].value for name in names],
         **pd.DataFrame(tests, names),
-        "model difference low": difference.low,
-        "model difference high": difference.high,
-        "p model": difference.p,
+        "model difference low": [leads[name].low for name in names],
+        "model difference high": [leads[name].high for name in names],
+        "model error": [leads[name].error for name in names],
+        "model df": [leads[name].df for name in names],
+        "p model": [np.nan if name == reference else leads[name].p for name in names],
     }, index=pd.Index(names, name="measure"))
 
 
@@ -528,10 +523,10 @@ _NO_DIFFERENCE = {"p Fisher": np.nan, "p Steiger": np.nan, "p Meng": np.nan,
 
 
 def _dependent_tests(
-    a: float, b: float, c: float, n: int, level: float
+    a: float, b: float, c: float, n: int
 ) -> dict[str, float]:
     """Return the tests of a difference that take rows for independent."""
-    zou = zou_interval(a, b, c, n, level)
+    zou = zou_interval(a, b, c, n)
     return {
         "p Fisher": fisher_test(a, b, n).p,
         "p Steiger": steiger_test(a, b, c, n).p,
@@ -552,12 +547,13 @@ def compare_by_factor(
     table: pd.DataFrame, columns: Sequence[str], target: str = "agreement",
     method: str = "pearson",
 ) -> pd.DataFrame:
-    """Apply ``compare_measures``, over starts, to each factor of ``benchmark.grid``.
+    """Apply ``compare_measures``, over starts and probes, to each factor of a grid.
 
     Parameters
     ----------
     table : DataFrame
-        Columns differs, "start a", "start b", `target` and `columns`.
+        Columns differs, "start a", "start b", probe, `target` and `columns`, as from
+        ``benchmark.grid``.
     columns : sequence of str
         The measures, wcka among them.
     target : str
@@ -574,7 +570,8 @@ def compare_by_factor(
     --------
     >>> a, b = np.triu_indices(5, 1)
     >>> table = pd.DataFrame({"differs": "seed", "start a": a, "start b": b,
-    ...                       "agreement": (a - b) ** 2, "cka": a * b, "wcka": a + b})
+    ...                       "probe": "clean", "agreement": (a - b) ** 2.0,
+    ...                       "cka": a * b, "wcka": a + b})
     >>> compare_by_factor(table, ["cka", "wcka"]).index.tolist()
     [('seed', 'cka'), ('seed', 'wcka')]
     """
@@ -582,7 +579,7 @@ def compare_by_factor(
     for factor, part in table.groupby("differs", sort=False):
         comparisons[factor] = compare_measures(
             part["start a"], part["start b"], part[target], part[list(columns)],
-            method=method,
+            method=method, probe=part["probe"],
         )
     return pd.concat(comparisons, names=["differs"])
 
@@ -675,49 +672,3 @@ def ceilings(table: pd.DataFrame) -> pd.Series:
         mean = by_pair.transform("mean")
         highest[factor] = float(np.sqrt(mean.var() / part.agreement.var()))
     return pd.Series(highest)
-
-
-def straightness(x, y, folds: int = 10, seed: int = 0) -> tuple[float, float]:
-    """Return the shares of the variance of `y` that a line and a rising curve explain.
-
-    Both are fitted to `x`, and both shares are out of sample, by cross-validation. The
-    curve is an isotonic regression, linear between its values.
-
-    Parameters
-    ----------
-    x, y : array-like
-        (n,).
-    folds : int
-        Number of folds; each is left out of the fit in turn.
-    seed : int
-        Seed of the assignment to folds.
-
-    Returns
-    -------
-    line, curve : float
-        R squared on the folds that were left out. They are similar if the relation is
-        straight.
-
-    Examples
-    --------
-    >>> line, curve = straightness(np.arange(40), 2 * np.arange(40) + 1)
-    >>> round(line, 6)
-    1.0
-    """
-    x = np.asarray(x, dtype=float)
-    y = np.asarray(y, dtype=float)
-    fold_numbers = np.random.default_rng(seed).permutation(len(x)) % folds
-    squared_errors = np.zeros(2)  # of the line and of the curve
-    for fold in range(folds):
-        is_left_out = fold_numbers == fold
-        fit = np.flatnonzero(fold_numbers != fold)
-        # Isotonic regression wants y in the order of x.
-        fit = fit[np.argsort(x[fit], kind="stable")]
-        line = np.polyval(np.polyfit(x[fit], y[fit], 1), x[is_left_out])
-        curve = np.interp(x[is_left_out], x[fit], isotonic_regression(y[fit]).x)
-        squared_errors += [
-            ((y[is_left_out] - line) ** 2).sum(),
-            ((y[is_left_out] - curve) ** 2).sum(),
-        ]
-    line_share, curve_share = 1 - squared_errors / ((y - y.mean()) ** 2).sum()
-    return float(line_share), float(curve_share)
