@@ -2,6 +2,7 @@
 
 import math
 
+import pandas as pd
 import pytest
 
 from wcka.experiments import timing
@@ -89,3 +90,38 @@ def test_sizes_that_do_not_increase_and_missing_times_are_refused():
         timing.growth([10, 10], [1, 2], [0, 0], 1)
     with pytest.raises(ValueError, match="each of 2 sizes, got 1 and 2"):
         timing.growth([10, 20], [1], [0, 0], 1)
+
+
+# ------------------------------------------------------------------------- in words
+
+
+POWERS = {"a": timing.Growth(0.9, ""), "b": timing.Growth(1.1, "")}
+FALLING = {"c": timing.Growth(math.nan, "time falls with size")}
+UNSTABLE = {"d": timing.Growth(math.nan, "spread of 40 %")}
+
+
+@pytest.mark.parametrize("growths, sentence", [
+    (FALLING | UNSTABLE, "How times grow with n is not measurable in this run: "
+     "c (time falls with size) and d (spread of 40 %)."),
+    ({"a": POWERS["a"]}, "Measured times grow like n to the power 0.9 (a)."),
+    (POWERS, "Measured times grow like n to the power 0.9 (a) and 1.1 (b)."),
+    (POWERS | FALLING, "Measured times grow like n to the power 0.9 (a) and 1.1 (b); "
+     "this is not measurable in this run for c (time falls with size)."),
+    (POWERS | FALLING | UNSTABLE, "Measured times grow like n to the power 0.9 (a) and "
+     "1.1 (b); this is not measurable in this run for c (time falls with size) and d "
+     "(spread of 40 %)."),
+], ids=["none", "the only one", "all", "all but one", "some"])
+def test_sentences_on_growth(growths, sentence):
+    assert timing.growth_sentence(growths, "n") == sentence
+
+
+@pytest.mark.parametrize("spreads, text", [
+    ([0.4, 0.4, 0.4], "not measurable in this run"),
+    ([0.1, 0.4, 0.4], "20.0 ms (a); b and c: not measurable in this run"),
+    ([0.1, 0.1, 0.4], "0.25 ms (b) to 20.0 ms (a); c: not measurable in this run"),
+    ([0.1, 0.1, 0.1], "0.25 ms (b) to 3.0 s (c)"),
+], ids=["none", "one", "several", "all"])
+def test_ranges_of_times(spreads, text):
+    times = pd.DataFrame(
+        {"seconds": [0.02, 0.00025, 3.0], "spread": spreads}, index=["a", "b", "c"])
+    assert timing.range_text(times) == text

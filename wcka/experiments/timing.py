@@ -7,7 +7,7 @@ run, with the reason.
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -151,3 +151,92 @@ def growth(sizes: Sequence[float], seconds: Sequence[float], spread: Sequence[fl
     elif abs(exponent - expected) > MOST_DEVIATION:
         reason = f"exponent {exponent:.1f} where {expected:g} is expected"
     return Growth(float("nan") if reason else exponent, reason)
+
+
+# ------------------------------------------------------------------------- in words
+
+
+def duration_text(seconds: float, spread: float) -> str:
+    """Return a time in milliseconds or seconds, unless its spread is too large.
+
+    Examples
+    --------
+    >>> duration_text(0.0123, spread=0.1), duration_text(12.3, spread=0.1)
+    ('12.3 ms', '12.3 s')
+    >>> duration_text(0.0123, spread=0.4)
+    'not measurable in this run'
+    """
+    if spread > MOST_SPREAD:
+        return NOT_MEASURABLE
+    if seconds >= 1:
+        return f"{seconds:.1f} s"
+    milliseconds = 1e3 * seconds
+    return f"{milliseconds:.2f} ms" if milliseconds < 1 else f"{milliseconds:.1f} ms"
+
+
+def range_text(times: pd.DataFrame) -> str:
+    """Return the shortest and the longest of times, and what is not measurable.
+
+    Parameters
+    ----------
+    times : DataFrame
+        As from ``interleaved``.
+
+    Examples
+    --------
+    >>> times = pd.DataFrame({"seconds": [0.02, 0.001, 0.9], "spread": [0.1, 0.1, 0.5]},
+    ...                      index=["CKA", "wCKA", "dCKA"])
+    >>> range_text(times)
+    '1.0 ms (wCKA) to 20.0 ms (CKA); dCKA: not measurable in this run'
+    """
+    is_stable = times.spread <= MOST_SPREAD
+    stable = times[is_stable].sort_values("seconds")
+    if stable.empty:
+        return NOT_MEASURABLE
+    ends = []
+    for name in dict.fromkeys([stable.index[0], stable.index[-1]]):
+        duration = duration_text(stable.seconds[name], stable.spread[name])
+        ends.append(f"{duration} ({name})")
+    text = " to ".join(ends)
+    if not is_stable.all():
+        text += f"; {_listed(times.index[~is_stable])}: {NOT_MEASURABLE}"
+    return text
+
+
+def growth_sentence(growths: Mapping[str, Growth], size: str) -> str:
+    """Return a sentence on how measured times grow, and where this cannot be said.
+
+    Parameters
+    ----------
+    growths : mapping of str to Growth
+        By the names of what was timed.
+    size : str
+        What the times grow with, such as "the number of probes".
+
+    Examples
+    --------
+    >>> growths = {"CKA": Growth(1.04, ""), "wCKA": Growth(1.22, "")}
+    >>> growth_sentence(growths, "n")
+    'Measured times grow like n to the power 1.0 (CKA) and 1.2 (wCKA).'
+    >>> growth_sentence({"CKA": Growth(float("nan"), "spread of 40 %")}, "n")
+    'How times grow with n is not measurable in this run: CKA (spread of 40 %).'
+    """
+    powers = []
+    reasons = []
+    for name, result in growths.items():
+        if result.reason:
+            reasons.append(f"{name} ({result.reason})")
+        else:
+            powers.append(f"{result.text} ({name})")
+    if not powers:
+        return f"How times grow with {size} is {NOT_MEASURABLE}: {_listed(reasons)}."
+    sentence = f"Measured times grow like {size} to the power {_listed(powers)}"
+    if reasons:
+        sentence += f"; this is {NOT_MEASURABLE} for {_listed(reasons)}"
+    return sentence + "."
+
+
+def _listed(texts: Iterable[str]) -> str:
+    """Return texts as a list in a sentence: a, b and c."""
+    *first, last = texts
+    return f"{', '.join(first)} and {last}" if first else last
