@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from wcka.experiments.ensembles import calibration_error, least_similar
+from wcka.experiments.ensembles import (
+    calibration_error,
+    drawn_sets,
+    lead_over_chance,
+    least_similar,
+    least_similar_of_pools,
+)
 
 
 def binned_error(probabilities, labels, bins):
@@ -86,3 +92,92 @@ def test_calibration_error_of_known_cases():
     expected = 0.5 * 0.4 + 0.5 * (0.9 - 2 / 3)
     error = calibration_error(mixed, torch.tensor([0, 0, 0, 0, 0, 1]))
     assert error == pytest.approx(expected, abs=1e-6)
+
+
+# --------------------------------------------------------------- choices from pools
+
+
+def test_choices_from_pools_are_those_from_each_pool_alone():
+    rng = np.random.default_rng(0)
+    similarity = rng.random((9, 9))
+    similarity = similarity + similarity.T
+    pools = drawn_sets(9, 5, draws=6, seed=3)
+    sets = least_similar_of_pools(similarity, pools, 3)
+    for pool, chosen in zip(pools, sets):
+        lowest = min(
+            combinations(sorted(pool), 3),
+            key=lambda s: sum(similarity[i, j] for i, j in combinations(s, 2)))
+        assert sorted(chosen) == list(lowest)
+
+
+def test_drawn_sets_have_no_network_twice_and_depend_on_the_seed():
+    sets = drawn_sets(6, 4, draws=200)
+    assert all(len(set(positions)) == 4 for positions in sets.tolist())
+    # Each network is in four of six sets, up to chance.
+    assert np.bincount(sets.ravel()) == pytest.approx(np.full(6, 400 / 3), rel=0.2)
+    assert not np.array_equal(sets, drawn_sets(6, 4, draws=200, seed=1))
+
+
+def test_lead_over_chance_and_its_error_are_those_of_brute_force():
+    pools = drawn_sets(7, 4, draws=12)
+    random_sets = drawn_sets(7, 2, draws=9, seed=1)
+    rng = np.random.default_rng(0)
+    chosen_scores = rng.integers(0, 4, (12, 3))  # with ties
+    random_scores = rng.integers(0, 4, (9, 3))
+
+    def lead(kept_pools, kept_sets, probes):
+        wins = 0.0
+        for i in kept_pools:
+            for j in kept_sets:
+                gap = chosen_scores[i, probes].sum() - random_scores[j, probes].sum()
+                wins += float(gap > 0) + 0.5 * float(gap == 0)
+        return wins / (len(kept_pools) * len(kept_sets)) - 0.5
+
+    everything = range(12), range(9)
+    estimate = lead_over_chance(chosen_scores, random_scores, pools, random_sets)
+    assert estimate.value == pytest.approx(lead(*everything, [0, 1, 2]))
+    of_networks = []
+    for network in range(7):
+        kept_pools = [i for i in everything[0] if network not in pools[i]]
+        kept_sets = [j for j in everything[1] if network not in random_sets[j]]
+        of_networks.append(lead(kept_pools, kept_sets, [0, 1, 2]))
+    of_probes = [lead(*everything, rest) for rest in ([1, 2], [0, 2], [0, 1])]
+    variance = 0.0
+    for without in (of_networks, of_probes):
+        variance += (len(without) - 1) ** 2 / len(without) * np.var(without, ddof=1)
+    assert estimate.error == pytest.approx(np.sqrt(variance))
+
+
+def lead_of_drawn_networks(rng, informed):
+    """Choose by a number that says, or does not say, how good a network is."""
+    quality = rng.standard_normal(40)
+    known = quality if informed else rng.standard_normal(40)
+    pools = drawn_sets(40, 10, draws=300)
+    random_sets = drawn_sets(40, 3, draws=300, seed=1)
+    best = np.argsort(known[pools], axis=1)[:, -3:]
+    chosen = np.take_along_axis(pools, best, axis=1)
+    return lead_over_chance(
+        quality[chosen].mean(1, keepdims=True),
+        quality[random_sets].mean(1, keepdims=True), pools, random_sets)
+
+
+def test_the_error_over_networks_is_the_spread_over_other_networks():
+    rng = np.random.default_rng(0)
+    leads = [lead_of_drawn_networks(rng, informed=False) for _ in range(60)]
+    spread = np.std([lead.value for lead in leads], ddof=1)
+    mean_error = np.sqrt(np.mean([lead.error**2 for lead in leads]))
+    assert 0.8 < mean_error / spread < 1.6
+    assert abs(np.mean([lead.value for lead in leads])) < 0.05
+
+
+def test_a_good_choice_leads_whatever_the_draws():
+    lead = lead_of_drawn_networks(np.random.default_rng(0), informed=True)
+    assert lead.low > 0.2
+    assert lead.value < 0.5
+
+
+def test_networks_that_no_draw_is_without_are_refused():
+    pools = np.array([[0, 1], [0, 2]])
+    random_sets = np.array([[0, 1], [1, 2]])
+    with pytest.raises(ValueError, match="network 0 is in all pools"):
+        lead_over_chance([[1], [2]], [[0], [1]], pools, random_sets)

@@ -1,11 +1,15 @@
 """Ensembles chosen by similarity, and how well their probabilities are calibrated."""
 
+from functools import lru_cache
 from itertools import combinations
 from math import comb
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from .crossed import Estimate, crossed
+from .statistics import overlap
 
 _MOST_SETS = 1e7
 
@@ -44,11 +48,134 @@ def least_similar(similarity: np.ndarray, k: int) -> np.ndarray:
     if comb(count, k) > _MOST_SETS:
         raise ValueError(
             f"k: {comb(count, k)} sets of {k} of {count} are too many to try")
-    sets = np.fromiter(combinations(range(count), k), np.dtype((np.int16, k)), -1)
+    sets = _all_sets(count, k)
     total = np.zeros(len(sets))
     for i, j in combinations(range(k), 2):
         total = total + similarity[sets[:, i], sets[:, j]]
     return sets[total.argmin()].astype(int)
+
+
+@lru_cache(1)
+def _all_sets(count: int, k: int) -> np.ndarray:
+    """Return all sets of `k` of `count` positions, (sets, k)."""
+    kind = np.dtype((np.int16, k))
+    sets = np.fromiter(combinations(range(count), k), kind, comb(count, k))
+    sets.flags.writeable = False  # all callers share it
+    return sets
+
+
+def drawn_sets(count: int, k: int, draws: int, seed: int = 0) -> np.ndarray:
+    """Return random sets of `k` of `count` networks, (draws, k) positions.
+
+    Examples
+    --------
+    >>> drawn_sets(10, 3, draws=4).shape
+    (4, 3)
+    """
+    rng = np.random.default_rng(seed)
+    return np.stack([rng.permutation(count)[:k] for _ in range(draws)])
+
+
+def least_similar_of_pools(
+    similarity: np.ndarray, pools: np.ndarray, k: int
+) -> np.ndarray:
+    """Return the `k` networks of each pool with the lowest mean pairwise similarity.
+
+    Parameters
+    ----------
+    similarity : ndarray
+        (N, N), symmetric, of all networks.
+    pools : ndarray
+        (pools, size), positions of the networks of each pool.
+    k : int
+        2 to the size of a pool.
+
+    Returns
+    -------
+    ndarray
+        (pools, k) positions among all networks.
+
+    Examples
+    --------
+    >>> similarity = np.array([[1.0, 0.9, 0.2], [0.9, 1.0, 0.3], [0.2, 0.3, 1.0]])
+    >>> least_similar_of_pools(similarity, np.array([[2, 1], [0, 1]]), 2).tolist()
+    [[2, 1], [0, 1]]
+    """
+    sets = []
+    for pool in pools:
+        sets.append(pool[least_similar(similarity[np.ix_(pool, pool)], k)])
+    return np.stack(sets)
+
+
+def lead_over_chance(chosen_scores, random_scores, pools, random_sets) -> Estimate:
+    """Return how often chosen ensembles score above random ones, minus one half.
+
+    A pool is a random part of the networks, and one ensemble is chosen from each. The
+    mean over many pools is a property of the networks and not of one lucky pool; the
+    error is over networks, each left out with all pools and ensembles that it is in,
+    and over probes.
+
+    Parameters
+    ----------
+    chosen_scores : array-like
+        (pools, probes), of the ensemble that is chosen from each pool; higher is
+        better.
+    random_scores : array-like
+        (ensembles, probes), of ensembles of networks drawn at random.
+    pools : array-like
+        (pools, size), positions of the networks that could be chosen from.
+    random_sets : array-like
+        (ensembles, members), positions of the networks of random ensembles.
+
+    Returns
+    -------
+    Estimate
+        From -1/2, no chosen ensemble scores above a random one, to 1/2, all do. Ties
+        count half. Scores are means over probes.
+
+    Raises
+    ------
+    ValueError
+        If all pools, or all random ensembles, have a network in common.
+
+    Examples
+    --------
+    >>> pools = drawn_sets(6, 3, draws=50)
+    >>> random_sets = drawn_sets(6, 2, draws=50, seed=1)
+    >>> best_of_pools = pools.max(1, keepdims=True)  # the higher, the better
+    >>> lead = lead_over_chance(
+    ...     best_of_pools, random_sets.mean(1, keepdims=True), pools, random_sets)
+    >>> lead.value > 0, lead.error > 0
+    (True, True)
+    """
+    chosen_scores = np.asarray(chosen_scores, float)
+    random_scores = np.asarray(random_scores, float)
+    pools = np.asarray(pools)
+    random_sets = np.asarray(random_sets)
+
+    def lead(chosen: np.ndarray, random: np.ndarray) -> list[float]:
+        # Rounded, so that sums in another order are ties.
+        means = [scores.mean(1).round(12) for scores in (chosen, random)]
+        return [overlap(*means) - 0.5]
+
+    without_networks = []
+    for network in np.union1d(pools, random_sets):
+        without_pools = (pools != network).all(1)
+        without_sets = (random_sets != network).all(1)
+        if not without_pools.any() or not without_sets.any():
+            raise ValueError(
+                f"network {network} is in all pools or in all random ensembles; wanted "
+                "more networks than a pool has, or more draws")
+        without_networks.append(
+            lead(chosen_scores[without_pools], random_scores[without_sets]))
+    without_probes = []
+    for probe in range(chosen_scores.shape[1]):
+        if chosen_scores.shape[1] > 1:
+            without_probes.append(lead(np.delete(chosen_scores, probe, 1),
+                                       np.delete(random_scores, probe, 1)))
+    estimate, = crossed(lead(chosen_scores, random_scores), without_networks,
+                        without_probes or None)
+    return estimate
 
 
 def calibration_error(probabilities: Tensor, labels: Tensor, bins: int = 15) -> float:
