@@ -257,9 +257,13 @@ def test_variants_change_one_choice_at_a_time(grid, networks, digits):
     members, table = grid
     # As if the first had collapsed
     table = table.assign(collapsed=table.a == members.model[0])
-    rows = variants(MODELS, members, table, "last hidden", 100, PROBING, learned=0.5)
+    rows, leads = variants(
+        MODELS, members, table, "last hidden", 100, PROBING, learned=0.5)
     r = rows["architecture"]
-    intact = table[~table.collapsed]
+    alive = table[~table.collapsed]
+    assert r["all that have not collapsed", "wcka"] == approximate_r(alive, "wcka")
+    poor = members.model[members.accuracy < 0.5]
+    intact = alive[~alive.a.isin(poor) & ~alive.b.isin(poor)]
     assert r["as above", "cka"] == approximate_r(intact, "cka")
     assert r["collapsed networks too", "wcka"] == approximate_r(table, "wcka")
     expected = approximate_r(intact, "wcka", "agreement, own attack")
@@ -269,10 +273,15 @@ def test_variants_change_one_choice_at_a_time(grid, networks, digits):
     is_early = intact.a.isin(members.model[members.epoch == 1])
     assert r["last epoch only", "wcka"] == approximate_r(intact[~is_early], "wcka")
     assert np.isnan(rows.epoch.get(("last epoch only", "wcka"), np.nan))
-    poor = members.model[members.accuracy < 0.5]
-    has_learned = ~intact.a.isin(poor) & ~intact.b.isin(poor)
-    expected = approximate_r(intact[has_learned], "wcka")
-    assert r["only networks that have learned", "wcka"] == expected
+    # The lead over the strongest rival: what the choice does not change is as above.
+    lead = leads.loc[("logits, 100 images", "architecture")]
+    others = r["logits, 100 images"]
+    assert lead.rival == others.idxmax()
+    assert lead.value == pytest.approx(r["as above", "wcka"] - others.max())
+    assert lead.low < lead.value < lead.high
+    lead = leads.loc[("with biases", "architecture")]
+    highest = r["as above"].drop("wcka").max()
+    assert lead.value == pytest.approx(r["with biases", "wcka"] - highest)
     # Without the means of each probe, correlations are within probes.
     pairs = intact[intact.differs == "architecture"]
     columns = ["cka", "agreement"]

@@ -231,7 +231,9 @@ def correlations(
     def statistics(r: np.ndarray) -> np.ndarray:
         """Fisher's z and leads, (..., 2 measures), of correlations (..., measures)."""
         leads = r[..., [index]] - r
-        return np.concatenate([np.arctanh(r), leads], axis=-1)
+        # A column that is constant, or the target itself, has no finite z.
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.concatenate([np.arctanh(r), leads], axis=-1)
 
     if method == "pearson":
         replicates = _pearson_replicates(design, values)

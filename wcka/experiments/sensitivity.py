@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from ..measures.all_pairs import ACTIVATION_MEASURES, NO_PSD, PAPER_MEASURES, UNCENTRED
+from . import crossed
 from .benchmark import chain_similarities, similarity_on
 from .grid_inputs import LAYERS
 from .jobs import run_jobs
@@ -17,24 +18,30 @@ _VARIANTS_OF_WCKA = ("through the trunk", "uncentred", "with biases", "rows norm
                      "mean of layers")
 
 
-def variants(models: Sequence[dict], members: pd.DataFrame, table: pd.DataFrame,
-             layer: str, samples: int, probing: dict, learned: float) -> pd.DataFrame:
-    """Return Pearson's r of each measure with agreement, one choice changed at a time.
+def variants(
+    models: Sequence[dict], members: pd.DataFrame, table: pd.DataFrame, layer: str,
+    samples: int, probing: dict, learned: float,
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return each measure's correlation with agreement, one choice changed at a time.
 
     Parameters
     ----------
     models, layer, samples, probing
         As given to ``benchmark.grid``.
     members, table
-        As it returned them, with the rows of collapsed networks.
+        As it returned them, with the rows of all networks.
     learned : float
-        Clean accuracy from which a network counts as having learned.
+        Clean accuracy from which a network counts as having learned. Only such networks
+        are in, but for the choices that say so.
 
     Returns
     -------
-    DataFrame
-        One row per choice and measure, one column per factor; NaN where no pair is
-        left.
+    r : DataFrame
+        Pearson's r: one row per choice and measure that it changes, one column per
+        factor; NaN where no pair is left.
+    leads : DataFrame
+        wCKA's lead over the strongest of the other measures: one row per choice and
+        factor, columns rival, value, low and high (an interval over starts and probes).
 
     Examples
     --------
@@ -44,35 +51,59 @@ def variants(models: Sequence[dict], members: pd.DataFrame, table: pd.DataFrame,
     ...          "classes": [0, 1], "epochs": 0}
     >>> probing = {"dataset": "mnist", "classes": [0, 1], "seed": 0, "images": 50}
     >>> members, table = grid([model], ["clean"], "logits", 50, probing, jobs=1)
-    >>> rows = variants([model], members, table, "logits", 50, probing, learned=0.0)
-    >>> rows.loc["as above"].index.tolist()
+    >>> r, leads = variants([model], members, table, "logits", 50, probing, learned=0.0)
+    >>> r.loc["as above"].index.tolist()
     ['procrustes', 'cka', 'dcka', 'wcka']
     """
     wide = _with_similarities(models, members, table, layer, samples, probing)
-    choices = {**_choices_of_rows(members, wide, learned),
-               **_choices_of_columns(wide[~wide.collapsed], layer, f"{samples} images")}
+    has_learned = ~_either(
+        wide, members.set_index("model").accuracy < learned) & ~wide.collapsed
+    choices = {
+        **_choices_of_rows(members, wide, has_learned),
+        **_choices_of_columns(wide[has_learned], layer, f"{samples} images")}
     tables = {}
+    leads = {}
     for choice, (rows, columns, *target) in choices.items():
         if set(columns.values()) <= set(wide):  # others have no trunk, or another one
             tables[choice] = r_by_factor(rows, columns, *target)
-    return pd.concat(tables)
+            leads[choice] = _leads(rows, {**_AS_THEY_ARE, **columns}, *target)
+    return pd.concat(tables), pd.concat(leads)
+
+
+def _leads(rows: pd.DataFrame, columns: dict[str, str],
+           target: str = "agreement") -> pd.DataFrame:
+    """Return wCKA's lead over the strongest other measure, one row per factor."""
+    names = list(dict.fromkeys([target, *columns.values()]))
+    leads = {}
+    for factor, part in rows.groupby("differs", sort=False):
+        part = part.dropna(subset=names)
+        if pd.unique(part[["start a", "start b"]].to_numpy().ravel()).size < 3:
+            continue
+        similarities = pd.DataFrame(
+            {measure: part[column] for measure, column in columns.items()})
+        design = crossed.Design(part["start a"], part["start b"], part["probe"])
+        _, estimates = crossed.correlations(
+            design, part[target], similarities, "wcka")
+        rival = min(estimates, key=lambda measure: estimates[measure].value)
+        lead = estimates[rival]
+        leads[factor] = {
+            "rival": rival, "value": lead.value, "low": lead.low, "high": lead.high}
+    return pd.DataFrame(leads, index=["rival", "value", "low", "high"]).T
 
 
 def _choices_of_rows(members: pd.DataFrame, wide: pd.DataFrame,
-                     learned: float) -> dict[str, tuple]:
+                     has_learned: np.ndarray) -> dict[str, tuple]:
     """Rows and columns of the choices that change which pairs count, or how."""
     by_model = members.set_index("model")
-    failed = _either(wide, by_model.accuracy < learned)
     early = _either(wide, by_model.epoch < members.epoch.max())
-    alive = ~wide.collapsed
-    rows = wide[alive]
+    rows = wide[has_learned]
     columns = [*PAPER_MEASURES, "agreement"]
     by_probe = ["differs", "probe"]
     return {
         "as above": (rows, _AS_THEY_ARE),
+        "all that have not collapsed": (wide[~wide.collapsed], _AS_THEY_ARE),
         "collapsed networks too": (wide, _AS_THEY_ARE),
-        "only networks that have learned": (wide[alive & ~failed], _AS_THEY_ARE),
-        "last epoch only": (wide[alive & ~early], _AS_THEY_ARE),
+        "last epoch only": (wide[has_learned & ~early], _AS_THEY_ARE),
         "each probe's mean taken away": (
             demeaned(rows, columns, by_probe),
             _AS_THEY_ARE,
