@@ -19,12 +19,12 @@ INSTALL := $(RUN) -m uv pip install --python $(RUN) -c $(CONSTRAINTS)
 EXTRAS := book,tests,cluster
 
 .DEFAULT_GOAL := help
-.PHONY: help book pdf check test run lab benchmark faults pair links clean
+.PHONY: help book pdf check test run record lab benchmark faults pair links clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 	@echo
-	@echo "PROFILE=$(PROFILE) (quick, smoke, paper) holds for book, pdf and run; CHAPTER and ARGS for run."
+	@echo "PROFILE=$(PROFILE) (quick, smoke, large) holds for book, pdf and run; CHAPTER and ARGS for run."
 
 book: $(INSTALLED)  ## run the chapters that changed and build the html: PROFILE=quick
 	@$(RUN) -m wcka book --profile $(PROFILE)
@@ -47,6 +47,10 @@ test: $(INSTALLED)  ## run all tests, every chapter at the smoke profile among t
 run: $(INSTALLED)  ## run one chapter: make run CHAPTER=02 ARGS="-p seed 3"
 	@test -n "$(CHAPTER)" || { echo 'which chapter? make run CHAPTER=02 ARGS="-p seed 3"'; exit 2; }
 	@$(RUN) -m wcka run $(CHAPTER) --profile $(PROFILE) $(ARGS)
+
+record: $(INSTALLED)  ## run a chapter at the profile large and keep its findings: CHAPTER=03
+	@test -n "$(CHAPTER)" || { echo 'which chapter? make record CHAPTER=03'; exit 2; }
+	@$(RUN) -m wcka record $(CHAPTER)
 
 lab: $(INSTALLED)  ## open the notebooks in JupyterLab
 	@$(INSTALL) --quiet -e '.[lab]'

@@ -101,6 +101,10 @@ def _parser() -> argparse.ArgumentParser:
         "runs", nargs=2, type=Path, metavar="RUN",
         help="an executed chapter, or a folder of them")
     diff.set_defaults(command=_diff_command, extra="book")
+    record = commands.add_parser(
+        "record", help="run a chapter at the profile large and keep what it found")
+    record.add_argument("chapter", metavar="CHAPTER")
+    record.set_defaults(command=_record_command, extra="book")
     params = commands.add_parser("params", help="list a chapter's parameters")
     params.add_argument("chapter", metavar="CHAPTER")
     params.set_defaults(command=_params_command, extra="book")
@@ -277,6 +281,14 @@ def _run_command(arguments) -> None:
     for name in parameters.datasets(path, values):
         sources.fetch(name)
     print(execution.run_chapter(path, values, arguments.profile, output.absolute()))
+
+
+def _record_command(arguments) -> None:
+    """Make the record of one chapter anew."""
+    from .book import checkout, records
+
+    checkout.require()
+    print(records.run(arguments.chapter))
 
 
 def _book_command(arguments) -> None:

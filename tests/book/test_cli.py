@@ -68,7 +68,7 @@ def test_numbers_in_prose_are_glued(path):
 
 
 @EVERY_CHAPTER
-@pytest.mark.parametrize("profile", ["quick", "smoke", "paper"])
+@pytest.mark.parametrize("profile", ["quick", "smoke", "large"])
 def test_profiles_name_known_parameters_of_the_right_type_and_range(path, profile):
     for parameter in parameters.read_parameters(path).values():
         assert parameter.comment

@@ -131,7 +131,7 @@ def test_findings_belong_to_the_statements():
 
 
 def test_statements_have_places_in_the_paper():
-    for statement in rules._all_statements().values():
+    for statement in rules.all_statements().values():
         assert claims.part(statement.place)
         is_exact = re.search("sentence|title|beyond", statement.place)
         assert is_exact, f"{statement.key}: {statement.place}"

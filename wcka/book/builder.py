@@ -15,7 +15,7 @@ from filelock import FileLock, Timeout
 
 from ..measures.spelling import printable
 from ..networks import sources
-from . import checkout, claims, diff, execution, parameters
+from . import checkout, claims, diff, execution, parameters, records, rules
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 # How the names of folders begin that hold a book until it is removed
@@ -119,6 +119,7 @@ def _source(executed: list[Path], profile: str, pdf: bool) -> Path:
     (source / "_config.yml").write_text(config, "utf-8")
     (source / "notebooks").mkdir()
     claims_of = {}
+    on_record = {}
     seconds_of = {}
     for path in executed:
         notebook = nbformat.read(path, 4)
@@ -127,11 +128,15 @@ def _source(executed: list[Path], profile: str, pdf: bool) -> Path:
         shutil.copy(checkout.NOTEBOOKS / f"{path.stem}.py", source / "notebooks")
         _extract_figures(notebook, source / "book" / "figures")
         claims_of[path.stem] = diff.claims(notebook)
+        for claim in records.judged(path.stem[:2]):
+            on_record[claim.key] = claim
         seconds_of[path.stem] = notebook.metadata["wcka"]["seconds"]
     # Pages include these files; an empty one leaves no trace on its page.
     texts = {
-        "scorecard": scorecard(claims_of),
-        "tally": tally(claims_of),
+        "scorecard": scorecard(claims_of, on_record),
+        "tally": tally(with_record(claims_of, on_record)),
+        "margins": margins(claims_of),
+        "statements": statements(),
         "times": times(seconds_of),
         "pdf": _PDF_LINK if pdf else "",
     }
@@ -212,13 +217,45 @@ def _counted(rows: list[claims.Claim], subject: str) -> str:
     return f"Of {len(rows)} {subject}, {', '.join(parts[:-1])} and {parts[-1]}."
 
 
-def scorecard(found: dict[str, list[claims.Claim]]) -> str:
+def with_record(
+    found: dict[str, list[claims.Claim]], on_record: dict[str, claims.Claim]
+) -> dict[str, list[claims.Claim]]:
+    """Return the claims of the chapters, those of the record where there is one.
+
+    Parameters
+    ----------
+    found : dict of str to list of Claim
+        Claims of this build, by the stems of the chapters' files.
+    on_record : dict of str to Claim
+        Claims of the run of record, by their keys.
+
+    Examples
+    --------
+    >>> build = claims.Claim("3.1", "it is so", "0.9", "fails", key="so")
+    >>> record = build._replace(verdict="holds")
+    >>> with_record({"02": [build]}, {"so": record})["02"][0].verdict
+    'holds'
+    """
+    counted = {}
+    for chapter, chapter_claims in found.items():
+        counted[chapter] = [
+            on_record.get(claim.key, claim) for claim in chapter_claims]
+    return counted
+
+
+def scorecard(
+    found: dict[str, list[claims.Claim]],
+    on_record: dict[str, claims.Claim] | None = None,
+) -> str:
     """Return tables of all claims that chapters tested, in the paper's order, as MyST.
 
     Parameters
     ----------
     found : dict of str to list of Claim
         Claims of the chapters, by the stems of their files.
+    on_record : dict of str to Claim, optional
+        Claims of the run of record, by their keys. Their findings and verdicts are
+        shown, and the verdict of the build stands beside them.
 
     Examples
     --------
@@ -227,20 +264,111 @@ def scorecard(found: dict[str, list[claims.Claim]]) -> str:
     >>> text.splitlines()[0], "chapter 2</a>" in text
     ('## 3.1 Calibration', True)
     """
+    on_record = on_record or {}
     sections = []
     for part in claims.PARTS:
         claims_of_part = []
-        links = []
+        columns = []
         for chapter, chapter_claims in found.items():
             address = f"../notebooks/{chapter}.html#{claims.ANCHOR}"
+            number = int(chapter[:2])
+            link = f'<a href="{address}">chapter {number}</a>'
             for claim in chapter_claims:
                 if claims.part(claim.where) == part:
-                    claims_of_part.append(claim)
-                    number = int(chapter[:2])
-                    links.append(f'<a href="{address}">chapter {number}</a>')
+                    record = on_record.get(claim.key)
+                    claims_of_part.append(record or claim)
+                    columns.append((_beside_record(record, claim), link))
         if claims_of_part:
-            sections += [f"## {part}", claims.table(claims_of_part, links)]
+            table = claims.table(
+                claims_of_part, columns, ("This build", "Tested in"))
+            sections += [f"## {part}", table]
     return "\n\n".join(sections)
+
+
+def _beside_record(record: claims.Claim | None, claim: claims.Claim) -> str:
+    """Return the html of a build's verdict beside that of the record."""
+    if record is None:
+        return "not on record yet"
+    text = f"{claims.VERDICTS[claim.verdict]}&nbsp;{claim.verdict}"
+    if {record.verdict, claim.verdict} == {"holds", "fails"}:
+        text += ", <strong>contradicts the record</strong>"
+    return f"<span class='verdict'>{text}</span>"
+
+
+def margins(found: dict[str, list[claims.Claim]]) -> str:
+    """Return a table of the verdicts at other margins, as MyST.
+
+    The findings are those of the record where there is one, and of the build otherwise.
+
+    Parameters
+    ----------
+    found : dict of str to list of Claim
+        Claims of this build, by the stems of the chapters' files.
+
+    Examples
+    --------
+    >>> margins({}).splitlines()[0]
+    '| margin | holds | partly | fails | cannot be told | changed |'
+    """
+    tallies: dict[float, Counter] = {}
+    verdicts_of: dict[float, dict[str, str]] = {}
+    for margin in _MARGINS:
+        verdicts_of[margin] = {}
+        for chapter, chapter_claims in found.items():
+            judged = records.judged(chapter[:2], margin)
+            if not judged:
+                judged = _judged_anew(chapter[:2], chapter_claims, margin)
+            for claim in judged:
+                verdicts_of[margin][claim.key] = claim.verdict
+        tallies[margin] = Counter(verdicts_of[margin].values())
+    usual = verdicts_of[rules.MARGIN]
+    lines = [f"| margin | {' | '.join(claims.VERDICTS)} | changed |",
+             "| ---: " * (len(claims.VERDICTS) + 2) + "|"]
+    for margin in _MARGINS:
+        counts = [str(tallies[margin][verdict]) for verdict in claims.VERDICTS]
+        changed = 0
+        for key, verdict in verdicts_of[margin].items():
+            changed += verdict != usual[key]
+        name = f"**{margin:g}**" if margin == rules.MARGIN else f"{margin:g}"
+        lines.append(f"| {name} | {' | '.join(counts)} | {changed} |")
+    return "\n".join(lines)
+
+
+# Margins that the page of rules compares, the usual one among them
+_MARGINS = (0.02, 0.05, rules.MARGIN, 0.15, 0.2)
+
+
+def _judged_anew(
+    chapter: str, chapter_claims: list[claims.Claim], margin: float
+) -> list[claims.Claim]:
+    """Return the claims of a build at another margin; none without parts."""
+    findings = {}
+    for claim in chapter_claims:
+        if not claim.key:
+            return []
+        parts = [rules.Part(*part) for part in claim.parts]
+        findings[claim.key] = rules.Finding(parts, claim.text)
+    return rules.judge(chapter, findings, margin)
+
+
+def statements() -> str:
+    """Return tables of the rules, and of all statements with theirs, as MyST.
+
+    Examples
+    --------
+    >>> "| higher |" in statements()
+    True
+    """
+    lines = ["| rule | answers yes if | no if |", "| :--- | :--- | :--- |"]
+    for name, rule in rules.RULES.items():
+        yes, no = rule.meaning.split("; no: ")
+        lines.append(f"| {name} | {yes} | {no} |")
+    lines += ["", "| place | statement | rule | family |",
+              "| :--- | :--- | :--- | :--- |"]
+    for statement in rules.all_statements().values():
+        lines.append(f"| {statement.place} | {statement.says} | {statement.rule} | "
+                     f"{statement.family} |")
+    return "\n".join(lines)
 
 
 def times(took: dict[str, float]) -> str:

@@ -42,6 +42,8 @@ class Claim(NamedTuple):
         The name of the statement in ``book/statements.yml``.
     parts : sequence
         The numbers that the verdict rests on, each as ``rules.Part``.
+    text : str
+        What the findings say beside the parts.
 
     Examples
     --------
@@ -57,6 +59,7 @@ class Claim(NamedTuple):
     timed: bool = False
     key: str = ""
     parts: Sequence = ()
+    text: str = ""
 
 
 def part(where: str) -> str:
@@ -159,14 +162,19 @@ def show(claims: Sequence[Claim]) -> None:
     )
 
 
-def table(claims: Sequence[Claim], tested: Sequence[str] = ()) -> str:
+def table(
+    claims: Sequence[Claim], more: Sequence[Sequence[str]] = (),
+    headings: Sequence[str] = (),
+) -> str:
     """Return claims as an html table.
 
     Parameters
     ----------
     claims : sequence of Claim
-    tested : sequence of str
-        Html of a last column, one cell per claim: where the claim is tested.
+    more : sequence of sequence of str
+        Html of further cells, for each claim.
+    headings : sequence of str
+        Their headings.
 
     Examples
     --------
@@ -174,9 +182,6 @@ def table(claims: Sequence[Claim], tested: Sequence[str] = ()) -> str:
     >>> "<td>r &lt; 1</td>" in text
     True
     """
-    headings = ["Paper", "It says", "This run found", "Verdict"]
-    if tested:
-        headings.append("Tested in")
     lines = []
     for i, claim in enumerate(claims):
         verdict = f"{VERDICTS[claim.verdict]}&nbsp;{claim.verdict}"
@@ -186,11 +191,12 @@ def table(claims: Sequence[Claim], tested: Sequence[str] = ()) -> str:
             html.escape(claim.found),
             f"<span class='verdict'>{verdict}</span>",
         ]
-        if tested:
-            cells.append(tested[i])
+        if more:
+            cells += more[i]
         lines.append(_html_row(cells, "td"))
+    names = ["Paper", "It says", "Found", "Verdict", *headings]
     return (
-        f"<table class='claims'><thead>{_html_row(headings, 'th')}</thead>"
+        f"<table class='claims'><thead>{_html_row(names, 'th')}</thead>"
         f"<tbody>{''.join(lines)}</tbody></table>"
     )
 

@@ -20,13 +20,13 @@ import nbformat
 from ..experiments.fingerprint import code_of, whole_code
 from ..experiments.processes import sweep
 from ..measures.spelling import printable
-from . import checkout
+from . import checkout, rules
 from .checkout import UsageError
 from .diff import canonical
 from .parameters import read_parameters
 
 # The modules that word and draw what a page shows.
-_SHOWN = ("book.claims", "book.figures", "book.verdicts")
+_SHOWN = ("book.claims", "book.figures", "book.rules", "book.verdicts")
 
 # How the names of files begin that hold a notebook while it runs
 _PARTIAL = ".wcka-run-"
@@ -430,21 +430,26 @@ def _finish(notebook, path: Path, values: dict, profile: str, seconds: float) ->
     notebook.metadata["kernelspec"] = {
         "display_name": "Python 3", "language": "python", "name": "python3"}
     notebook.metadata["wcka"] = {
-        "key": key_of(path, values, profile), "seconds": seconds}
+        "key": key_of(path, values, profile),
+        "seconds": seconds,
+        "run": {
+            "profile": profile,
+            "parameters": values,
+            "commit": checkout.commit(),
+            "versions": _versions(),
+            "machine": _machine(),
+        },
+    }
 
 
 def _description_of_run(notebook, profile: str, seconds: float) -> dict[str, str]:
     """Return the rows of the table that describes a run."""
-    versions = [f"Python {platform.python_version()}"]
-    for library in ("torch", "numpy", "scipy", "pandas"):
-        versions.append(f"{library} {importlib.metadata.version(library)}")
     now = datetime.datetime.now(datetime.UTC)
-    processor = _literal(_processor())
     return {
         "profile": _literal(profile),
         "commit": checkout.commit(),
-        "versions": ", ".join(versions),
-        "machine": f"{processor}, {os.cpu_count()} cores, {platform.system()}",
+        "versions": _versions(),
+        "machine": _literal(_machine()),
         "took": (
             f"{seconds:.0f} s (with whatever the cache already held), finished "
             f"{now:%Y-%m-%d %H:%M} UTC"),
@@ -452,6 +457,19 @@ def _description_of_run(notebook, profile: str, seconds: float) -> dict[str, str
             f"<code>{canonical(notebook)[:16]}</code> (two runs with the same "
             f"parameters agree in this, times left aside)"),
     }
+
+
+def _versions() -> str:
+    """Return the versions of Python and of the libraries that make numbers."""
+    versions = [f"Python {platform.python_version()}"]
+    for library in ("torch", "numpy", "scipy", "pandas"):
+        versions.append(f"{library} {importlib.metadata.version(library)}")
+    return ", ".join(versions)
+
+
+def _machine() -> str:
+    """Return the processor, its cores and the operating system."""
+    return f"{_processor()}, {os.cpu_count()} cores, {platform.system()}"
 
 
 def _description_of_parameters(path: Path, values: dict) -> dict[str, str]:
@@ -500,8 +518,8 @@ def key_of(path: Path, values: dict, profile: str) -> str:
     """Return a digest of everything that a chapter's page depends on.
 
     This is its source and parameters, the code of the rooms that compute, the code of
-    the modules that word and draw what a page shows, and the versions of the libraries
-    that make numbers.
+    the modules that word and draw what a page shows, the statements that it judges, and
+    the versions of the libraries that make numbers.
 
     Parameters
     ----------
@@ -523,7 +541,7 @@ def key_of(path: Path, values: dict, profile: str) -> str:
     >>> key_of(path, {}, "quick") == key_of(path, {"seed": 1}, "quick")
     False
     """
-    code = whole_code() + code_of(_SHOWN)
+    code = whole_code() + code_of(_SHOWN) + str(rules.statements(path.stem[:2]))
     text = path.read_text("utf-8") + json.dumps(values, sort_keys=True) + profile + code
     return hashlib.sha256(text.encode()).hexdigest()
 

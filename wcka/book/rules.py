@@ -223,8 +223,14 @@ def fold(answers: Sequence[str]) -> str:
 
 
 @cache
-def _all_statements() -> dict[str, Statement]:
-    """Read the statements, in the order of their file."""
+def all_statements() -> dict[str, Statement]:
+    """Return all statements by their keys, in the order of their file.
+
+    Examples
+    --------
+    >>> all_statements()["linear"].chapter
+    '03'
+    """
     path = checkout.ROOT / "book" / "statements.yml"
     entries = yaml.safe_load(path.read_text("utf-8"))
     by_key = {}
@@ -249,7 +255,7 @@ def statements(chapter: str) -> dict[str, Statement]:
     True
     """
     of_chapter = {}
-    for key, statement in _all_statements().items():
+    for key, statement in all_statements().items():
         if statement.chapter == chapter:
             of_chapter[key] = statement
     return of_chapter
@@ -303,7 +309,8 @@ def judge(chapter: str, findings: Mapping[str, Finding],
         claims.append(Claim(
             statement.place, statement.says,
             _described(statement, finding, answers[key]), fold(answers[key]),
-            statement.timed, key, [list(part) for part in finding.parts]))
+            statement.timed, key, [list(part) for part in finding.parts],
+            finding.text))
     return claims
 
 

@@ -14,6 +14,7 @@ import pandas as pd
 
 from ..measures.all_pairs import MEASURE_LABELS
 from .claims import Claim, interval
+from .rules import LEVEL, holm
 
 _METHOD_LABELS = {"pearson": "Pearson's r", "spearman": "Spearman's ρ"}
 
@@ -123,7 +124,7 @@ def significant_differences(results: pd.DataFrame, sign: int) -> str:
     ('seed (than CKA)', 'no factor')
     """
     has_sign = sign * results.difference > 0
-    significant_rows = results[has_sign & (results["p model"] < 0.05)]
+    significant_rows = results[has_sign & _is_significant(results)]
     texts = []
     for factor, part in significant_rows.groupby("differs", sort=False):
         names = [MEASURE_LABELS[measure] for _, measure in part.index]
@@ -158,11 +159,21 @@ def factors_led_by(results: pd.DataFrame, rival: str, significantly: bool) -> st
     >>> factors_led_by(rows, "cka", significantly=True)
     'seed'
     """
-    rows = results.xs(rival, level="measure")
-    is_ahead = rows.difference < 0
+    is_ahead = results.difference < 0
     if significantly:
-        is_ahead &= rows["p model"] < 0.05
+        is_ahead &= _is_significant(results)
+    rows = results.xs(rival, level="measure")
+    is_ahead = is_ahead.xs(rival, level="measure")
     return ", ".join(rows.index[is_ahead]) or "no factor"
+
+
+def _is_significant(results: pd.DataFrame) -> pd.Series:
+    """Tell which differences are significant, corrected for their number by Holm."""
+    p = results["p model"]
+    tested = p.dropna()
+    significant = pd.Series(False, results.index)
+    significant[tested.index] = holm(tested) < LEVEL
+    return significant
 
 
 # --------------------------------------------------------------------- as verdicts

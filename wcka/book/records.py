@@ -1,0 +1,169 @@
+"""The run of record: what a large run found, kept in the repository.
+
+A record holds the findings of a chapter as numbers, and no verdicts: these follow from
+the rules as they are now, in seconds.
+"""
+
+import json
+from pathlib import Path
+
+import nbformat
+
+from . import checkout, diff, execution, parameters, rules
+from .claims import Claim
+
+PROFILE = "large"
+
+
+def path_of(chapter: str) -> Path:
+    """Return the file of a chapter's record, whether it exists or not.
+
+    Parameters
+    ----------
+    chapter : str
+        Its number, such as "03".
+
+    Examples
+    --------
+    >>> path_of("03").name
+    '03.json'
+    """
+    return checkout.ROOT / "book" / "results" / PROFILE / f"{chapter}.json"
+
+
+def extract(notebook) -> dict:
+    """Return what is kept of an executed chapter.
+
+    Parameters
+    ----------
+    notebook : NotebookNode
+        As ``execution.run_chapter`` leaves it.
+
+    Returns
+    -------
+    dict
+        profile, parameters (those that differ from the defaults), commit, versions,
+        machine, seconds, digest of the outputs, findings (of each statement its parts
+        and its text) and numbers (those that are glued into the prose).
+
+    Raises
+    ------
+    ValueError
+        For a notebook that no run wrote.
+
+    Examples
+    --------
+    >>> extract(nbformat.v4.new_notebook())
+    Traceback (most recent call last):
+    ValueError: no executed chapter
+    """
+    run = notebook.metadata.get("wcka", {}).get("run")
+    if not run:
+        raise ValueError("no executed chapter")
+    findings = {}
+    for claim in diff.claims(notebook):
+        findings[claim.key] = {
+            "parts": [list(part) for part in claim.parts], "text": claim.text}
+    return {
+        **run,
+        "seconds": round(notebook.metadata["wcka"]["seconds"]),
+        "digest": diff.canonical(notebook),
+        "findings": findings,
+        "numbers": diff.numbers(notebook),
+    }
+
+
+def write(chapter: str, executed: Path) -> Path:
+    """Write the record of an executed chapter, and return its file.
+
+    Parameters
+    ----------
+    chapter : str
+        Its number.
+    executed : Path
+        The executed notebook, of a run at the profile ``PROFILE``.
+
+    Raises
+    ------
+    ValueError
+        If it ran at another profile or with other parameters.
+
+    Examples
+    --------
+    >>> write("03", Path("_build/runs/03-functional.ipynb"))  # doctest: +SKIP
+    """
+    record = extract(nbformat.read(executed, 4))
+    wanted = parameters.choose(checkout.find_chapter(chapter), PROFILE, [])
+    if (record["profile"], record["parameters"]) != (PROFILE, wanted):
+        raise ValueError(
+            f"{executed}: it ran at profile {record['profile']} with "
+            f"{record['parameters']}; a record is of profile {PROFILE}")
+    path = path_of(chapter)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(record, indent=1, ensure_ascii=False) + "\n"
+    path.write_text(text, "utf-8")
+    return path
+
+
+def read(chapter: str) -> dict | None:
+    """Return a chapter's record, or None where there is none.
+
+    Examples
+    --------
+    >>> read("99") is None
+    True
+    """
+    path = path_of(chapter)
+    if not path.is_file():
+        return None
+    return json.loads(path.read_text("utf-8"))
+
+
+def findings(record: dict) -> dict[str, rules.Finding]:
+    """Return the findings of a record, by the keys of their statements.
+
+    Examples
+    --------
+    >>> stored = {"parts": [["CKA", 0.1, 0.01, 20.0, ""]], "text": ""}
+    >>> findings({"findings": {"linear": stored}})["linear"].parts[0].error
+    0.01
+    """
+    by_key = {}
+    for key, stored in record["findings"].items():
+        parts = [rules.Part(*part) for part in stored["parts"]]
+        by_key[key] = rules.Finding(parts, stored["text"])
+    return by_key
+
+
+def judged(chapter: str, margin: float = rules.MARGIN) -> list[Claim]:
+    """Return the claims of a chapter by its record, or none where there is none.
+
+    Parameters
+    ----------
+    chapter : str
+        Its number.
+    margin : float
+        As for ``rules.judge``.
+
+    Examples
+    --------
+    >>> judged("99")
+    []
+    """
+    record = read(chapter)
+    return rules.judge(chapter, findings(record), margin) if record else []
+
+
+def run(chapter: str) -> Path:
+    """Run a chapter at the profile of record, and write what it found.
+
+    Examples
+    --------
+    >>> run("03")  # doctest: +SKIP
+    """
+    path = checkout.find_chapter(chapter)
+    values = parameters.choose(path, PROFILE, [])
+    parameters.vet(path, values)
+    output = checkout.BUILD / PROFILE / f"{path.stem}.ipynb"
+    execution.run_chapter(path, values, PROFILE, output)
+    return write(path.stem[:2], output)
