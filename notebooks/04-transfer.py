@@ -505,13 +505,13 @@ for name, (variant_names, measures) in choices.items():
     say(f"choice-{name}-high", all_changes.max().max(), "+.2f")
 
 # %% [markdown]
-# What the table says, as changes of r against the first four rows, from the lowest to the highest over measures and factors:
+# What the table says, as changes of r against the first four rows of it, from the lowest to the highest over measures and factors:
 #
 # - **What the activation measures see**: on the probe itself {glue:text}`choice-seen-low` to {glue:text}`choice-seen-high`. The
 #   smaller number of images alone changes {glue:text}`choice-few-low` to {glue:text}`choice-few-high`. wCKA, which sees no images,
 #   has no such choice.
-# - **Another layer**: {glue:text}`choice-layers-low` to {glue:text}`choice-layers-high`. **Only networks that have learned**:
-#   {glue:text}`choice-learned-low` to {glue:text}`choice-learned-high`.
+# - **Another layer**: {glue:text}`choice-layers-low` to {glue:text}`choice-layers-high`. **All networks that have not collapsed**:
+#   {glue:text}`choice-alive-low` to {glue:text}`choice-alive-high`.
 # - **wCKA's own choices**: equation 5 as printed, without centring, and biases in the chain, {glue:text}`choice-weights-low` to
 #   {glue:text}`choice-weights-high`; rows normalised, and the mean over the chains up to each layer, {glue:text}`choice-wang-low` to
 #   {glue:text}`choice-wang-high`.
