@@ -28,7 +28,7 @@ def test_every_chapter_runs_at_the_smoke_profile(path, smoke):
     execution.check_executed(notebook, path.name)
     assert notebook.cells[-1].source.startswith("## What ran")
     rows = diff.claims(notebook)
-    assert len(rows) > 3
+    assert rows
     assert {row.verdict for row in rows} <= set(claims.VERDICTS)
 
 

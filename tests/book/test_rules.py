@@ -26,8 +26,8 @@ def verdict_of(key, *parts, margin=MARGIN):
     return next(claim for claim in judged if claim.key == key).verdict
 
 
-# Each rule, and the numbers whose answer is its opposite: the reflection of the number in
-# the point halfway between the two limits.
+# Each rule, and the point that numbers of opposite answers are reflections in: halfway
+# between the two limits.
 MIDDLES = {"higher": MARGIN / 2, "large": MARGIN, "small": MARGIN, "fact": 0.5}
 
 
@@ -123,7 +123,7 @@ def test_words_of_a_finding():
 
 
 def test_findings_belong_to_the_statements():
-    with pytest.raises(ValueError, match="no finding on .'epochs-alike'"):
+    with pytest.raises(ValueError, match=r"no finding on \['epochs-alike'"):
         rules.judge("03", {"linear": Finding([])})
     bad = findings_with("linear", Finding([Part("CKA", float("nan"))]))
     with pytest.raises(ValueError, match="linear: CKA is nan"):

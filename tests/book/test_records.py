@@ -1,0 +1,97 @@
+"""The run of record belongs to the present rules, statements and parameters."""
+
+import json
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from wcka.book import builder, checkout, claims, parameters, records, rules
+
+CHAPTERS = sorted(path.stem for path in records.path_of("00").parent.glob("*.json"))
+
+
+@pytest.mark.parametrize("chapter", CHAPTERS)
+def test_a_record_belongs_to_the_rules_and_the_profile(chapter):
+    record = records.read(chapter)
+    path = checkout.find_chapter(chapter)
+    assert record["parameters"] == parameters.choose(path, records.PROFILE, [])
+    judged = records.judged(chapter)  # raises for other statements
+    assert [claim.key for claim in judged] == list(rules.statements(chapter))
+    # Numbers, and no verdicts: these follow from the rules.
+    assert not set(claims.VERDICTS) & set(json.dumps(record).split('"'))
+    assert set(record["commit"]) & set("0123456789abcdef")
+
+
+@pytest.mark.parametrize("chapter", CHAPTERS)
+def test_another_margin_changes_verdicts_without_a_run(chapter):
+    """With a margin of two nothing is unlike anything: no difference is called higher
+    by less, and no row that asks for similarity fails."""
+    for claim in records.judged(chapter, margin=2.0):
+        if rules.statements(chapter)[claim.key].rule == "similar":
+            assert claim.verdict != "fails"
+
+
+def executed_chapter():
+    """A notebook as a run leaves it, with the findings of chapter 3."""
+    findings = {}
+    for key in rules.statements("03"):
+        findings[key] = rules.Finding([rules.Part("CKA", 0.3, 0.01, 20.0)], "a remark")
+    rows = [claim._asdict() for claim in rules.judge("03", findings)]
+    output = nbformat.v4.new_output("display_data", metadata={"wcka": {"claims": rows}})
+    notebook = nbformat.v4.new_notebook(
+        cells=[nbformat.v4.new_code_cell(outputs=[output])])
+    chosen = parameters.choose(checkout.find_chapter("03"), records.PROFILE, [])
+    run = {"profile": "large", "parameters": chosen, "commit": "0" * 7,
+           "versions": "", "machine": ""}
+    notebook.metadata["wcka"] = {"seconds": 1.2, "run": run}
+    return notebook, findings
+
+
+def test_what_is_written_is_read_and_judged_alike(tmp_path, monkeypatch):
+    monkeypatch.setattr(records, "path_of", lambda chapter: tmp_path / "a" / chapter)
+    notebook, findings = executed_chapter()
+    nbformat.write(notebook, tmp_path / "03.ipynb")
+    records.write("03", tmp_path / "03.ipynb")
+    assert records.judged("03") == rules.judge("03", findings)
+    assert records.read("03")["seconds"] == 1
+    assert records.judged("04") == []
+
+
+@pytest.mark.parametrize("change", [
+    {"profile": "quick"}, {"parameters": {"seeds": 3}}])
+def test_only_the_profile_of_record_becomes_a_record(tmp_path, change):
+    notebook, _ = executed_chapter()
+    notebook.metadata["wcka"]["run"] |= change
+    nbformat.write(notebook, tmp_path / "03.ipynb")
+    with pytest.raises(ValueError, match="a record is of profile large"):
+        records.write("03", Path(tmp_path / "03.ipynb"))
+
+
+def test_the_scorecard_shows_the_record_and_what_contradicts_it():
+    build = [
+        claims.Claim("3.2", "it is so", "in the build 0.1", "fails", key="so"),
+        claims.Claim("3.2", "and so", "in the build 0.2", "partly", key="too"),
+        claims.Claim("3.2", "no record", "in the build 0.3", "holds", key="new"),
+    ]
+    record = {}
+    for claim in build[:2]:
+        found = "on record 0.9"
+        record[claim.key] = claim._replace(found=found, verdict="holds")
+    text = builder.scorecard({"03-functional": build}, record)
+    assert text.count("on record 0.9") == 2 and "in the build 0.3" in text
+    assert text.count("contradicts the record") == 1
+    assert text.count("not on record yet") == 1
+    counted = builder.with_record({"03-functional": build}, record)
+    assert "**3** hold" in builder.tally(counted)
+
+
+def test_margins_are_counted_from_the_stored_numbers():
+    _, findings = executed_chapter()
+    build = rules.judge("03", {**findings, "linear": rules.Finding(
+        [rules.Part("CKA", 0.0, 0.03, 1000.0)])})
+    lines = builder.margins({"03-functional": build}).splitlines()
+    assert len(lines) == 7
+    if not CHAPTERS:
+        usual = next(line for line in lines if line.startswith("| **0.1**"))
+        assert usual.endswith("| 0 |")
