@@ -16,21 +16,22 @@
 # %% [markdown]
 # # What it is good for
 #
-# The paper ends with three promises (section 4): wCKA could ensure that a network is like a trusted one, build
-# ensembles that are truly diverse, and guide pruning. It shows none of them. Here each is tried on real data, beside a baseline that
-# somebody would use today.
+# The paper ends with three uses that wCKA could have (section 4): to guide the pruning of models, to build ensembles that are truly
+# diverse, and to ensure that a model is similar to a trusted one. It tries none of them. Here each is tried on real data, beside
+# baselines that somebody would use today.
 #
 # After this chapter you can
 #
-# - tell a network's descendants from strangers, also when somebody has shuffled and rescaled the weights to hide the descent;
-# - say whether low wCKA picks a better ensemble than chance does;
-# - say whether wCKA warns, without data, before pruning costs accuracy.
+# - tell a network's copies from strangers, and copies that still do the same from changed ones;
+# - say whether low wCKA picks ensembles that are more diverse than random ones, and more accurate;
+# - say whether wCKA orders pruned networks by the harm better than simpler numbers do, without data.
 
 # %% tags=["hide-input"]
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
+from matplotlib.patches import Patch
 from myst_nb import glue
 from torch.nn.functional import nll_loss
 
@@ -40,14 +41,15 @@ from wcka.book import (
     distinct,
     figures,
     interval,
+    rules,
     say,
-    verdicts,
     within,
 )
 from wcka.experiments import (
     calibration_error,
-    least_similar,
+    ensembles,
     matching,
+    separation,
     statistics,
     trained,
 )
@@ -78,13 +80,15 @@ bits: list[int] = [8, 4, 3]  # of the weights of quantised copies
 noisy: list[float] = [0.1, 0.3, 1.0]
 # share of the images with a trigger that a backdoor is trained on
 poisoned: float = 0.1
-pool: int = 20  # networks that an ensemble is chosen from
+# networks of one shape, and as many of several, for ensembles
+candidates: int = 30
+pool: int = 10  # of these, drawn at random, that an ensemble is chosen from
 members: int = 4  # networks in an ensemble
-# hidden widths in the mixed pool
+# hidden widths where there are several
 pool_shapes: list[list[int]] = [[16], [64], [256], [32, 32], [64, 64, 64]]
 # training images, not trained on, that disagreement is counted on
 chosen_on: int = 1000
-draws: int = 500  # random ensembles
+draws: int = 300  # pools, and random ensembles
 # what ensembles are tested on
 shown_corruptions: list[str] = [
     "fog", "glass_blur", "impulse_noise", "rotate", "stripe", "zigzag"]
@@ -95,6 +99,7 @@ shares: list[float] = [
     0.98, 0.99]
 # hidden widths of networks that are pruned
 pruned_shapes: list[list[int]] = [[32], [64, 64], [256], [32, 32, 32, 32]]
+pruned_networks: int = 5  # of each of these shapes
 tolerated: float = 0.01  # loss of accuracy that is still no harm
 seed: int = 0  # of the first network and of all draws
 
@@ -120,9 +125,11 @@ within(
     tuned_images=(tuned_images, 100, 60000 - train_images - chosen_on),
     batch_size=(batch_size, 1, 60000),
     poisoned=(poisoned, 0, 1),
-    pool=(pool, len(pool_shapes), 40),
+    candidates=(candidates, max(len(pool_shapes), pool + 1), 10000),
+    pool=(pool, 2, 40),
     members=(members, 2, pool),
     draws=(draws, 10, 100000),
+    pruned_networks=(pruned_networks, 3, 1000),
     test_images=(test_images, 100, 10000),
     tolerated=(tolerated, 0, 1),
     shares=(shares, 0, 1),
@@ -137,10 +144,10 @@ within(
 )
 
 # %% [markdown]
-# ## Likeness to a trusted model
+# ## Similarity to a trusted model
 #
-# You have a network that you trust, and somebody brings one that is said to come from it. Does it? There are
-# {glue:text}`n-trusted` trusted networks here, fully connected, of different seeds. Each has **descendants**:
+# You have a network that you trust, and somebody brings one that is said to come from it. Does it, and does it still do the same? There
+# are {glue:text}`n-trusted` trusted networks here, fully connected, of different seeds. Each has **descendants**:
 #
 # - *fine-tuned* on further images of the task, for some epochs and for thrice as many, on corrupted images (fog), and on another
 #   task altogether;
@@ -277,6 +284,7 @@ def score_pairs(suspects, ancestors, kinds):
     chains = [wcka.chain(network) for network in networks]
     return pd.DataFrame({
         "trusted": a,
+        "ancestor": np.array(ancestors)[b - trusted],
         "kind": np.array(kinds)[b - trusted],
         "descends": np.array(ancestors)[b - trusted] == a,
         "wCKA": compare("wcka", chains, (a, b)),
@@ -304,7 +312,7 @@ pair_scores = {
     DISGUISED: score_pairs(disguised_suspects, ancestors, kinds),
 }
 
-# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-roc", "caption": "Telling descendants of a trusted network from strangers, ROC curves: share of descendants found against share of strangers wrongly called descendants, by each score. Left: suspects as they are. Right: after an adversary shuffled and rescaled their hidden units. The false alarms' axis is logarithmic."}, "image": {"alt": "Two panels of ROC curves for wCKA, the cosine of weights, the same after matching, CKA and agreement; in the right panel the raw cosine and CKA drop."}}
+# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-roc", "caption": "Telling descendants of a trusted network from strangers, ROC curves: share of descendants found against share of strangers wrongly called descendants, by each score. Left: suspects as they are. Right: after an adversary shuffled and rescaled their hidden units. The false alarms' axis is logarithmic."}, "image": {"alt": "Two panels of ROC curves, as they are and disguised, for wCKA, the cosine of weights, the same after matching, CKA and agreement."}}
 COLOURS = {
     "wCKA": figures.MEASURE_COLORS["wcka"],
     "cosine of weights": figures.MEASURE_COLORS["procrustes"],
@@ -445,67 +453,152 @@ plain_rows = pair_scores[AS_THEY_ARE]
 wcka_by_kind = {}
 for kind, rows in plain_rows[plain_rows.descends].groupby("kind"):
     wcka_by_kind[kind] = rows.wCKA
-tuned_wcka = wcka_by_kind["fine-tuned"]
-longer_wcka = wcka_by_kind["fine-tuned, longer"]
-fog_wcka = wcka_by_kind["fine-tuned, fog"]
-backdoor_wcka = wcka_by_kind["backdoored"]
-benign_wcka = pd.concat([tuned_wcka, longer_wcka, fog_wcka])
-backdoor_noticed = statistics.overlap(benign_wcka, backdoor_wcka)
-wcka_by_name = {
-    "benign": tuned_wcka,
-    "longer": longer_wcka,
-    "fog": fog_wcka,
-    "poisoned": backdoor_wcka,
+kinds_by_name = {
+    "benign": "fine-tuned",
+    "longer": "fine-tuned, longer",
+    "fog": "fine-tuned, fog",
+    "poisoned": "backdoored",
 }
-for name, values in wcka_by_name.items():
+for name, kind in kinds_by_name.items():
+    values = wcka_by_kind[kind]
     text = interval(values.median(), values.min(), values.max(), ".3f")
     glue(f"wcka-{name}", text, display=False)
-say("auc-backdoor", backdoor_noticed, ".2f")
 
 # %% [markdown]
 # As they are, descendants are told from strangers with an area of {glue:text}`auc-plain-wcka` by wCKA, {glue:text}`auc-plain-cosine` by the cosine
 # of weights, {glue:text}`auc-plain-cka` by CKA and {glue:text}`auc-plain-agreement` by agreement. Once the units are shuffled and rescaled,
-# the cosine is at {glue:text}`auc-hidden-cosine`, and CKA, which minds the scale of units, at {glue:text}`auc-hidden-cka`; wCKA stays at
-# {glue:text}`auc-hidden-wcka`. But this adversary moves within wCKA's own symmetries, and a cosine that first matches the
-# units has {glue:text}`auc-hidden-matched`. What wCKA loses are copies that were damaged: hardest is
-# *{glue:text}`hardest`* ({glue:text}`hardest-auc`). Such a copy keeps its largest weights where they were, which a cosine sees; their
-# product through all layers is soon another one. Where shapes are equal, match and compare weights; wCKA needs no
-# matching, and compares different shapes as well. CKA and agreement see the task more than the descent: strangers learned the same.
+# the cosine is at {glue:text}`auc-hidden-cosine`, CKA at {glue:text}`auc-hidden-cka` and wCKA, which both leave as it was, at
+# {glue:text}`auc-hidden-wcka`; the cosine that first matches the units is at {glue:text}`auc-hidden-matched`. (This adversary moves within
+# wCKA's own symmetries.) The kind that wCKA tells least well from strangers is
+# *{glue:text}`hardest`* ({glue:text}`hardest-auc`).
 #
-# **What this does not do.** Descent is not innocence. A backdoored copy gives the label 0 to {glue:text}`fooled-poisoned` % of the test images
+# **Which copies are still similar?** To come from a trusted model is not to be similar to it. Let a copy be *faithful* if it
+# agrees with the trusted network on more test images than the other trusted networks do, and *changed* otherwise. A number that ensures
+# similarity puts faithful copies above strangers, and above changed copies. Backdoored copies are left out here. They have a test of their own below.
+
+# %%
+with torch.no_grad():
+    original_predictions = torch.stack(
+        [network(test_inputs).argmax(1) for network in originals])
+# (trusted, trusted)
+original_agreement = pairwise_agreement(original_predictions)
+# Mean agreement of each trusted network with the others: (trusted,)
+stranger_agreement = (original_agreement.sum(1) - 1) / (trusted - 1)
+
+strangers = plain_rows[~plain_rows.descends]
+copies = plain_rows[plain_rows.descends].copy()
+copies["faithful"] = copies.agreement > stranger_agreement[copies.trusted]
+copy_table = copies.groupby("kind", sort=False)[
+    ["agreement", "faithful", "wCKA", "cosine, matched"]].mean()
+copy_table.rename_axis(None).style.format({
+    "agreement": "{:.3f}",
+    "faithful": "{:.0%}",
+    "wCKA": "{:.3f}",
+    "cosine, matched": "{:.3f}",
+})
+
+# %%
+judged_copies = copies[copies.kind != "backdoored"]
+faithful_copies = judged_copies[judged_copies.faithful]
+changed_copies = judged_copies[~judged_copies.faithful]
+
+
+def misordered_strangers(score):
+    """Share of pairs of a stranger and a faithful copy in the wrong order."""
+    return separation.misordered(
+        strangers[score], faithful_copies[score],
+        strangers[["trusted", "ancestor"]], faithful_copies.trusted)
+
+
+def misordered_changed(score):
+    """Share of pairs of a changed and a faithful copy in the wrong order."""
+    return separation.misordered(
+        changed_copies[score], faithful_copies[score],
+        changed_copies.trusted, faithful_copies.trusted)
+
+
+# Errors are over trusted networks, so that two must have such copies.
+has_both = (faithful_copies.trusted.nunique() > 1
+            and changed_copies.trusted.nunique() > 1)
+order_rows = {}
+if has_both:
+    for score in SCORES:
+        order_rows[score] = {
+            "strangers": misordered_strangers(score).value,
+            "changed copies": misordered_changed(score).value,
+        }
+order_table = pd.DataFrame(order_rows).T
+order_table.style.format("{:.1%}")
+
+# %% tags=["remove-cell"]
+say("n-copies", len(judged_copies), "d")
+say("n-changed", len(changed_copies), "d")
+say("stranger-agreement", 100 * stranger_agreement.mean(), ".1f")
+
+# %% [markdown]
+# Trusted networks agree with each other on {glue:text}`stranger-agreement` % of the images. Of {glue:text}`n-copies` copies
+# {glue:text}`n-changed` agree with the trusted network less than that. The first table has the share of faithful copies by kind, the second
+# the pairs of a faithful copy and a stranger, or a changed copy, that each score puts in the wrong order (one half is guessing).
+#
+# **Backdoors.** A backdoored copy gives the label 0 to {glue:text}`fooled-poisoned` % of the test images
 # of other classes that wear the square (a benign fine-tuned one: {glue:text}`fooled-benign` %), at a clean accuracy of {glue:text}`right-poisoned` %
 # ({glue:text}`right-benign` %). Its wCKA with the trusted network is {glue:text}`wcka-poisoned` (median and range over seeds). Copies tuned on the same
 # images without the square have {glue:text}`wcka-benign`, for thrice as long {glue:text}`wcka-longer`; those tuned on fog
-# {glue:text}`wcka-fog`. A benign copy of these three kinds scores above a backdoored one with a chance of
-# {glue:text}`auc-backdoor`. If you know how long a copy was tuned, a difference may show; in general longer tuning moves it more than a
-# backdoor does. The number says how far a copy went, not where to. And
+# {glue:text}`wcka-fog`. To be noticed, a backdoored copy would have to score below the benign copies of each kind:
+
+# %%
+backdoored_copies = copies[copies.kind == "backdoored"]
+
+
+def unnoticed(kind):
+    """Share of pairs of a backdoored and a benign copy in the wrong order."""
+    benign = copies[copies.kind == kind]
+    return separation.misordered(
+        backdoored_copies.wCKA, benign.wCKA,
+        backdoored_copies.trusted, benign.trusted)
+
+
+TUNED_KINDS = ("fine-tuned", "fine-tuned, longer", "fine-tuned, fog")
+unnoticed_backdoors = {kind: unnoticed(kind) for kind in TUNED_KINDS}
+backdoor_rows = pd.DataFrame(unnoticed_backdoors).T
+backdoor_rows.columns = ["wrong order", "error", "degrees of freedom"]
+backdoor_rows[["wrong order", "error"]].style.format("{:.1%}")
+
+# %% [markdown]
+# The number says how far a copy went, not where to. And
 # [chapter 6](06-failures) gives any network any chain: a high wCKA is evidence among honest people.
 #
 # ## Diverse ensembles
 #
-# An ensemble gains by members that err differently. Choose {glue:text}`n-members` of {glue:text}`n-pool` networks by the lowest mean
+# An ensemble gains by members that err differently. There are {glue:text}`n-candidates` networks that differ in the seed only, and as many of several
+# shapes. From a **pool** of {glue:text}`n-pool` of them, drawn at random, choose {glue:text}`n-members` by the lowest mean
 # pairwise wCKA, trying all sets; and for comparison
 #
-# - at random (`draws` times: the distribution to beat);
 # - by the lowest mean agreement on some held-out images (`chosen_on`, no labels);
 # - by the highest accuracy on the same images, which needs labels.
 #
-# Two pools: networks that differ in the seed only, and networks of several shapes. Ensembles average the members'
-# probabilities. They are tested on clean and on corrupted test images (`shown_corruptions`): accuracy; negative log-likelihood; and
+# One pool would be one example, so this is done for `draws` pools. The distribution to beat is that of as many ensembles of
+# {glue:text}`n-members` networks drawn at random. Ensembles average the members' probabilities. They are tested on clean and on corrupted test
+# images (`shown_corruptions`): disagreement, the share of images on which two members predict different classes; accuracy; log-likelihood; and
 # calibration error, the mean gap between confidence and accuracy.
 
 # %% tags=["hide-input"]
 ONE_SHAPE = "one shape"
 SEVERAL_SHAPES = "several shapes"
+RANDOM = "random"
 LOW_WCKA = "low wCKA"
 LOW_AGREEMENT = "low agreement"
 HIGH_ACCURACY = "high accuracy"
+CHOICES = (LOW_WCKA, LOW_AGREEMENT, HIGH_ACCURACY)
+QUALITIES = (
+    "disagreement", "accuracy", "log-likelihood", "calibration error")
 
 
-def train_pool(shapes):
-    """Train the networks of a pool: as many of each shape as possible."""
+def train_candidates(shapes):
+    """Train networks of some shapes, as many of each as possible."""
     networks = []
-    for shape, part in zip(shapes, np.array_split(range(pool), len(shapes))):
+    parts = np.array_split(range(candidates), len(shapes))
+    for shape, part in zip(shapes, parts):
         first_seed = seed + 100
         population = train_networks(
             shape, range(first_seed, first_seed + len(part)))
@@ -513,9 +606,9 @@ def train_pool(shapes):
     return networks
 
 
-pools = {
-    ONE_SHAPE: train_pool([hidden]),
-    SEVERAL_SHAPES: train_pool(pool_shapes),
+candidate_networks = {
+    ONE_SHAPE: train_candidates([hidden]),
+    SEVERAL_SHAPES: train_candidates(pool_shapes),
 }
 probe_inputs = {"clean": test_inputs}
 for name in shown_corruptions:
@@ -525,6 +618,31 @@ for name in shown_corruptions:
 choice_images, choice_labels = held_out(
     dataset, chosen_on, skip=tuned_images)
 choice_inputs = image_sets.as_inputs(choice_images)
+
+
+def choose_ensembles(similarity, networks):
+    """Draw pools, and choose the members of an ensemble from each.
+
+    Returns the pools, (draws, pool), and by the way of choosing the members,
+    (draws, members), as positions among the networks.
+    """
+    with torch.no_grad():
+        predictions = torch.stack(
+            [network(choice_inputs).argmax(1) for network in networks])
+    accuracy = (predictions == choice_labels).double().mean(1).numpy()
+    agreement = pairwise_agreement(predictions)
+    pools = ensembles.drawn_sets(len(networks), pool, draws, seed)
+    best_first = np.argsort(-accuracy[pools], axis=1, kind="stable")
+    return pools, {
+        RANDOM: ensembles.drawn_sets(
+            len(networks), members, draws, seed + 1),
+        LOW_WCKA: ensembles.least_similar_of_pools(
+            similarity, pools, members),
+        LOW_AGREEMENT: ensembles.least_similar_of_pools(
+            agreement, pools, members),
+        HIGH_ACCURACY: np.take_along_axis(
+            pools, best_first[:, :members], axis=1),
+    }
 
 
 def quality(probabilities):
@@ -538,28 +656,32 @@ def quality(probabilities):
     }
 
 
-def choose_ensembles(similarity, networks):
-    """Return positions of the members, by the way they are chosen."""
-    with torch.no_grad():
-        predictions = torch.stack(
-            [network(choice_inputs).argmax(1) for network in networks])
-    accuracy = (predictions == choice_labels).double().mean(1)  # (networks,)
-    agreement = pairwise_agreement(predictions)
-    ensembles = {
-        LOW_WCKA: least_similar(similarity, members),
-        LOW_AGREEMENT: least_similar(agreement, members),
-        HIGH_ACCURACY: accuracy.topk(members).indices.numpy(),
-    }
-    rng = np.random.default_rng(seed)
-    for i in range(draws):
-        ensembles[f"random {i}"] = rng.permutation(len(networks))[:members]
-    return ensembles
-
-
 def mean_over_pairs(matrix, positions):
     """Mean of a symmetric matrix over all pairs of some of its rows."""
     upper = np.triu_indices(len(positions), 1)
     return matrix[np.ix_(positions, positions)][upper].mean()
+
+
+def test_ensembles(sets, networks):
+    """Score ensembles on every probe: arrays (ensembles, probes) by score."""
+    # Many pools have the same best ensemble, which is tested once.
+    different_sets, position = np.unique(
+        np.sort(sets, axis=1), axis=0, return_inverse=True)
+    shape = (len(different_sets), len(probe_inputs))
+    scores = {name: np.zeros(shape) for name in QUALITIES}
+    for column, inputs in enumerate(probe_inputs.values()):
+        with torch.no_grad():
+            probabilities = torch.stack([
+                network(inputs).softmax(1) for network in networks
+            ])  # (networks, images, classes)
+        disagreement = 1 - pairwise_agreement(probabilities.argmax(-1))
+        for row, positions in enumerate(different_sets):
+            values = quality(probabilities[positions].mean(0))
+            values["disagreement"] = mean_over_pairs(disagreement, positions)
+            for name, value in values.items():
+                scores[name][row, column] = value
+    position = position.ravel()
+    return {name: values[position] for name, values in scores.items()}
 
 
 def hidden_widths(network):
@@ -568,157 +690,96 @@ def hidden_widths(network):
     return "-".join(str(layer.out_features) for layer in hidden_layers)
 
 
-def test_ensembles(networks):
-    """Test every choice from a pool on every probe; describe the choices.
+def describe_ensembles(sets, similarity, shapes):
+    """Mean wCKA between members, and mean number of different shapes."""
+    means = [mean_over_pairs(similarity, positions) for positions in sets]
+    shape_counts = [len(np.unique(shapes[positions])) for positions in sets]
+    return {"mean wCKA": np.mean(means), "shapes": np.mean(shape_counts)}
 
-    Returns two tables: one row per ensemble and probe; one row per ensemble
-    that is not drawn at random.
-    """
+
+score_tables = []
+leads = {}
+descriptions = {}
+for pool_name, networks in candidate_networks.items():
     similarity = compare("wcka", [wcka.chain(n) for n in networks])
-    ensembles = choose_ensembles(similarity, networks)
-    outputs = {}
-    with torch.no_grad():
-        for probe, inputs in probe_inputs.items():
-            outputs[probe] = torch.stack([
-                network(inputs).softmax(1) for network in networks
-            ])  # (networks, images, classes)
-    predictions = outputs["clean"].argmax(-1)  # (networks, images)
-    is_right = predictions == test_labels
-    agreement = pairwise_agreement(predictions)
+    shapes = np.array([hidden_widths(network) for network in networks])
+    pools, sets_by_choice = choose_ensembles(similarity, networks)
+    # All at once, as choices share ensembles
+    scores = test_ensembles(
+        np.concatenate(list(sets_by_choice.values())), networks)
+    for i, (choice, sets) in enumerate(sets_by_choice.items()):
+        rows = slice(i * draws, (i + 1) * draws)
+        columns = {}
+        for name, values in scores.items():
+            columns[name, "clean"] = values[rows, 0]
+            columns[name, "corrupted"] = values[rows, 1:].mean(1)
+        table = pd.DataFrame(columns).stack(future_stack=True)
+        table = table.rename_axis(["ensemble", "images"]).reset_index()
+        score_tables.append(
+            table.assign(**{"from": pool_name, "chosen by": choice}))
+        descriptions[pool_name, choice] = describe_ensembles(
+            sets, similarity, shapes)
+        if choice == RANDOM:
+            continue
+        for name, values in scores.items():
+            sign = -1 if name == "calibration error" else 1
+            leads[pool_name, choice, name] = ensembles.lead_over_chance(
+                sign * values[rows], sign * values[:draws], pools,
+                sets_by_choice[RANDOM])
+tested = pd.concat(score_tables, ignore_index=True)
 
-    test_rows = []
-    for name, positions in ensembles.items():
-        mean_wcka = mean_over_pairs(similarity, positions)
-        for probe, probabilities in outputs.items():
-            test_rows.append({
-                "chosen by": name,
-                "probe": probe,
-                **quality(probabilities[positions].mean(0)),
-                "mean wCKA": mean_wcka,
-            })
-    choice_rows = []
-    for name in (LOW_WCKA, LOW_AGREEMENT, HIGH_ACCURACY):
-        positions = ensembles[name]
-        shapes = [hidden_widths(networks[i]) for i in positions]
-        choice_rows.append({
-            "chosen by": name,
-            "mean wCKA": mean_over_pairs(similarity, positions),
-            "mean agreement": mean_over_pairs(agreement, positions),
-            "mean accuracy": float(is_right[positions].double().mean()),
-            "hidden widths": ", ".join(shapes),
-        })
-    return pd.DataFrame(test_rows), pd.DataFrame(choice_rows)
-
-
-test_tables = {}
-choice_tables = {}
-for pool_name, networks in pools.items():
-    tests, choices = test_ensembles(networks)
-    test_tables[pool_name] = tests
-    choice_tables[pool_name] = choices.set_index("chosen by")
-ensemble_tests = pd.concat(test_tables, names=["pool"]).reset_index("pool")
-ensemble_choices = pd.concat(choice_tables).rename_axis([None, None])
-
-# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-ensembles-chosen", "caption": "Ensembles chosen in three ways (dots) among ensembles drawn at random (grey, enhanced box plots): accuracy, log-likelihood and calibration error, on clean and on corrupted test images (mean over corruptions). Up is better in the first two, down in the last. Left column of each panel: a pool of one shape; right: of several shapes."}, "image": {"alt": "Six panels in two rows, clean and corrupted; in each, grey enhanced box plots of random ensembles for two pools, with three dots for the ensembles chosen by low wCKA, low agreement and high accuracy."}}
+# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-ensembles-chosen", "caption": "Ensembles drawn at random (grey) and chosen from random pools in three ways (colours), as enhanced box plots: disagreement of the members, accuracy and log-likelihood, on clean and on corrupted test images (mean over corruptions). Left half of each panel: networks of one shape; right half: of several shapes."}, "image": {"alt": "Six panels in two rows, clean and corrupted; in each, enhanced box plots of random ensembles and of those chosen by low wCKA, low agreement and high accuracy, for networks of one shape and of several."}}
 CHOICE_COLOURS = {
+    RANDOM: "#CCCCCC",
     LOW_WCKA: figures.MEASURE_COLORS["wcka"],
-    LOW_AGREEMENT: figures.PROBE_COLORS["clean"],
+    LOW_AGREEMENT: figures.QUIET,
     HIGH_ACCURACY: figures.MEASURE_COLORS["dcka"],
 }
-QUALITIES = ("accuracy", "log-likelihood", "calibration error")
-pool_names = list(pools)
-
-is_clean = ensemble_tests["probe"] == "clean"
-ensemble_tests["images"] = np.where(is_clean, "clean", "corrupted")
-by_images = ensemble_tests.groupby(
-    ["pool", "chosen by", "images"], sort=False)
-# Mean over the corruptions
-tested = by_images[[*QUALITIES, "mean wCKA"]].mean().reset_index()
-tested["is random"] = tested["chosen by"].str.startswith("random")
-
 fig, panels = plt.subplots(2, 3, figsize=(figures.WIDTH, 5.2))
 for image_kind, panel_row in zip(("clean", "corrupted"), panels):
     rows = tested[tested.images == image_kind]
-    for score, axes in zip(QUALITIES, panel_row):
-        figures.boxen(axes, rows[rows["is random"]], x="pool", y=score,
-                      order=pool_names, color="#CCCCCC", width=0.5)
-        for name, color in CHOICE_COLOURS.items():
-            choice_rows = rows[rows["chosen by"] == name]
-            values = choice_rows.set_index("pool")[score]
-            is_first_panel = axes is panels[0, 0]
-            axes.plot(range(len(pools)), values[pool_names], "o", color=color,
-                      ms=7, mec="white",
-                      label=name if is_first_panel else None)
-        title = score if image_kind == "clean" else ""
+    for name, axes in zip(QUALITIES, panel_row):
+        figures.boxen(axes, rows, x="from", y=name, hue="chosen by",
+                      palette=CHOICE_COLOURS, legend=False)
+        title = name if image_kind == "clean" else ""
         axes.set(xlabel="", ylabel="", title=title)
-        axes.tick_params(axis="x", rotation=15)
     panel_row[0].set_ylabel(image_kind)
-fig.legend(loc="outside upper center", ncols=3)
+handles = []
+for name, color in CHOICE_COLOURS.items():
+    handles.append(Patch(color=color, label=name))
+fig.legend(handles=handles, loc="outside upper center", ncols=4)
 plt.show()
 
+# %% [markdown]
+# How often does a chosen ensemble beat a random one? The table has that share minus one half (zero: as often as not; one half: always), over
+# clean and corrupted images, with intervals over networks and probes.
+
 # %% tags=["hide-input"]
-def shares_beaten(rows, score):
-    """Share of random ensembles that each chosen one is better than."""
-    random_values = rows[rows["is random"]][score]
-    chosen = rows[~rows["is random"]].set_index("chosen by")[score]
-    sign = -1 if score == "calibration error" else 1
+lead_texts = {}
+for (pool_name, choice, name), lead in leads.items():
+    low, high = np.clip([lead.low, lead.high], -0.5, 0.5)
+    text = interval(lead.value, low, high, "+.2f")
+    lead_texts.setdefault((pool_name, choice), {})[name] = text
+pd.DataFrame(lead_texts).T
 
-    def share_beaten(value):
-        is_better = sign * value > sign * random_values
-        is_equal = value == random_values
-        return is_better.mean() + 0.5 * is_equal.mean()
+# %% [markdown]
+# What was chosen: the mean wCKA between members, and of how many different shapes they are.
 
-    return chosen.map(share_beaten)
-
-
-rank_tables = {}
-for pool_and_images, rows in tested.groupby(["pool", "images"], sort=False):
-    columns = {}
-    for score in QUALITIES:
-        columns[score] = shares_beaten(rows, score)
-    rank_tables[pool_and_images] = pd.DataFrame(columns)
-ranks = pd.concat(rank_tables)
-ranks.rename_axis([None, None, None]).style.format("{:.0%}")
+# %% tags=["hide-input"]
+description_table = pd.DataFrame(descriptions).T
+description_table.style.format({"mean wCKA": "{:.2f}", "shapes": "{:.1f}"})
 
 # %% tags=["remove-cell"]
 say("n-members", members, "d")
 say("n-pool", pool, "d")
-wcka_ranks = ranks.xs(LOW_WCKA, level=2)
-agreement_ranks = ranks.xs(LOW_AGREEMENT, level=2)
-for pool_name in pools:
-    short_name = pool_name.split()[0]
-    for image_kind in ("clean", "corrupted"):
-        share = wcka_ranks.accuracy[pool_name, image_kind]
-        say(f"rank-{short_name}-{image_kind}", 100 * share, ".0f")
-    share = agreement_ranks.accuracy[pool_name, "corrupted"]
-    say(f"rank-agreement-{short_name}", 100 * share, ".0f")
-random_rows = tested[tested["is random"] & (tested.images == "corrupted")]
-for pool_name, rows in random_rows.groupby("pool"):
-    correlation = rows["mean wCKA"].corr(rows.accuracy)
-    say(f"r-alike-{pool_name.split()[0]}", correlation, "+.2f")
-
-# %% [markdown]
-# The table says which share of random ensembles each choice beats. By accuracy on corrupted images the ensemble of low wCKA beats
-# {glue:text}`rank-one-corrupted` % of the random ones in the pool of one shape and {glue:text}`rank-several-corrupted` % in the pool of several (on
-# clean images {glue:text}`rank-one-clean` % and {glue:text}`rank-several-clean` %); the ensemble of low agreement
-# {glue:text}`rank-agreement-one` % and {glue:text}`rank-agreement-several` %. Over the random ensembles, mean pairwise wCKA and accuracy
-# on corrupted images are correlated by {glue:text}`r-alike-one` (one shape) and {glue:text}`r-alike-several` (several): below zero means that
-# low wCKA is worth something, above zero that it picks the wrong ones. Two pools are two examples: a rank that is not near 0 or 100 %
-# cannot be told from chance. How much the chosen ones differ, and which shapes they have:
-
-# %% tags=["hide-input"]
-ensemble_choices.style.format({
-    "mean wCKA": "{:.2f}",
-    "mean agreement": "{:.3f}",
-    "mean accuracy": "{:.3f}",
-})
+say("n-candidates", candidates, "d")
 
 # %% [markdown]
 #
 # ## Pruning
 #
-# Prune the smallest weights step by step (`shares`). Accuracy holds for long and then falls. Does wCKA between the pruned
-# network and the whole one fall *before*, so that one could stop in time without data? The obvious rivals need no data either: the
+# Prune the smallest weights step by step (`shares`). Does wCKA between the pruned network and the whole one say, without data, when it
+# begins to do harm? The obvious rivals need no data either: the
 # cosine of weights (nearly the square root of the share of the weights' squared norm that is left), the product of the layers' cosines, which
 # knows of depth, and simply the share that is left.
 
@@ -759,17 +820,22 @@ def pruning_step(network, share):
 
 step_rows = []
 for shape in pruned_shapes:
-    population = train_networks(shape, range(seed, seed + trusted))
+    population = train_networks(
+        shape, range(seed, seed + pruned_networks))
     for i, network in enumerate(networks_of(population)):
         for share in shares:
             with torch.no_grad():
                 step = pruning_step(network, share)
             shape_name = "-".join(map(str, shape))
-            step_rows.append(
-                {"shape": shape_name, "seed": i, "share": share, **step})
+            step_rows.append({
+                "shape": shape_name,
+                "network": f"{shape_name}, seed {i}",
+                "share": share,
+                **step,
+            })
 steps = pd.DataFrame(step_rows)
 
-# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-pruning", "caption": "Magnitude pruning of networks of several shapes (panels: hidden widths). Against the share of weights pruned: one minus the accuracy lost (black), wCKA with the whole network (orange), the product of the layers' cosines (green), and CKA of the last hidden layer with data (blue). Medians over seeds; the dotted line is where the tolerated loss is passed."}, "image": {"alt": "Panels of lines, one for each shape: wCKA, the product of layers' cosines, CKA and accuracy left against the share of weights pruned; all fall as the share nears one."}}
+# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-pruning", "caption": "Magnitude pruning of networks of several shapes (panels: hidden widths). Against the share of weights pruned: one minus the accuracy lost (black), wCKA with the whole network (orange), the product of the layers' cosines (green), and CKA of the last hidden layer with data (blue). Medians over seeds; the dotted line is where the tolerated loss is passed."}, "image": {"alt": "Panels of lines, one for each shape: wCKA, the product of layers' cosines, CKA and accuracy left against the share of weights pruned."}}
 fig, panels = plt.subplots(1, len(pruned_shapes), sharey=True, squeeze=False,
                            figsize=(figures.WIDTH, 3))
 panels = panels[0]
@@ -790,18 +856,22 @@ fig.legend(handles, texts, loc="outside upper center", ncols=4)
 plt.show()
 
 # %% [markdown]
-# A warning is a threshold that holds for networks it was not set on. So for each score: how well does it tell steps that lost more
-# than the tolerated accuracy (`tolerated`) from those that did not, over all shapes and seeds together (area under the ROC curve)? And
-# if the threshold is set on all other shapes, so that it misses at most one harmed step in twenty, which share of the harmed steps of
-# the shape left out is caught, and which share of its harmless steps raises a false alarm?
+# A useful number puts the steps that lost more than the tolerated accuracy (`tolerated`) below those that did not, over all shapes and
+# seeds together: then one threshold serves them all. The area under the ROC curve is the share of such pairs in the right
+# order. Where areas are close to one, what tells scores apart is who puts fewer pairs in the wrong order. So wCKA's **lead** over a rival
+# is the rival's wrong pairs minus wCKA's, divided by the sum of both. It is between minus one and one.
+#
+# In practice somebody sets a threshold on the networks that they have. If it is set on all other shapes, so that it misses at most one harmed
+# step in twenty, which share of the harmed steps of the shape left out is caught, and which share of its harmless steps raises a false alarm?
 
 # %%
 SIGNS = ("wCKA", "cosine of weights", "cosine, by layers", "share left", "CKA")
+WITHOUT_DATA = list(SIGNS[:-1])
+is_harmed = steps.lost > tolerated
 
 
 def warning(score):
     """Tell how well a score warns of harm to networks of other shapes."""
-    is_harmed = steps.lost > tolerated
     caught = []
     false_alarms = []
     for shape in steps["shape"].unique():
@@ -824,17 +894,26 @@ def warning(score):
 
 
 warnings_by_sign = pd.DataFrame({sign: warning(sign) for sign in SIGNS}).T
-warnings_by_sign.style.format("{:.2f}")
+pruning_leads = separation.leads_in_order(
+    steps[WITHOUT_DATA], is_harmed, steps.network, "wCKA")
+pruning_texts = {}
+for rival, lead in pruning_leads.items():
+    low, high = np.clip([lead.low, lead.high], -1, 1)
+    pruning_texts[rival] = interval(lead.value, low, high, "+.2f")
+shown_warnings = warnings_by_sign.assign(
+    **{"wCKA's lead": pd.Series(pruning_texts)})
+shown_warnings.style.format("{:.3f}", subset=["area under the curve"]).format(
+    "{:.2f}", subset=list(warnings_by_sign)[1:]).format(
+    na_rep="", subset=["wCKA's lead"])
 
 # %% tags=["remove-cell"]
-sign_names = ("wcka", "cosine", "layers", "share", "cka")
-for sign, name in zip(SIGNS, sign_names):
+for sign, name in zip(SIGNS, ("wcka", "cosine", "layers", "share", "cka")):
     row = warnings_by_sign.loc[sign]
     say(f"warn-{name}", row["area under the curve"], ".3f")
     say(f"alarms-{name}", 100 * row["false alarms"], ".0f")
     say(f"caught-{name}", 100 * row["harmed steps caught"], ".0f")
-harmless_steps = steps[steps.lost <= tolerated].sort_values("share")
-last_wcka = harmless_steps.groupby(["shape", "seed"]).wCKA.last()
+harmless_steps = steps[~is_harmed].sort_values("share")
+last_wcka = harmless_steps.groupby("network").wCKA.last()
 say("edge-low", last_wcka.min(), ".2f")
 say("edge-high", last_wcka.max(), ".2f")
 
@@ -844,104 +923,123 @@ say("edge-high", last_wcka.max(), ".2f")
 # CKA, which sees data, with {glue:text}`warn-cka`. With a threshold set on other shapes wCKA catches {glue:text}`caught-wcka` % of the harmed steps at
 # {glue:text}`alarms-wcka` % false alarms (cosine: {glue:text}`caught-cosine` % at {glue:text}`alarms-cosine` %; product:
 # {glue:text}`caught-layers` % at {glue:text}`alarms-layers` %; share left:
-# {glue:text}`caught-share` % at {glue:text}`alarms-share` %; CKA: {glue:text}`caught-cka` % at {glue:text}`alarms-cka` %). At the last harmless step wCKA is anything from
-# {glue:text}`edge-low` to {glue:text}`edge-high`, by shape and seed. So it does not fall well before accuracy does, but with it: a gauge more than a
-# warning.
+# {glue:text}`caught-share` % at {glue:text}`alarms-share` %; CKA: {glue:text}`caught-cka` % at {glue:text}`alarms-cka` %). At the last harmless step wCKA is between
+# {glue:text}`edge-low` and {glue:text}`edge-high`, by network: the closer these two are, the better one threshold serves all.
 #
 # ## The paper's claims in this chapter
 #
-# The paper says "could be used to". We say that it holds where wCKA does better than the best rival that needs no more than it does;
-# partly where it does as well (within a hundredth), or only in some cases; and that it fails where a rival is better. A backdoor is
-# noticed if every benign copy scores above every backdoored one; partly if the chance is above three in four; else not (one half is guessing). For
-# ensembles the rule is: better than 95 % of the random ones on all images and in both pools (holds) or in some (partly); worse than most
-# everywhere (fails); with one pool of each kind, anything between cannot be told from chance.
+# The paper says "could be used". What has to be so for that, in numbers:
+#
+# - *Pruning*: wCKA's lead over each rival that needs no data is above zero.
+# - *Ensembles*: ensembles chosen by low wCKA beat random ones more often than not, in disagreement and in accuracy, for networks of one shape
+#   and of several.
+# - *A trusted model*: few pairs of a faithful copy and a stranger, or a changed copy, are in the wrong order.
+# - *Backdoors*: few pairs of a benign and a backdoored copy are.
+#
+# Errors are over networks, those of ensembles over networks and probes.
 
 # %% tags=["hide-input"]
-def against_rival(value, rival_value, margin=0.01):
-    """Verdict on: wCKA does better than its best rival."""
-    if value > rival_value + margin:
-        return "holds"
-    if value >= rival_value - margin:
-        return "partly"
-    return "fails"
+def part(label, estimate):
+    """A number with its error, as a part of a finding."""
+    return rules.Part(label, estimate.value, estimate.error, estimate.df)
 
 
-# Descent
-descent_areas = total_areas[DISGUISED]
-area_texts = [f"{score} {descent_areas[score]:.3f}" for score in SCORES]
-rival_area = max(descent_areas["cosine of weights"],
-                 descent_areas["cosine, matched"])
+pruning_parts = []
+for rival, lead in pruning_leads.items():
+    pruning_parts.append(part(f"lead over {rival}", lead))
+area_texts = []
+for sign, area in warnings_by_sign["area under the curve"].items():
+    area_texts.append(f"{sign} {area:.3f}")
 
-# Backdoors
-if backdoor_noticed == 1:
-    backdoor_verdict = "holds"
-elif backdoor_noticed > 0.75:
-    backdoor_verdict = "partly"
-else:
-    backdoor_verdict = "fails"
+ensemble_parts = []
+rival_texts = []
+for pool_name in candidate_networks:
+    for name in ("disagreement", "accuracy"):
+        lead = leads[pool_name, LOW_WCKA, name]
+        ensemble_parts.append(part(f"{name}, {pool_name}", lead))
+        other_lead = leads[pool_name, LOW_AGREEMENT, name]
+        rival_texts.append(f"{other_lead.value:+.2f}")
 
-# Ensembles
-is_better = (wcka_ranks.accuracy > 0.95).tolist()
-if any(is_better):
-    ensemble_verdict = verdicts.verdict(*is_better)
-elif (wcka_ranks.accuracy < 0.5).all():
-    ensemble_verdict = "fails"
-else:
-    ensemble_verdict = "cannot be told"
-rank_texts = []
-for (pool_name, image_kind), share in wcka_ranks.accuracy.items():
-    rank_texts.append(f"{pool_name}, {image_kind}: better than {share:.0%}")
+trusted_parts = []
+trusted_text = "copies are all faithful, or all changed"
+if has_both:
+    trusted_parts = [
+        part("faithful copies and strangers", misordered_strangers("wCKA")),
+        part("faithful and changed copies", misordered_changed("wCKA")),
+    ]
+    matched_shares = order_table.loc["cosine, matched"]
+    matched_text = ", ".join(f"{share:.3f}" for share in matched_shares)
+    trusted_text = ("shares of pairs in the wrong order; "
+                    f"matched cosine: {matched_text}")
 
-# Pruning
-warning_areas = warnings_by_sign["area under the curve"]
-warning_texts = [f"{sign} {warning_areas[sign]:.3f}" for sign in SIGNS]
-rival_signs = ["cosine of weights", "cosine, by layers", "share left"]
+backdoor_parts = []
+for kind, share in unnoticed_backdoors.items():
+    backdoor_parts.append(part(f"backdoored and {kind}", share))
 
-claims.show([
-    claims.Claim(
-        "4",
-        "wCKA can tell whether a network is like a trusted one (descent, by "
-        "weights alone)",
-        "area under the curve, shuffled and rescaled: "
-        + ", ".join(area_texts),
-        against_rival(descent_areas["wCKA"], rival_area),
-    ),
-    claims.Claim(
-        "4",
-        "wCKA can ensure likeness to a trusted model (backdoored copies are "
-        "noticed)",
-        "median wCKA with the trusted one: "
-        f"backdoored {backdoor_wcka.median():.3f}, "
-        f"tuned on clean images {tuned_wcka.median():.3f}, "
-        f"for longer {longer_wcka.median():.3f}, "
-        f"on fog {fog_wcka.median():.3f}; "
-        "chance that a benign one scores above a backdoored one "
-        f"{backdoor_noticed:.2f}",
-        backdoor_verdict,
-    ),
-    claims.Claim(
-        "4",
-        "wCKA can build truly diverse ensembles (more accurate than 95 % of "
-        "random ones)",
-        "; ".join(rank_texts),
-        ensemble_verdict,
-    ),
-    claims.Claim(
-        "4",
-        "wCKA can guide pruning (tells harmed networks, without data)",
-        "area under the curve: " + ", ".join(warning_texts),
-        against_rival(warning_areas["wCKA"],
-                      warning_areas[rival_signs].max()),
-    ),
-])
+chapter_claims = rules.judge("07", {
+    "pruning": rules.Finding(
+        pruning_parts, "areas under the curve: " + ", ".join(area_texts)),
+    "ensembles": rules.Finding(
+        ensemble_parts,
+        "the same for low agreement: " + ", ".join(rival_texts)),
+    "trusted": rules.Finding(trusted_parts, trusted_text),
+    "backdoors": rules.Finding(
+        backdoor_parts, "shares of pairs in the wrong order"),
+})
+claims.show(chapter_claims)
+
+# %% tags=["remove-cell"]
+SENTENCES = {
+    "pruning": {
+        "holds": "wCKA orders pruned networks by harm better than each of the "
+                 "simpler numbers that need no data either.",
+        "partly": "wCKA orders pruned networks by harm better than some of the "
+                  "simpler numbers that need no data either, not all.",
+        "fails": "wCKA does not order pruned networks by harm better than "
+                 "simpler numbers that need no data either.",
+        "cannot be told": "Whether wCKA orders pruned networks by harm better "
+                          "than every simpler number is open.",
+    },
+    "ensembles": {
+        "holds": "Low wCKA picks ensembles that are more diverse and more "
+                 "accurate than random ones.",
+        "partly": "Low wCKA picks better ensembles than chance in some "
+                  "respects (diversity or accuracy, one shape or several), "
+                  "not in all.",
+        "fails": "Low wCKA picks ensembles that are neither more diverse nor "
+                 "more accurate than random ones.",
+        "cannot be told": "Whether low wCKA picks better ensembles than chance "
+                          "in every respect is open.",
+    },
+    "trusted": {
+        "holds": "wCKA ensures similarity to a trusted model among honest "
+                 "people: it puts copies that still do the same above "
+                 "strangers and above copies that do not.",
+        "partly": "wCKA tells copies that still do the same from strangers or "
+                  "from changed copies, not from both.",
+        "fails": "wCKA does not tell copies that still do the same from "
+                 "strangers or from changed copies.",
+        "cannot be told": "Whether wCKA tells copies that still do the same "
+                          "from both strangers and changed copies is open.",
+    },
+    "backdoors": {
+        "holds": "Backdoored copies score below all kinds of benign ones.",
+        "partly": "Backdoored copies score below some kinds of benign ones, "
+                  "not below others.",
+        "fails": "wCKA does not notice a backdoor.",
+        "cannot be told": "Whether wCKA notices a backdoor among all kinds of "
+                          "benign copies is open.",
+    },
+}
+for claim in chapter_claims:
+    sentence = SENTENCES[claim.key][claim.verdict]
+    glue(f"take-{claim.key}", sentence, display=False)
 
 # %% [markdown]
 # ## To take away
 #
-# - **Descent:** wCKA knows fine-tuned, quantised and moderately pruned or noisy copies from strangers without data, and does not mind shuffled
-#   and rescaled units. For networks of one shape, matching the units and comparing their weights does at least as well, and also knows
-#   copies that were damaged.
-# - **Safety:** a backdoored copy is a descendant like any other. Look at what it does.
-# - **Ensembles:** nothing here says that low wCKA picks better ensembles than chance. Nor did counting disagreement, here.
-# - **Pruning:** wCKA falls with accuracy, without data, in networks of all shapes tried here. It gauges the harm; it does not come
-#   early.
+# - **Similarity to a trusted model:** {glue:text}`take-trusted`
+#   wCKA needs no data and does not mind shuffled and rescaled units.
+# - **Safety:** {glue:text}`take-backdoors` A descendant can be dangerous: look at what it does.
+# - **Ensembles:** {glue:text}`take-ensembles`
+# - **Pruning:** {glue:text}`take-pruning`
