@@ -1,7 +1,5 @@
 """Components of grids, and coverage in grids drawn from them, against known ones."""
 
-import time
-
 import numpy as np
 import pandas as pd
 import pytest
