@@ -908,11 +908,13 @@ on_probe_row = f"on the probe, {few}"
 on_probe_texts = []
 for measure, r in sensitivity.loc[on_probe_row, "strategy"].items():
     on_probe_texts.append(f"{MEASURE_LABELS[measure]} {r:.2f}")
+strategy_design = crossed.Design(
+    strategy_rows["start a"], strategy_rows["start b"], strategy_rows["probe"])
 found_by = []
 for measure in PAPER_MEASURES:
     z = crossed.correlations(
-        crossed.Design(*strategy_rows[["start a", "start b", "probe"]].T.values),
-        strategy_rows.agreement, strategy_rows[[measure]], None)[0][measure]
+        strategy_design, strategy_rows.agreement, strategy_rows[[measure]],
+        None)[0][measure]
     rule = "higher" if measure == "wcka" else "small"
     found_by.append(rules.Part(MEASURE_LABELS[measure], *z, rule))
 

@@ -113,7 +113,7 @@ class Design:
         return np.stack(columns, axis=-1)
 
 
-def crossed(
+def estimates_from(
     value, without_runs, without_probes=None, without_both=None
 ) -> list[Estimate]:
     """Return estimates of several statistics, from their values without one or two.
@@ -140,7 +140,7 @@ def crossed(
     The mean of independent numbers has the error that textbooks give.
 
     >>> x = np.array([1.0, 2.0, 4.0, 7.0])
-    >>> estimate, = crossed([x.mean()], [[np.delete(x, i).mean()] for i in range(4)])
+    >>> estimate, = estimates_from([x.mean()], [[np.delete(x, i).mean()] for i in range(4)])
     >>> bool(np.isclose(estimate.error, x.std(ddof=1) / 2)), estimate.df
     (True, 3.0)
     """
@@ -239,7 +239,7 @@ def correlations(
         replicates = _pearson_replicates(design, values)
     else:
         replicates = _spearman_replicates(design, values)
-    estimates = crossed(*(statistics(part) for part in replicates))
+    estimates = estimates_from(*(statistics(part) for part in replicates))
     z = dict(zip(names, estimates[:len(names)]))
     leads = dict(zip(names, estimates[len(names):]))
     leads.pop(names[index])
@@ -363,7 +363,7 @@ def line_shares(design: Design, target, columns: pd.DataFrame,
         if len(by_probe) > 1:
             rest = np.delete(by_probe, probe, axis=0).mean(0)
             without_probes.append(replicate(rest, False)[0])
-    estimates = crossed(of_all[0], of_all[1:], without_probes or None)
+    estimates = estimates_from(of_all[0], of_all[1:], without_probes or None)
     shares = dict(zip(names, estimates[:len(names)]))
     leads = dict(zip(names, estimates[len(names):]))
     leads.pop(reference)
@@ -478,7 +478,7 @@ def means(design: Design, columns: pd.DataFrame) -> dict[str, Estimate]:
     """
     values = columns.to_numpy(float)
     counted = np.column_stack([np.ones(len(values)), values])  # (rows, 1 + columns)
-    estimates = crossed(*(sums[..., 1:] / sums[..., [0]]
+    estimates = estimates_from(*(sums[..., 1:] / sums[..., [0]]
                           for sums in _leave_out(design, counted)))
     return dict(zip(columns, estimates))
 

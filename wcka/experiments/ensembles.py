@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .crossed import Estimate, crossed
+from .crossed import Estimate, estimates_from
 from .statistics import overlap
 
 _MOST_SETS = 1e7
@@ -173,7 +173,7 @@ def lead_over_chance(chosen_scores, random_scores, pools, random_sets) -> Estima
         if chosen_scores.shape[1] > 1:
             without_probes.append(lead(np.delete(chosen_scores, probe, 1),
                                        np.delete(random_scores, probe, 1)))
-    estimate, = crossed(lead(chosen_scores, random_scores), without_networks,
+    estimate, = estimates_from(lead(chosen_scores, random_scores), without_networks,
                         without_probes or None)
     return estimate
 

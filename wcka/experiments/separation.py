@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from ..measures.spelling import nearest
-from .crossed import Estimate, crossed
+from .crossed import Estimate, estimates_from
 from .statistics import overlap
 
 
@@ -56,7 +56,7 @@ def misordered(lower, upper, lower_networks, upper_networks) -> Estimate:
                 f"without network {name} one of the two groups has no rows; wanted "
                 "each group from at least two networks")
         without_networks.append([overlap(kept_lower, kept_upper)])
-    share, = crossed([overlap(lower, upper)], without_networks)
+    share, = estimates_from([overlap(lower, upper)], without_networks)
     return share
 
 
@@ -128,4 +128,4 @@ def leads_in_order(
 
     value = leads(np.ones(len(values), bool))
     without_networks = [leads(networks != name) for name in np.unique(networks)]
-    return dict(zip(rivals, crossed(value, without_networks)))
+    return dict(zip(rivals, estimates_from(value, without_networks)))

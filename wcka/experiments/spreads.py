@@ -9,7 +9,7 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 
-from .crossed import Design, Estimate, crossed
+from .crossed import Design, Estimate, estimates_from
 
 
 def standard_deviation(design: Design, values) -> Estimate:
@@ -126,4 +126,4 @@ def _of_means(
         # Without the only probe no row is left, and `crossed` does not look at it.
         with np.errstate(divide="ignore", invalid="ignore"):
             replicates.append(statistics(sums[..., 1:] / sums[..., [0]]))
-    return crossed(*replicates)
+    return estimates_from(*replicates)
