@@ -140,7 +140,8 @@ def estimates_from(
     The mean of independent numbers has the error that textbooks give.
 
     >>> x = np.array([1.0, 2.0, 4.0, 7.0])
-    >>> estimate, = estimates_from([x.mean()], [[np.delete(x, i).mean()] for i in range(4)])
+    >>> without_one = [[np.delete(x, i).mean()] for i in range(4)]
+    >>> estimate, = estimates_from([x.mean()], without_one)
     >>> bool(np.isclose(estimate.error, x.std(ddof=1) / 2)), estimate.df
     (True, 3.0)
     """
