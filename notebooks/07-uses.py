@@ -743,6 +743,7 @@ for image_kind, panel_row in zip(("clean", "corrupted"), panels):
                       palette=CHOICE_COLOURS, legend=False)
         title = name if image_kind == "clean" else ""
         axes.set(xlabel="", ylabel="", title=title)
+        axes.tick_params(axis="x", rotation=15)
     panel_row[0].set_ylabel(image_kind)
 handles = []
 for name, color in CHOICE_COLOURS.items():
