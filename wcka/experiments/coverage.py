@@ -458,10 +458,11 @@ def simulate(
     probe = np.tile(np.arange(grid.n_probes), len(grid.kind))  # (rows,)
     design = crossed.Design(start_a, start_b, probe)
     means = _standard_kind_means(grid, shares)
+    by_source = shares.to_dict("index")
     rng = np.random.default_rng(seed)
     held = np.zeros(2)
     for _ in range(draws):
-        x, y = _draw(rng, grid, shares, means)
+        x, y = _draw(rng, grid, by_source, means)
         x = np.repeat(x, grid.n_probes)
         y = y.ravel()
         by_rows = statistics.correlation(x, y)
@@ -484,42 +485,47 @@ def _standard_kind_means(
     means = []
     for values, share in zip(_kind_means(grid), shares.loc["kind"]):
         deviations = values - values.mean()
-        if share:
-            deviations *= np.sqrt(share) / deviations.std()
+        spread = deviations.std()
+        if spread > 0:  # there are several kinds
+            deviations *= np.sqrt(share) / spread
         means.append(deviations)
     return means[0], means[1]
 
 
 def _draw(
-    rng: np.random.Generator, grid: _Grid, shares: pd.DataFrame,
+    rng: np.random.Generator, grid: _Grid, shares: dict[str, dict[str, float]],
     kind_means: tuple[np.ndarray, np.ndarray],
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Draw similarity (pairs,) and agreement (pairs, probes), of variance 1 each."""
-    sd = np.sqrt(shares.agreement)
+    """Draw similarity (pairs,) and agreement (pairs, probes), of variance 1 each.
+
+    Shares are by source, then by column of ``variance_shares``.
+    """
     on_kinds = rng.standard_normal((grid.n_kinds, grid.n_probes))
-    on_kinds *= sd["kind on a probe"]
-    on_kinds += sd["probe"] * rng.standard_normal(grid.n_probes)
+    on_kinds *= np.sqrt(shares["kind on a probe"]["agreement"])
+    on_all = rng.standard_normal(grid.n_probes)
+    on_kinds += np.sqrt(shares["probe"]["agreement"]) * on_all
     x = kind_means[0].copy()
     y = kind_means[1][:, None] + on_kinds[grid.kind]  # (pairs, probes)
     for level, units in grid.units.items():
         count = units.shape[1]
         n_units = units.max() + 1
-        on_x, on_y = _correlated(rng, shares.loc[level] / count, n_units)
-        effects = rng.standard_normal((n_units, grid.n_probes))
-        effects *= sd[f"{level} on a probe"] / np.sqrt(count)
-        effects += on_y[:, None]
+        on_x, on_y = rng.standard_normal((2, n_units))
+        on_x, on_y = _with_moments(on_x, on_y, **shares[level])
+        on_probes = rng.standard_normal((n_units, grid.n_probes))
+        on_probes *= np.sqrt(shares[f"{level} on a probe"]["agreement"])
+        effects = on_y[:, None] + on_probes  # (units, probes)
         for side in units.T:
-            x += on_x[side]
-            y += effects[side]
+            x += on_x[side] / np.sqrt(count)
+            y += effects[side] / np.sqrt(count)
     return x, y
 
 
-def _correlated(
-    rng: np.random.Generator, moments: pd.Series, n: int
+def _with_moments(
+    first: np.ndarray, second: np.ndarray, similarity: float, agreement: float,
+    covariance: float,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Draw the effects of n units on similarity and on agreement: (n,) each."""
-    first, second = rng.standard_normal((2, n))
-    sd_x, sd_y = np.sqrt(moments[["similarity", "agreement"]])
-    slope = moments.covariance / sd_x if sd_x else 0.0
-    rest = np.sqrt(max(sd_y**2 - slope**2, 0))
-    return sd_x * first, slope * first + rest * second
+    """Return standard normal numbers with these variances and this covariance."""
+    sd = np.sqrt(similarity)
+    slope = covariance / sd if sd else 0.0
+    rest = np.sqrt(max(agreement - slope**2, 0))
+    return sd * first, slope * first + rest * second
