@@ -253,7 +253,7 @@ def _pearson_replicates(design: Design, values: np.ndarray) -> tuple[np.ndarray,
     Sums of products are all that r depends on, and those of the rows that are left out
     are subtracted from those of all rows.
     """
-    return tuple(_r_of_sums(sums) for sums in _leave_out(design, _products(values)))
+    return tuple(_r_of_sums(sums) for sums in leave_out(design, _products(values)))
 
 
 def _products(values: np.ndarray) -> np.ndarray:
@@ -480,14 +480,33 @@ def means(design: Design, columns: pd.DataFrame) -> dict[str, Estimate]:
     values = columns.to_numpy(float)
     counted = np.column_stack([np.ones(len(values)), values])  # (rows, 1 + columns)
     estimates = estimates_from(*(sums[..., 1:] / sums[..., [0]]
-                          for sums in _leave_out(design, counted)))
+                          for sums in leave_out(design, counted)))
     return dict(zip(columns, estimates))
 
 
-def _leave_out(design: Design, values: np.ndarray) -> tuple[np.ndarray, ...]:
+def leave_out(design: Design, values: np.ndarray) -> tuple[np.ndarray, ...]:
     """Return sums of all rows, and of those without a run, a probe, and both.
 
-    Where there is one probe, it cannot be left out, and the last two are missing.
+    Functions of these sums are what ``estimates_from`` takes.
+
+    Parameters
+    ----------
+    design : Design
+    values : ndarray
+        (rows, columns).
+
+    Returns
+    -------
+    tuple of ndarray
+        (columns,), (runs, columns), (probes, columns) and (runs, probes, columns).
+        Where there is one probe, it cannot be left out, and the last two are missing.
+
+    Examples
+    --------
+    >>> design = Design([0, 0, 1], [1, 2, 2])
+    >>> total, without_runs = leave_out(design, np.array([[1.0], [2.0], [4.0]]))
+    >>> total.tolist(), without_runs.tolist()
+    ([7.0], [[4.0], [2.0], [1.0]])
     """
     cells = design.by_run_and_probe(values)  # (runs, probes, columns)
     of_probes = design.by_probe(values)  # (probes, columns)

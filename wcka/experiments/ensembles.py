@@ -173,8 +173,8 @@ def lead_over_chance(chosen_scores, random_scores, pools, random_sets) -> Estima
         if chosen_scores.shape[1] > 1:
             without_probes.append(lead(np.delete(chosen_scores, probe, 1),
                                        np.delete(random_scores, probe, 1)))
-    estimate, = estimates_from(lead(chosen_scores, random_scores), without_networks,
-                        without_probes or None)
+    estimate, = estimates_from(
+        lead(chosen_scores, random_scores), without_networks, without_probes or None)
     return estimate
 
 

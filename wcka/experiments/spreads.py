@@ -9,7 +9,7 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 
-from .crossed import Design, Estimate, estimates_from
+from .crossed import Design, Estimate, estimates_from, leave_out
 
 
 def standard_deviation(design: Design, values) -> Estimate:
@@ -116,14 +116,5 @@ def _of_means(
         Takes means (..., columns) and returns numbers (..., statistics).
     """
     counted = np.column_stack([np.ones(len(values)), values])  # (rows, 1 + columns)
-    cells = design.by_run_and_probe(counted)  # (runs, probes, 1 + columns)
-    of_probes = design.by_probe(counted)  # (probes, 1 + columns)
-    total = of_probes.sum(0)
-    of_runs = cells.sum(1)  # (runs, 1 + columns)
-    without_both = total - of_runs[:, None] - of_probes + cells
-    replicates = []
-    for sums in (total, total - of_runs, total - of_probes, without_both):
-        # Without the only probe no row is left, and `crossed` does not look at it.
-        with np.errstate(divide="ignore", invalid="ignore"):
-            replicates.append(statistics(sums[..., 1:] / sums[..., [0]]))
-    return estimates_from(*replicates)
+    return estimates_from(*(statistics(sums[..., 1:] / sums[..., [0]])
+                            for sums in leave_out(design, counted)))
