@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
+from torch import Tensor
 
 from ..measures.all_pairs import compare
 from ..measures.deconfounding import Confounder
@@ -56,11 +57,7 @@ def ensemble_similarities(ensembles: dict[str, dict], probe_name: str,
     >>> table[["ensemble", "measure", "a", "b"]].values.tolist()[0]
     ['untrained', 'cka', 0, 1]
     """
-    images = probe_images(dataset, tuple(classes), probe_name, seed)
-    if samples is not None:
-        order = np.random.default_rng([seed, draw]).permutation(len(images))
-        images = images[order[:samples]]
-    inputs = image_sets.as_inputs(images)
+    inputs = drawn_inputs(dataset, classes, probe_name, samples, draw, seed)
     confounder = Confounder(inputs)
     tables = []
     for ensemble, models in ensembles.items():
@@ -77,7 +74,7 @@ def ensemble_similarities(ensembles: dict[str, dict], probe_name: str,
                     {
                         "ensemble": ensemble,
                         "probe": probe_name,
-                        "samples": len(images),
+                        "samples": len(inputs),
                         "draw": draw,
                         "measure": measure,
                         "a": a,
@@ -87,6 +84,26 @@ def ensemble_similarities(ensembles: dict[str, dict], probe_name: str,
                 )
             )
     return pd.concat(tables, ignore_index=True)
+
+
+def drawn_inputs(
+    dataset: str, classes: Sequence[int], probe_name: str, samples: int | None,
+    draw: int, seed: int,
+) -> Tensor:
+    """Return some images of a probe as inputs (samples, pixels).
+
+    Parameters are those of ``ensemble_similarities``.
+
+    Examples
+    --------
+    >>> drawn_inputs("mnist", [0, 1], "clean", samples=50, draw=0, seed=0).shape
+    torch.Size([50, 784])
+    """
+    images = probe_images(dataset, tuple(classes), probe_name, seed)
+    if samples is not None:
+        order = np.random.default_rng([seed, draw]).permutation(len(images))
+        images = images[order[:samples]]
+    return image_sets.as_inputs(images)
 
 
 def _ensemble(

@@ -7,10 +7,9 @@ import pandas as pd
 
 from ..measures.all_pairs import compare
 from ..measures.deconfounding import Confounder
-from ..networks import image_sets
 from ..networks.populations import Population, chains
-from ..networks.probes import probe_images
 from .cache import cached
+from .calibration import drawn_inputs
 from .training_runs import trained
 
 
@@ -66,11 +65,7 @@ def consecutive_similarities(
     >>> table[["run", "epoch"]].values.tolist()
     [[0, 1], [0, 2], [1, 1], [1, 2]]
     """
-    images = probe_images(dataset, tuple(classes), probe_name, seed)
-    if samples is not None:
-        order = np.random.default_rng([seed, draw]).permutation(len(images))
-        images = images[order[:samples]]
-    inputs = image_sets.as_inputs(images)
+    inputs = drawn_inputs(dataset, classes, probe_name, samples, draw, seed)
     confounder = Confounder(inputs)
     population = trained(**trajectories)
     tables = []
@@ -85,7 +80,7 @@ def consecutive_similarities(
             features = chains(members) if measure.startswith("wcka") else activations
             tables.append(pd.DataFrame({
                 "probe": probe_name,
-                "samples": len(images),
+                "samples": len(inputs),
                 "draw": draw,
                 "measure": measure,
                 "run": run,
