@@ -131,11 +131,12 @@ def _source(executed: list[Path], profile: str, pdf: bool) -> Path:
         for claim in records.judged(path.stem[:2]):
             on_record[claim.key] = claim
         seconds_of[path.stem] = notebook.metadata["wcka"]["seconds"]
+    counted = with_record(claims_of, on_record)
     # Pages include these files; an empty one leaves no trace on its page.
     texts = {
         "scorecard": scorecard(claims_of, on_record),
-        "tally": tally(with_record(claims_of, on_record)),
-        "margins": margins(claims_of),
+        "tally": tally(counted),
+        "margins": margins(counted),
         "statements": statements(),
         "times": times(seconds_of),
         "pdf": _PDF_LINK if pdf else "",
@@ -295,15 +296,13 @@ def _beside_record(record: claims.Claim | None, claim: claims.Claim) -> str:
     return f"<span class='verdict'>{text}</span>"
 
 
-def margins(found: dict[str, list[claims.Claim]]) -> str:
+def margins(counted: dict[str, list[claims.Claim]]) -> str:
     """Return a table of the verdicts at other margins, as MyST.
-
-    The findings are those of the record where there is one, and of the build otherwise.
 
     Parameters
     ----------
-    found : dict of str to list of Claim
-        Claims of this build, by the stems of the chapters' files.
+    counted : dict of str to list of Claim
+        As from ``with_record``.
 
     Examples
     --------
@@ -314,11 +313,8 @@ def margins(found: dict[str, list[claims.Claim]]) -> str:
     verdicts_of: dict[float, dict[str, str]] = {}
     for margin in _MARGINS:
         verdicts_of[margin] = {}
-        for chapter, chapter_claims in found.items():
-            judged = records.judged(chapter[:2], margin)
-            if not judged:
-                judged = _judged_anew(chapter[:2], chapter_claims, margin)
-            for claim in judged:
+        for chapter, chapter_claims in counted.items():
+            for claim in _judged_anew(chapter[:2], chapter_claims, margin):
                 verdicts_of[margin][claim.key] = claim.verdict
         tallies[margin] = Counter(verdicts_of[margin].values())
     usual = verdicts_of[rules.MARGIN]
@@ -341,7 +337,7 @@ _MARGINS = (0.02, 0.05, rules.MARGIN, 0.15, 0.2)
 def _judged_anew(
     chapter: str, chapter_claims: list[claims.Claim], margin: float
 ) -> list[claims.Claim]:
-    """Return the claims of a build at another margin; none without parts."""
+    """Return claims at another margin; none of a chapter without statements."""
     findings = {}
     for claim in chapter_claims:
         if not claim.key:

@@ -363,23 +363,3 @@ def _part_text(part: Part) -> str:
     half_width = stats.t.ppf(0.975, part.df) * part.error
     low, high = part.value - half_width, part.value + half_width
     return f"{part.label} {part.value:+.2f} ({low:+.2f} to {high:+.2f})"
-
-
-def runs_needed(part: Part, rule: str, margin: float = MARGIN) -> float:
-    """Return how many times as many runs would decide an open part, roughly.
-
-    It takes the number to stay what it is, its error to fall with the square root of
-    the number of runs, and one test.
-
-    Examples
-    --------
-    >>> round(runs_needed(Part("CKA", 0.05, error=0.05), "higher"), 1)
-    3.8
-    """
-    limits = {"higher": (0.0, margin), "similar": (-margin, margin),
-              "large": (margin,), "small": (margin,), "fact": (0.5,)}
-    distance = max(abs(part.value - limit) for limit in limits[part.rule or rule])
-    if rule in ("similar", "large", "small"):
-        distance = min(abs(part.value - limit) for limit in limits[part.rule or rule])
-    needed = stats.norm.ppf(1 - LEVEL / 2) * part.error
-    return float((needed / distance) ** 2) if distance else np.inf
