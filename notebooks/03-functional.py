@@ -380,14 +380,14 @@ for method in ("pearson", "spearman"):
         table, PAPER_MEASURES, method=method)
 highest = statistics.ceilings(table)
 
-# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-benchmark", "caption": "The paper's figure 3; columns are what the two networks differ in. Top: similarity by wCKA against agreement, a dot a pair and probe: clean (black), corrupted (orange), attacked (green). Middle and bottom: correlation of each measure with agreement (white dot), with the paper's 95 % interval, which takes all rows for independent (broad bar), and one that leaves out whole starts (thin line). Marks compare each measure with wCKA, by the paper's test (upper line) and over starts (lower line): + where wCKA is ahead, − where it is behind, * p < 0.05, ** p < 0.01, *** p < 0.001, n.s. otherwise. Dotted: the highest r that a similarity can have that knows nothing of the probe."}, "image": {"alt": "Three rows of four panels, one column each for epoch, seed, architecture and strategy. Top: scatter of agreement against wCKA. Middle: Pearson's r of four measures with narrow and wide intervals and marks of significance. Bottom: Spearman's rho in the same way."}}
+# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-benchmark", "caption": "The paper's figure 3; columns are what the two networks differ in. Top: similarity by wCKA against agreement, a dot a pair and probe: clean (black), corrupted (orange), attacked (green). Middle and bottom: correlation of each measure with agreement (white dot), with the paper's 95 % interval, which takes all rows for independent (broad bar), and one for other starts and other probes (thin line). Marks compare each measure with wCKA, by the paper's test (upper line) and over starts and probes (lower line): + where wCKA is ahead, − where it is behind, * p < 0.05, ** p < 0.01, *** p < 0.001, n.s. otherwise. Dotted: the highest r that a similarity can have that knows nothing of the probe."}, "image": {"alt": "Three rows of four panels, one column each for epoch, seed, architecture and strategy. Top: scatter of agreement against wCKA. Middle: Pearson's r of four measures with narrow and wide intervals and marks of significance. Bottom: Spearman's rho in the same way."}}
 figures.benchmark(table, results, highest)
 with figures.many_marks():
     plt.show()
 
 # %% [markdown]
 # The same numbers: each measure's r and ρ, and by how much wCKA's is higher; intervals are those over
-# starts.
+# starts and probes.
 
 # %% tags=["hide-input"]
 verdicts.leads_table(results).style
@@ -554,7 +554,7 @@ for name, rival in rivals.items():
 # {glue:text}`reading-strategy-cka`, against {glue:text}`reading-strategy-wcka` for wCKA, which does not
 # see the probe; for seed it is {glue:text}`reading-seed-procrustes`, {glue:text}`reading-seed-cka` and
 # {glue:text}`reading-seed-wcka`. Procrustes is ahead of wCKA for {glue:text}`procrustes-ahead` (surely,
-# over starts: {glue:text}`procrustes-surely-ahead`).
+# over starts and probes: {glue:text}`procrustes-surely-ahead`).
 #
 # The gap in accuracy has a higher r than wCKA for {glue:text}`gap-ahead` (surely:
 # {glue:text}`gap-surely-ahead`), agreement on clean images for {glue:text}`clean-ahead` (surely:
@@ -958,7 +958,7 @@ claims.show(rules.judge("03", findings))
 # - How well a measure follows agreement depends on the factor, on the probes and on a few odd networks
 #   as much as on the measure. Say which networks were in.
 # - Rows are not observations. Count the networks that were started, and leave those out in turn.
-# - wCKA sees how networks were trained even where clean images show no difference; that is where it is
-#   ahead. Activation measures, shown the right images, see that as well.
+# - wCKA sees how networks were trained even where clean images show no difference. Activation measures, shown
+#   the right images, see that as well.
 # - Before trusting a similarity to foretell agreement, compare it with the gap in accuracy and with the
 #   agreement on clean images.
