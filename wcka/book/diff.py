@@ -227,7 +227,8 @@ def _claims(output) -> list[Claim]:
     for row in rows:
         if not _is_claim(row):
             raise ValueError(f"a damaged claim: {reprlib.repr(row)}")
-        output_claims.append(Claim(**row))
+        # A notebook holds lists in place of tuples.
+        output_claims.append(Claim(**{**row, "parts": tuple(row.get("parts", ()))}))
     return output_claims
 
 
