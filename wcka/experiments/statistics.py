@@ -11,13 +11,13 @@ from ..measures.spelling import nearest
 from . import crossed
 
 
-class Estimate(NamedTuple):
+class Interval(NamedTuple):
     """A number with the ends of its interval.
 
     Examples
     --------
-    >>> estimate = Estimate(0.5, 0.4, 0.6)
-    >>> estimate.low < estimate.value < estimate.high
+    >>> interval = Interval(0.5, 0.4, 0.6)
+    >>> interval.low < interval.value < interval.high
     True
     """
 
@@ -60,7 +60,7 @@ class Comparison(NamedTuple):
 # ------------------------------------------------------------ intervals over models
 
 
-def mean_over_pairs(a, b, values, level: float = 0.95) -> Estimate:
+def mean_over_pairs(a, b, values, level: float = 0.95) -> Interval:
     """Return the mean over pairs of models, with a jackknife interval over models.
 
     The n pairs of N models are not n independent observations: pairs that share a
@@ -79,7 +79,7 @@ def mean_over_pairs(a, b, values, level: float = 0.95) -> Estimate:
 
     Returns
     -------
-    Estimate
+    Interval
         Mean and interval from Student's t with N - 1 degrees of freedom.
 
     Raises
@@ -109,7 +109,7 @@ def mean_over_pairs(a, b, values, level: float = 0.95) -> Estimate:
             f"drop and count them first"
         )
     jackknife = over_models(np.mean, a, b, values, level=level)
-    return Estimate(jackknife.value, jackknife.low, jackknife.high)
+    return Interval(jackknife.value, jackknife.low, jackknife.high)
 
 
 def over_models(statistic: Callable, a, b, *columns, level: float = 0.95) -> Jackknife:
@@ -277,7 +277,7 @@ def overlap(lower, upper) -> float:
 # ------------------------------------------------- correlations and their differences
 
 
-def correlation(x, y, method: str = "pearson", level: float = 0.95) -> Estimate:
+def correlation(x, y, method: str = "pearson", level: float = 0.95) -> Interval:
     """Return a correlation with Fisher's interval, as in the paper (section 2.5).
 
     Parameters
@@ -292,7 +292,7 @@ def correlation(x, y, method: str = "pearson", level: float = 0.95) -> Estimate:
 
     Returns
     -------
-    Estimate
+    Interval
         Values in [-1, 1]; NaN where x or y is constant. The interval assumes n
         independent pairs, which pairs of models that share models are not.
 
@@ -319,7 +319,7 @@ def correlation(x, y, method: str = "pearson", level: float = 0.95) -> Estimate:
     if not (np.isfinite(x).all() and np.isfinite(y).all()):
         raise ValueError("some numbers are not finite; drop and count them first")
     if np.ptp(x) == 0 or np.ptp(y) == 0:
-        return Estimate(np.nan, np.nan, np.nan)
+        return Interval(np.nan, np.nan, np.nan)
     if method == "pearson":
         r = float(stats.pearsonr(x, y)[0])
         factor: float = 1
@@ -329,11 +329,11 @@ def correlation(x, y, method: str = "pearson", level: float = 0.95) -> Estimate:
     return _fisher(r, np.sqrt(factor / (len(x) - 3)), level)
 
 
-def _fisher(r: float, error: float, level: float = 0.95) -> Estimate:
+def _fisher(r: float, error: float, level: float = 0.95) -> Interval:
     """Return Fisher's interval of a correlation, given the standard error of its z."""
     half_width = stats.norm.ppf((1 + level) / 2) * error
     z = np.arctanh(np.clip(r, -1 + 1e-15, 1 - 1e-15))  # finite at r = 1
-    return Estimate(r, float(np.tanh(z - half_width)), float(np.tanh(z + half_width)))
+    return Interval(r, float(np.tanh(z - half_width)), float(np.tanh(z + half_width)))
 
 
 def fisher_test(a: float, b: float, n: int, m: int | None = None) -> Comparison:
@@ -400,7 +400,7 @@ def meng_test(a: float, b: float, c: float, n: int) -> Comparison:
 
 def zou_interval(
     a: float, b: float, c: float, n: int, level: float = 0.95
-) -> Estimate:
+) -> Interval:
     """Return the difference a - b of correlations that share a variable (Zou 2007).
 
     See ``steiger_test`` for the parameters; `level` is that of the interval.
@@ -422,7 +422,7 @@ def zou_interval(
     above_b = high_b - b
     below = np.sqrt(below_a**2 + above_b**2 - 2 * q * below_a * above_b)
     above = np.sqrt(above_a**2 + below_b**2 - 2 * q * above_a * below_b)
-    return Estimate(a - b, a - b - below, a - b + above)
+    return Interval(a - b, a - b - below, a - b + above)
 
 
 def _two_sided(z: float) -> Comparison:
