@@ -76,8 +76,8 @@ def test_an_exponent_is_the_slope_on_logarithmic_axes(seconds, expected, exponen
 @pytest.mark.parametrize("seconds, spread, expected, reason", [
     ([1, 2, 4], [0.01, 0.31, 0.01], 1, "spread of 31 %"),
     ([1, 0.9, 4], STABLE, 1, "time falls with size"),
-    ([1, 1.05, 1.1], STABLE, 1, "exponent 0.1 where 1 is expected"),
-    ([1, 4, 16], STABLE, 1, "exponent 2.0 where 1 is expected")])
+    ([1, 1.05, 1.1], STABLE, 1, "exponent 0.1 where 1.0 is expected"),
+    ([1, 4, 16], STABLE, 1, "exponent 2.0 where 1.0 is expected")])
 def test_what_is_not_measurable_has_a_reason_and_no_exponent(
         seconds, spread, expected, reason):
     growth = timing.growth([10, 20, 40], seconds, spread, expected)
@@ -117,8 +117,9 @@ def test_sentences_on_growth(growths, sentence):
 
 @pytest.mark.parametrize("spreads, text", [
     ([0.4, 0.4, 0.4], "not measurable in this run"),
-    ([0.1, 0.4, 0.4], "20.0 ms (a); b and c: not measurable in this run"),
-    ([0.1, 0.1, 0.4], "0.25 ms (b) to 20.0 ms (a); c: not measurable in this run"),
+    ([0.1, 0.4, 0.4], "20.0 ms (a); 2 of 3 are not measurable in this run"),
+    ([0.1, 0.1, 0.4],
+     "0.25 ms (b) to 20.0 ms (a); 1 of 3 is not measurable in this run"),
     ([0.1, 0.1, 0.1], "0.25 ms (b) to 3.0 s (c)"),
 ], ids=["none", "one", "several", "all"])
 def test_ranges_of_times(spreads, text):

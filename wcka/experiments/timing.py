@@ -149,7 +149,7 @@ def growth(sizes: Sequence[float], seconds: Sequence[float], spread: Sequence[fl
     elif (highest_times[1:] < times[:-1]).any():
         reason = "time falls with size"
     elif abs(exponent - expected) > MOST_DEVIATION:
-        reason = f"exponent {exponent:.1f} where {expected:g} is expected"
+        reason = f"exponent {exponent:.1f} where {expected:.1f} is expected"
     return Growth(float("nan") if reason else exponent, reason)
 
 
@@ -175,7 +175,7 @@ def duration_text(seconds: float, spread: float) -> str:
 
 
 def range_text(times: pd.DataFrame) -> str:
-    """Return the shortest and the longest of times, and what is not measurable.
+    """Return the shortest and the longest of times, and how many are not measurable.
 
     Parameters
     ----------
@@ -187,7 +187,7 @@ def range_text(times: pd.DataFrame) -> str:
     >>> times = pd.DataFrame({"seconds": [0.02, 0.001, 0.9], "spread": [0.1, 0.1, 0.5]},
     ...                      index=["CKA", "wCKA", "dCKA"])
     >>> range_text(times)
-    '1.0 ms (wCKA) to 20.0 ms (CKA); dCKA: not measurable in this run'
+    '1.0 ms (wCKA) to 20.0 ms (CKA); 1 of 3 is not measurable in this run'
     """
     is_stable = times.spread <= MOST_SPREAD
     stable = times[is_stable].sort_values("seconds")
@@ -198,8 +198,10 @@ def range_text(times: pd.DataFrame) -> str:
         duration = duration_text(stable.seconds[name], stable.spread[name])
         ends.append(f"{duration} ({name})")
     text = " to ".join(ends)
-    if not is_stable.all():
-        text += f"; {_listed(times.index[~is_stable])}: {NOT_MEASURABLE}"
+    count = len(times) - len(stable)
+    if count:
+        verb = "is" if count == 1 else "are"
+        text += f"; {count} of {len(times)} {verb} {NOT_MEASURABLE}"
     return text
 
 
