@@ -31,7 +31,7 @@ class Peer(NamedTuple):
     package : str
         The library's name on PyPI.
     measure : str
-        The measure, by its name in ``similarity.INVARIANCES``.
+        The measure, by its name in ``measures.INVARIANCES``.
     of_pair : function
         Maps Tensors x and y (n, d), and keywords of the measure, to a float.
     of_all : function, optional
@@ -246,7 +246,7 @@ def peak_memory(package: str, measure: str, count: int, n: int, d: int) -> float
     package : str
         Name of a peer on PyPI, or "wcka".
     measure : str
-        The measure, by its name in ``similarity.INVARIANCES``.
+        The measure, by its name in ``measures.INVARIANCES``.
     count : int
         Number of representations: 2 for a pair, more for all pairs.
     n, d : int
