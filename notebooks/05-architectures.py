@@ -41,10 +41,19 @@ from myst_nb import glue
 from torch import nn
 
 import wcka
-from wcka.book import claims, distinct, figures, say, verdicts, within
+from wcka.book import (
+    claims,
+    distinct,
+    figures,
+    rules,
+    say,
+    verdicts,
+    within,
+)
 from wcka.experiments import (
     benchmark,
     cached,
+    crossed,
     ensemble_similarities,
     jobs,
     matching,
@@ -112,7 +121,8 @@ attacked_images: int = 128  # test images that are attacked
 clean_images: int = 500
 # whose activations are compared: "last hidden" or "logits"
 layer: str = "last hidden"
-# clean accuracy from which a network counts as having learned
+# clean accuracy from which a network counts as having learned; pairs of such
+# networks are judged
 learned: float = 0.9
 # of the first network, the draws of images, the corruptions and the attacks
 seed: int = 0
@@ -301,9 +311,9 @@ say("slowest", survey.seconds.max(), ".1f")
 
 # %% [markdown]
 # {glue:text}`n-plain` of {glue:text}`n-families` networks have a chain as they are, the others once frozen. Each took
-# {glue:text}`slowest` s at the most for a chain to ten outputs, verified, in double precision ("forward passes": how
-# many passes of one image in single precision take as long). Two networks of random weights are at most
-# {glue:text}`highest-random` alike. Before you compare trained ones: most of these networks end in a mean over places, and what
+# at most {glue:text}`slowest` s for a chain to ten outputs, verified, in double precision ("forward passes": how
+# many passes of one image in single precision take as long). The wCKA of two networks of random weights is at most
+# {glue:text}`highest-random`. Before you compare trained ones: most of these networks end in a mean over places, and what
 # that does to a chain is shown below.
 #
 # ## Channels are units
@@ -475,12 +485,30 @@ for dataset in datasets:
     members_of[dataset] = members
     all_pairs_of[dataset] = pairs
 
-# Without the networks that predict one class only
-pairs_of = {}
+
+def both_learned(dataset):
+    """Pairs of which both networks have learned."""
+    networks = members_of[dataset]
+    has_learned = (networks.accuracy >= learned) & ~networks.collapsed
+    names = networks.model[has_learned]
+    pairs = all_pairs_of[dataset]
+    pairs = pairs[pairs.a.isin(names) & pairs.b.isin(names)]
+    for factor in benchmark.FACTORS:
+        of_factor = pairs[pairs.differs == factor]
+        starts = of_factor[["start a", "start b"]].to_numpy().ravel()
+        n_starts = len(pd.unique(starts))
+        if n_starts < 3:
+            raise ValueError(
+                f"{dataset}: pairs of networks with an accuracy of {learned} "
+                f"that differ in {factor} come from {n_starts} starts, wanted "
+                f"3: train longer, or lower `learned`")
+    return pairs
+
+
+pairs_of = {}  # what is judged
 overviews = {}
 for dataset in datasets:
-    pairs = all_pairs_of[dataset]
-    pairs_of[dataset] = pairs[~pairs.collapsed]
+    pairs_of[dataset] = both_learned(dataset)
     overviews[dataset] = summaries.overview(members_of[dataset])
 overview = pd.concat(overviews).rename_axis([None, None, None])
 overview.style.format(precision=3)
@@ -489,15 +517,18 @@ overview.style.format(precision=3)
 all_members = pd.concat(members_of.values())
 say("n-networks", len(all_members), ",")
 say("n-collapsed", all_members.collapsed.sum(), ",")
-say("n-weak", (all_members.accuracy < learned).sum(), ",")
+is_weak = (all_members.accuracy < learned) & ~all_members.collapsed
+say("n-weak", is_weak.sum(), ",")
+say("learned-percent", 100 * learned, ".0f")
 
 # %% [markdown]
-# {glue:text}`n-networks` networks, of which {glue:text}`n-collapsed` predict one class for nearly all images and are left out;
-# {glue:text}`n-weak` have a clean accuracy below `learned`. Medians over seeds, at the last epoch.
+# {glue:text}`n-networks` networks, of which {glue:text}`n-collapsed` predict one class for nearly all images, and
+# {glue:text}`n-weak` more have a clean accuracy below {glue:text}`learned-percent` %. Pairs count if both networks have learned;
+# all that have not collapsed are a variant below. The table has medians over seeds, at the last epoch.
 #
 # ### Calibration
 #
-# Three ensembles of each kind: networks with random weights (`untrained`), networks trained alike from different
+# Three ensembles of each kind: networks with random weights (`untrained`), networks trained in the same way from different
 # seeds, and one network at consecutive epochs of a longer training (`long_run`). Activation measures see clean test images.
 
 # %%
@@ -548,7 +579,7 @@ calibrated["dataset"] = np.repeat(job_datasets, rows_per_job)
 calibrated["kind"] = np.repeat(job_kinds, rows_per_job)
 calibrated = calibrated.dropna(subset="similarity")
 
-# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-conv-calibration", "caption": "Similarity of untrained convolutional networks (green), of networks of different seed (grey) and of one network at consecutive epochs (purple), by four measures. A column a kind of network, a row a data set."}, "image": {"alt": "Panels of enhanced box plots, one for each kind of network and data set: four measures, and for each three boxes, for untrained networks, for different seeds and for consecutive epochs."}}
+# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-conv-calibration", "caption": "Similarity of untrained convolutional networks (green), of networks of different seed (grey) and of one network at consecutive epochs (purple), by four measures. One column per kind of network, one row per data set."}, "image": {"alt": "Panels of enhanced box plots, one for each kind of network and data set: four measures, and for each three boxes, for untrained networks, for different seeds and for consecutive epochs."}}
 palette = {
     "untrained": figures.ENSEMBLE_COLORS["random"],
     "seeds": "#BBBBBB",
@@ -610,7 +641,7 @@ say("conv-seeds-high", wcka_floors.seeds.max(), ".2f")
 say("conv-lowest", wcka_floors["lowest consecutive"].min(), ".2f")
 
 # %% [markdown]
-# Mean wCKA of untrained networks is {glue:text}`conv-floor-wcka` at the most (Procrustes: {glue:text}`conv-floor-procrustes`,
+# Mean wCKA of untrained networks is at most {glue:text}`conv-floor-wcka` (Procrustes: {glue:text}`conv-floor-procrustes`,
 # CKA {glue:text}`conv-floor-cka`, dCKA {glue:text}`conv-floor-dcka`). Between seeds it is {glue:text}`conv-seeds-low`
 # to {glue:text}`conv-seeds-high`, and consecutive epochs never score below {glue:text}`conv-lowest`.
 #
@@ -684,14 +715,23 @@ seed_table.style.format("{:.3f}")
 # ### Similarity against agreement
 
 # %%
-results = {}
-for dataset, pairs in pairs_of.items():
-    results[dataset] = {}
+def compare_both(pairs):
+    """Correlations of the measures with agreement, by Pearson and Spearman."""
+    comparisons = {}
     for method in ("pearson", "spearman"):
-        results[dataset][method] = statistics.compare_by_factor(
+        comparisons[method] = statistics.compare_by_factor(
             pairs, PAPER_MEASURES, method=method)
+    return comparisons
 
-# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-conv-benchmark", "caption": "The functional benchmark of {numref}`fig-benchmark`, for convolutional networks on the first data set. Top: similarity by wCKA against agreement, a dot a pair and probe: clean (black), corrupted (orange), attacked (green). Middle and bottom: correlation of each measure with agreement (white dot), with the paper's interval (broad bar) and over starts (thin line). Marks compare with wCKA, by the paper's test (upper line) and over starts (lower line): + where wCKA is ahead, − where it is behind."}, "image": {"alt": "Three rows of four panels, one column each for epoch, seed, architecture and strategy. Top: scatter of agreement against wCKA. Middle: Pearson's r of four measures with intervals and marks of significance. Bottom: Spearman's rho."}}
+
+results = {}
+results_of_alive = {}  # of all pairs without a collapsed network
+for dataset in datasets:
+    results[dataset] = compare_both(pairs_of[dataset])
+    all_pairs = all_pairs_of[dataset]
+    results_of_alive[dataset] = compare_both(all_pairs[~all_pairs.collapsed])
+
+# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-conv-benchmark", "caption": "The functional benchmark of {numref}`fig-benchmark`, for convolutional networks on the first data set. Top: similarity by wCKA against agreement, one dot per pair and probe: clean (black), corrupted (orange), attacked (green). Middle and bottom: correlation of each measure with agreement (white dot), with the paper's interval (broad bar) and over starts and probes (thin line). Marks compare with wCKA, by the paper's test (upper line) and over starts and probes (lower line): + where wCKA is ahead, − where it is behind."}, "image": {"alt": "Three rows of four panels, one column each for epoch, seed, architecture and strategy. Top: scatter of agreement against wCKA. Middle: Pearson's r of four measures with intervals and marks of significance. Bottom: Spearman's rho."}}
 first_dataset = datasets[0]
 figures.benchmark(pairs_of[first_dataset], results[first_dataset],
                   statistics.ceilings(pairs_of[first_dataset]))
@@ -699,13 +739,18 @@ with figures.many_marks():
     plt.show()
 
 # %% [markdown]
-# Each measure's r and ρ on all data sets, and wCKA's lead, with 95 % intervals over starts:
+# Each measure's r and ρ on all data sets, and wCKA's lead, with 95 % intervals over starts and probes:
 
 # %% tags=["hide-input"]
-lead_tables = {}
-for dataset, comparisons in results.items():
-    lead_tables[dataset] = verdicts.leads_table(comparisons)
-pd.concat(lead_tables).style
+def lead_tables(results_of_datasets):
+    """Correlations and leads of all data sets, as text."""
+    tables = {}
+    for dataset, comparisons in results_of_datasets.items():
+        tables[dataset] = verdicts.leads_table(comparisons)
+    return pd.concat(tables)
+
+
+lead_tables(results).style
 
 # %% tags=["remove-cell"]
 summary_texts = []
@@ -714,16 +759,23 @@ for dataset in datasets:
     ahead = verdicts.significant_differences(comparison, 1)
     behind = verdicts.significant_differences(comparison, -1)
     summary_texts.append(
-        f"on {dataset} r is surely higher for {ahead}, lower for {behind}")
+        f"on {dataset} r is significantly higher for {ahead}, lower for "
+        f"{behind}")
 glue("conv-summary", "; ".join(summary_texts), display=False)
 
 # %% [markdown]
-# Against the other measures wCKA's {glue:text}`conv-summary`. (Sure: significant at the 5 % level over starts, of which
-# there are few: a kind of network and a seed is one.)
+# Against the other measures wCKA's {glue:text}`conv-summary` (at the 5 % level over starts and probes, corrected for the number
+# of tests; a kind of network and a seed is a start).
 #
-# Where architecture differs, there is a catch. With a residual network in the pair, wCKA is near zero whatever the two do; so a
-# correlation over all pairs may only say which pairs have one. Pearson's r for pairs of different architecture, with
-# and without residual networks:
+# The same with all networks that have not collapsed, whether they have learned or not:
+
+# %% tags=["hide-input"]
+lead_tables(results_of_alive).style
+
+# %% [markdown]
+# Where architecture differs, there is a catch. A chain that has lost the places is unlike any other, so a
+# correlation over all pairs may only say which pairs have a residual network. Pearson's r for pairs of different
+# architecture, with and without residual networks:
 
 # %% tags=["hide-input"]
 def by_residual(dataset):
@@ -768,7 +820,7 @@ residual_table.style.format("{:.2f}").format("{:.0f}", subset=["rows"])
 #
 # [Chapter 4](04-transfer) compared heads alone, features × outputs, and could: all of them stood on one trunk. Here every
 # network has convolutions of its own, and feature 7 of one is not feature 7 of the other. The chain
-# *through* the convolutions does not mind. Networks that differ in the seed, trained alike:
+# *through* the convolutions does not mind. Networks that differ in the seed alone:
 
 # %%
 def heads_and_networks(dataset, kind):
@@ -806,85 +858,103 @@ say("wholes-lowest", network_wcka.min(), ".2f")
 say("wholes-highest", network_wcka.max(), ".2f")
 
 # %% [markdown]
-# Alone, the linear layers of networks that do the same are {glue:text}`heads-highest` alike at the most; the whole
+# Alone, the linear layers of networks that do the same have a wCKA of at most {glue:text}`heads-highest`; the whole
 # networks {glue:text}`wholes-lowest` to {glue:text}`wholes-highest`. In {glue:text}`n-gained` of {glue:text}`n-rows-through` rows whole networks are
-# more than twice as alike as either their linear layers or untrained networks; what global pooling takes away, this cannot give back. For
+# more than twice as similar as either their linear layers or untrained networks; what global pooling takes away, this cannot give back. For
 # heads on *one* trunk, chapter 4 has both.
 #
 # ## The paper's claims in this chapter
 #
 # The paper makes none about these networks, but that there will be a formulation, and that it will "bear significant
-# fruit". We judge its claims about fully connected networks here again: good calibration holds for a kind of
-# network and a data set if no untrained pair scores as high as any pair of consecutive epochs; "strongest" is
-# judged as in [chapter 3](03-functional), over all pairs. For architecture, read it with the table of residual pairs above.
+# fruit". We judge its sentences about fully connected networks here again, by the same rules ([the rules](../book/rules)).
+# Calibration: for each kind of network and data set it is a fact, or not, that no untrained pair scores as high as any pair of
+# consecutive epochs; and the other measures' means over untrained pairs, minus wCKA's, have errors over
+# networks. Strength: one row per data set, with every factor and every other measure. For architecture, read it with the
+# table of residual pairs above.
 
 # %% tags=["hide-input"]
-def among_learned(dataset):
-    """Pearson's r by factor, of pairs of networks that have learned."""
-    members = members_of[dataset]
-    pairs = pairs_of[dataset]
-    weak_models = members.model[members.accuracy < learned]
-    is_weak = pairs.a.isin(weak_models) | pairs.b.isin(weak_models)
-    columns = {measure: measure for measure in PAPER_MEASURES}
-    correlations = statistics.r_by_factor(pairs[~is_weak], columns)
-    return correlations.reindex(columns=benchmark.FACTORS)
+DATASET_NAMES = {"mnist": "MNIST", "fashion": "Fashion-MNIST"}
 
 
-def readings(dataset):
-    """Pearson's r by other choices of networks.
+def separation_parts():
+    """Parts of a finding: whether no untrained pair reaches the ceiling."""
+    parts = []
+    for (dataset, kind, measure), overlap in floors.overlap.items():
+        if measure == "wcka":
+            parts.append(rules.Part(
+                f"{kind}, {DATASET_NAMES[dataset]}", float(overlap == 0)))
+    return parts
 
-    These are the networks that have learned, and all but residual ones.
+
+def separation_text():
+    """How many kinds and data sets each of the other measures tells apart."""
+    is_separated = floors.overlap.unstack("measure") == 0
+    counts = []
+    for measure in PAPER_MEASURES:
+        if measure != "wcka":
+            counts.append(
+                f"{MEASURE_LABELS[measure]} {is_separated[measure].sum()}")
+    return (f"of {len(is_separated)} the others tell apart: "
+            f"{', '.join(counts)}")
+
+
+def floor_parts():
+    """Parts of a finding: floors of the other measures minus wCKA's.
+
+    The untrained networks are the same for all data sets, so a pair of them
+    has the mean over data sets.
     """
-    tables = {"only networks that have learned": among_learned(dataset)}
+    parts = []
+    untrained_pairs = calibrated[calibrated.ensemble == "untrained"]
+    for kind in kinds:
+        by_pair = untrained_pairs[untrained_pairs.kind == kind].pivot_table(
+            index=["a", "b"], columns="measure", values="similarity").dropna()
+        a, b = by_pair.index.to_frame().to_numpy().T
+        rivals = by_pair[[name for name in PAPER_MEASURES if name != "wcka"]]
+        differences = rivals.sub(by_pair["wcka"], axis=0)
+        means = crossed.means(crossed.Design(a, b), differences)
+        for measure, mean in means.items():
+            parts.append(rules.Part(
+                f"{MEASURE_LABELS[measure]}, {kind}", *mean))
+    return parts
+
+
+def lead_parts(comparisons):
+    """Parts of a finding: wCKA's leads by factor, rival and correlation."""
+    parts = []
+    for method, rows in comparisons.items():
+        for (factor, measure), row in rows.drop("wcka", level=1).iterrows():
+            name = MEASURE_LABELS[measure]
+            parts.append(rules.Part(
+                f"{name}, {factor}, {method.capitalize()}", row.difference,
+                row["model error"], row["model df"]))
+    return parts
+
+
+def strength_finding(dataset):
+    """The finding on one data set, which this run may not have."""
+    if dataset not in datasets:
+        return rules.Finding([], "this run does not have this data set")
+    text = ""
     if (dataset, "without residual") in residual_table.index:
         row = residual_table.loc[(dataset, "without residual")]
-        correlations = {}
+        texts = []
         for measure in PAPER_MEASURES:
-            correlations[measure] = row[MEASURE_LABELS[measure]]
-        tables["without residual networks"] = pd.DataFrame(
-            {"architecture": correlations})
-    return tables
+            label = MEASURE_LABELS[measure]
+            texts.append(f"{label} {row[label]:.2f}")
+        text = ("Pearson's r for architecture, without residual networks: "
+                + ", ".join(texts))
+    return rules.Finding(lead_parts(results[dataset]), text)
 
 
-is_separated = floors.overlap.unstack("measure") == 0
-separation_texts = []
-for measure in PAPER_MEASURES:
-    count = is_separated[measure].sum()
-    separation_texts.append(
-        f"{count} of {len(is_separated)} ({MEASURE_LABELS[measure]})")
-
-lowest_measure = floors.untrained.unstack("measure").idxmin(axis=1)
-is_lowest = lowest_measure == "wcka"
-mean_floors = floors.groupby("measure").untrained.mean()
-floor_texts = []
-for measure in PAPER_MEASURES:
-    floor_texts.append(
-        f"{MEASURE_LABELS[measure]} {mean_floors[measure]:.2f}")
-
-chapter_claims = [
-    claims.Claim(
-        "beyond, as 3.1",
-        "Untrained networks and consecutive epochs are told apart, here: "
-        "convolutional networks",
-        "no overlap in " + ", ".join(separation_texts),
-        verdicts.verdict(*is_separated["wcka"]),
-    ),
-    claims.Claim(
-        "beyond, as 3.1",
-        "wCKA has the lowest floor, here: convolutional networks",
-        f"in {is_lowest.sum()} of {len(is_lowest)} kinds and data sets; mean "
-        "over untrained pairs " + ", ".join(floor_texts),
-        verdicts.verdict(*is_lowest),
-    ),
-]
-for dataset in datasets:
-    chapter_claims += verdicts.strongest_claims(
-        f"beyond, as 3.2 on {dataset}", results[dataset], benchmark.FACTORS,
-        readings(dataset))
-for dataset in datasets:
-    chapter_claims.append(verdicts.significance_claim(
-        f"beyond, as 3.2 on {dataset}", results[dataset], benchmark.FACTORS))
-claims.show(chapter_claims)
+findings = {
+    "convolutional-separation": rules.Finding(
+        separation_parts(), separation_text()),
+    "convolutional-floor": rules.Finding(floor_parts()),
+    "convolutional-mnist": strength_finding("mnist"),
+    "convolutional-fashion": strength_finding("fashion"),
+}
+claims.show(rules.judge("05", findings))
 
 # %% [markdown]
 # ## To take away
@@ -892,7 +962,7 @@ claims.show(chapter_claims)
 # - Every network that is linear but for its activations and poolings has a chain: `wcka.chain(network, input_shape)`. It is
 #   verified each time. Gates, layer normalisation and attention are refused, or frozen at a reference input if you ask.
 # - Permuting and rescaling channels leaves it alone, through batch normalisation and residual connections.
-# - Between convolutional networks zero is not quite zero. Compare with untrained networks of the same shape.
+# - Compare with untrained networks of the same shape: they show where zero is.
 # - Networks that end in a mean over places keep little in their chain. A low wCKA between two of them may
 #   mean nothing.
 # - The skeleton does not see which activation and which pooling a network has, nor its biases.
