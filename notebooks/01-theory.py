@@ -600,7 +600,8 @@ intertwined.rename(columns=MEASURE_LABELS).style.format(
 proven = ["identity", "sigmoid", "relu", "leaky_relu"]
 assert (intertwined["logits move by"].astype(float) < 1e-6).all()
 chain_movements = intertwined["chain moves by"].astype(float)
-lowest_similarities = intertwined[list(PAPER_MEASURES)].astype(float).min(axis=1)
+of_measures = intertwined[list(PAPER_MEASURES)].astype(float)
+lowest_similarities = of_measures.min(axis=1)
 survives = {
     "chain-survives": chain_movements < 1e-6,
     "all-survive": lowest_similarities > 1 - 1e-6,

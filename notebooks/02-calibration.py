@@ -879,7 +879,7 @@ def mean_of(design, values):
 
 
 def untrained_by_probe(measure):
-    """Similarities of untrained pairs, a column for each probe; their design."""
+    """Similarities of untrained pairs, one column per probe; their design."""
     rows = random[random.measure == measure]
     wide = rows.pivot(index=["a", "b"], columns="probe", values="similarity")
     wide = wide.dropna()
