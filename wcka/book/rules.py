@@ -6,6 +6,7 @@ finding. Here they become verdicts: change a rule or a threshold, and all verdic
 follow from the stored numbers, without a network being trained.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import NamedTuple
@@ -362,4 +363,7 @@ def _part_text(part: Part) -> str:
         return part.label if is_fact else f"{part.label} {part.value:.3g}"
     half_width = stats.t.ppf(0.975, part.df) * part.error
     low, high = part.value - half_width, part.value + half_width
-    return f"{part.label} {part.value:+.2f} ({low:+.2f} to {high:+.2f})"
+    # Two digits, and more where the interval is narrower than these can show.
+    digits = min(max(2, math.ceil(-math.log10(half_width))), 6)
+    form = f"+.{digits}f"
+    return f"{part.label} {part.value:{form}} ({low:{form}} to {high:{form}})"
