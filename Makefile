@@ -88,6 +88,6 @@ $(INSTALLED): pyproject.toml constraints.txt
 		|| { echo 'uv could not install the packages (see above); trying pip, which reads pip.conf ...'; \
 			$(RUN) -m pip install -c $(CONSTRAINTS) -e '.[$(EXTRAS)]'; } \
 		|| { echo 'The packages could not be installed (see above): check the network and the room on the disk, then try again.'; exit 1; }
-	@$(INSTALL) --quiet -e '.[peers]' 2> $(VENV)/peers.log || echo 'Some libraries that chapter 8 compares with could not be installed (see $(VENV)/peers.log): it leaves out what is missing.'
+	@$(INSTALL) --quiet -e '.[peers]' 2> $(VENV)/peers.log || echo 'Some libraries that chapter 8 compares with could not be installed (see $(VENV)/peers.log): what is missing is left out.'
 	@$(INSTALL) --quiet --no-deps torchattacks 2> $(VENV)/torchattacks.log || echo 'torchattacks could not be installed (see $(VENV)/torchattacks.log): one test is skipped.'
 	@touch $@
