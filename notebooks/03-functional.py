@@ -44,9 +44,9 @@ from wcka.book import (
     distinct,
     figures,
     interval,
+    leads,
     rules,
     say,
-    verdicts,
     within,
 )
 from wcka.experiments import (
@@ -390,7 +390,7 @@ with figures.many_marks():
 # starts and probes.
 
 # %% tags=["hide-input"]
-verdicts.leads_table(results).style
+leads.table(results).style
 
 # %% tags=["remove-cell"]
 pearson = results["pearson"]
@@ -409,8 +409,8 @@ say("meng-significant", (comparisons["p Meng"] < 0.05).sum(), "d")
 say("zou-significant", zou_significant.sum(), "d")
 say("model-significant", (comparisons["p model"] < 0.05).sum(), "d")
 for name, rows in (("r", pearson), ("rho", spearman)):
-    ahead = verdicts.significant_differences(rows, 1)
-    behind = verdicts.significant_differences(rows, -1)
+    ahead = leads.significant_differences(rows, 1)
+    behind = leads.significant_differences(rows, -1)
     glue(f"ahead-{name}", ahead, display=False)
     glue(f"behind-{name}", behind, display=False)
 for factor in benchmark.FACTORS:
@@ -543,8 +543,8 @@ rivals = {
     "clean": "clean agreement",
 }
 for name, rival in rivals.items():
-    ahead = verdicts.factors_led_by(readings, rival, significantly=False)
-    significantly_ahead = verdicts.factors_led_by(
+    ahead = leads.factors_led_by(readings, rival, significantly=False)
+    significantly_ahead = leads.factors_led_by(
         readings, rival, significantly=True)
     glue(f"{name}-ahead", ahead, display=False)
     glue(f"{name}-surely-ahead", significantly_ahead, display=False)

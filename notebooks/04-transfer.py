@@ -44,9 +44,9 @@ from wcka.book import (
     distinct,
     figures,
     interval,
+    leads,
     rules,
     say,
-    verdicts,
     within,
 )
 from wcka.experiments import (
@@ -526,25 +526,18 @@ def compare(rows, columns=PAPER_MEASURES, target="agreement"):
 
 
 results = compare(table)
-verdicts.leads_table(results).style
+leads.table(results).style
 
 # %% tags=["hide-input"] mystnb={"figure": {"name": "fig-transfer", "caption": "The paper's figure 4, laid out as {numref}`fig-benchmark`. Top: similarity by wCKA against agreement, one dot per pair and probe: clean (black), corrupted (orange), attacked (green). Middle and bottom: correlation of each measure with agreement within trunks (white dot), with the paper's 95 % interval (broad bar) and one for other runs, which are trunks or starts, and other probes (thin line). Marks compare each measure with wCKA, by the paper's test (upper line) and over runs and probes (lower line): + where wCKA is ahead, − where it is behind, * p < 0.05, ** p < 0.01, *** p < 0.001, n.s. otherwise. Dotted: the highest r that a similarity can have that knows nothing of the probe."}, "image": {"alt": "Three rows of four panels, one column each for epoch, seed, architecture and strategy. Top: scatter of agreement against wCKA. Middle: Pearson's r of four measures with narrow and wide intervals and marks of significance. Bottom: Spearman's rho in the same way."}}
-def name_runs(fig):
-    """Name the second line of marks, whose errors are over runs and probes."""
-    for text in fig.findobj(plt.Text):
-        if text.get_text() == "over starts":
-            text.set_text("over runs")
-
-
-name_runs(figures.benchmark(table, results, highest))
+figures.benchmark(table, results, highest)
 with figures.many_marks():
     plt.show()
 
 # %% tags=["remove-cell"]
 names_of_methods = {"r": "pearson", "rho": "spearman"}
 for name, method in names_of_methods.items():
-    ahead = verdicts.significant_differences(results[method], 1)
-    behind = verdicts.significant_differences(results[method], -1)
+    ahead = leads.significant_differences(results[method], 1)
+    behind = leads.significant_differences(results[method], -1)
     glue(f"transfer-ahead-{name}", ahead, display=False)
     glue(f"transfer-behind-{name}", behind, display=False)
 
@@ -559,7 +552,7 @@ for name, method in names_of_methods.items():
 # %% tags=["hide-input"]
 alive_rows = all_rows[~all_rows.collapsed]
 alive_rows = alive_rows[alive_rows["probe"].isin(counted_probes)]
-verdicts.leads_table(compare(alive_rows)).style
+leads.table(compare(alive_rows)).style
 
 # %% [markdown]
 # ## Which probes?
@@ -594,13 +587,13 @@ not_clean = table[table.kind != "clean"].dropna(subset=on_probe)
 readings = compare(
     not_clean, [*on_probe, "accuracy gap", "clean agreement", "wcka"],
     "agreement, own attack")["pearson"]
-name_runs(figures.readings(readings))
+figures.readings(readings)
 plt.show()
 
 # %% tags=["remove-cell"]
 for rival in (*on_probe, "accuracy gap", "clean agreement"):
     short = rival.split(",")[0].replace(" ", "-")
-    ahead = verdicts.factors_led_by(readings, rival, significantly=True)
+    ahead = leads.factors_led_by(readings, rival, significantly=True)
     glue(f"transfer-{short}-surely", ahead, display=False)
 
 # %% [markdown]

@@ -45,9 +45,9 @@ from wcka.book import (
     claims,
     distinct,
     figures,
+    leads,
     rules,
     say,
-    verdicts,
     within,
 )
 from wcka.experiments import (
@@ -746,7 +746,7 @@ def lead_tables(results_of_datasets):
     """Correlations and leads of all data sets, as text."""
     tables = {}
     for dataset, comparisons in results_of_datasets.items():
-        tables[dataset] = verdicts.leads_table(comparisons)
+        tables[dataset] = leads.table(comparisons)
     return pd.concat(tables)
 
 
@@ -756,8 +756,8 @@ lead_tables(results).style
 summary_texts = []
 for dataset in datasets:
     comparison = results[dataset]["pearson"]
-    ahead = verdicts.significant_differences(comparison, 1)
-    behind = verdicts.significant_differences(comparison, -1)
+    ahead = leads.significant_differences(comparison, 1)
+    behind = leads.significant_differences(comparison, -1)
     summary_texts.append(
         f"on {dataset} r is significantly higher for {ahead}, lower for "
         f"{behind}")

@@ -13,7 +13,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 from wcka import cli
-from wcka.book import checkout, claims, diff, execution, parameters, verdicts
+from wcka.book import checkout, claims, diff, execution, parameters
 from wcka.networks import sources
 
 EVERY_CHAPTER = pytest.mark.parametrize(
@@ -276,12 +276,6 @@ def test_data_are_fetched_before_anything_runs(
     assert cli.main(command) == 1
     assert "no FashionMNIST in" in capsys.readouterr().err
     assert not checkout.BUILD.exists()
-
-
-@pytest.mark.parametrize(("conditions", "verdict"), [
-    ([True, True], "holds"), ([True, False], "partly"), ([False], "fails")])
-def test_verdicts_follow_from_their_conditions(conditions, verdict):
-    assert verdicts.verdict(*conditions) == verdict
 
 
 def test_claims_need_a_known_verdict():

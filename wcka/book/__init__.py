@@ -3,7 +3,7 @@
 from .._lazy import attach
 
 __getattr__, __dir__, __all__ = attach(__name__, {
-    "": ("checkout", "claims", "figures", "parameters", "rules", "verdicts"),
+    "": ("checkout", "claims", "figures", "leads", "parameters", "rules"),
     "claims": ("interval", "say"),
     "ranges": ("distinct", "within"),
 })

@@ -223,8 +223,9 @@ def correlations(
     """Plot correlations of measures with agreement, with two intervals and two tests.
 
     The broad bar is the interval for independent pairs, as in the paper; the thin line
-    is the interval over starts; the white dot is r. Above it are the significance by
-    the paper's test and, below that, over starts; see ``name_marks``.
+    is the interval over runs and probes; the white dot is r. Above it are the
+    significance by the paper's test and, below that, over runs and probes; see
+    ``name_marks``.
 
     Parameters
     ----------
@@ -278,10 +279,11 @@ def name_marks(axes: Axes) -> None:
     >>> fig, axes = plt.subplots()
     >>> name_marks(axes)
     >>> [text.get_text() for text in axes.texts]
-    ['as in the paper', 'over starts']
+    ['as in the paper', 'runs and probes']
     >>> plt.close(fig)
     """
-    for test, words in (("p Fisher", "as in the paper"), ("p model", "over starts")):
+    names = {"p Fisher": "as in the paper", "p model": "runs and probes"}
+    for test, words in names.items():
         axes.text(-0.08, _MARK_HEIGHTS[test], words, ha="right", fontsize=8,
                   color=QUIET, transform=axes.transAxes)
 

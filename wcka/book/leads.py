@@ -1,0 +1,140 @@
+"""Tables and sentences on where wCKA's correlation is ahead, and where behind.
+
+The functions take tables as ``statistics.compare_by_factor`` returns them, indexed by
+factor and measure, with columns r, "model low", "model high", difference (r of wCKA
+minus r of the measure), "model difference low", "model difference high" and "p model".
+A difference is significant if p < 0.05 over runs and probes, corrected for the number
+of differences in the table.
+"""
+
+import pandas as pd
+
+from ..measures.all_pairs import MEASURE_LABELS
+from .claims import interval
+from .rules import LEVEL, holm
+
+_METHOD_LABELS = {"pearson": "Pearson's r", "spearman": "Spearman's ρ"}
+
+
+def table(results: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    """Return correlations and wCKA's leads as text, with their intervals.
+
+    Parameters
+    ----------
+    results : dict of str to DataFrame
+        Comparisons under "pearson" and "spearman".
+
+    Returns
+    -------
+    DataFrame
+        Rows by factor and measure; two columns per kind of correlation, its value and
+        wCKA's lead, which is empty for wCKA itself.
+
+    Examples
+    --------
+    >>> index = pd.MultiIndex.from_product([["seed"], ["cka"]],
+    ...                                    names=["differs", "measure"])
+    >>> rows = pd.DataFrame({"r": 0.5, "model low": 0.4, "model high": 0.6,
+    ...                      "difference": 0.1, "model difference low": 0.05,
+    ...                      "model difference high": 0.15}, index)
+    >>> table({"pearson": rows}).iloc[0].tolist()
+    ['0.50 (0.40 to 0.60)', '+0.10 (+0.05 to +0.15)']
+    """
+    tables = {}
+    for method, rows in results.items():
+        cells = []
+        for (_, measure), row in rows.iterrows():
+            cells.append((_correlation_text(row), _lead_text(measure, row)))
+        columns = ["correlation", "wCKA's lead"]
+        tables[_METHOD_LABELS[method]] = pd.DataFrame(cells, rows.index, columns)
+    table = pd.concat(tables, axis=1).rename(MEASURE_LABELS, level="measure")
+    return table.rename_axis([None, None])
+
+
+def _correlation_text(row: pd.Series) -> str:
+    """Return a correlation with its interval, as text."""
+    return interval(row.r, row["model low"], row["model high"])
+
+
+def _lead_text(measure: str, row: pd.Series) -> str:
+    """Return wCKA's lead over a measure as text; wCKA has none over itself."""
+    if measure == "wcka":
+        return ""
+    low, high = row["model difference low"], row["model difference high"]
+    return interval(row.difference, low, high, "+.2f")
+
+
+def significant_differences(results: pd.DataFrame, sign: int) -> str:
+    """Name the measures that wCKA leads significantly, or trails, by factor.
+
+    Parameters
+    ----------
+    results : DataFrame
+        Comparisons by factor and measure.
+    sign : int
+        1 for the measures that wCKA is ahead of, -1 for those that it is behind.
+
+    Returns
+    -------
+    str
+        Text such as "seed (than CKA, dCKA); strategy (than CKA)", or "no factor".
+
+    Examples
+    --------
+    >>> index = pd.MultiIndex.from_product([["seed"], ["cka", "dcka"]],
+    ...                                    names=["differs", "measure"])
+    >>> rows = pd.DataFrame({"difference": 0.2, "p model": [0.01, 0.2]}, index)
+    >>> significant_differences(rows, 1), significant_differences(rows, -1)
+    ('seed (than CKA)', 'no factor')
+    """
+    has_sign = sign * results.difference > 0
+    significant_rows = results[has_sign & _is_significant(results)]
+    texts = []
+    for factor, part in significant_rows.groupby("differs", sort=False):
+        names = [MEASURE_LABELS[measure] for _, measure in part.index]
+        texts.append(f"{factor} (than {', '.join(names)})")
+    return "; ".join(texts) or "no factor"
+
+
+def factors_led_by(results: pd.DataFrame, rival: str, significantly: bool) -> str:
+    """Name the factors where a rival's correlation is above wCKA's.
+
+    Parameters
+    ----------
+    results : DataFrame
+        Comparisons by factor and measure.
+    rival : str
+        A measure.
+    significantly : bool
+        Whether to name factors only where the difference is significant.
+
+    Returns
+    -------
+    str
+        Names with commas, or "no factor".
+
+    Examples
+    --------
+    >>> index = pd.MultiIndex.from_product([["seed", "epoch"], ["cka"]],
+    ...                                    names=["differs", "measure"])
+    >>> rows = pd.DataFrame({"difference": -0.2, "p model": [0.01, 0.2]}, index)
+    >>> factors_led_by(rows, "cka", significantly=False)
+    'seed, epoch'
+    >>> factors_led_by(rows, "cka", significantly=True)
+    'seed'
+    """
+    is_ahead = results.difference < 0
+    if significantly:
+        is_ahead &= _is_significant(results)
+    rows = results.xs(rival, level="measure")
+    is_ahead = is_ahead.xs(rival, level="measure")
+    return ", ".join(rows.index[is_ahead]) or "no factor"
+
+
+def _is_significant(results: pd.DataFrame) -> pd.Series:
+    """Tell which differences are significant, corrected for their number by Holm."""
+    p = results["p model"]
+    tested = p.dropna()
+    significant = pd.Series(False, results.index)
+    significant[tested.index] = holm(tested) < LEVEL
+    return significant
