@@ -116,10 +116,30 @@ def test_a_family_is_corrected_together():
 
 def test_words_of_a_finding():
     parts = [Part("CKA", 0.3, 0.01), Part("dCKA", -0.3, 0.01), Part("n", 1.0)]
+    parts.append(Part("it is so", 1.0, rule="fact"))
     found = findings_with("linear", Finding(parts, "over 60 starts"))
     text = next(c.found for c in rules.judge("03", found) if c.key == "linear")
-    assert text == ("higher: CKA +0.30 (+0.28 to +0.32), n; "
-                    "not higher: dCKA -0.30 (-0.32 to -0.28); over 60 starts")
+    assert text == ("higher: CKA +0.30 (+0.28 to +0.32), n 1; "
+                    "not higher: dCKA -0.30 (-0.32 to -0.28); so: it is so; "
+                    "over 60 starts")
+
+
+@pytest.mark.parametrize(("value", "error"), [(0.2, 0.12), (0.05, 0.1), (-0.1, 0.15)])
+def test_what_cannot_be_told_says_how_many_more_runs_would_tell(value, error):
+    """With one test, 1.96 errors from zero, or from the margin, are needed."""
+    found = findings_with("linear", Finding([Part("CKA", value, error, df=1e9)]))
+    text = next(c.found for c in rules.judge("03", found) if c.key == "linear")
+    factor = float(re.search(r"about (\S+) times as many runs would tell", text)[1])
+    distance = max(value, MARGIN - value)
+    expected = (stats.norm.isf(0.025) * error / distance) ** 2
+    assert factor == pytest.approx(expected, rel=0.02, abs=0.06)
+
+
+def test_at_the_border_of_a_rule_no_number_of_runs_tells():
+    found = {key: Finding([]) for key in rules.statements("02")}
+    found["confounded"] = Finding([Part("CKA", 0.1, 0.1)])
+    text = next(c.found for c in rules.judge("02", found) if c.key == "confounded")
+    assert text.endswith("more than 100 times as many runs would not tell")
 
 
 def test_findings_belong_to_the_statements():

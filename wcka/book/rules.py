@@ -7,6 +7,7 @@ follow from the stored numbers, without a network being trained.
 """
 
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import NamedTuple
@@ -304,12 +305,20 @@ def judge(chapter: str, findings: Mapping[str, Finding],
             if not np.isfinite(part.value) or not part.error >= 0:
                 raise ValueError(f"{key}: {part.label} is {part.value} ± {part.error}")
     answers = _answers(of_chapter, findings, margin)
+    sizes = Counter[str]()
+    for key, statement in of_chapter.items():
+        sizes[statement.family] += len(findings[key].parts)
     claims = []
     for key, statement in of_chapter.items():
         finding = findings[key]
+        verdict = fold(answers[key])
+        found = _described(statement, finding, answers[key])
+        if verdict == "cannot be told" and finding.parts:
+            factor = _more_runs(
+                statement, finding, answers[key], sizes[statement.family], margin)
+            found += f"; {_more_runs_text(factor)}"
         claims.append(Claim(
-            statement.place, statement.says,
-            _described(statement, finding, answers[key]), fold(answers[key]),
+            statement.place, statement.says, found, verdict,
             statement.timed, key, [list(part) for part in finding.parts],
             finding.text))
     return claims
@@ -341,26 +350,64 @@ def _answers(of_chapter: Mapping[str, Statement], findings: Mapping[str, Finding
     return answers
 
 
+def _more_runs(statement: Statement, finding: Finding, answers: list[str], tests: int,
+               margin: float) -> float:
+    """Return how many times as many runs would close all open parts of a finding.
+
+    The numbers are taken to stay as they are, and the errors to fall with the root of
+    the number of runs. All tests of the family count, as Holm's first step has it.
+    """
+    factors = np.geomspace(1, _MOST_RUNS, 500)
+    needed = 1.0
+    for part, answer in zip(finding.parts, answers):
+        if answer != OPEN:
+            continue
+        rule = _rule_of(statement, part)
+        for factor in factors:
+            with_more = part._replace(error=part.error / factor**0.5)
+            p = min(rule.yes(with_more, margin), rule.no(with_more, margin))
+            if tests * p < LEVEL / 2:
+                break
+        else:
+            return np.inf
+        needed = max(needed, float(factor))
+    return needed
+
+
 # ------------------------------------------------------------------------------ words
+
+
+# More runs than so many times those that there were are called too many.
+_MOST_RUNS = 100
+
+
+def _more_runs_text(factor: float) -> str:
+    """Return a clause on how many more runs would close what is open."""
+    if np.isinf(factor):
+        return (f"if the numbers stay, more than {_MOST_RUNS} times as many runs would "
+                f"not tell")
+    return f"if the numbers stay, about {factor:.1f} times as many runs would tell"
 
 
 def _described(statement: Statement, finding: Finding, answers: list[str]) -> str:
     """Return the parts of a finding in words, those of one answer together."""
     groups: dict[str, list[str]] = {}
     for part, answer in zip(finding.parts, answers):
-        word = _rule_of(statement, part).words[(YES, NO, OPEN).index(answer)]
-        groups.setdefault(word, []).append(_part_text(part))
+        rule = _rule_of(statement, part)
+        word = rule.words[(YES, NO, OPEN).index(answer)]
+        is_fact = rule is RULES["fact"] and part.error == 0
+        text = part.label if is_fact else _number_text(part)
+        groups.setdefault(word, []).append(text)
     texts = [f"{word}: {', '.join(parts)}" for word, parts in groups.items()]
     if finding.text:
         texts.append(finding.text)
     return "; ".join(texts) or "nothing, in this run"
 
 
-def _part_text(part: Part) -> str:
-    """Return a part with its 95 % interval; of a fact its label alone."""
+def _number_text(part: Part) -> str:
+    """Return a part with its number and its 95 % interval."""
     if part.error == 0:
-        is_fact = part.value in (0, 1)
-        return part.label if is_fact else f"{part.label} {part.value:.3g}"
+        return f"{part.label} {part.value:.3g}"
     half_width = stats.t.ppf(0.975, part.df) * part.error
     low, high = part.value - half_width, part.value + half_width
     # Two digits, and more where the interval is narrower than these can show.
