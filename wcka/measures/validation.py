@@ -1,5 +1,6 @@
 """Conversion of array-likes to matrices, with clear errors for unusable values."""
 
+import sys
 import warnings
 from numbers import Real
 
@@ -162,6 +163,30 @@ def special_kind(tensor: Tensor) -> str:
     if tensor.is_quantized:
         return "quantised"
     return "complex" if tensor.is_complex() else ""
+
+
+def warn_caller(message: str) -> None:
+    """Warn at the line that called this package, not at a line in it.
+
+    Parameters
+    ----------
+    message : str
+        Of a ``RuntimeWarning``.
+
+    Examples
+    --------
+    >>> with warnings.catch_warnings(record=True) as caught:
+    ...     warn_caller("no variance left")
+    >>> len(caught)
+    1
+    """
+    package = __name__.split(".")[0]
+    frame = sys._getframe(1)
+    level = 2
+    while frame.f_globals.get("__name__", "").split(".")[0] == package and frame.f_back:
+        frame = frame.f_back
+        level += 1
+    warnings.warn(message, RuntimeWarning, stacklevel=level)
 
 
 def _fault_of_tensor(tensor: Tensor) -> str:
