@@ -16,6 +16,7 @@ from ._lazy import attach
 
 # The same names once more, for type checkers and editors; a test compares both lists.
 if TYPE_CHECKING:
+    from .measures.nulls import Null as Null
     from .measures.predictions import agreement as agreement
     from .measures.similarity import cka as cka
     from .measures.similarity import dcka as dcka
@@ -33,16 +34,19 @@ if TYPE_CHECKING:
     from .networks.corruptions import corrupt as corrupt
     from .networks.image_sets import load as load
     from .weights.chains import chain as chain
+    from .weights.pairs import null as null
     from .weights.pairs import pairwise as pairwise
+    from .weights.pairs import pairwise_null as pairwise_null
     from .weights.pairs import wcka as wcka
 
 __getattr__, __dir__, __all__ = attach(__name__, {
     "measures.similarity": (
         "cka", "dcka", "mean_cca", "minibatch_cka", "procrustes", "pwcca", "rbf_cka",
         "relu_cka", "relu_procrustes", "svcca", "unbiased_cka"),
+    "measures.nulls": ("Null",),
     "measures.predictions": ("agreement",),
     "weights.chains": ("chain",),
-    "weights.pairs": ("pairwise", "wcka"),
+    "weights.pairs": ("null", "pairwise", "pairwise_null", "wcka"),
     "networks": ("attacks",),
     "networks.corruptions": ("CORRUPTIONS", "corrupt"),
     "networks.image_sets": ("load",),

@@ -25,7 +25,6 @@ code. One record of ``MEASURES`` holds all that is known of a measure.
 
 import inspect
 import math
-import sys
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -40,6 +39,7 @@ from torch import Tensor, nn
 from . import kernels
 from .deconfounding import Confounder
 from .inner_products import (
+    CANCELLATION,
     Given,
     Pairs,
     Positions,
@@ -53,13 +53,10 @@ from .inner_products import (
     tolerance,
 )
 from .spelling import nearest
-from .validation import Array, matrix, number
+from .validation import Array, matrix, number, warn_caller
 
 Features = dict[str, Tensor]  # by the labels that error messages use
 _ROUNDING = 16 * np.finfo(float).eps
-# Where more than this factor of the products cancels in the unbiased criterion of a
-# model with itself, four of 16 digits are lost, and kernels without diagonals are used.
-_CANCELLATION = 1e4
 _LEAST_ROWS = 4  # of the unbiased criterion, which divides by n - 3
 
 # ------------------------------------------------------------------- for callers
@@ -100,16 +97,8 @@ def similarities(name: str, features: Sequence[ArrayLike], labels: Sequence[str]
     >>> similarities("cka", [x, 2 * x], ["x", "y"]).round(6).tolist()
     [[1.0, 1.0], [1.0, 1.0]]
     """
-    measure = MEASURES[nearest(name, MEASURES, "measure")]
-    check_options(name, options, measure.options)
-    for label, values in zip(labels, features):
-        if isinstance(values, nn.Module):
-            raise TypeError(f"{name} compares activations (n, units), {label} is a "
-                            f"network: give what it makes of the probes, or compare "
-                            f"weights by wcka")
-    if name == "dcka" and "inputs" not in options:
-        raise TypeError("dcka needs the probes: inputs=(n, p) array")
-    return measure.compute(_checked(features, labels), pairs, **options)
+    arrays = checked(name, features, labels, options)
+    return MEASURES[name].compute(arrays, pairs, **options)
 
 
 def similarity_of_pair(name: str, x: ArrayLike, y: ArrayLike, **options: Any) -> float:
@@ -130,6 +119,70 @@ def similarity_of_pair(name: str, x: ArrayLike, y: ArrayLike, **options: Any) ->
     1.0
     """
     return float(similarities(name, [x, y], ["x", "y"], **options)[0, 1])
+
+
+def kernel_features(features: Features, inputs: Any = None,
+                    psd: bool = True) -> list[Representation]:
+    """Return the features whose linear kernels CKA, wCKA and dCKA compare.
+
+    Parameters
+    ----------
+    features : dict of str to Tensor
+        As ``checked`` returns them.
+    inputs, psd
+        Of dCKA; without inputs nothing is taken away.
+
+    Returns
+    -------
+    list of Representation
+        For dCKA without the part that the inputs explain.
+
+    Raises
+    ------
+    ValueError
+        For dCKA without its step that leaves positive semidefinite kernels.
+
+    Examples
+    --------
+    >>> x = np.arange(6.0).reshape(3, 2)
+    >>> features = checked("cka", [x, x[:, :1]], ["x", "y"], {})
+    >>> [model.d for model in kernel_features(features)]
+    [2, 1]
+    """
+    models = represented(features)
+    if inputs is None:
+        return models
+    if not psd:
+        raise ValueError("psd: wanted True; what is left of a kernel without that step "
+                         "is no product of features")
+    confounder = inputs if isinstance(inputs, Confounder) else Confounder(inputs)
+    return _deconfounded(models, confounder)
+
+
+def kernel_similarities(models: Sequence[Representation], pairs: Pairs = None) -> Array:
+    """Return the cosines of the linear kernels of all pairs of models.
+
+    Parameters
+    ----------
+    models : sequence of N Representation
+        As ``kernel_features`` returns them.
+    pairs : pair of int arrays (P,), optional
+        Positions of the models to compare; all pairs by default.
+
+    Returns
+    -------
+    ndarray
+        (N, N) or (P,), in [0, 1]; NaN, with a warning, for models without variance.
+
+    Examples
+    --------
+    >>> x = np.arange(6.0).reshape(3, 2)
+    >>> features = checked("cka", [x, 2 * x], ["x", "y"], {})
+    >>> models = kernel_features(features)
+    >>> kernel_similarities(models).round(6).tolist()
+    [[1.0, 1.0], [1.0, 1.0]]
+    """
+    return _normalised(*squared_norms(models, pairs), pairs)
 
 
 def check_options(name: str, options: Iterable[str], known: Sequence[str]) -> None:
@@ -204,8 +257,36 @@ def compare(measure: str, features: Iterable[Tensor], pairs: Pairs = None,
 # ------------------------------------------------------------------- checks
 
 
-def _checked(features: Sequence[ArrayLike], labels: Sequence[str]) -> Features:
-    """Features as matrices by their labels, all with the same number of rows."""
+def checked(name: str, features: Sequence[ArrayLike], labels: Sequence[str],
+            options: dict[str, Any]) -> Features:
+    """Return features as matrices by their labels, or say what a measure cannot use.
+
+    Parameters
+    ----------
+    name, features, labels
+        As in ``similarities``.
+    options : dict of str
+        Options of the measure.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As ``similarities``, but for what stands in the matrices.
+
+    Examples
+    --------
+    >>> list(checked("cka", [np.eye(3), np.ones((3, 1))], ["x", "y"], {}))
+    ['x', 'y']
+    """
+    measure = MEASURES[nearest(name, MEASURES, "measure")]
+    check_options(name, options, measure.options)
+    for label, values in zip(labels, features):
+        if isinstance(values, nn.Module):
+            raise TypeError(f"{name} compares activations (n, units), {label} is a "
+                            f"network: give what it makes of the probes, or compare "
+                            f"weights by wcka")
+    if name == "dcka" and "inputs" not in options:
+        raise TypeError("dcka needs the probes: inputs=(n, p) array")
     if len(features) < 2:
         raise ValueError(f"wanted at least two representations, got {len(features)}")
     arrays = {}
@@ -239,8 +320,7 @@ def _cka(features: Features, pairs: Pairs,
          dtype: torch.dtype = torch.float64) -> Array:
     if dtype not in (torch.float32, torch.float64):
         raise ValueError(f"dtype: wanted torch.float32 or torch.float64, got {dtype}")
-    models = represented(features, dtype=dtype)
-    return _normalised(*squared_norms(models, pairs), pairs)
+    return kernel_similarities(represented(features, dtype=dtype), pairs)
 
 
 def _wcka(features: Features, pairs: Pairs) -> Array:
@@ -295,7 +375,7 @@ def _unbiased_criteria(
         return (diagonal_terms + product / ((n - 1) * (n - 2))) / (n * (n - 3))
 
     criteria = corrected(self_products, np.diag(dots), lengths**2)
-    if (criteria * n * (n - 3) * _CANCELLATION < self_products).any():
+    if (criteria * n * (n - 3) * CANCELLATION < self_products).any():
         kernel_cross, criteria = kernels.kernel_products(kernels.linear(models))
         cross = kernel_cross[a, b]
         return cross / (n * (n - 3)), criteria / (n * (n - 3))
@@ -346,10 +426,16 @@ def _dcka(features: Features, pairs: Pairs, inputs: Any,
     models = represented(features)
     if not psd:
         return _partial_cka(features, models, pairs, confounder)
-    models = [confounder.deconfound(model) for model in models]
-    for model in models:
-        model.keep()
-    return _normalised(*squared_norms(models, pairs), pairs)
+    return kernel_similarities(_deconfounded(models, confounder), pairs)
+
+
+def _deconfounded(models: Sequence[Representation],
+                  confounder: Confounder) -> list[Representation]:
+    """Features without the part that the inputs explain, kept in memory."""
+    rests = [confounder.deconfound(model) for model in models]
+    for rest in rests:
+        rest.keep()
+    return rests
 
 
 def _partial_cka(features: Features, models: Sequence[Representation], pairs: Pairs,
@@ -563,16 +649,9 @@ def _warn_of(dead: NDArray[np.bool_]) -> None:
     """Warn the caller of this package that some models have no similarity."""
     if not dead.any():
         return
-    # The warning points at the line that called this package, not at a line in it.
-    package = __name__.split(".")[0]
-    frame = sys._getframe(1)
-    level = 2
-    while frame.f_globals.get("__name__", "").split(".")[0] == package and frame.f_back:
-        frame = frame.f_back
-        level += 1
     message = (f"{dead.sum()} of {dead.size} representations have no variance left (a "
                f"dead layer, or nothing but the inputs): they have no similarity, NaN")
-    warnings.warn(message, RuntimeWarning, stacklevel=level)
+    warn_caller(message)
 
 
 # ------------------------------------------------------------------- the records

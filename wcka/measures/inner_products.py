@@ -33,6 +33,10 @@ _RIGHT_COLUMNS = 1024
 _STRIP_NUMBERS = 2**24  # numbers in one strip of rows of all models' kernels
 _FLOAT32_TERMS = 1024  # terms that are summed in float32 before float64 takes over
 
+# Where more than this factor of the products cancels in the unbiased criterion of a
+# model with itself, four of 16 digits are lost, and kernels without diagonals are used.
+CANCELLATION = 1e4
+
 _LARGEST = 1e150  # larger numbers overflow when they are squared
 # The mean of numbers below about 1e-308 loses digits. Features without any number above
 # the first of these two are multiplied by the second, a power of two, which is exact.
@@ -548,8 +552,8 @@ def _aligned(models: Sequence[Representation], align: _Align, pairs: Pairs,
     # Unless the rows are kept, the models on the right are converted again for each
     # block on the left, which is then as large as those on the right.
     left_columns = _LEFT_COLUMNS if models[0].kept is not None else _RIGHT_COLUMNS
-    for rows in _blocks(models, left_columns):
-        for columns in _blocks(models, _RIGHT_COLUMNS, rows.start + offset):
+    for rows in blocks_of(models, left_columns):
+        for columns in blocks_of(models, _RIGHT_COLUMNS, rows.start + offset):
             # Only the upper triangle is computed.
             mask = positions[rows, None] + offset <= positions[columns]
             values = align(models[rows], models[columns], mask).cpu().numpy()
@@ -572,16 +576,31 @@ def _listed(models: Sequence[Representation], align: _Align, a: Positions,
     for group in np.split(order, group_starts):  # the pairs with the same first model
         left = [models[a[group[0]]]]
         right = [models[i] for i in b[group]]
-        for block in _blocks(right, _RIGHT_COLUMNS):
+        for block in blocks_of(right, _RIGHT_COLUMNS):
             mask = np.ones((1, len(right[block])), dtype=bool)
             values = align(left, right[block], mask)  # (1, models of the block)
             result[group[block]] = values[0].cpu().numpy()
     return result, self_products
 
 
-def _blocks(models: Sequence[Representation], columns: int,
-            start: int = 0) -> list[slice]:
-    """Slices of at least one model, with at most so many columns after padding."""
+def blocks_of(models: Sequence[Representation], columns: int,
+              start: int = 0) -> list[slice]:
+    """Return slices of at least one model each, with at most so many columns.
+
+    Parameters
+    ----------
+    models : sequence of Representation
+        In the order of their widths: each is padded to the widest of its slice.
+    columns : int
+        Columns of all models of a slice together, after padding.
+    start : int
+        Position of the first model.
+
+    Examples
+    --------
+    >>> blocks_of([Given(torch.ones(4, 2))] * 5, 4)
+    [slice(0, 2, None), slice(2, 4, None), slice(4, 5, None)]
+    """
     if start >= len(models):
         return []
     edges = [start]
@@ -606,7 +625,7 @@ def _linear_kernel_products(models: Sequence[Representation]) -> Array:
     order = np.argsort(_widths(models), kind="stable")
     models = [models[i] for i in order]
     back = np.argsort(order)
-    blocks = _blocks(models, _RIGHT_COLUMNS)
+    blocks = blocks_of(models, _RIGHT_COLUMNS)
     stacks = []
     if models[0].kept is not None:
         stacks = [beside(models[block], slice(None), 0) for block in blocks]

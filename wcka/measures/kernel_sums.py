@@ -1,0 +1,262 @@
+"""Sums over the kernel of a model that tell what re-pairing its rows would give.
+
+Everything is a sum over samples of products of features, or over strips of the kernel:
+the kernel itself (n, n) is never whole in memory. Models of similar widths are computed
+together.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from . import kernels
+from .inner_products import (
+    CANCELLATION,
+    Representation,
+    beside,
+    blocks_of,
+    narrow,
+    pieces,
+)
+from .validation import Array
+
+_NUMBERS = 2**24  # in one strip of a kernel
+_ROWS = 512  # whose products of columns stay in the processor's cache
+_COLUMNS = 1024  # of the models that are computed together
+# A kernel is a multiple of the centring matrix, up to rounding, where no more than this
+# share of its squares remains without that multiple. Re-pairing does not change it.
+_ROUNDING = 1e-13
+
+
+class KernelSums(NamedTuple):
+    """Sums over the kernels of N models, without their traces.
+
+    Attributes
+    ----------
+    trace : ndarray
+        (N,), of the kernels as they are; 0 where only the rest varies.
+    squares : ndarray
+        (N,), sum of the squared entries of the kernels as they are.
+    second, third : ndarray
+        (N, 2) and (N, 5), the sums ``permutation_moments.SECOND`` and ``THIRD`` over
+        the kernels without their traces.
+
+    Examples
+    --------
+    >>> model = Representation(torch.tensor([[0.0], [0.0], [0.0], [1.0]]))
+    >>> sums = sums_of([model])
+    >>> sums.second.shape, sums.third.shape
+    ((1, 2), (1, 5))
+    """
+
+    trace: Array
+    squares: Array
+    second: Array
+    third: Array
+
+
+def sums_of(
+    models: Sequence[Representation], u_centred: bool = False
+) -> KernelSums:
+    """Return the sums over the linear kernels of models.
+
+    Parameters
+    ----------
+    models : sequence of N Representation
+        Centred features (n, d_i), rows shared.
+    u_centred : bool
+        Whether kernels are U-centred, as the unbiased criterion has them: with a zero
+        diagonal, and rows that add up to zero. This wants n > 2.
+
+    Returns
+    -------
+    KernelSums
+
+    Examples
+    --------
+    >>> x = torch.tensor([[3.0], [-1.0], [-1.0], [-1.0]])
+    >>> round(float(sums_of([Representation(x)]).trace[0]), 4)
+    1.3333
+    """
+    widths = np.array([min(model.n, model.d) for model in models])
+    order = np.argsort(widths, kind="stable")
+    ordered = [models[i] for i in order]
+    sums_of_block = _u_centred_sums if u_centred else _centred_sums
+    parts = []
+    for block in blocks_of(ordered, _COLUMNS):
+        parts.append(sums_of_block(ordered[block]))
+    back = np.argsort(order)
+    joined = [torch.cat(columns)[back].cpu().numpy() for columns in zip(*parts)]
+    return KernelSums(*joined)
+
+
+class _BlockProducts:
+    """What both kinds of sums need of the kernels K = XX' of a block of models.
+
+    Attributes
+    ----------
+    gram : Tensor
+        (models, d, d), X'X.
+    diagonal : Tensor
+        (models, n), K_ii.
+    squared_rows : Tensor
+        (models, n), the sums of K_ij^2 over j.
+    """
+
+    def __init__(self, given: Sequence[Representation]):
+        self.models = models = [narrow(model) for model in given]
+        self.n = models[0].n
+        gram: Any = 0.0
+        diagonals = []
+        for part in pieces(self.n):
+            x = beside(models, part, 0).double()  # (models, rows, columns)
+            gram = gram + x.mT @ x
+            diagonals.append(x.square().sum(2))
+        self.gram: Tensor = gram
+        self.diagonal = torch.cat(diagonals, 1)
+        squared_rows = []
+        for part in pieces(self.n):
+            x = beside(models, part, 0).double()
+            squared_rows.append((x @ self.gram).mul_(x).sum(2))
+        self.squared_rows = torch.cat(squared_rows, 1)
+        self.trace = self.diagonal.sum(1)
+        self.squares = self.gram.square().sum((1, 2))
+
+    def times(self, vectors: Tensor) -> tuple[Tensor, Tensor]:
+        """Return K v (models, n) and v'Kv (models,) for one vector per model."""
+        coordinates: Any = 0.0
+        for part in pieces(self.n):
+            x = beside(self.models, part, 0).double()
+            coordinates = coordinates + x.mT @ vectors[:, part, None]
+        products = []
+        for part in pieces(self.n):
+            x = beside(self.models, part, 0).double()
+            products.append((x @ coordinates)[:, :, 0])
+        return torch.cat(products, 1), coordinates.square().sum((1, 2))
+
+    def cubes(self) -> Tensor:
+        """Return the sums of K_ij^3 (models,), by the cheaper of two ways."""
+        if self.gram.shape[1] ** 2 <= self.n:
+            return self._cubes_by_columns()
+        cubes = []
+        height = max(1, min(_NUMBERS // self.n, -(-self.n // 8)))
+        for model in self.models:
+            total = self.gram.new_zeros(())
+            for part in pieces(self.n, height):
+                right = model.rows(slice(part.start, None)).double()
+                strip = right[:part.stop - part.start] @ right.T  # from the diagonal on
+                square = strip[:, :len(strip)]
+                # Entries right of the square on the diagonal stand below it, too.
+                total += 2 * _sum_of_cubes(strip) - _sum_of_cubes(square)
+            cubes.append(total)
+        return torch.stack(cubes)
+
+    def _cubes_by_columns(self) -> Tensor:
+        """Return the sums of K_ij^3 from products of three columns of X.
+
+        K_ij^3 is the inner product of the third powers of rows i and j as tensors, so
+        the sum is the squared length of the sum T of these tensors. T is symmetric:
+        only entries whose first index is the smallest are computed.
+        """
+        total = self.gram.new_zeros(len(self.models))
+        width = self.gram.shape[1]
+        tensors: list[Any] = [0.0] * width  # T_ijk for j, k >= i, by i
+        for part in pieces(self.n, _ROWS):
+            x = beside(self.models, part, 0).double().mT.contiguous()
+            for i in range(width):
+                columns = x[:, i:]  # (models, columns, rows)
+                tensors[i] = tensors[i] + (x[:, i, None] * columns) @ columns.mT
+        for tensor in tensors:
+            squares = tensor.square()
+            # An entry with three, two or no equal indices stands at 1, 3 or 6 places of
+            # T, and with j, k >= i at 1, 2 (or, with j = k, 1) or 2.
+            total += 3 * (squares.sum((1, 2)) - squares[:, 0].sum(1)) + squares[:, 0, 0]
+        return total
+
+
+def _sum_of_cubes(values: Tensor) -> Tensor:
+    """Sum of the third powers of all values."""
+    return (values.square() * values).sum()
+
+
+def _centred_sums(models: Sequence[Representation]) -> tuple[Tensor, ...]:
+    """Sums over K - alpha H; H is the centring matrix, and alpha leaves no trace."""
+    block = _BlockProducts(models)
+    n = block.n
+    alpha = block.trace / (n - 1)
+    entry = (alpha / n)[:, None]  # of alpha H, off the diagonal, with a minus sign
+    diagonal = block.diagonal - block.trace[:, None] / n
+    # Of the squared kernel: H K = K.
+    squared_rows = block.squared_rows - 2 * alpha[:, None] * block.diagonal
+    squared_rows += (alpha**2 * (1 - 1 / n))[:, None]
+    squares = block.squares - alpha * block.trace
+    _, form = block.times(diagonal)
+    cubes = (block.cubes() + 3 * entry[:, 0] * block.squares + alpha**3 / n
+             - (block.diagonal + entry).pow(3).sum(1) + diagonal.pow(3).sum(1))
+    width = block.gram.shape[1]
+    shifted = block.gram - alpha[:, None, None] * torch.eye(width).to(block.gram)
+    # The eigenvalues of the kernel that the Gram matrix lacks are zero.
+    triangles = ((shifted @ shifted) * shifted).sum((1, 2)) - (n - 1 - width) * alpha**3
+    second = torch.stack([diagonal.square().sum(1), squares], 1)
+    third = torch.stack([
+        diagonal.pow(3).sum(1),
+        (diagonal * squared_rows).sum(1),
+        form - alpha * diagonal.square().sum(1),
+        cubes,
+        triangles], 1)
+    is_fixed = squares <= _ROUNDING * block.squares
+    second[is_fixed] = 0
+    third[is_fixed] = 0
+    return block.trace, block.squares, second, third
+
+
+def _u_centred_sums(models: Sequence[Representation]) -> tuple[Tensor, ...]:
+    """Sums over R - D: R_ij = K_ij + p_i + p_j, and D its diagonal.
+
+    With p_i = K_ii / (n - 2) - tr K / (2 (n - 1)(n - 2)) all rows of R - D add up to
+    zero. Where one row is far longer than the others, little is left of its squares,
+    and the kernel itself is summed.
+    """
+    block = _BlockProducts(models)
+    n = block.n
+    shift = block.diagonal / (n - 2)
+    shift = shift - (block.trace / (2 * (n - 1) * (n - 2)))[:, None]  # p
+    diagonal = block.diagonal + 2 * shift  # D
+    one = shift.sum(1)
+    two = shift.square().sum(1)
+    three = shift.pow(3).sum(1)
+    product, form = block.times(shift)  # K p and p'Kp
+    squared_rows = (block.squared_rows + n * shift.square() + two[:, None]
+                    + 2 * shift * one[:, None] + 2 * product)  # of R
+    squares = (block.squares + 2 * n * two + 2 * one**2
+               - diagonal.square().sum(1))
+    cubes = (block.cubes() + 6 * (shift * block.squared_rows).sum(1) + 6 * form
+             + 2 * n * three + 6 * two * one - diagonal.pow(3).sum(1))
+    triangles = ((block.gram @ block.gram) * block.gram).sum((1, 2))
+    triangles = triangles + 3 * n * form + 2 * one**3 + 6 * n * one * two  # of R
+    triangles = (triangles - 3 * (diagonal * squared_rows).sum(1)
+                 + 2 * diagonal.pow(3).sum(1))
+    for i in (squares * CANCELLATION < block.squares).nonzero()[:, 0].tolist():
+        squares[i], cubes[i], triangles[i] = _sums_of_u_centred_kernel(models[i])
+    zero = torch.zeros_like(squares)
+    second = torch.stack([zero, squares], 1)
+    third = torch.stack([zero, zero, zero, cubes, triangles], 1)
+    return zero, squares, second, third
+
+
+def _sums_of_u_centred_kernel(model: Representation) -> tuple[Tensor, Tensor, Tensor]:
+    """Sums of the squares, of the cubes and over triangles of a kernel (n, n)."""
+    if not model.d:
+        zero = torch.zeros((), dtype=torch.float64)
+        return zero, zero, zero
+    (kernel,) = kernels.linear([model])
+    n = model.n
+    whole = model.rows(slice(0, 1)).new_zeros((n, n), dtype=torch.float64)
+    for part in pieces(n):
+        rows = kernel.rows(part).double()  # from the diagonal on
+        whole[part, part.start:] = rows
+        whole[part.start:, part] = rows.T
+    return whole.square().sum(), _sum_of_cubes(whole), ((whole @ whole) * whole).sum()
