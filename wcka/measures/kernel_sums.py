@@ -24,6 +24,10 @@ from .inner_products import (
 from .validation import Array
 
 _NUMBERS = 2**24  # in one strip of a kernel
+# Multiplications that the cubes of one kernel may take, half a minute of one core, and
+# the fewest rows that may stand for all.
+_PRODUCTS = 1e12
+_FEWEST_ROWS = 1000
 _ROWS = 512  # whose products of columns stay in the processor's cache
 _COLUMNS = 1024  # of the models that are computed together
 # A kernel is a multiple of the centring matrix, up to rounding, where no more than this
@@ -138,21 +142,35 @@ class _BlockProducts:
         return torch.cat(products, 1), coordinates.square().sum((1, 2))
 
     def cubes(self) -> Tensor:
-        """Return the sums of K_ij^3 (models,), by the cheaper of two ways."""
+        """Return the sums of K_ij^3 (models,), by the cheaper of two ways.
+
+        Where both take long, off the diagonal every k-th row stands for all.
+        """
         if self.gram.shape[1] ** 2 <= self.n:
             return self._cubes_by_columns()
         cubes = []
-        height = max(1, min(_NUMBERS // self.n, -(-self.n // 8)))
-        for model in self.models:
-            total = self.gram.new_zeros(())
-            for part in pieces(self.n, height):
-                right = model.rows(slice(part.start, None)).double()
-                strip = right[:part.stop - part.start] @ right.T  # from the diagonal on
-                square = strip[:, :len(strip)]
-                # Entries right of the square on the diagonal stand below it, too.
-                total += 2 * _sum_of_cubes(strip) - _sum_of_cubes(square)
-            cubes.append(total)
+        for model, diagonal in zip(self.models, self.diagonal):
+            cubes.append(self._cubes_by_strips(model, diagonal))
         return torch.stack(cubes)
+
+    def _cubes_by_strips(self, model: Representation, diagonal: Tensor) -> Tensor:
+        """Return the sum of K_ij^3 of one model, from strips of its kernel."""
+        most_rows = int((_PRODUCTS / max(1, model.d)) ** 0.5)
+        step = -(-self.n // max(_FEWEST_ROWS, most_rows))
+        count = -(-self.n // step)  # of the rows that are taken
+        total = self.gram.new_zeros(())
+        height = max(1, min(_NUMBERS // count, -(-count // 8)))
+        for part in pieces(count, height):
+            right = model.rows(slice(part.start * step, None, step)).double()
+            strip = right[:part.stop - part.start] @ right.T  # from the diagonal on
+            square = strip[:, :len(strip)]
+            # Entries right of the square on the diagonal stand below it, too.
+            total += 2 * _sum_of_cubes(strip) - _sum_of_cubes(square)
+        if step == 1:
+            return total
+        cubed = diagonal.pow(3)
+        ratio = self.n * (self.n - 1) / (count * (count - 1))
+        return ratio * (total - cubed[::step].sum()) + cubed.sum()
 
     def _cubes_by_columns(self) -> Tensor:
         """Return the sums of K_ij^3 from products of three columns of X.
