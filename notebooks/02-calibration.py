@@ -636,57 +636,55 @@ glue("growth", timing.growth_sentence(growths, "the number of probes"),
 #
 # ## Is a floor at zero a virtue?
 #
-# Two random chains have left singular vectors in unrelated directions of a space of $p - 1$
-# dimensions ($p$ input coordinates, less one for centring). If one of them is turned by a random
-# rotation of that space, then, given the singular values $s_i$ of both,
+# What would be left of CKA if the two models knew nothing of which row is which? Put the rows of
+# one of them in a random order. Over all $p!$ orders of $p$ rows CKA has a mean and a variance that are known
+# exactly, without drawing one, since it is the RV coefficient of statistics {cite}`kaziaoual1995,josse2008`:
 #
 # $$
-# \mathbb E\, C_w = \frac{\sqrt{r_a r_b}}{p - 1}, \qquad
-# r = \frac{(\sum_i s_i^2)^2}{\sum_i s_i^4},
+# \mathbb E\, C = \frac{\sqrt{r_a r_b}}{p - 1}, \qquad
+# \operatorname{Var} C = \frac{2\,(p-1-r_a)(p-1-r_b)}{(p+1)(p-1)^2(p-2)}
+# \Big(1 + \frac{p-3}{2p(p-1)}\, \tau_a \tau_b\Big), \qquad
+# r = \frac{(\operatorname{tr} \mathbf K)^2}{\norm{\mathbf K}_F^2}
 # $$ (eq-floor)
 #
-# because $\mathbb E \norm{\mathbf W_b^\top \mathbf W_a}_F^2 =
-# \norm{\mathbf W_a}_F^2 \norm{\mathbf W_b}_F^2 / (p-1)$. The effective rank $r$ lies between 1 and the
-# number of outputs $c$. With 784 pixels and three classes the floor among networks whose first layers
-# are random *must* lie below $3/783$, whatever the other layers do. For a product of Gaussian
+# for centred kernels $\mathbf K$. The effective rank $r$ counts the directions that a model uses, and $\tau$ is
+# zero where rows are about as long as Gaussian ones. The skewness is known, too, and with it the
+# probability that chance reaches a value: `wcka.null` computes all of this, for any pair of models. For
+# chains $r$ lies between 1 and the number of outputs $c$. With 784 pixels and three classes the mean
+# *must* lie below $3/783$, whatever the layers do. For a product of Gaussian
 # matrices with hidden widths $n_i$ the effective rank itself follows from the sizes,
-# $1/r \approx 1/c + 1/(p-1) + \sum_i 1/n_i$, and with it the floor.
+# $1/r \approx 1/c + 1/(p-1) + \sum_i 1/n_i$.
 
 # %%
-def effective_rank(chain):
-    """Participation ratio of the squared singular values of a centred chain."""
-    centred = chain - chain.mean(0)
-    squares = np.linalg.svd(centred, compute_uv=False) ** 2
-    return squares.sum() ** 2 / (squares**2).sum()
-
-
 def floors_of_sizes(n_inputs, n_outputs, count):
-    """Measured and expected floor of wCKA among untrained networks."""
+    """Measured floor of wCKA among untrained networks, and their null."""
     sized = {
         "factory": "mlp",
         "widths": [n_inputs, *hidden, n_outputs],
         "activation": "relu",
     }
     population = initialise(sized, range(seed, seed + count))
-    products = chains(population).numpy()  # (networks, inputs, outputs)
     a, b = np.triu_indices(count, 1)
-    similarities = wcka.pairwise("wcka", products)[a, b]
+    null = wcka.pairwise_null("wcka", list(chains(population)), (a, b))
+    design = crossed.Design(a, b)
     measured = crossed.means(
-        crossed.Design(a, b),
-        pd.DataFrame({"wcka": similarities}))["wcka"]
-    roots = np.sqrt([effective_rank(chain) for chain in products])
-    by_rank = (roots[a] * roots[b]).mean() / (n_inputs - 1)
+        design, pd.DataFrame({"wcka": null.value}))["wcka"]
+    spread = spreads.standard_deviation(design, null.value)
     inverse_rank = (1 / n_outputs + 1 / (n_inputs - 1)
                     + sum(1 / width for width in hidden))
-    by_size = 1 / inverse_rank / (n_inputs - 1)
     return {
         "inputs": n_inputs,
         "outputs": n_outputs,
-        "measured": measured.value,
-        "low": max(measured.low, 0),
-        "high": min(measured.high, 1),
-        "expected": by_rank,
-        "by size": by_size,
+        "mean": measured.value,
+        "mean low": max(measured.low, 0),
+        "mean high": min(measured.high, 1),
+        "spread": spread.value,
+        "spread low": max(spread.low, 0),
+        "spread high": spread.high,
+        "null mean": null.mean.mean(),
+        # Of all pairs together: within pairs, and between their means.
+        "null spread": np.sqrt((null.sd**2).mean() + null.mean.var()),
+        "by size": 1 / inverse_rank / (n_inputs - 1),
     }
 
 
@@ -697,49 +695,95 @@ for n_outputs in (1, 3, 10, 100):
             floors_of_sizes(n_inputs, n_outputs, min(networks, 50)))
 sized_floors = pd.DataFrame(size_rows)
 
-# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-floor", "caption": "The floor of wCKA among untrained networks with the same hidden layers and other numbers of inputs and outputs: measured (points, with intervals over networks), expected from the chains' effective ranks (lines), and from the sizes alone (dashes). The paper's network is the right end of the line for 3 outputs."}, "image": {"alt": "Falling lines on logarithmic axes: floor of wCKA among untrained networks against number of inputs, one line for each number of outputs, with measured points close to the lines."}}
-fig, axes = plt.subplots(figsize=(figures.WIDTH, 3.4))
+# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-floor", "caption": "wCKA among untrained networks with the same hidden layers and other numbers of inputs and outputs: measured (points, with intervals over networks), by the null in closed form (lines), and from the sizes alone (dashes). Left: the mean over pairs. Right: the standard deviation. The paper's network is the right end of the lines for 3 outputs."}, "image": {"alt": "Two panels with falling lines on logarithmic axes, one line for each number of outputs: the mean and the standard deviation of wCKA among untrained networks against the number of inputs, with measured points close to the lines."}}
+fig, panels = plt.subplots(1, 2, figsize=(figures.WIDTH, 3.4))
 numbers_of_outputs = sorted(sized_floors.outputs.unique())
 shades = dict(zip(
     numbers_of_outputs, ["#F0A26B", "#D55E00", "#8F3F00", "#4A2000"]))
-for n_outputs, line in sized_floors.groupby("outputs"):
-    shade = shades[n_outputs]
-    axes.plot(line.inputs, line.expected, color=shade, lw=1)
-    axes.plot(line.inputs, line["by size"], color=shade, lw=1, ls=(0, (3, 3)))
-    errors = [line.measured - line.low, line.high - line.measured]
-    axes.errorbar(line.inputs, line.measured, errors, fmt="o", ms=4,
-                  color=shade)
-    label = "1 output" if n_outputs == 1 else f"{n_outputs} outputs"
-    axes.text(line.inputs.iloc[-1] * 1.1, line.expected.iloc[-1], label,
-              color=shade, va="center")
-axes.set(xscale="log", yscale="log", xlabel="inputs",
-         ylabel="wCKA of untrained networks", xlim=(7, 2300))
-axes.set_xticks([8, 28, 100, 784], ["8", "28", "100", "784"])
-axes.minorticks_off()
+for axes, column in zip(panels, ("mean", "spread")):
+    for n_outputs, line in sized_floors.groupby("outputs"):
+        shade = shades[n_outputs]
+        axes.plot(line.inputs, line[f"null {column}"], color=shade, lw=1)
+        errors = [line[column] - line[f"{column} low"],
+                  line[f"{column} high"] - line[column]]
+        axes.errorbar(line.inputs, line[column], errors, fmt="o", ms=4,
+                      color=shade)
+        if column == "mean":
+            axes.plot(line.inputs, line["by size"], color=shade, lw=1,
+                      ls=(0, (3, 3)))
+            label = "1 output" if n_outputs == 1 else f"{n_outputs} outputs"
+            axes.text(line.inputs.iloc[-1] * 1.15, line["null mean"].iloc[-1],
+                      label, color=shade, va="center", fontsize=8)
+    axes.set(xscale="log", yscale="log", xlabel="inputs", xlim=(6.5, 4500))
+    axes.set_xticks([8, 28, 100, 784], ["8", "28", "100", "784"])
+    axes.minorticks_off()
+panels[0].set(title="mean of wCKA")
+panels[1].set(title="standard deviation")
 plt.show()
 
 # %% tags=["remove-cell"]
 three_outputs = sized_floors[sized_floors.outputs == 3].set_index("inputs")
-say("floor-8", three_outputs.measured[8], ".2f")
-say("floor-784", three_outputs.measured[784], ".4f")
-say("expected-784", three_outputs.expected[784], ".4f")
-for name, column in (("rank", "expected"), ("size", "by size")):
-    measured_over_expected = sized_floors.measured / sized_floors[column]
+say("floor-8", three_outputs["mean"][8], ".2f")
+say("floor-784", three_outputs["mean"][784], ".4f")
+say("expected-784", three_outputs["null mean"][784], ".4f")
+compared_columns = {
+    "rank": ("mean", "null mean"), "spread": ("spread", "null spread"),
+    "size": ("mean", "by size")}
+for name, (column, expected) in compared_columns.items():
+    measured_over_expected = sized_floors[column] / sized_floors[expected]
     say(f"{name}-low", measured_over_expected.min(), ".2f")
     say(f"{name}-high", measured_over_expected.max(), ".2f")
 
 # %% [markdown]
-# Measured over expected lies between {glue:text}`rank-low` and {glue:text}`rank-high` with the effective
-# ranks of the chains, and between {glue:text}`size-low` and {glue:text}`size-high` with the sizes alone.
+# Measured over expected, the means lie between {glue:text}`rank-low` and {glue:text}`rank-high`, and the standard
+# deviations between {glue:text}`spread-low` and {glue:text}`spread-high`; from the sizes alone the means lie between
+# {glue:text}`size-low` and {glue:text}`size-high`.
 # With 784 inputs and three outputs the floor is {glue:text}`floor-784` (expected
 # {glue:text}`expected-784`); with 8 inputs the same measure on the same kind of network has its floor
 # at {glue:text}`floor-8`. So the answer to the question is: **the floor is what any product of
-# random matrices gives in this number of dimensions.** It takes no insight into networks to reach it. It is the bias of the biased criterion of [chapter 1](01-theory), with
-# pixels in the place of probes, and pixels are many. What remains a virtue is that this floor is *known
-# beforehand*, while we have no such formula for activations: their floor must be measured for every
-# set of probes. Where it matters, take $(C - \mathbb E C)/(1 - \mathbb E C)$, which leaves 1 in place.
+# random matrices gives in this number of dimensions.** It takes no insight into networks to reach it. It is the bias of
+# the biased criterion of [chapter 1](01-theory), with pixels in the place of probes, and pixels are many.
 #
-# But the formula is about untrained networks. Who compares two *trained* networks wants to know what
+# Activations have such a null, too, and it is *not* their floor. Untrained networks that see the same images are similar
+# beyond it, because the images are the same:
+
+# %%
+null_rows = {}
+untrained_networks = initialise(
+    architecture, range(seed, seed + min(networks, 30)))
+null_pairs = np.triu_indices(len(untrained_networks.members), 1)
+for measure in ("cka", "dcka", "wcka"):
+    if measure == "wcka":
+        features = list(chains(untrained_networks))
+    else:
+        features = list(untrained_networks.activations(inputs, layer))
+    options = {"inputs": inputs} if measure == "dcka" else {}
+    null = wcka.pairwise_null(measure, features, null_pairs, **options)
+    has_value = np.isfinite(null.z)
+    null_rows[measure] = {
+        "mean of untrained networks": null.value[has_value].mean(),
+        "mean of the null": null.mean[has_value].mean(),
+        "spread of the null": null.sd[has_value].mean(),
+        "p below 0.05, %": 100 * (null.p[has_value] < 0.05).mean(),
+    }
+null_table = pd.DataFrame(null_rows).T
+null_table.rename(MEASURE_LABELS).style.format("{:.4f}").format(
+    "{:.0f}", subset=["p below 0.05, %"])
+
+# %% tags=["remove-cell"]
+for measure in ("cka", "dcka", "wcka"):
+    row = null_table.loc[measure]
+    say(f"null-{measure}", row["mean of the null"], ".4f")
+    say(f"beyond-{measure}", row["p below 0.05, %"], ".0f")
+
+# %% [markdown]
+# With re-paired images CKA of these networks would be {glue:text}`null-cka` on average; {glue:text}`beyond-cka` % of the pairs are
+# beyond it at the 5 % level, {glue:text}`beyond-dcka` % by dCKA, and {glue:text}`beyond-wcka` % by wCKA, as many as chance has it. What
+# remains a virtue of wCKA is that its floor is *known beforehand*, from the two networks
+# alone, while that of activations must be measured for every set of probes. Where it matters, take `wcka.null(a, b).score()`, which is 0 up
+# to what chance reaches and leaves 1 in place.
+#
+# But this null is about networks that know nothing of each other's rows. Who compares two *trained* networks wants to know what
 # unrelated trained networks score. The paper does not say. Here are networks trained on the classes
 # of this chapter, and others trained on {glue:text}`other-classes`: no class is shared, only the
 # kind of image.
