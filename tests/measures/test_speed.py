@@ -431,3 +431,51 @@ def test_each_measure_beside_the_fastest_library(measure, every_input):
     times = timing.interleaved(functions, repeats=3)
     print_times(f"{measure}, one pair, n = 1,000, 100 units", times)
     print_goal(measure, times, 1, [*functions][1:])
+
+
+@pytest.mark.parametrize("models", [2, 15, 142])
+def test_nulls_beside_calibrated_similarity(models, every_input):
+    """1, 105 and 10,011 pairs; the other library draws 200 orders for each of them."""
+    reference = pytest.importorskip("calibrated_similarity")
+    features = features_of(every_input[:1000], models, 100)
+    x, y = features[0], features[1][torch.randperm(1000)]  # a pair of unrelated rows
+
+    def cka_of_tensors(u, v):
+        u, v = u - u.mean(0), v - v.mean(0)
+        norms = torch.linalg.norm(u.T @ u) * torch.linalg.norm(v.T @ v)
+        return torch.linalg.norm(v.T @ u) ** 2 / norms
+
+    def drawn():
+        return reference.calibrate(x, y, cka_of_tensors, K=200)
+
+    _, drawn_p, drawn_threshold = drawn()
+    null = wcka.null(x, y)
+    print(f"\np {null.p:.3f}, drawn {float(drawn_p):.3f}; threshold "
+          f"{null.threshold():.4f}, drawn {float(drawn_threshold):.4f}")
+    pairs = models * (models - 1) // 2
+    report(f"nulls of {pairs:,} pairs, than calibrated-similarity", drawn,
+           partial(wcka.pairwise_null, "cka", features), 100, share=pairs)
+
+
+@pytest.mark.parametrize("shape", [(300, 784, 3), (100, 3147, 32), (300, 3147, 32)])
+def test_nulls_beside_the_values_alone(shape):
+    features = torch.randn(shape, dtype=torch.float64)
+    times = timing.interleaved({
+        "values": partial(wcka.pairwise, "cka", features),
+        "nulls": partial(wcka.pairwise_null, "cka", features)}, 3)
+    values, nulls = times.seconds
+    spread = times.spread.max()
+    text = ratio_text(values / nulls, round(1 / 1.2, 2), spread)
+    print(f"\n{shape}: values {1e3 * values:.0f} ms, with nulls {1e3 * nulls:.0f} ms; "
+          f"values alone are {text}")
+
+
+def test_nulls_of_a_million_pairs():
+    """1,415 chains of the shape of the paper's: z and p of each pair, in 60 s."""
+    features = torch.randn(1415, 784, 3, dtype=torch.float64)
+    start = time.perf_counter()
+    null = wcka.pairwise_null("wcka", features)
+    seconds = time.perf_counter() - start
+    assert np.isfinite(null.p).all()
+    print(f"\na million pairs of chains in {seconds:.1f} s: a minute is "
+          f"{ratio_text(60 / seconds, 1)}")
