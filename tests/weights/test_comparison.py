@@ -56,17 +56,64 @@ def test_the_values_are_those_of_the_networks(files, capsys, monkeypatch):
     for name, stop in stops.items():
         expected = wcka.pairwise("wcka", [net[:stop] for net in nets])
         assert_allclose(result["layers"][name]["wcka"], expected, atol=1e-12)
-    assert result["shape"] == [20, 3] and result["untrained"] == 40
+    assert result["shape"] == [20, 3]
+    assert result["chance"] == "orders" and result["untrained"] == 0
     assert result["peak memory"] >= result["memory before"] > 0
 
 
-def test_the_floor_is_that_of_untrained_networks(files):
-    floor = comparison.compare_files(files, networks=40)["all"]["floor"]
+def test_chance_is_the_null_of_the_chains_and_the_floor_of_untrained_networks(files):
+    table = comparison.compare_files(files)["all"]
+    nets = [network(seed) for seed in range(3)]
+    null = wcka.pairwise_null("wcka", nets)
+    for column in ("mean", "sd", "z", "p"):
+        assert_allclose(table[column], getattr(null, column), rtol=1e-6)
     drawn = wcka.pairwise("wcka", [network(seed) for seed in range(100, 140)])
     values = drawn[np.triu_indices(40, 1)]
-    error = values.std() / 40**0.5  # of either mean, generously: pairs share networks
-    assert floor["mean"] == pytest.approx(values.mean(), abs=5 * error)
-    assert floor["mean"] < floor["highest"] < 1
+    error = values.std() / 40**0.5  # of the mean, generously: pairs share networks
+    pairs = np.triu_indices(3, 1)
+    mean, sd = np.array(table["mean"])[pairs], np.array(table["sd"])[pairs]
+    assert mean.mean() == pytest.approx(values.mean(), abs=5 * error)
+    assert sd.mean() == pytest.approx(values.std(), rel=0.3)
+
+
+def test_p_values_are_corrected_for_the_pairs_of_a_folder(files):
+    table = comparison.compare_files(files)["all"]
+    pairs = np.triu_indices(3, 1)
+    p, corrected = np.array(table["p"])[pairs], np.array(table["holm"])[pairs]
+    order = np.argsort(p)
+    highest = 0.0
+    for factor, i in zip((3, 2, 1), order):
+        highest = max(highest, min(1, factor * p[i]))
+        assert corrected[i] == pytest.approx(highest)
+    assert_allclose(table["holm"], np.array(table["holm"]).T)
+    assert np.isnan(np.diag(table["holm"])).all()
+
+
+def test_what_is_related_is_beyond_chance_and_what_is_not_is_within(tmp_path, capsys):
+    paths = []
+    for i, seed in enumerate((0, 0, 1)):
+        model = network(seed, (100, 30, 3))
+        with torch.no_grad():
+            model[1].weight += 0.01 * i * torch.randn_like(model[1].weight)
+        paths.append(saved(tmp_path / f"{i}.pt", model.state_dict()))
+    assert main(["compare", *paths]) == 0
+    related, *strangers = [
+        line for line in capsys.readouterr().out.splitlines() if "chance (" in line
+        or "chance gives (" in line]
+    assert "beyond chance (" in related and ", z " in related
+    assert len(strangers) == 2
+    assert all("within what chance gives (" in line for line in strangers)
+
+
+def test_chance_is_not_known_for_few_inputs_and_very_wide_chains(tmp_path, monkeypatch):
+    few = saved(tmp_path / "few.pt", network(0, (3, 8, 2)).state_dict())
+    result = comparison.compare_files([few, few])
+    assert result["all"]["wcka"][0][1] == pytest.approx(1)
+    assert np.isnan(result["all"]["holm"]).all()
+    assert "chance: not known for networks of such shapes" in report.described(result)
+    wide = saved(tmp_path / "wide.pt", network(0, (9, 8)).state_dict())
+    monkeypatch.setattr("wcka.weights.chance._WIDEST", 7)
+    assert np.isnan(comparison.compare_files([wide, wide])["all"]["sd"]).all()
 
 
 def test_people_get_words_and_a_picture(files, capsys, tmp_path):
@@ -76,7 +123,7 @@ def test_people_get_words_and_a_picture(files, capsys, tmp_path):
     assert main(["compare", files[0], copy, "--matrix", str(tmp_path / "out.png")]) == 0
     out = capsys.readouterr().out
     assert "copy.pt" in out and "neighbouring checkpoints" in out
-    assert "up to 7.weight" in out and "peak memory" in out and "floor" in out
+    assert "up to 7.weight" in out and "peak memory" in out and "chance:" in out
     assert Image.open(tmp_path / "out.png").size[0] > 400
     assert main(["compare", *files]) == 0
     assert capsys.readouterr().out.count("wCKA 0.") == 3
@@ -345,18 +392,6 @@ def test_the_text_tells_why_layers_are_not_compared(tmp_path, monkeypatch):
     assert "layer by layer" not in text(two, two, by_layer=True)
 
 
-def test_the_floor_does_not_depend_on_the_order_of_the_files(tmp_path):
-    files = []
-    for i, width in enumerate((64, 4, 512)):
-        torch.manual_seed(i)
-        model = nn.Sequential(nn.Linear(64, width), nn.ReLU(), nn.Linear(width, 64))
-        files.append(saved(tmp_path / f"{width}.pt", model.state_dict()))
-    tables = comparison.compare_files(files)["all"]
-    assert tables["floor"] == comparison.compare_files(files[::-1])["all"]["floor"]
-    values = np.array(tables["wcka"])[np.triu_indices(3, 1)]
-    assert values.max() <= tables["floor"]["highest"]  # as these are untrained
-
-
 def test_lists_of_known_names_end_between_names_and_say_how_many_more(
         tmp_path, capsys):
     names = [f"encoder.layers.block_{i}.feed_forward.linear_of_the_hidden_units.weight"
@@ -391,7 +426,7 @@ def wide(num_classes=3):
 """
 
 
-def test_the_floor_of_architectures_does_not_depend_on_the_order(tmp_path, monkeypatch):
+def test_chance_of_architectures_does_not_depend_on_the_order(tmp_path, monkeypatch):
     (tmp_path / "depths.py").write_text(DEPTHS)
     monkeypatch.syspath_prepend(tmp_path)
     # So few that the larger network decides how many are affordable.
@@ -402,13 +437,14 @@ def test_the_floor_of_architectures_does_not_depend_on_the_order(tmp_path, monke
             nn.Linear(12, width), nn.ReLU(), nn.Linear(width, classes))
         path = saved(tmp_path / f"{name}-{classes}.pt", model.state_dict())
         files.append((path, f"depths:{name}"))
-    floors = []
+    means = []
     for permutation in itertools.permutations(files):
         paths, architectures = zip(*permutation)
         result = comparison.compare_files(paths, architectures, (12,))
         assert result["untrained"] == 6  # two of each kind
-        floors.append(result["all"]["floor"])
-    assert all(floor == floors[0] for floor in floors)
+        assert result["chance"] == "untrained"
+        means.append((result["all"]["mean"][0][1], result["all"]["sd"][0][1]))
+    assert all(mean == means[0] for mean in means)
     once = comparison.compare_files([files[0][0]] * 3, [files[0][1]] * 3, (12,))
     assert once["untrained"] == 8  # the narrow ones are cheap
 

@@ -1072,8 +1072,8 @@ def test_untrained_networks_never_decide(tmp_path, monkeypatch):
     monkeypatch.setattr(by_architecture, "factory", lambda name, file: build)
     result = comparison.compare_files([path, path], arch="a:b", input_shape=(1, 8, 8))
     assert result["all"]["wcka"][0][1] == pytest.approx(1)
-    assert np.isnan(result["all"]["floor"]["highest"])
-    assert "floor: not known" in report.described(result)
+    assert np.isnan(result["all"]["p"]).all()
+    assert "chance: not known" in report.described(result)
 
 
 def test_quantised_weights_are_refused_by_name(tmp_path):

@@ -10,8 +10,9 @@ of differences in the table.
 import pandas as pd
 
 from ..measures.all_pairs import MEASURE_LABELS
+from ..measures.nulls import holm
 from .claims import interval
-from .rules import LEVEL, holm
+from .rules import LEVEL
 
 _METHOD_LABELS = {"pearson": "Pearson's r", "spearman": "Spearman's ρ"}
 

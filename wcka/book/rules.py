@@ -16,6 +16,7 @@ import numpy as np
 import yaml
 from scipy import stats
 
+from ..measures.nulls import holm
 from ..measures.spelling import nearest
 from . import checkout
 from .claims import Claim
@@ -181,23 +182,6 @@ RULES: dict[str, Rule] = {
         lambda part, margin: _above(part, 0.5),
         lambda part, margin: _below(part, 0.5)),
 }
-
-
-def holm(p: Sequence[float]) -> np.ndarray:
-    """Return p-values corrected for their number (Holm 1979).
-
-    Examples
-    --------
-    >>> holm([0.01, 0.04, 0.03]).round(6).tolist()
-    [0.03, 0.06, 0.06]
-    """
-    values = np.asarray(p, float)
-    order = np.argsort(values, kind="stable")
-    factors = np.arange(len(values), 0, -1)
-    corrected = np.minimum(np.maximum.accumulate(values[order] * factors), 1)
-    result = np.empty_like(corrected)
-    result[order] = corrected
-    return result
 
 
 def fold(answers: Sequence[str]) -> str:

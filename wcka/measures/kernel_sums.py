@@ -24,9 +24,9 @@ from .inner_products import (
 from .validation import Array
 
 _NUMBERS = 2**24  # in one strip of a kernel
-# Multiplications that the cubes of one kernel may take, half a minute of one core, and
+# Multiplications that the cubes of one kernel may take, some seconds of one core, and
 # the fewest rows that may stand for all.
-_PRODUCTS = 1e12
+_PRODUCTS = 2e11
 _FEWEST_ROWS = 1000
 _ROWS = 512  # whose products of columns stay in the processor's cache
 _COLUMNS = 1024  # of the models that are computed together

@@ -258,6 +258,33 @@ def _judged(values: Array, mean: Array, sd: Array, skewness: Array, smooth: Arra
     return Null(values, mean, sd, skewness, z, p)
 
 
+def holm(p: ArrayLike) -> Array:
+    """Return p-values corrected for their number (Holm 1979).
+
+    Parameters
+    ----------
+    p : array-like
+        (k,), finite.
+
+    Returns
+    -------
+    ndarray
+        (k,), in the same order.
+
+    Examples
+    --------
+    >>> holm([0.01, 0.04, 0.03]).round(6).tolist()
+    [0.03, 0.06, 0.06]
+    """
+    values = np.asarray(p, float)
+    order = np.argsort(values, kind="stable")
+    factors = np.arange(len(values), 0, -1)
+    corrected = np.minimum(np.maximum.accumulate(values[order] * factors), 1)
+    result = np.empty_like(corrected)
+    result[order] = corrected
+    return result
+
+
 # ------------------------------------------------------------------- drawn re-pairings
 
 

@@ -11,9 +11,9 @@ from tqdm import tqdm
 
 from .building import Architecture, built, factory, loaded
 from .chains import comparable_chain
+from .chance import beside_untrained
 from .checkpoints import Checkpoint
 from .file_group import FileGroup
-from .floor import table_of
 
 # Weights of all untrained networks of any architecture.
 _AFFORDABLE = 1e8
@@ -68,7 +68,7 @@ def compare_architectures(
     chains = _Chains(shape, freeze)
     trained_chains = chains.of(trained)
     chain_shape = tuple(trained_chains[0].shape)
-    table = table_of(trained_chains, chains.of_untrained(untrained))
+    table = beside_untrained(trained_chains, chains.of_untrained(untrained))
     del trained_chains  # as large as all networks together, or larger
     layer_tables = chains.layer_tables(trained, untrained) if by_layer else {}
     assumed = [_wiring(builders, shape)]
@@ -79,6 +79,7 @@ def compare_architectures(
         "chains": {},
         "undecided": "",
         "all": table,
+        "chance": "untrained",
         "untrained": len(untrained),
         "layers": layer_tables,
         "shape": chain_shape,
@@ -147,7 +148,7 @@ class _Chains:
         for name, child in trained[0].named_children():
             if _has_matrix(child):
                 with contextlib.suppress(TypeError, ValueError):  # no units come out
-                    tables[name] = table_of(
+                    tables[name] = beside_untrained(
                         self.of(trained, name), self.of_untrained(untrained, name))
         return tables
 
@@ -171,10 +172,10 @@ def _untrained_models(
     builders: list[Architecture], trained: list[nn.Module], networks: int,
 ) -> list[nn.Module]:
     """Build networks as they are initialised, of the files' architectures in turn."""
-    # Sorted, so that the floor does not depend on the order of the files.
+    # Sorted, so that chance does not depend on the order of the files.
     kinds = sorted(set(builders))
     largest = max(1, *map(_number_of_parameters, trained))
-    affordable = min(networks, 8, int(_AFFORDABLE // largest))
+    affordable = min(networks, int(_AFFORDABLE // largest))
     # At least two of every kind.
     count = max(3, 2 * len(kinds), affordable)
     untrained = []

@@ -1,4 +1,4 @@
-"""Compare networks in files, layer by layer, against a floor of untrained networks.
+"""Compare networks in files, layer by layer, beside what chance alone would give.
 
 Files are opened, and what is wrong with them is reported, before any work starts.
 """
@@ -15,16 +15,16 @@ from .fully_connected import compare_chains
 
 # The version of what compare_files returns and --json prints: raised when a key changes
 # its meaning.
-SCHEMA = 2
+SCHEMA = 3
 
 
 def compare_files(
     paths: Sequence[str], arch: str | Sequence[str] | None = None,
     input_shape: Any = None, freeze: Sequence[str] = (), by_layer: bool = False,
-    networks: int = 40, *, key: str | None = None, order: Sequence[str] = (),
+    networks: int = 8, *, key: str | None = None, order: Sequence[str] = (),
     stored: str | None = None,
 ) -> dict[str, Any]:
-    """Return the similarity of networks in files, layer by layer, and its floor.
+    """Return the similarity of networks in files, and what chance alone would give.
 
     Parameters
     ----------
@@ -43,8 +43,8 @@ def compare_files(
         architecture (there the outputs of its top-level modules that hold weights,
         averaged over places).
     networks : int
-        Number of random networks that make the floor, of the files' shapes in turn;
-        fewer if they are large or not fully connected.
+        With an architecture, number of untrained networks that say what chance gives,
+        of the files' architectures in turn; fewer if they are large.
     key, order, stored
         Where the weights stand in each file, which layers make the chain in which
         order, and how matrices are stored, where files do not say; see
@@ -53,18 +53,20 @@ def compare_files(
     Returns
     -------
     dict
-        - "schema": 2, the version of this list.
+        - "schema": 3, the version of this list.
         - "files": their names.
         - "left out": the files of a folder that do not fit, each with the reason.
         - "assumed": sentences on what was assumed to read the files, in order.
         - "chains": by file, the layers that were multiplied, each with its "name",
           "inputs" and "outputs"; empty with an architecture.
         - "undecided": the reason why there is no value though the files were read; "".
-        - "all": the tables "wcka" (N, N) and "floor", the "mean" and the "highest"
-          value over pairs of untrained networks (both NaN if these have none).
+        - "all": tables (N, N) of all pairs: "wcka"; what chance gives, as "mean" and
+          "sd"; and the value beside it, as "z", "p" and "holm", p corrected for the
+          number of pairs. NaN is what is not known.
+        - "chance": what that is, "orders" of the inputs or "untrained" networks.
         - "layers": the same for the chain up to each layer, by name.
         - "without layers": the reason why there are none, or "".
-        - "untrained": the number of untrained networks.
+        - "untrained": the number of untrained networks; 0 without an architecture.
         - "shape": that of the first file's chain.
         - "seconds": the time that all took.
         - "peak memory" of the process in bytes, "memory before" the files were opened
@@ -105,7 +107,7 @@ def compare_files(
         result = compare_architectures(
             files, architectures, input_shape, freeze, by_layer, networks)
     else:
-        result = compare_chains(files, by_layer, networks, order, stored)
+        result = compare_chains(files, by_layer, order, stored)
     names = [file.name for file in files.fitting]
     return {
         "schema": SCHEMA,

@@ -7,14 +7,13 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from ..measures.all_pairs import compare
 from ..measures.spelling import printable
+from .chance import beside_orders, unknown
 from .checkpoints import Checkpoint
 from .file_group import FileGroup
-from .floor import table_of
 from .wiring import Chain, Layer, UnknownOrder, chain_in, chain_of, chains_up_to
 
 # Multiplications from which a layer-by-layer comparison must be asked for.
@@ -24,7 +23,7 @@ _SAME = 1e-6
 
 
 def compare_chains(
-    files: FileGroup, by_layer: bool, networks: int, order: Sequence[str] = (),
+    files: FileGroup, by_layer: bool, order: Sequence[str] = (),
     stored: str | None = None,
 ) -> dict[str, Any]:
     """Compare fully connected networks, whose matrices are read block by block.
@@ -33,7 +32,7 @@ def compare_chains(
     ----------
     files : FileGroup
         It loses the files of a folder that do not fit.
-    by_layer, networks, order, stored
+    by_layer, order, stored
         As in ``comparison.compare_files``.
 
     Returns
@@ -48,7 +47,7 @@ def compare_chains(
 
     Examples
     --------
-    >>> compare_chains(FileGroup("empty folder"), False, 3)
+    >>> compare_chains(FileGroup("empty folder"), False)
     Traceback (most recent call last):
     ValueError: empty folder: wanted at least two files that can be compared, got none
     """
@@ -57,21 +56,20 @@ def compare_chains(
     trained = files.results(_multiplied, chains)
     chains = [network.chain for network in trained]
     widths = list(map(_widths, chains))
-    untrained = _untrained_networks(widths, networks)
-    table = table_of(
-        [network.product for network in trained], list(map(chain_of, untrained)))
+    table = beside_orders([network.product for network in trained])
     undecided = _undecided(chains, table)
     if undecided:
-        table["wcka"] = np.full((len(chains), len(chains)), np.nan).tolist()
+        table = unknown(len(chains))
         warnings.warn(undecided, stacklevel=3)
     reason = _reason_for_no_layers(widths, undecided, by_layer)
-    layers = {} if reason else _layer_tables(trained, untrained)
+    layers = {} if reason else _layer_tables(trained)
     return {
         "assumed": [*_readings(files.fitting, chains), *matchings, *files.notes()],
         "chains": _described_chains(files.fitting, chains),
         "undecided": undecided,
         "shape": tuple(trained[0].product.shape),
-        "untrained": len(untrained),
+        "chance": "orders",
+        "untrained": 0,
         "layers": layers,
         "without layers": reason,
         "all": table,
@@ -240,60 +238,9 @@ def _described_chains(
     return layers_by_file
 
 
-# ------------------------------------------------------------ untrained networks
-
-
-@dataclass(frozen=True)
-class Untrained:
-    """A weight matrix as ``nn.Linear`` draws it, but for its scale.
-
-    wCKA does not depend on the scale. Rows are drawn when they are asked for, so that a
-    random network takes no memory.
-
-    Examples
-    --------
-    >>> weight = Untrained((3, 2), seed=(0, 0))
-    >>> torch.equal(weight[0:3], weight[0:3])
-    True
-    """
-
-    shape: tuple[int, int]
-    seed: tuple[int, int]
-
-    def get_shape(self) -> tuple[int, int]:
-        return self.shape
-
-    def __getitem__(self, part: slice) -> Tensor:
-        rng = np.random.default_rng([*self.seed, part.start])
-        rows = part.stop - part.start
-        return torch.from_numpy(rng.uniform(-1, 1, (rows, self.shape[1])))
-
-
-def _untrained_networks(widths: list[list[int]], networks: int) -> list[list[Layer]]:
-    """Return networks of the files' shapes in turn, with random weights."""
-    # Sorted, so that the floor does not depend on the order of the files.
-    shapes = sorted(set(map(tuple, widths)))
-    largest = max(map(_number_of_weights, widths))
-    # As many as 3e8 random numbers are quick to draw; and at least two of every shape.
-    affordable = int(3e8 // largest)
-    count = max(3, 2 * len(shapes), min(networks, affordable))
-    untrained = []
-    for seed in range(count):
-        network = []
-        for i, (inputs, outputs) in enumerate(pairwise(shapes[seed % len(shapes)])):
-            weight = Untrained((outputs, inputs), (seed, i))
-            network.append(Layer(f"layer {i}", weight))
-        untrained.append(network)
-    return untrained
-
-
 def _widths(chain: Chain) -> list[int]:
     """Return the numbers of units of a network's layers, from the inputs on."""
     return [chain.layers[0].inputs, *(layer.outputs for layer in chain.layers)]
-
-
-def _number_of_weights(layer_widths: list[int]) -> int:
-    return sum(a * b for a, b in pairwise(layer_widths))
 
 
 # ------------------------------------------------------------ layer by layer
@@ -322,17 +269,12 @@ def _multiplications(widths: list[list[int]]) -> int:
     return count
 
 
-def _layer_tables(
-    trained: list[_Network], untrained: list[list[Layer]],
-) -> dict[str, Any]:
+def _layer_tables(trained: list[_Network]) -> dict[str, Any]:
     """Return a table for the chains up to each layer, by its name in the first file."""
     names = [layer.name for layer in trained[0].chain.layers]
     # Iterators: the chains of one layer are in memory at a time.
-    trained_steps = zip(*(chains_up_to(network.layers) for network in trained))
-    of_this_depth = [layers for layers in untrained if len(layers) == len(names)]
-    untrained_steps = zip(*map(chains_up_to, of_this_depth))
+    steps = zip(*(chains_up_to(network.layers) for network in trained))
     tables = {}
-    for name, trained_chains, untrained_chains in zip(
-            names, trained_steps, untrained_steps):
-        tables[name] = table_of(trained_chains, untrained_chains)
+    for name, chains in zip(names, steps):
+        tables[name] = beside_orders(chains)
     return tables

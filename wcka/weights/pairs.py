@@ -142,7 +142,7 @@ def null(x: Any, y: Any, measure: str | Callable[..., float] = "", *,
     Notes
     -----
     Time grows like n d^2, and for the skewness like the smaller of n d^3 and n^2 d;
-    where that is more than about 1e12, every k-th row stands for all in one of its five
+    where that is more than about 2e11, every k-th row stands for all in one of its five
     sums. Nothing of size n x n is in memory.
 
     p is the tail of a gamma distribution with the three moments (Josse, Pages & Husson

@@ -12,6 +12,9 @@ from ..measures.spelling import printable
 
 # One network at two consecutive epochs is about this similar to itself (chapter 2).
 _NEIGHBOURING_EPOCHS = 0.98
+# p-values below are beyond chance; below the second, their size means nothing.
+_LEVEL = 0.05
+_SMALLEST = 1e-99
 # Chains that differ by no more are one chain, up to its scale and to rounding.
 _EQUAL = 1 - 1e-9
 
@@ -24,16 +27,18 @@ def described(result: dict[str, Any]) -> str:
 
     Examples
     --------
-    >>> table = {"wcka": [[1.0, 0.5], [0.5, 1.0]],
-    ...          "floor": {"mean": 0.05, "highest": 0.1}}
-    >>> result = {"files": ["a.pt", "b.pt"], "left out": {}, "all": table, "layers": {},
-    ...           "without layers": "", "untrained": 40, "shape": (4, 3),
-    ...           "assumed": ["read as one chain: fc 4x3"], "undecided": "",
+    >>> from .chance import beside_orders
+    >>> from torch import arange
+    >>> chain = arange(12.0)[:, None]
+    >>> result = {"files": ["a.pt", "b.pt"], "left out": {}, "layers": {},
+    ...           "all": beside_orders([chain, chain**2]), "chance": "orders",
+    ...           "without layers": "", "untrained": 0, "shape": (12, 1),
+    ...           "assumed": ["read as one chain: fc 12x1"], "undecided": "",
     ...           "seconds": 1.0, "memory before": 0, "peak memory": 0, "mapped": 0}
     >>> for line in described(result).splitlines()[:2]:
     ...     print(line)
-    a.pt  b.pt  wCKA 0.5000  5.0 times the floor's highest: similar weights
-    read as one chain: fc 4x3
+    a.pt  b.pt  wCKA 0.9284  beyond chance (0.0909 ± 0.1142, z 7.3, p 2.3e-04)
+    read as one chain: fc 12x1
     """
     left_out = result["left out"]
     all_names = short_names([*result["files"], *left_out])
@@ -58,7 +63,7 @@ def described(result: dict[str, Any]) -> str:
         lines.append(f"layer by layer: not compared ({result['without layers']})")
     rows, columns = result["shape"]
     lines += [
-        _floor(result),
+        _chance(result),
         "wCKA sees no biases, activations or data: it speaks of weights, not of "
         "behaviour",
         f"chains {rows:,} x {columns:,}; {result['seconds']:.1f} s; {_memory(result)}",
@@ -87,14 +92,19 @@ def _answer(result: dict[str, Any], names: list[str]) -> str:
         f"({values[k, m]:.4f})")
 
 
-def _floor(result: dict[str, Any]) -> str:
-    """Return a sentence on the similarity of untrained networks."""
-    floor = result["all"]["floor"]
-    if not math.isfinite(floor["highest"]):
-        return "floor: not known, as untrained networks of such shapes have no wCKA"
-    return (
-        f"floor: {result['untrained']} untrained networks of such shapes have a "
-        f"similarity of {floor['mean']:.4f} on average, {floor['highest']:.4f} at most")
+def _chance(result: dict[str, Any]) -> str:
+    """Return a sentence on what chance is here, and on what is beyond it."""
+    if not any(math.isfinite(sd) for row in result["all"]["sd"] for sd in row):
+        return "chance: not known for networks of such shapes"
+    if result["chance"] == "orders":
+        kind = "one network's inputs in any order (mean ± spread, in closed form)"
+    else:
+        kind = (f"{result['untrained']} untrained networks of such architectures (mean "
+                f"± spread of their pairs; p is rough)")
+    number = len(result["files"]) * (len(result["files"]) - 1) // 2
+    correction = f", p corrected for {number} pairs" if number > 1 else ""
+    return (f"chance: {kind}{correction}; independent networks for one task are beyond "
+            f"it, too")
 
 
 def _memory(result: dict[str, Any]) -> str:
@@ -113,21 +123,23 @@ def _mebibytes(size: int) -> str:
 
 
 def _verdict(table: dict[str, Any], i: int, j: int) -> str:
-    """Return a value, and what it means against the floor of untrained networks."""
+    """Return a value, and what it means beside what chance gives."""
     value = table["wcka"][i][j]
-    highest = table["floor"]["highest"]
     if not math.isfinite(value):
         return "undefined: a chain is zero, or the same for every input"
     if value >= _EQUAL:
         return f"{value:.4f}  the same chain of weights, up to its scale"
-    if not math.isfinite(highest):
+    p = table["holm"][i][j]
+    if not math.isfinite(p):
         return f"{value:.4f}"
-    if value <= highest:
-        return f"{value:.4f}  no more similar than untrained networks"
-    times = f"{value:.4f}  {value / highest:.1f} times the floor's highest"
+    chance = f"{table['mean'][i][j]:.4f} ± {table['sd'][i][j]:.4f}"
+    if p >= _LEVEL:
+        return f"{value:.4f}  within what chance gives ({chance}, p {p:.2g})"
+    p_text = f"p {p:.1e}" if p >= _SMALLEST else f"p < {_SMALLEST:.0e}"
+    text = f"{value:.4f}  beyond chance ({chance}, z {table['z'][i][j]:.1f}, {p_text})"
     if value > _NEIGHBOURING_EPOCHS:
-        return f"{times}, like one network's neighbouring checkpoints"
-    return f"{times}: similar weights"
+        text += ", like one network's neighbouring checkpoints"
+    return text
 
 
 def short_names(paths: Sequence[str]) -> list[str]:
