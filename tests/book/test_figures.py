@@ -89,7 +89,7 @@ def test_a_mark_has_one_star_per_threshold_below_and_the_sign(p, stars):
         assert figures.mark(p, 0.2) == figures.mark(p, -0.2) == "n.s."
 
 
-def test_marks_are_the_papers_test_above_and_over_starts_below(axes):
+def test_marks_are_the_papers_test_above_and_over_runs_below(axes):
     table = comparisons()
     table.loc["cka", ["p Fisher", "p model", "difference"]] = [0.0001, 0.2, 0.1]
     table.loc["bures", ["p Fisher", "p model", "difference"]] = [0.004, 0.03, -0.1]
@@ -105,7 +105,7 @@ def test_marks_are_the_papers_test_above_and_over_starts_below(axes):
             marks[x, height] = text.get_text()
     lower, upper = sorted(lines)
     assert lower > 1  # above the panel
-    assert lines == {upper: "as in the paper", lower: "over starts"}
+    assert lines == {upper: "as in the paper", lower: "runs and probes"}
     assert marks == {
         (0, upper): "+***", (0, lower): "n.s.",
         (1, upper): "+***", (1, lower): "+*",
@@ -255,7 +255,7 @@ def test_benchmark_names_the_kinds_of_probes_that_are_there_in_their_colours(tab
     assert kinds == {"clean": "#000000", "attacked": "#009E73"}
     named = []
     for i, panel in enumerate(fig.axes):
-        if "over starts" in texts(panel.texts):
+        if "runs and probes" in texts(panel.texts):
             named.append(i)
     assert named == [3, 6]  # the first panels of the second and third rows
 
