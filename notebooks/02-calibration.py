@@ -68,7 +68,7 @@ classes: list[int] = [0, 1, 2]  # the classes that the networks tell apart
 hidden: list[int] = [32, 32, 32, 32]  # widths of the hidden layers
 # layer whose activations are compared: 1 to 4 are hidden, 5 the logits
 layer: int = 4
-networks: int = 100  # untrained networks
+networks: int = 60  # untrained networks
 followed: int = 3  # networks that are followed through training
 epochs_before: int = 95  # epochs before the first checkpoint is kept
 epochs_after: int = 100  # further epochs, each of them kept

@@ -82,7 +82,7 @@ architectures: list[list[int]] = [
 ]
 # what is trained on: clean images, or those of an attack
 strategies: list[str] = ["standard", "fgsm", "pgd"]
-seeds: int = 5  # initialisations of each architecture and strategy
+seeds: int = 4  # initialisations of each architecture and strategy
 epochs: int = 16  # passes through the training images
 # epochs at whose end the networks are compared
 checkpoints: list[int] = [1, 2, 4, 8, 16]
