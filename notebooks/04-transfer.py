@@ -124,12 +124,12 @@ probes: list[str] = [
 eps: float = 0.2
 attack_steps: int = 4  # steps of PGD and TRADES there
 noise: float = 0.1  # standard deviation of the Gaussian noise there
-attacked_images: int = 100  # test images that are attacked
+attacked_images: int = 64  # test images that are attacked
 # clean test images that the activation measures see
 clean_images: int = 500
 # images for activation measures where they are probed with more than clean
 # images
-probe_images: int = 100
+probe_images: int = 64
 # whose activations are compared: "first hidden", "last hidden" or "logits"
 layer: str = "last hidden"
 # clean accuracy from which a head counts as having learned; pairs of such heads

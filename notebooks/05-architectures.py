@@ -94,7 +94,7 @@ channels: list[int] = [8, 16]
 hidden: int = 32  # width of the linear layer behind them
 # what is trained on: clean images, or those of an attack
 strategies: list[str] = ["standard", "fgsm"]
-seeds: int = 4  # initialisations of each kind and strategy
+seeds: int = 3  # initialisations of each kind and strategy
 # training images of these classes (more than there are: all)
 train_images: int = 3000
 epochs: int = 4  # passes through them
