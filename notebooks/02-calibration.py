@@ -641,10 +641,12 @@ glue("growth", timing.growth_sentence(growths, "the number of probes"),
 # exactly, without drawing one, since it is the RV coefficient of statistics {cite}`kaziaoual1995,josse2008`:
 #
 # $$
-# \mathbb E\, C = \frac{\sqrt{r_a r_b}}{p - 1}, \qquad
-# \operatorname{Var} C = \frac{2\,(p-1-r_a)(p-1-r_b)}{(p+1)(p-1)^2(p-2)}
-# \Big(1 + \frac{p-3}{2p(p-1)}\, \tau_a \tau_b\Big), \qquad
-# r = \frac{(\operatorname{tr} \mathbf K)^2}{\norm{\mathbf K}_F^2}
+# \begin{aligned}
+# \mathbb E\, C &= \frac{\sqrt{r_a r_b}}{p - 1}, \qquad
+# r = \frac{(\operatorname{tr} \mathbf K)^2}{\norm{\mathbf K}_F^2}, \\
+# \operatorname{Var} C &= \frac{2\,(p-1-r_a)(p-1-r_b)}{(p+1)(p-1)^2(p-2)}
+# \Big(1 + \frac{p-3}{2p(p-1)}\, \tau_a \tau_b\Big)
+# \end{aligned}
 # $$ (eq-floor)
 #
 # for centred kernels $\mathbf K$. The effective rank $r$ counts the directions that a model uses, and $\tau$ is
