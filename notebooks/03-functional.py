@@ -85,7 +85,7 @@ strategies: list[str] = ["standard", "fgsm", "pgd"]
 seeds: int = 4  # initialisations of each architecture and strategy
 epochs: int = 16  # passes through the training images
 # epochs at whose end the networks are compared
-checkpoints: list[int] = [1, 2, 4, 8, 16]
+checkpoints: list[int] = [2, 4, 8, 16]
 batch_size: int = 128  # images in one step of training
 # largest change of a pixel by the attacks that are trained on
 train_eps: float = 0.1
@@ -95,7 +95,7 @@ train_steps: int = 5  # steps of PGD in training
 probes: list[str] = ["clean", "corruptions", "attacks"]
 # largest change of a pixel by the attacks that agreement is counted under
 eps: float = 0.1
-attack_steps: int = 10  # steps of PGD and TRADES there
+attack_steps: int = 5  # steps of PGD and TRADES there
 noise: float = 0.1  # standard deviation of the Gaussian noise there
 # whose activations are compared: "first hidden", "last hidden" or "logits"
 layer: str = "last hidden"
