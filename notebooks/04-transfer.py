@@ -1038,18 +1038,6 @@ costs.style.format("{:.1f}")
 PAPERS_EPOCH = 24
 
 
-def lead_parts(comparisons):
-    """Parts of a finding: wCKA's leads by factor, rival and correlation."""
-    parts = []
-    for method, rows in comparisons.items():
-        for (factor, measure), row in rows.drop("wcka", level=1).iterrows():
-            name = MEASURE_LABELS[measure]
-            parts.append(rules.Part(
-                f"{name}, {factor}, {method.capitalize()}", row.difference,
-                row["model error"], row["model df"]))
-    return parts
-
-
 def change_parts(differences):
     """Parts of a finding: by how much more behind the trunks, by measure."""
     parts = []
@@ -1092,7 +1080,7 @@ findings = {
     "trunk-imposes": rules.Finding(
         change_parts(similarity_changes),
         f"where the seed differs: {', '.join(seed_texts)}"),
-    "consistently-higher": rules.Finding(lead_parts(results)),
+    "consistently-higher": rules.Finding(leads.parts(results)),
     "agnostic": rules.Finding(agnostic_parts),
 }
 claims.show(rules.judge("04", findings))

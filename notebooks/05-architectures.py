@@ -919,18 +919,6 @@ def floor_parts():
     return parts
 
 
-def lead_parts(comparisons):
-    """Parts of a finding: wCKA's leads by factor, rival and correlation."""
-    parts = []
-    for method, rows in comparisons.items():
-        for (factor, measure), row in rows.drop("wcka", level=1).iterrows():
-            name = MEASURE_LABELS[measure]
-            parts.append(rules.Part(
-                f"{name}, {factor}, {method.capitalize()}", row.difference,
-                row["model error"], row["model df"]))
-    return parts
-
-
 def strength_finding(dataset):
     """The finding on one data set, which this run may not have."""
     if dataset not in datasets:
@@ -944,7 +932,7 @@ def strength_finding(dataset):
             texts.append(f"{label} {row[label]:.2f}")
         text = ("Pearson's r for architecture, without residual networks: "
                 + ", ".join(texts))
-    return rules.Finding(lead_parts(results[dataset]), text)
+    return rules.Finding(leads.parts(results[dataset]), text)
 
 
 findings = {

@@ -12,7 +12,7 @@ import pandas as pd
 from ..measures.all_pairs import MEASURE_LABELS
 from ..measures.nulls import holm
 from .claims import interval
-from .rules import LEVEL
+from .rules import LEVEL, Part
 
 _METHOD_LABELS = {"pearson": "Pearson's r", "spearman": "Spearman's ρ"}
 
@@ -48,8 +48,34 @@ def table(results: dict[str, pd.DataFrame]) -> pd.DataFrame:
             cells.append((_correlation_text(row), _lead_text(measure, row)))
         columns = ["correlation", "wCKA's lead"]
         tables[_METHOD_LABELS[method]] = pd.DataFrame(cells, rows.index, columns)
-    table = pd.concat(tables, axis=1).rename(MEASURE_LABELS, level="measure")
-    return table.rename_axis([None, None])
+    joined = pd.concat(tables, axis=1).rename(MEASURE_LABELS, level="measure")
+    return joined.rename_axis([None, None])
+
+
+def parts(results: dict[str, pd.DataFrame]) -> list[Part]:
+    """Return wCKA's leads as parts of a finding, by factor, rival and correlation.
+
+    Parameters
+    ----------
+    results : dict of str to DataFrame
+        Comparisons under "pearson" and "spearman", with "model error" and "model df".
+
+    Examples
+    --------
+    >>> index = pd.MultiIndex.from_product([["seed"], ["cka", "wcka"]],
+    ...                                    names=["differs", "measure"])
+    >>> rows = pd.DataFrame({"difference": [0.1, 0.0], "model error": [0.02, 0.0],
+    ...                      "model df": 9.0}, index)
+    >>> [(part.label, float(part.value)) for part in parts({"pearson": rows})]
+    [('CKA, seed, Pearson', 0.1)]
+    """
+    of_rivals = []
+    for method, rows in results.items():
+        for (factor, measure), row in rows.drop("wcka", level="measure").iterrows():
+            label = f"{MEASURE_LABELS[measure]}, {factor}, {method.capitalize()}"
+            of_rivals.append(
+                Part(label, row.difference, row["model error"], row["model df"]))
+    return of_rivals
 
 
 def _correlation_text(row: pd.Series) -> str:
