@@ -51,7 +51,7 @@ def over_all_orders(name, x, y, inputs):
     """The similarity with the rows of y in all orders: (n!,)."""
     if name == "dcka":  # the rows without the inputs' part are re-paired
         features = {"x": torch.from_numpy(x), "y": torch.from_numpy(y)}
-        models = kernel_features(features, inputs=inputs)
+        models = kernel_features("dcka", features, inputs)
         x, y = (model.rows().numpy() for model in models)
         name = "cka"
     orders = np.array(list(itertools.permutations(range(len(x)))))
@@ -363,6 +363,7 @@ def test_kernels_that_no_order_changes():
     (("ckaa",), {}, ValueError, "did you mean 'cka'"),
     (("dcka",), {}, TypeError, "dcka needs the probes"),
     (("dcka",), {"inputs": np.eye(10), "psd": False}, ValueError, "psd: wanted True"),
+    (("dcka",), {"inputs": None}, TypeError, "inputs: wanted real numbers"),
     (("cka",), {"sigma": 1}, TypeError, "cka takes no sigma"),
     (("cka",), {"dtype": torch.float32}, TypeError, "a null takes no dtype"),
     (("procrustes",), {"draws": 18}, ValueError, "draws: wanted at least 19"),

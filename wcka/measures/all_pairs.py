@@ -121,16 +121,18 @@ def similarity_of_pair(name: str, x: ArrayLike, y: ArrayLike, **options: Any) ->
     return float(similarities(name, [x, y], ["x", "y"], **options)[0, 1])
 
 
-def kernel_features(features: Features, inputs: Any = None,
+def kernel_features(name: str, features: Features, inputs: Any = None,
                     psd: bool = True) -> list[Representation]:
     """Return the features whose linear kernels CKA, wCKA and dCKA compare.
 
     Parameters
     ----------
+    name : str
+        "cka", "wcka" or "dcka".
     features : dict of str to Tensor
         As ``checked`` returns them.
     inputs, psd
-        Of dCKA; without inputs nothing is taken away.
+        Of dCKA.
 
     Returns
     -------
@@ -146,17 +148,24 @@ def kernel_features(features: Features, inputs: Any = None,
     --------
     >>> x = np.arange(6.0).reshape(3, 2)
     >>> features = checked("cka", [x, x[:, :1]], ["x", "y"], {})
-    >>> [model.d for model in kernel_features(features)]
+    >>> [model.d for model in kernel_features("cka", features)]
     [2, 1]
     """
-    models = represented(features)
-    if inputs is None:
-        return models
+    if name != "dcka":
+        return represented(features)
     if not psd:
         raise ValueError("psd: wanted True; what is left of a kernel without that step "
                          "is no product of features")
-    confounder = inputs if isinstance(inputs, Confounder) else Confounder(inputs)
-    return _deconfounded(models, confounder)
+    confounder = _confounder(inputs)
+    models = [confounder.deconfound(model) for model in represented(features)]
+    for model in models:
+        model.keep()
+    return models
+
+
+def _confounder(inputs: Any) -> Confounder:
+    """The inputs, factorised unless they are already."""
+    return inputs if isinstance(inputs, Confounder) else Confounder(inputs)
 
 
 def kernel_similarities(models: Sequence[Representation], pairs: Pairs = None) -> Array:
@@ -178,7 +187,7 @@ def kernel_similarities(models: Sequence[Representation], pairs: Pairs = None) -
     --------
     >>> x = np.arange(6.0).reshape(3, 2)
     >>> features = checked("cka", [x, 2 * x], ["x", "y"], {})
-    >>> models = kernel_features(features)
+    >>> models = kernel_features("cka", features)
     >>> kernel_similarities(models).round(6).tolist()
     [[1.0, 1.0], [1.0, 1.0]]
     """
@@ -422,20 +431,9 @@ def _by_kernels(model_kernels: Sequence[kernels.Kernel], pairs: Pairs,
 
 def _dcka(features: Features, pairs: Pairs, inputs: Any,
           psd: bool = True) -> Array:
-    confounder = inputs if isinstance(inputs, Confounder) else Confounder(inputs)
-    models = represented(features)
-    if not psd:
-        return _partial_cka(features, models, pairs, confounder)
-    return kernel_similarities(_deconfounded(models, confounder), pairs)
-
-
-def _deconfounded(models: Sequence[Representation],
-                  confounder: Confounder) -> list[Representation]:
-    """Features without the part that the inputs explain, kept in memory."""
-    rests = [confounder.deconfound(model) for model in models]
-    for rest in rests:
-        rest.keep()
-    return rests
+    if psd:
+        return kernel_similarities(kernel_features("dcka", features, inputs), pairs)
+    return _partial_cka(features, represented(features), pairs, _confounder(inputs))
 
 
 def _partial_cka(features: Features, models: Sequence[Representation], pairs: Pairs,

@@ -164,7 +164,7 @@ def null_distributions(
         unknown = np.full(values.shape, np.nan)
         return Null(values, unknown, unknown, unknown, unknown, unknown)
     if name in ("cka", "wcka", "dcka"):
-        models = kernel_features(arrays, **options)
+        models = kernel_features(name, arrays, **options)
         values = kernel_similarities(models, pairs)
         return _judged(values, *moments(sums_of(models), n, pairs))
     values = similarities(name, features, labels, pairs, **options)
