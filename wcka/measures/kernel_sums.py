@@ -1,8 +1,8 @@
 """Sums over the kernel of a model that tell what re-pairing its rows would give.
 
 Everything is a sum over samples of products of features, or over strips of the kernel:
-the kernel itself (n, n) is never whole in memory. Models of similar widths are computed
-together.
+the kernel itself (n, n) is not in memory, but for the unbiased criterion where one row
+is far longer than all others. Models of similar widths are computed together.
 """
 
 from collections.abc import Sequence
@@ -129,17 +129,21 @@ class _BlockProducts:
         self.trace = self.diagonal.sum(1)
         self.squares = self.gram.square().sum((1, 2))
 
-    def times(self, vectors: Tensor) -> tuple[Tensor, Tensor]:
-        """Return K v (models, n) and v'Kv (models,) for one vector per model."""
-        coordinates: Any = 0.0
+    def coordinates(self, vectors: Tensor) -> Tensor:
+        """Return X'v (models, d, 1) for one vector v per model; its square is v'Kv."""
+        total = self.gram.new_zeros((len(self.models), self.gram.shape[1], 1))
         for part in pieces(self.n):
             x = beside(self.models, part, 0).double()
-            coordinates = coordinates + x.mT @ vectors[:, part, None]
+            total += x.mT @ vectors[:, part, None]
+        return total
+
+    def times(self, coordinates: Tensor) -> Tensor:
+        """Return K v (models, n), from the coordinates X'v."""
         products = []
         for part in pieces(self.n):
             x = beside(self.models, part, 0).double()
             products.append((x @ coordinates)[:, :, 0])
-        return torch.cat(products, 1), coordinates.square().sum((1, 2))
+        return torch.cat(products, 1)
 
     def cubes(self) -> Tensor:
         """Return the sums of K_ij^3 (models,), by the cheaper of two ways.
@@ -211,7 +215,7 @@ def _centred_sums(models: Sequence[Representation]) -> tuple[Tensor, ...]:
     squared_rows = block.squared_rows - 2 * alpha[:, None] * block.diagonal
     squared_rows += (alpha**2 * (1 - 1 / n))[:, None]
     squares = block.squares - alpha * block.trace
-    _, form = block.times(diagonal)
+    form = block.coordinates(diagonal).square().sum((1, 2))
     cubes = (block.cubes() + 3 * entry[:, 0] * block.squares + alpha**3 / n
              - (block.diagonal + entry).pow(3).sum(1) + diagonal.pow(3).sum(1))
     width = block.gram.shape[1]
@@ -246,7 +250,9 @@ def _u_centred_sums(models: Sequence[Representation]) -> tuple[Tensor, ...]:
     one = shift.sum(1)
     two = shift.square().sum(1)
     three = shift.pow(3).sum(1)
-    product, form = block.times(shift)  # K p and p'Kp
+    coordinates = block.coordinates(shift)
+    form = coordinates.square().sum((1, 2))  # p'Kp
+    product = block.times(coordinates)  # K p
     squared_rows = (block.squared_rows + n * shift.square() + two[:, None]
                     + 2 * shift * one[:, None] + 2 * product)  # of R
     squares = (block.squares + 2 * n * two + 2 * one**2

@@ -143,7 +143,8 @@ def null(x: Any, y: Any, measure: str | Callable[..., float] = "", *,
     -----
     Time grows like n d^2, and for the skewness like the smaller of n d^3 and n^2 d;
     where that is more than about 2e11, every k-th row stands for all in one of its five
-    sums. Nothing of size n x n is in memory.
+    sums. Nothing of size n x n is in memory, but for unbiased_cka where one row is far
+    longer than all others.
 
     p is the tail of a gamma distribution with the three moments (Josse, Pages & Husson
     2008). Over 17 million null pairs with 50 to 1,000 rows and 2 to 60 columns the
