@@ -19,7 +19,6 @@ from ..measures.validation import Array
 
 # Chains with more columns and rows than this would take gigabytes of memory.
 _WIDEST = 4096
-_FEWEST_INPUTS = 4  # that can be re-paired
 
 
 def beside_orders(chains: Sequence[Tensor]) -> dict[str, Any]:
@@ -43,12 +42,12 @@ def beside_orders(chains: Sequence[Tensor]) -> dict[str, Any]:
     >>> round(table["wcka"][0][1], 2), table["p"][0][1] < 1e-3
     (0.93, True)
     """
-    widest = max(min(chain.shape) for chain in chains)
-    if len(chains[0]) < _FEWEST_INPUTS or widest > _WIDEST:
+    if max(min(chain.shape) for chain in chains) > _WIDEST:
         return _table(compare("wcka", chains))
     labels = [f"chain {i}" for i in range(len(chains))]
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", ".*have no variance", RuntimeWarning)
+        # The table has NaN for what has no variance, or too few inputs.
+        warnings.simplefilter("ignore", RuntimeWarning)
         null = null_distributions("wcka", chains, labels)
     return _table(null.value, null.mean, null.sd, null.z, null.p)
 
