@@ -214,3 +214,93 @@ def test_bad_designs_are_refused():
 
 def test_an_estimate_without_error_is_certain():
     assert Estimate(0.0, 0.0, 5).p == 1 and Estimate(0.1, 0.0, 5).p == 0
+
+
+# ---------------------------------------------------------------------------- strata
+
+
+def stratified_table(per_stratum, seed):
+    """Pairs within two strata of runs whose levels differ, and their truth: r = 0.6."""
+    rng = np.random.default_rng(seed)
+    tables = []
+    for stratum, level in enumerate((0.0, 5.0)):
+        a, b = np.triu_indices(per_stratum, 1)
+        effects = rng.standard_normal((2, per_stratum))
+        similarity = effects[0, a] + effects[0, b]
+        follows = 0.6 * effects[0] + 0.8 * effects[1]
+        agreement = follows[a] + follows[b]
+        names = [f"stratum {stratum}, run {i}" for i in range(per_stratum)]
+        tables.append(pd.DataFrame({
+            "a": np.array(names)[a], "b": np.array(names)[b],
+            "wcka": level + similarity, "agreement": level + agreement}))
+    return pd.concat(tables, ignore_index=True)
+
+
+def strata_of(rows):
+    names = pd.unique(rows[["a", "b"]].to_numpy().ravel())
+    return {name: name.partition(",")[0] for name in names}
+
+
+def test_one_stratum_changes_nothing():
+    rows = table()
+    strata = {str(run): "all" for run in range(7)}
+    design = Design(rows.a, rows.b, rows["probe"], strata)
+    stratified = crossed.correlations(design, rows.y, rows[["wcka", "cka"]], "wcka")
+    plain = crossed.correlations(
+        design_of(rows), rows.y, rows[["wcka", "cka"]], "wcka")
+    assert stratified == plain
+
+
+def test_means_of_strata_have_the_error_of_a_stratified_sample():
+    """For runs that stand alone it is the textbook's: sum of W^2 s^2 / n."""
+    rng = np.random.default_rng(0)
+    values = np.concatenate([rng.normal(0, 1, 8), rng.normal(9, 3, 4)])
+    names = [f"run {i:02}" for i in range(12)]
+    strata = {name: "wide" if i >= 8 else "narrow" for i, name in enumerate(names)}
+    estimate = crossed.means(
+        Design(names, names, strata=strata), pd.DataFrame({"x": values}))["x"]
+    narrow, wide = values[:8], values[8:]
+    variance = (8 / 12) ** 2 * narrow.var(ddof=1) / 8
+    variance += (4 / 12) ** 2 * wide.var(ddof=1) / 4
+    assert estimate.error**2 == pytest.approx(variance)
+    assert estimate.df == 10
+
+
+@pytest.mark.parametrize("method", crossed.METHODS)
+def test_errors_do_not_count_what_strata_differ_by(method):
+    """Over many tables the mean variance is that of z; without strata it is larger."""
+    values, variances, plain_variances = [], [], []
+    for seed in range(150):
+        rows = stratified_table(10, seed)
+        columns = rows[["wcka"]]
+        design = Design(rows.a, rows.b, strata=strata_of(rows))
+        z = crossed.correlations(design, rows.agreement, columns, None, method)[0]
+        plain = crossed.correlations(
+            Design(rows.a, rows.b), rows.agreement, columns, None, method)[0]
+        values.append(z["wcka"].value)
+        variances.append(z["wcka"].error**2)
+        plain_variances.append(plain["wcka"].error**2)
+    assert 0.8 < np.mean(variances) / np.var(values) < 1.4
+    assert np.mean(plain_variances) > 1.05 * np.mean(variances)
+
+
+def test_errors_of_lines_do_not_count_what_strata_differ_by():
+    values, variances = [], []
+    for seed in range(60):
+        rows = stratified_table(8, seed)
+        columns = rows[["wcka"]].assign(cka=np.sin(np.arange(len(rows))))
+        design = Design(rows.a, rows.b, strata=strata_of(rows))
+        shares, _ = crossed.line_shares(design, rows.agreement, columns, "wcka")
+        values.append(shares["wcka"].value)
+        variances.append(shares["wcka"].error**2)
+    assert 0.6 < np.mean(variances) / np.var(values) < 2.5
+
+
+def test_a_stratum_of_one_run_is_joined_with_another():
+    design = Design([*"abcd"], [*"bcda"], strata=dict(a="x", b="x", c="x", d="alone"))
+    assert design.stratum.tolist() == [0, 0, 0, 0]
+
+
+def test_a_run_without_a_stratum_is_refused():
+    with pytest.raises(ValueError, match="run c has no stratum"):
+        Design([*"ab"], [*"bc"], strata=dict(a="x", b="x"))

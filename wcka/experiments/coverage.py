@@ -456,7 +456,7 @@ def simulate(
     truth = float(shares.covariance.sum())
     start_a, start_b = np.repeat(grid.units["start"].T, grid.n_probes, axis=1)
     probe = np.tile(np.arange(grid.n_probes), len(grid.kind))  # (rows,)
-    design = crossed.Design(start_a, start_b, probe)
+    design = crossed.Design(start_a, start_b, probe, _architectures(grid))
     means = _standard_kind_means(grid, shares)
     by_source = shares.to_dict("index")
     rng = np.random.default_rng(seed)
@@ -476,6 +476,13 @@ def simulate(
     }, index=["rows", "starts and probes"])
     simulated.attrs["r"] = truth
     return simulated
+
+
+def _architectures(grid: _Grid) -> dict[str, str]:
+    """Return the architecture of each start, by their numbers as names."""
+    architectures = grid.architecture_of_kind[grid.kind].astype(str)
+    names = grid.units["start"].astype(str)  # (pairs, 2)
+    return dict(zip(names.T.ravel(), np.tile(architectures, 2)))
 
 
 def _standard_kind_means(

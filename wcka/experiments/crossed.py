@@ -7,8 +7,13 @@ sum of the variances over runs and over probes, less that of their interaction, 
 both contain. All three are jackknives here: they leave out a run with all its pairs, a
 probe, or both. The jackknife over runs deletes one node of a network of pairs; its
 variance is conservative (Lin, Lunde & Sarkar 2020, arXiv 2004.08935).
+
+Some properties of runs are chosen and not drawn, such as the architecture. Runs that
+have them in common are a stratum, and errors speak for other runs of the same strata
+(Jones 1974, "Jackknife estimation of functions of stratum means", Biometrika 61:343).
 """
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -63,11 +68,22 @@ class Design:
         run are not independent: name the run. A pair within a run has a = b.
     probe : array-like, optional
         (rows,), the probe of each row. Without it, errors speak for other runs only.
+    strata : mapping of str to str, optional
+        The stratum of each run, by its name. Without a run the others of its stratum
+        count for it as well, so strata keep their shares of the rows. Strata of a
+        single run, which does not tell how it varies, are joined with others.
+
+    Attributes
+    ----------
+    n_runs, n_probes : int
+        Their numbers.
+    stratum : ndarray
+        (runs,), the number of each run's stratum.
 
     Raises
     ------
     ValueError
-        For fewer than three runs.
+        For fewer than three runs, or a run without a stratum.
 
     Examples
     --------
@@ -76,7 +92,7 @@ class Design:
     (3, 1)
     """
 
-    def __init__(self, a, b, probe=None):
+    def __init__(self, a, b, probe=None, strata: Mapping[str, str] | None = None):
         names, numbers = np.unique(
             np.concatenate([np.asarray(a, str), np.asarray(b, str)]),
             return_inverse=True)
@@ -88,6 +104,27 @@ class Design:
             probe = np.zeros(len(self.a))
         probes, self.probe = np.unique(np.asarray(probe), return_inverse=True)
         self.n_probes = len(probes)
+        self.stratum = np.zeros(self.n_runs, int)
+        if strata is not None:
+            missing = [name for name in names if name not in strata]
+            if missing:
+                raise ValueError(f"run {missing[0]} has no stratum")
+            self.stratum = _joined(np.array([strata[name] for name in names]))
+        low, high = np.sort(self.stratum[np.stack([self.a, self.b])], axis=0)
+        # Rows between the same two strata are a block.
+        n_strata = self.stratum.max() + 1
+        blocks, self.block = np.unique(low * n_strata + high, return_inverse=True)
+        self.n_blocks = len(blocks)
+
+    def scale_without(self, run: int) -> np.ndarray:
+        """Return what rows count without a run: (blocks,), so that blocks keep sizes.
+
+        A block that has no rows without the run is lost.
+        """
+        rows_of_block = np.bincount(self.block, minlength=self.n_blocks)
+        touches = (self.a == run) | (self.b == run)
+        left = np.bincount(self.block[~touches], minlength=self.n_blocks)
+        return np.where(left > 0, rows_of_block / np.maximum(left, 1), 0.0)
 
     def by_run_and_probe(self, values: np.ndarray) -> np.ndarray:
         """Return sums over the rows of each run and probe: (runs, probes, columns).
@@ -113,8 +150,21 @@ class Design:
         return np.stack(columns, axis=-1)
 
 
+def _joined(strata: np.ndarray) -> np.ndarray:
+    """Number strata (runs,), of which each has at least two runs."""
+    numbers = np.unique(strata, return_inverse=True)[1]
+    while numbers.max() > 0:
+        counts = np.bincount(numbers)
+        smallest, second = np.argsort(counts, kind="stable")[:2]
+        if counts[smallest] >= 2:
+            break
+        numbers[numbers == smallest] = second
+        numbers = np.unique(numbers, return_inverse=True)[1]
+    return numbers
+
+
 def estimates_from(
-    value, without_runs, without_probes=None, without_both=None
+    value, without_runs, without_probes=None, without_both=None, *, stratum=None
 ) -> list[Estimate]:
     """Return estimates of several statistics, from their values without one or two.
 
@@ -129,6 +179,8 @@ def estimates_from(
     without_both : array-like, optional
         (runs, probes, statistics), each without one run and one probe. Without it the
         interaction is counted twice, and the error is an upper bound.
+    stratum : array-like of int, optional
+        (runs,), the stratum of each run; one for all by default.
 
     Returns
     -------
@@ -147,8 +199,11 @@ def estimates_from(
     """
     value = np.asarray(value, float)
     without_runs = np.asarray(without_runs, float)
-    variance_of_runs = _jackknife_variance(without_runs)  # (statistics,)
-    df_of_runs = len(without_runs) - 1
+    if stratum is None:
+        stratum = np.zeros(len(without_runs), int)
+    stratum = np.asarray(stratum)
+    variance_of_runs = _jackknife_variance(without_runs, stratum)  # (statistics,)
+    df_of_runs = len(without_runs) - len(np.unique(stratum))
     if without_probes is None or len(without_probes) < 2:
         errors = np.sqrt(variance_of_runs)
         return [Estimate(float(v), float(e), float(df_of_runs))
@@ -160,9 +215,10 @@ def estimates_from(
     if without_both is not None:
         interaction = (np.asarray(without_both) - without_runs[:, None]
                        - without_probes + value)  # (runs, probes, statistics)
-        n, m = interaction.shape[:2]
-        scale = (n - 1) / n * (m - 1) / m
-        variance = variance - scale * (interaction**2).sum((0, 1))
+        m = len(without_probes)
+        sizes = np.bincount(stratum)[stratum]  # (runs,)
+        scale = (sizes - 1) / sizes * (m - 1) / m
+        variance = variance - (scale[:, None, None] * interaction**2).sum((0, 1))
         # Noise of three estimates must not take it below what one factor shows.
         variance = np.maximum(
             variance, np.maximum(variance_of_runs, variance_of_probes))
@@ -176,10 +232,20 @@ def estimates_from(
     return estimates
 
 
-def _jackknife_variance(without_one: np.ndarray) -> np.ndarray:
-    """Return the jackknife variance from the values without one unit each."""
-    n = len(without_one)
-    return (n - 1) / n * ((without_one - without_one.mean(0)) ** 2).sum(0)
+def _jackknife_variance(without_one: np.ndarray, stratum=None) -> np.ndarray:
+    """Return the jackknife variance from the values without one unit each.
+
+    `stratum` holds the number of each unit's stratum.
+    """
+    if stratum is None:
+        stratum = np.zeros(len(without_one), int)
+    variance = np.zeros(without_one.shape[1:])
+    for number in np.unique(stratum):
+        of_stratum = without_one[stratum == number]
+        n = len(of_stratum)
+        deviations = of_stratum - of_stratum.mean(0)
+        variance += (n - 1) / n * (deviations**2).sum(0)
+    return variance
 
 
 # ------------------------------------------------------------------- correlations
@@ -240,7 +306,8 @@ def correlations(
         replicates = _pearson_replicates(design, values)
     else:
         replicates = _spearman_replicates(design, values)
-    estimates = estimates_from(*(statistics(part) for part in replicates))
+    estimates = estimates_from(
+        *(statistics(part) for part in replicates), stratum=design.stratum)
     z = dict(zip(names, estimates[:len(names)]))
     leads = dict(zip(names, estimates[len(names):]))
     leads.pop(names[index])
@@ -282,21 +349,26 @@ def _spearman_replicates(design: Design, values: np.ndarray) -> tuple[np.ndarray
     for column in values.T:
         groups.append(np.unique(column, return_inverse=True)[1])
 
-    def rho(is_kept: np.ndarray) -> np.ndarray:
-        ranks = [_ranks(group, is_kept) for group in groups]
-        return _r_of_sums(_products(np.stack(ranks, axis=1)).sum(0))
+    def rho(weights: np.ndarray) -> np.ndarray:
+        is_kept = weights > 0
+        kept = weights[is_kept]
+        ranks = [_ranks(group[is_kept], kept) for group in groups]
+        products = _products(np.stack(ranks, axis=1))
+        return _r_of_sums(kept @ products)
 
-    everything = np.ones(len(values), bool)
+    everything = np.ones(len(values))
     value = rho(everything)
     without_runs = []
     for run in range(design.n_runs):
-        without_runs.append(rho((design.a != run) & (design.b != run)))
+        touches = (design.a == run) | (design.b == run)
+        without_runs.append(
+            rho(np.where(touches, 0, design.scale_without(run)[design.block])))
     of_runs = np.stack(without_runs)
     if design.n_probes == 1:
         return value, of_runs
     without_probes = []
     for probe in range(design.n_probes):
-        without_probes.append(rho(design.probe != probe))
+        without_probes.append(rho((design.probe != probe).astype(float)))
     of_probes = np.stack(without_probes)
     ranked = np.stack([_ranks(group, everything) for group in groups], axis=1)
     r, r_of_runs, r_of_probes, r_of_both = _pearson_replicates(design, ranked)
@@ -304,12 +376,14 @@ def _spearman_replicates(design: Design, values: np.ndarray) -> tuple[np.ndarray
     return value, of_runs, of_probes, interaction + of_runs[:, None] + of_probes - value
 
 
-def _ranks(group: np.ndarray, is_kept: np.ndarray) -> np.ndarray:
-    """Return the mean ranks of the kept rows, given the group of each row's number."""
-    kept = group[is_kept]
-    counts = np.bincount(kept, minlength=group.max() + 1)
+def _ranks(group: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Return the mean ranks of rows, given the group of each row's number.
+
+    A row with weight 2 counts as two rows.
+    """
+    counts = np.bincount(group, weights)
     first = np.cumsum(counts) - counts  # of each group, from 0
-    return (first + (counts + 1) / 2)[kept]
+    return (first + (counts + 1) / 2)[group]
 
 
 # ------------------------------------------------------------------------ linearity
@@ -355,7 +429,8 @@ def line_shares(design: Design, target, columns: pd.DataFrame,
 
     def replicate(y: np.ndarray, leave_out: bool) -> np.ndarray:
         blocks = _blocks(run_a, run_b, design.n_runs, np.column_stack([y, x]))
-        shares = _held_out_shares(blocks, leave_out)  # (1 + runs or 1, measures)
+        scales = _scales_between_runs(design) if leave_out else None
+        shares = _held_out_shares(blocks, scales)  # (1 + runs or 1, measures)
         return np.concatenate([shares, shares[:, [index]] - shares], axis=1)
 
     of_all = replicate(by_probe.mean(0), True)
@@ -364,7 +439,8 @@ def line_shares(design: Design, target, columns: pd.DataFrame,
         if len(by_probe) > 1:
             rest = np.delete(by_probe, probe, axis=0).mean(0)
             without_probes.append(replicate(rest, False)[0])
-    estimates = estimates_from(of_all[0], of_all[1:], without_probes or None)
+    estimates = estimates_from(
+        of_all[0], of_all[1:], without_probes or None, stratum=design.stratum)
     shares = dict(zip(names, estimates[:len(names)]))
     leads = dict(zip(names, estimates[len(names):]))
     leads.pop(reference)
@@ -399,18 +475,43 @@ def _blocks(
     return np.stack(columns, axis=-1)
 
 
-def _held_out_shares(blocks: np.ndarray, leave_out: bool) -> np.ndarray:
-    """Return shares (1 + runs, measures): with all runs, then without each of them."""
+def _scales_between_runs(design: Design) -> np.ndarray:
+    """Return what pairs of two runs count without a third: (runs, runs, runs).
+
+    The first axis is the run that is left out; its own pairs count zero.
+    """
+    n_strata = design.stratum.max() + 1
+    low, high = np.sort(design.stratum[np.stack([design.a, design.b])], axis=0)
+    by_strata = np.zeros((n_strata, n_strata), int)  # the block between two strata
+    by_strata[low, high] = by_strata[high, low] = design.block
+    block = by_strata[design.stratum[:, None], design.stratum]  # (runs, runs)
+    scales = np.zeros((design.n_runs, *block.shape))
+    for run in range(design.n_runs):
+        scales[run] = design.scale_without(run)[block]
+        scales[run, run] = scales[run, :, run] = 0
+    return scales
+
+
+def _held_out_shares(blocks: np.ndarray, scales: np.ndarray | None) -> np.ndarray:
+    """Return shares (1 + runs, measures): with all runs, then without each of them.
+
+    `scales` are those of ``_scales_between_runs``; without them only the first row.
+    """
+    shares = [_share_of(blocks)]
+    if scales is not None:
+        for run, scale in enumerate(scales):
+            scaled = scale[:, :, None] * blocks
+            shares.append(_share_of(np.delete(np.delete(scaled, run, 0), run, 1)))
+    return np.stack(shares)
+
+
+def _share_of(blocks: np.ndarray) -> np.ndarray:
+    """Return the shares of lines (measures,), from sums over the pairs of two runs."""
     n_runs = len(blocks)
     of_runs = blocks.sum(1)  # (runs, sums): rows that touch the run
     diagonal = blocks[np.arange(n_runs), np.arange(n_runs)]  # pairs within a run
     total = (of_runs.sum(0) + diagonal.sum(0)) / 2
-    shares = [_share(total, of_runs)]
-    if leave_out:
-        for run in range(n_runs):
-            rest = np.delete(of_runs - blocks[run], run, axis=0)
-            shares.append(_share(total - of_runs[run], rest))
-    return np.stack(shares)
+    return _share(total, of_runs)
 
 
 def _share(total: np.ndarray, of_runs: np.ndarray) -> np.ndarray:
@@ -479,8 +580,8 @@ def means(design: Design, columns: pd.DataFrame) -> dict[str, Estimate]:
     """
     values = columns.to_numpy(float)
     counted = np.column_stack([np.ones(len(values)), values])  # (rows, 1 + columns)
-    estimates = estimates_from(*(sums[..., 1:] / sums[..., [0]]
-                          for sums in leave_out(design, counted)))
+    replicates = [sums[..., 1:] / sums[..., [0]] for sums in leave_out(design, counted)]
+    estimates = estimates_from(*replicates, stratum=design.stratum)
     return dict(zip(columns, estimates))
 
 
@@ -500,6 +601,7 @@ def leave_out(design: Design, values: np.ndarray) -> tuple[np.ndarray, ...]:
     tuple of ndarray
         (columns,), (runs, columns), (probes, columns) and (runs, probes, columns).
         Where there is one probe, it cannot be left out, and the last two are missing.
+        Without a run the other rows between the same strata count for its rows.
 
     Examples
     --------
@@ -508,11 +610,23 @@ def leave_out(design: Design, values: np.ndarray) -> tuple[np.ndarray, ...]:
     >>> total.tolist(), without_runs.tolist()
     ([7.0], [[4.0], [2.0], [1.0]])
     """
-    cells = design.by_run_and_probe(values)  # (runs, probes, columns)
     of_probes = design.by_probe(values)  # (probes, columns)
     total = of_probes.sum(0)
-    of_runs = cells.sum(1)  # (runs, columns)
+    without_runs = _without_runs(design, values)  # (runs, probes, columns)
+    of_runs = without_runs.sum(1)  # (runs, columns)
     if design.n_probes == 1:
-        return total, total - of_runs
-    both = total - of_runs[:, None] - of_probes + cells
-    return total, total - of_runs, total - of_probes, both
+        return total, of_runs
+    return total, of_runs, total - of_probes, of_runs[:, None] - without_runs
+
+
+def _without_runs(design: Design, values: np.ndarray) -> np.ndarray:
+    """Return sums over the rows of each probe without each run, strata kept in size."""
+    if design.n_blocks == 1:
+        return design.by_probe(values) - design.by_run_and_probe(values)
+    sums = np.zeros((design.n_runs, design.n_probes, values.shape[1]))
+    scales = np.stack([design.scale_without(run) for run in range(design.n_runs)])
+    for block in range(design.n_blocks):
+        of_block = np.where((design.block == block)[:, None], values, 0.0)
+        left = design.by_probe(of_block) - design.by_run_and_probe(of_block)
+        sums += scales[:, block, None, None] * left
+    return sums

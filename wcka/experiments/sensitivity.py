@@ -1,6 +1,6 @@
 """The functional benchmark with one choice changed at a time."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -21,6 +21,7 @@ _VARIANTS_OF_WCKA = ("through the trunk", "uncentred", "with biases", "rows norm
 def variants(
     models: Sequence[dict], members: pd.DataFrame, table: pd.DataFrame, layer: str,
     samples: int, probing: dict, learned: float,
+    strata: Mapping[str, str] | None = None,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return each measure's correlation with agreement, one choice changed at a time.
 
@@ -66,12 +67,15 @@ def variants(
     for choice, (rows, columns, *target) in choices.items():
         if set(columns.values()) <= set(wide):  # others have no trunk, or another one
             tables[choice] = r_by_factor(rows, columns, *target)
-            leads[choice] = _leads(rows, {**_AS_THEY_ARE, **columns}, *target)
+            leads[choice] = _leads(
+                rows, {**_AS_THEY_ARE, **columns}, strata, *target)
     return pd.concat(tables), pd.concat(leads)
 
 
-def _leads(rows: pd.DataFrame, columns: dict[str, str],
-           target: str = "agreement") -> pd.DataFrame:
+def _leads(
+    rows: pd.DataFrame, columns: dict[str, str], strata: Mapping[str, str] | None,
+    target: str = "agreement",
+) -> pd.DataFrame:
     """Return wCKA's lead over the strongest other measure, one row per factor."""
     names = list(dict.fromkeys([target, *columns.values()]))
     leads = {}
@@ -81,7 +85,8 @@ def _leads(rows: pd.DataFrame, columns: dict[str, str],
             continue
         similarities = pd.DataFrame(
             {measure: part[column] for measure, column in columns.items()})
-        design = crossed.Design(part["start a"], part["start b"], part["probe"])
+        design = crossed.Design(
+            part["start a"], part["start b"], part["probe"], strata)
         _, estimates = crossed.correlations(
             design, part[target], similarities, "wcka")
         rival = min(estimates, key=lambda measure: estimates[measure].value)

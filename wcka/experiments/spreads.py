@@ -116,5 +116,7 @@ def _of_means(
         Takes means (..., columns) and returns numbers (..., statistics).
     """
     counted = np.column_stack([np.ones(len(values)), values])  # (rows, 1 + columns)
-    return estimates_from(*(statistics(sums[..., 1:] / sums[..., [0]])
-                            for sums in leave_out(design, counted)))
+    replicates = []
+    for sums in leave_out(design, counted):
+        replicates.append(statistics(sums[..., 1:] / sums[..., [0]]))
+    return estimates_from(*replicates, stratum=design.stratum)

@@ -1,6 +1,6 @@
 """Statistics over pairs of models that account for pairs that share models."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -435,7 +435,7 @@ def _two_sided(z: float) -> Comparison:
 
 def compare_measures(
     a, b, agreement, similarities: pd.DataFrame, reference: str = "wcka",
-    method: str = "pearson", probe=None,
+    method: str = "pearson", probe=None, strata: Mapping[str, str] | None = None,
 ) -> pd.DataFrame:
     """Correlate measures of similarity with agreement, and compare the correlations.
 
@@ -453,6 +453,8 @@ def compare_measures(
         See ``correlation``.
     probe : array-like, optional
         The probe of each row. Without it, errors speak for other runs on these probes.
+    strata : mapping of str to str, optional
+        The stratum of each run, as in ``crossed.Design``.
 
     Returns
     -------
@@ -488,8 +490,9 @@ def compare_measures(
     n = len(values)
     intervals = pd.DataFrame(
         [correlation(values[:, 0], similarities[m], method) for m in names], names)
+    design = crossed.Design(a, b, probe, strata)
     z, leads = crossed.correlations(
-        crossed.Design(a, b, probe), agreement, similarities, reference, method)
+        design, agreement, similarities, reference, method)
     leads[reference] = crossed.Estimate(0.0, 0.0, np.inf)
     with_reference = _correlations(values[:, 1:], method)[names.index(reference)]
     tests = []
@@ -545,7 +548,7 @@ def _correlations(columns: np.ndarray, method: str) -> np.ndarray:
 
 def compare_by_factor(
     table: pd.DataFrame, columns: Sequence[str], target: str = "agreement",
-    method: str = "pearson",
+    method: str = "pearson", strata: Mapping[str, str] | None = None,
 ) -> pd.DataFrame:
     """Apply ``compare_measures``, over starts and probes, to each factor of a grid.
 
@@ -560,6 +563,8 @@ def compare_by_factor(
         The column that the measures should follow.
     method : {"pearson", "spearman"}
         See ``correlation``.
+    strata : mapping of str to str, optional
+        The stratum of each start, as in ``crossed.Design``.
 
     Returns
     -------
@@ -579,7 +584,7 @@ def compare_by_factor(
     for factor, part in table.groupby("differs", sort=False):
         comparisons[factor] = compare_measures(
             part["start a"], part["start b"], part[target], part[list(columns)],
-            method=method, probe=part["probe"],
+            method=method, probe=part["probe"], strata=strata,
         )
     return pd.concat(comparisons, names=["differs"])
 
