@@ -86,6 +86,28 @@ def test_the_scorecard_shows_the_record_and_what_contradicts_it():
     assert "**3** hold" in builder.tally(counted)
 
 
+def test_limits_are_counted_from_what_the_record_keeps(tmp_path, monkeypatch):
+    monkeypatch.setattr(records, "path_of", lambda chapter: tmp_path / "a" / chapter)
+    notebook, findings = executed_chapter()
+    behind = {key: rules.Finding([rules.Part("lead", -0.5, 0.01)]) for key in findings}
+    kept = {
+        "0.9": claims.plain_findings(findings), "0.98": claims.plain_findings(behind)}
+    metadata = notebook.cells[0].outputs[0].metadata
+    metadata["wcka"]["findings at"] = kept
+    nbformat.write(notebook, tmp_path / "03.ipynb")
+    records.write("03", tmp_path / "03.ipynb")
+    assert records.read("03")["findings at"] == kept
+    usual = rules.judge("03", findings)
+    changed = 0
+    for before, after in zip(usual, rules.judge("03", behind)):
+        changed += before.verdict != after.verdict
+    lines = builder.limits({"03-functional": usual}, {"03-functional": kept})
+    rows = [line.split(" | ") for line in lines.splitlines()]
+    assert [row[0] for row in rows[2:]] == ["| **as they are**", "| 0.9", "| 0.98"]
+    assert [row[-1] for row in rows[2:]] == ["0 |", "0 |", f"{changed} |"]
+    assert changed > 0
+
+
 def test_margins_are_counted_from_the_stored_numbers():
     _, findings = executed_chapter()
     build = rules.judge("03", {**findings, "linear": rules.Finding(

@@ -120,6 +120,7 @@ def _source(executed: list[Path], profile: str, pdf: bool) -> Path:
     (source / "notebooks").mkdir()
     claims_of = {}
     on_record = {}
+    findings_at = {}
     seconds_of = {}
     for path in executed:
         notebook = nbformat.read(path, 4)
@@ -130,6 +131,9 @@ def _source(executed: list[Path], profile: str, pdf: bool) -> Path:
         claims_of[path.stem] = diff.claims(notebook)
         for claim in records.judged(path.stem[:2]):
             on_record[claim.key] = claim
+        record = records.read(path.stem[:2]) or {}
+        findings_at[path.stem] = (
+            record.get("findings at") or diff.findings_at(notebook))
         seconds_of[path.stem] = notebook.metadata["wcka"]["seconds"]
     counted = with_record(claims_of, on_record)
     # Pages include these files; an empty one leaves no trace on its page.
@@ -137,6 +141,7 @@ def _source(executed: list[Path], profile: str, pdf: bool) -> Path:
         "scorecard": scorecard(claims_of, on_record),
         "tally": tally(counted),
         "margins": margins(counted),
+        "limits": limits(counted, findings_at),
         "statements": statements(),
         "times": times(seconds_of),
         "pdf": _PDF_LINK if pdf else "",
@@ -309,23 +314,68 @@ def margins(counted: dict[str, list[claims.Claim]]) -> str:
     >>> margins({}).splitlines()[0]
     '| margin | holds | partly | fails | cannot be told | changed |'
     """
-    tallies: dict[float, Counter] = {}
-    verdicts_of: dict[float, dict[str, str]] = {}
+    verdicts_at: dict[str, dict[str, str]] = {}
     for margin in _MARGINS:
-        verdicts_of[margin] = {}
+        name = f"**{margin:g}**" if margin == rules.MARGIN else f"{margin:g}"
+        verdicts_at[name] = {}
         for chapter, chapter_claims in counted.items():
             for claim in _judged_anew(chapter[:2], chapter_claims, margin):
-                verdicts_of[margin][claim.key] = claim.verdict
-        tallies[margin] = Counter(verdicts_of[margin].values())
-    usual = verdicts_of[rules.MARGIN]
-    lines = [f"| margin | {' | '.join(claims.VERDICTS)} | changed |",
+                verdicts_at[name][claim.key] = claim.verdict
+    return _tallies("margin", verdicts_at, f"**{rules.MARGIN:g}**")
+
+
+def limits(
+    counted: dict[str, list[claims.Claim]], findings_at: dict[str, dict[str, dict]]
+) -> str:
+    """Return a table of the verdicts at other limits of having learned, as MyST.
+
+    Parameters
+    ----------
+    counted : dict of str to list of Claim
+        As from ``with_record``.
+    findings_at : dict of str to dict
+        Of each chapter the findings at other limits, as ``diff.findings_at`` has them.
+
+    Examples
+    --------
+    >>> limits({"03-functional": []}, {"03-functional": {}})
+    'No chapter has found anything at other limits in this build.'
+    """
+    all_limits = sorted({name for of in findings_at.values() for name in of}, key=float)
+    if not all_limits:
+        return "No chapter has found anything at other limits in this build."
+    usual_name = "**as they are**"
+    verdicts_at: dict[str, dict[str, str]] = {usual_name: {}}
+    for name in all_limits:
+        verdicts_at[name] = {}
+        for chapter, plain in findings_at.items():
+            if name in plain:
+                judged = rules.judge(chapter[:2], records.findings(plain[name]))
+                for claim in judged:
+                    verdicts_at[name][claim.key] = claim.verdict
+    for chapter, chapter_claims in counted.items():
+        for claim in chapter_claims:
+            if findings_at.get(chapter):
+                verdicts_at[usual_name][claim.key] = claim.verdict
+    return _tallies("limit", verdicts_at, usual_name)
+
+
+def _tallies(
+    heading: str, verdicts_at: dict[str, dict[str, str]], usual_name: str
+) -> str:
+    """Return a table that counts verdicts, and those that differ from the usual ones.
+
+    `verdicts_at` has the verdicts by their statements' keys, for each row.
+    """
+    usual = verdicts_at[usual_name]
+    lines = [f"| {heading} | {' | '.join(claims.VERDICTS)} | changed |",
              "| ---: " * (len(claims.VERDICTS) + 2) + "|"]
-    for margin in _MARGINS:
-        counts = [str(tallies[margin][verdict]) for verdict in claims.VERDICTS]
+    for name, verdicts in verdicts_at.items():
+        tally_of_row = Counter(verdicts.values())
+        counts = [str(tally_of_row[verdict]) for verdict in claims.VERDICTS]
         changed = 0
-        for key, verdict in verdicts_of[margin].items():
+        for key, verdict in verdicts.items():
             changed += verdict != usual[key]
-        name = f"**{margin:g}**" if margin == rules.MARGIN else f"{margin:g}"
         lines.append(f"| {name} | {' | '.join(counts)} | {changed} |")
     return "\n".join(lines)
 

@@ -2,8 +2,8 @@
 
 import html
 import re
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 VERDICTS = {"holds": "●", "partly": "◐", "fails": "○", "cannot be told": "–"}
 BEYOND = "Beyond the paper"
@@ -127,10 +127,21 @@ def interval(value: float, low: float, high: float, form: str = ".2f") -> str:
     return f"{value:{form}} ({low:{form}} to {high:{form}})"
 
 
-def show(claims: Sequence[Claim]) -> None:
+def show(
+    claims: Sequence[Claim],
+    findings_at: Mapping[float, Mapping[str, Any]] | None = None,
+) -> None:
     """Show claims as a table, and keep them in the metadata of the output.
 
     The builder of the book collects them from there; see ``diff.claims``.
+
+    Parameters
+    ----------
+    claims : sequence of Claim
+        To show.
+    findings_at : mapping of float to mapping, optional
+        Findings at other accuracies from which networks count as having learned, each
+        by the keys of the statements; they are kept, and not shown.
 
     Raises
     ------
@@ -156,10 +167,36 @@ def show(claims: Sequence[Claim]) -> None:
         finding = f"{claim.found}: {claim.verdict}"
         lines.append(f"{claim.where}: {claim.statement} -> {finding}")
         rows.append(claim._asdict())
+    kept: dict[str, Any] = {"claims": rows}
+    if findings_at:
+        kept["findings at"] = {}
+        for limit, findings in findings_at.items():
+            kept["findings at"][f"{limit:g}"] = plain_findings(findings)
     display(
         {"text/html": table(claims), "text/plain": "\n".join(lines)},
-        raw=True, metadata={"wcka": {"claims": rows}},
+        raw=True, metadata={"wcka": kept},
     )
+
+
+def plain_findings(findings: Mapping[str, Any]) -> dict[str, dict]:
+    """Return findings as lists and dicts, as files keep them.
+
+    Parameters
+    ----------
+    findings : mapping
+        By the keys of statements, each with parts and a text, as ``rules.Finding``.
+
+    Examples
+    --------
+    >>> from wcka.book.rules import Finding, Part
+    >>> plain_findings({"so": Finding([Part("it is so", 1.0)])})["so"]["text"]
+    ''
+    """
+    plain = {}
+    for key, finding in findings.items():
+        plain[key] = {
+            "parts": [list(part) for part in finding.parts], "text": finding.text}
+    return plain
 
 
 def table(

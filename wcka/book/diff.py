@@ -47,6 +47,25 @@ def claims(notebook) -> list[Claim]:
     return chapter_claims
 
 
+def findings_at(notebook) -> dict[str, dict]:
+    """Return the findings that a chapter keeps at other limits of having learned.
+
+    Returns
+    -------
+    dict
+        By the limit, findings as ``claims.plain_findings`` gives them.
+
+    Examples
+    --------
+    >>> findings_at(nbformat.v4.new_notebook())
+    {}
+    """
+    by_limit: dict[str, dict] = {}
+    for output in _outputs(notebook):
+        by_limit |= output.get("metadata", {}).get("wcka", {}).get("findings at", {})
+    return by_limit
+
+
 def numbers(notebook) -> dict[str, str]:
     """Return the texts that an executed chapter has glued into its prose, by name.
 

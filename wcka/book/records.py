@@ -10,7 +10,7 @@ from pathlib import Path
 import nbformat
 
 from . import checkout, diff, execution, parameters, rules
-from .claims import Claim
+from .claims import Claim, plain_findings
 
 PROFILE = "large"
 
@@ -44,7 +44,8 @@ def extract(notebook) -> dict:
     dict
         profile, parameters (those that differ from the defaults), commit, versions,
         machine, seconds, digest of the outputs, findings (of each statement its parts
-        and its text) and numbers (those that are glued into the prose).
+        and its text), "findings at" (the same at other limits of having learned) and
+        numbers (those that are glued into the prose).
 
     Raises
     ------
@@ -60,15 +61,13 @@ def extract(notebook) -> dict:
     run = notebook.metadata.get("wcka", {}).get("run")
     if not run:
         raise ValueError("no executed chapter")
-    findings = {}
-    for claim in diff.claims(notebook):
-        findings[claim.key] = {
-            "parts": [list(part) for part in claim.parts], "text": claim.text}
     return {
         **run,
         "seconds": round(notebook.metadata["wcka"]["seconds"]),
         "digest": diff.canonical(notebook),
-        "findings": findings,
+        "findings": plain_findings({
+            claim.key: claim for claim in diff.claims(notebook)}),
+        "findings at": diff.findings_at(notebook),
         "numbers": diff.numbers(notebook),
     }
 
@@ -119,17 +118,17 @@ def read(chapter: str) -> dict | None:
     return json.loads(path.read_text("utf-8"))
 
 
-def findings(record: dict) -> dict[str, rules.Finding]:
-    """Return the findings of a record, by the keys of their statements.
+def findings(plain: dict[str, dict]) -> dict[str, rules.Finding]:
+    """Return findings from what a record keeps of them, by their statements' keys.
 
     Examples
     --------
     >>> stored = {"parts": [["CKA", 0.1, 0.01, 20.0, ""]], "text": ""}
-    >>> findings({"findings": {"linear": stored}})["linear"].parts[0].error
+    >>> findings({"linear": stored})["linear"].parts[0].error
     0.01
     """
     by_key = {}
-    for key, stored in record["findings"].items():
+    for key, stored in plain.items():
         parts = [rules.Part(*part) for part in stored["parts"]]
         by_key[key] = rules.Finding(parts, stored["text"])
     return by_key
@@ -151,7 +150,9 @@ def judged(chapter: str, margin: float = rules.MARGIN) -> list[Claim]:
     []
     """
     record = read(chapter)
-    return rules.judge(chapter, findings(record), margin) if record else []
+    if record is None:
+        return []
+    return rules.judge(chapter, findings(record["findings"]), margin)
 
 
 def run(chapter: str) -> Path:
