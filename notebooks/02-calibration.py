@@ -38,6 +38,7 @@ from wcka.book import claims, distinct, figures, rules, say, within
 from wcka.experiments import (
     crossed,
     ensemble_similarities,
+    inflation,
     jobs,
     operations,
     spreads,
@@ -90,6 +91,12 @@ other_classes: list[int] = [3, 4, 5]
 task_networks: int = 10  # networks trained on each of the two tasks
 task_epochs: int = 10  # epochs of their training
 timing_runs: int = 21  # interleaved runs of each measure and size
+# widths of the hidden layers of untrained networks, and numbers of these layers,
+# whose similarity is calibrated
+scale_widths: list[int] = [8, 32, 128, 512]
+scale_depths: list[int] = [1, 2, 4, 8]
+scale_networks: int = 16  # untrained networks of each width and depth
+scale_probes: int = 200  # images that each of them sees
 seed: int = 0  # of the first network
 probe_seed: int = 0  # of the corruptions and of the draws of probes
 # address of a Dask scheduler whose workers do the work, like
@@ -121,6 +128,8 @@ distinct(
     other_classes=(other_classes, len(classes)),
     sample_sizes=(sample_sizes, 1),
     timing_sizes=(timing_sizes, 3),
+    scale_widths=(scale_widths, 2),
+    scale_depths=(scale_depths, 2),
 )
 within(
     hidden=(hidden, 1, 10000),
@@ -138,6 +147,10 @@ within(
     task_networks=(task_networks, 3, 1000),
     task_epochs=(task_epochs, 1, 1000),
     timing_runs=(timing_runs, 7, 100000),
+    scale_widths=(scale_widths, 4, 10000),
+    scale_depths=(scale_depths, 1, 100),
+    scale_networks=(scale_networks, 4, 1000),
+    scale_probes=(scale_probes, 4, 10000),
     seed=(seed, 0, 2**31),
     probe_seed=(probe_seed, 0, 2**31),
 )
@@ -785,6 +798,177 @@ for measure in ("cka", "dcka", "wcka"):
 # alone, while that of activations must be measured for every set of probes. Where it matters, take `wcka.null(a, b).score()`, which is 0 up
 # to what chance reaches and leaves 1 in place.
 #
+# ### Does calibration remove the inflation by width and depth?
+#
+# {cite:t}`groger2026`, who introduced this score, report that similarities of unrelated models are inflated in two ways: by wide
+# layers, and by a search for the most similar of many pairs of layers, of which deep models have more. They report that
+# calibration by re-paired rows, which they draw, removes both. Here is their question for untrained networks of our kind, with
+# the null in closed form. Each network sees {glue:text}`scale-probes` images of its own, so that rows are unrelated; or all
+# networks see the same {glue:text}`scale-probes` images; or they see none, by wCKA. In the upper row of the figure the hidden
+# layers become wider, and the last of them is compared. In the lower row there are more of them, and the most similar of all
+# pairs of hidden layers counts. Chains of weights end with the same hidden layers. In a search over $k$ pairs of layers, the
+# level of 5 % is divided by $k$ (Bonferroni). That is valid however much the pairs depend on each other, and nothing is drawn.
+
+# %%
+def architecture_of(width, depth):
+    """Our architecture with another width and number of hidden layers."""
+    return {**architecture, "widths": [784, *[width] * depth, len(classes)]}
+
+
+scaled = {
+    "seeds": list(range(seed, seed + scale_networks)),
+    "samples": scale_probes,
+    "dataset": dataset,
+    "classes": classes,
+    "seed": probe_seed,
+}
+width_jobs = []
+depth_jobs = []
+for features in inflation.FEATURES:
+    for width in sorted(scale_widths):
+        width_jobs.append({
+            "architecture": architecture_of(width, len(hidden)),
+            "layers": [len(hidden)],
+            "features": features,
+            **scaled,
+        })
+    for depth in sorted(scale_depths):
+        depth_jobs.append({
+            "architecture": architecture_of(hidden[-1], depth),
+            "layers": list(range(1, depth + 1)),
+            "features": features,
+            **scaled,
+        })
+matches = {
+    "width": jobs.run_jobs(
+        inflation.best_matches, width_jobs, description="widths",
+        scheduler=scheduler),
+    "depth": jobs.run_jobs(
+        inflation.best_matches, depth_jobs, description="depths",
+        scheduler=scheduler),
+}
+scale_columns = ["similarity", "null", "score", "share alone", "share"]
+scale_rows = []
+for grows, table in matches.items():
+    table = table.dropna()  # a layer without variance has no similarity
+    table["share alone"] = (table.p_alone < inflation.LEVEL).astype(float)
+    table["share"] = (table.p < inflation.LEVEL).astype(float)
+    matches[grows] = table
+    for (features, size), rows in table.groupby(["features", grows]):
+        means = crossed.means(
+            crossed.Design(rows.a, rows.b), rows[scale_columns])
+        for column, mean in means.items():
+            scale_rows.append({
+                "grows": grows,
+                "features": features,
+                "column": column,
+                "size": size,
+                "mean": mean.value,
+                "low": max(mean.low, 0),
+                "high": min(mean.high, 1),
+            })
+scale_means = pd.DataFrame(scale_rows).set_index(
+    ["grows", "features", "column"]).sort_index(kind="stable")
+
+# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-inflation", "caption": "Similarity of untrained networks, means over pairs with intervals over networks, before calibration (filled) and after (hollow, dashed); dotted is the mean of the null. Top: against the width of the hidden layers, of which the last is compared. Bottom: against their number, the most similar of all pairs of layers. Left: CKA where each network sees other images, and wCKA. Middle: CKA where all see the same images. Right: pairs of networks that are beyond chance at the 5 % level (grey line), before and after the correction for the number of pairs of layers, the same images with squares."}, "image": {"alt": "Six panels in two rows, against the width and against the number of hidden layers: CKA on different images and wCKA before and after calibration, CKA on the same images before and after calibration, and the percentage of pairs of networks that are beyond chance."}}
+FEATURE_COLORS = {
+    inflation.DIFFERENT: figures.MEASURE_COLORS["cka"],
+    inflation.SAME: figures.MEASURE_COLORS["cka"],
+    inflation.WEIGHTS: wcka_color,
+}
+BEFORE = "solid"
+AFTER = "dashed"
+AXIS_LABELS = {
+    "width": "width of hidden layers",
+    "depth": "hidden layers",
+}
+
+
+def draw_growth(axes, grows, features, column, style, factor=1):
+    """Draw the means of a column against width or depth, with intervals."""
+    line = scale_means.loc[[(grows, features, column)]]
+    values = factor * line[["mean", "low", "high"]]
+    color = FEATURE_COLORS[features]
+    if column == "null":
+        axes.plot(line["size"], values["mean"], ls="dotted", color=color)
+        return
+    errors = [values["mean"] - values.low, values.high - values["mean"]]
+    axes.errorbar(
+        line["size"], values["mean"], errors, color=color, ls=style, lw=1.2,
+        marker="s" if features == inflation.SAME else "o", ms=4,
+        mfc="white" if style == AFTER else color)
+
+
+fig, panels = plt.subplots(
+    2, 3, figsize=(figures.WIDTH, 4.8), sharex="row", sharey="col")
+for row, grows in zip(panels, matches):
+    left, middle, right = row
+    for features in inflation.FEATURES:
+        axes = middle if features == inflation.SAME else left
+        draw_growth(axes, grows, features, "null", BEFORE)
+        draw_growth(axes, grows, features, "similarity", BEFORE)
+        draw_growth(axes, grows, features, "score", AFTER)
+        draw_growth(right, grows, features, "share alone", BEFORE, 100)
+        draw_growth(right, grows, features, "share", AFTER, 100)
+    right.axhline(100 * inflation.LEVEL, color=figures.QUIET, lw=0.8, zorder=0)
+    ticks = sorted(matches[grows][grows].unique())
+    for axes in row:
+        axes.set(xscale="log", xlabel=AXIS_LABELS[grows])
+        axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
+        axes.minorticks_off()
+panels[0, 0].set(title="no images in common")
+panels[0, 1].set(title="the same images")
+panels[0, 2].set(title="beyond chance, %", ylim=(-3, 103))
+panels[0, 1].set(ylim=(-0.03, 1.03))
+panels[0, 0].set(ylabel="last hidden layer")
+panels[1, 0].set(ylabel="best pair of layers")
+handles = []
+for style in (BEFORE, "dotted", AFTER):
+    handles.append(plt.Line2D([], [], ls=style, color=figures.QUIET))
+for features in (inflation.DIFFERENT, inflation.WEIGHTS):
+    handles.append(plt.Line2D([], [], color=FEATURE_COLORS[features], lw=4))
+fig.legend(
+    handles,
+    ["before calibration", "mean of the null", "after", "CKA", "wCKA"],
+    loc="outside upper center", ncols=5, columnspacing=1)
+plt.show()
+
+# %% tags=["remove-cell"]
+row_keys = {
+    inflation.DIFFERENT: "other", inflation.SAME: "same",
+    inflation.WEIGHTS: "weights"}
+for (grows, features, column), line in scale_means.groupby(level=[0, 1, 2]):
+    is_share = column.startswith("share")
+    name = f"{grows}-{row_keys[features]}-{column.replace(' ', '-')}"
+    for end, mean in (("first", line["mean"].iloc[0]),
+                      ("last", line["mean"].iloc[-1])):
+        say(f"{name}-{end}", 100 * mean if is_share else mean,
+            ".0f" if is_share else ".3f")
+for grows, table in matches.items():
+    glue(f"{grows}-first", f"{table[grows].min():,}", display=False)
+    glue(f"{grows}-last", f"{table[grows].max():,}", display=False)
+glue("scale-probes", f"{scale_probes:,}", display=False)
+
+# %% [markdown]
+# When the hidden layers grow from {glue:text}`width-first` to {glue:text}`width-last` units, CKA on different images goes from
+# {glue:text}`width-other-similarity-first` to {glue:text}`width-other-similarity-last` and wCKA from
+# {glue:text}`width-weights-similarity-first` to {glue:text}`width-weights-similarity-last`; after calibration, from
+# {glue:text}`width-other-score-first` to {glue:text}`width-other-score-last` and from {glue:text}`width-weights-score-first` to
+# {glue:text}`width-weights-score-last`. (Whole networks end in a few outputs, which bound the floor of wCKA at any width, as
+# above.) The best pair of layers scores {glue:text}`depth-other-similarity-first` with {glue:text}`depth-first` hidden layer and
+# {glue:text}`depth-other-similarity-last` with {glue:text}`depth-last` (wCKA {glue:text}`depth-weights-similarity-first` and
+# {glue:text}`depth-weights-similarity-last`). If pairs of layers are judged one by one, at least one is beyond chance in
+# {glue:text}`depth-other-share-alone-first` % and {glue:text}`depth-other-share-alone-last` % of the pairs of networks (wCKA
+# {glue:text}`depth-weights-share-alone-first` % and {glue:text}`depth-weights-share-alone-last` %); after the correction, in
+# {glue:text}`depth-other-share-first` % and {glue:text}`depth-other-share-last` % ({glue:text}`depth-weights-share-first` % and
+# {glue:text}`depth-weights-share-last` %).
+#
+# On the *same* images CKA goes with the width from {glue:text}`width-same-similarity-first` to
+# {glue:text}`width-same-similarity-last`, and its calibrated score from {glue:text}`width-same-score-first` to
+# {glue:text}`width-same-score-last`. These networks have no weights in common, but they have the images, and at infinite width
+# all of them would have one and the same kernel {cite}`lee2018`. Re-pairing takes away what chance gives, and leaves what the
+# images give: what unrelated networks of some width score on the same images still has to be measured.
+#
 # But this null is about networks that know nothing of each other's rows. Who compares two *trained* networks wants to know what
 # unrelated trained networks score. The paper does not say. Here are networks trained on the classes
 # of this chapter, and others trained on {glue:text}`other-classes`: no class is shared, only the
@@ -1092,6 +1276,44 @@ for measure in activation_measures:
         mean_of(design, paired.similarity_y - paired.similarity_x)))
 setpoint_parts += [wcka_floor_part, wcka_ceiling_part]
 
+# Inflation: the largest width or depth minus the smallest.
+def growth(grows, features, column):
+    """Change of a mean from the smallest to the largest networks."""
+    table = matches[grows]
+    sizes = [table[grows].min(), table[grows].max()]
+    is_chosen = (table.features == features) & table[grows].isin(sizes)
+    by_size = table[is_chosen].pivot(
+        index=["a", "b"], columns=grows, values=column).dropna()
+    pairs = by_size.index.to_frame()
+    change = by_size[sizes[1]] - by_size[sizes[0]]
+    return mean_of(crossed.Design(pairs.a, pairs.b), change)
+
+
+row_names = {
+    inflation.DIFFERENT: "CKA, different images",
+    inflation.SAME: "CKA, the same images",
+    inflation.WEIGHTS: "wCKA",
+}
+width_parts = []
+for features, row_name in row_names.items():
+    width_parts.append(part(
+        f"{row_name}, before", growth("width", features, "similarity"),
+        "higher"))
+    width_parts.append(part(
+        f"{row_name}, after", growth("width", features, "score")))
+depth_parts = []
+for features in (inflation.DIFFERENT, inflation.WEIGHTS):
+    row_name = row_names[features]
+    depth_parts.append(part(
+        f"{row_name}, best pair", growth("depth", features, "similarity"),
+        "higher"))
+    depth_parts.append(part(
+        f"{row_name}, share beyond chance",
+        growth("depth", features, "share alone"), "higher"))
+    depth_parts.append(part(
+        f"{row_name}, share after correction",
+        growth("depth", features, "share")))
+
 findings = {
     "confounded": rules.Finding(
         confounded_parts, "untrained networks share nothing but images"),
@@ -1129,6 +1351,12 @@ findings = {
         f"deviations are {spread_by_probe.loc[NO_PSD, 'fog']:.3f} and "
         f"{spread_by_probe.loc[NO_PSD, 'impulse_noise']:.3f}"),
     "setpoints": rules.Finding(setpoint_parts),
+    "inflation-by-width": rules.Finding(
+        width_parts,
+        f"from {min(scale_widths):,} to {max(scale_widths):,} units"),
+    "inflation-by-depth": rules.Finding(
+        depth_parts,
+        f"from {min(scale_depths):,} to {max(scale_depths):,} hidden layers"),
 }
 claims.show(rules.judge("02", findings))
 
