@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from .weights.pairs import pairwise as pairwise
     from .weights.pairs import pairwise_null as pairwise_null
     from .weights.pairs import wcka as wcka
+    from .weights.token_circuits import circuits as circuits
+    from .weights.token_circuits import compare_circuits as compare_circuits
 
 __getattr__, __dir__, __all__ = attach(__name__, {
     "measures.similarity": (
@@ -47,6 +49,7 @@ __getattr__, __dir__, __all__ = attach(__name__, {
     "measures.predictions": ("agreement",),
     "weights.chains": ("chain",),
     "weights.pairs": ("null", "pairwise", "pairwise_null", "wcka"),
+    "weights.token_circuits": ("circuits", "compare_circuits"),
     "networks": ("attacks",),
     "networks.corruptions": ("CORRUPTIONS", "corrupt"),
     "networks.image_sets": ("load",),
