@@ -104,7 +104,18 @@ def unknown(count: int) -> dict[str, Any]:
     >>> unknown(1)["wcka"]
     [[nan]]
     """
-    return _table(np.full((count, count), np.nan))
+    return without_chance(np.full((count, count), np.nan))
+
+
+def without_chance(values: Array) -> dict[str, Any]:
+    """Return the table of values (N, N) of which nobody knows what chance gives.
+
+    Examples
+    --------
+    >>> without_chance(np.ones((1, 1)))["p"]
+    [[nan]]
+    """
+    return _table(values)
 
 
 def _table(values: Array, *of_chance: Array) -> dict[str, Any]:

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from .by_architecture import compare_architectures
+from .by_circuit import are_transformers, compare_transformers
 from .file_group import read_group
 from .fully_connected import compare_chains
 
 # The version of what compare_files returns and --json prints: raised when a key changes
 # its meaning.
-SCHEMA = 3
+SCHEMA = 4
 
 
 def compare_files(
@@ -33,7 +34,8 @@ def compare_files(
         folder, files that cannot be compared with the others are left out.
     arch : str or sequence of str, optional
         An architecture, or one for each file; see ``building.factory``. By default the
-        files are fully connected networks.
+        files are transformers if there is a ``config.json`` of a known family beside
+        each of them, and fully connected networks otherwise.
     input_shape : sequence of int, optional
         See ``chain``; (3, 224, 224) for torchvision's networks by default.
     freeze : sequence of str
@@ -53,21 +55,25 @@ def compare_files(
     Returns
     -------
     dict
-        - "schema": 3, the version of this list.
+        - "schema": 4, the version of this list.
         - "files": their names.
         - "left out": the files of a folder that do not fit, each with the reason.
         - "assumed": sentences on what was assumed to read the files, in order.
         - "chains": by file, the layers that were multiplied, each with its "name",
-          "inputs" and "outputs"; empty with an architecture.
+          "inputs" and "outputs"; empty with an architecture and for transformers.
         - "undecided": the reason why there is no value though the files were read; "".
-        - "all": tables (N, N) of all pairs: "wcka"; what chance gives, as "mean" and
-          "sd"; and the value beside it, as "z", "p" and "holm", p corrected for the
-          number of pairs. NaN is what is not known.
-        - "chance": what that is, "orders" of the inputs or "untrained" networks.
-        - "layers": the same for the chain up to each layer, by name.
+        - "all": tables (N, N) of all pairs: "wcka" (of transformers the median over
+          four circuits, see ``token_circuits``, of the means over layers); what chance
+          gives, as "mean" and "sd"; and the value beside it, as "z", "p" and "holm", p
+          corrected for the number of pairs. NaN is what is not known.
+        - "chance": what that is, "orders" of the inputs or "untrained" networks; of
+          transformers it is "unknown".
+        - "layers": the same for the chain up to each layer, by name; of transformers
+          for each circuit and layer, such as "ov 3".
         - "without layers": the reason why there are none, or "".
         - "untrained": the number of untrained networks; 0 without an architecture.
-        - "shape": that of the first file's chain.
+        - "shape": that of the first file's chain; of transformers the number of tokens
+          and the width of the stream.
         - "seconds": the time that all took.
         - "peak memory" of the process in bytes, "memory before" the files were opened
           (both 0 on systems that do not count it), and the most that can be "mapped" of
@@ -106,6 +112,8 @@ def compare_files(
     if architectures:
         result = compare_architectures(
             files, architectures, input_shape, freeze, by_layer, networks)
+    elif are_transformers(files) and not (order or stored):
+        result = compare_transformers(files)
     else:
         result = compare_chains(files, by_layer, order, stored)
     names = [file.name for file in files.fitting]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..measures.spelling import printable
+from .by_circuit import circuit_lines
 
 # One network at two consecutive epochs is about this similar to itself (chapter 2).
 _NEIGHBOURING_EPOCHS = 0.98
@@ -52,7 +53,10 @@ def described(result: dict[str, Any]) -> str:
             sentence = sentence.replace(f"{path}:", f"{name}:")
         lines.append(sentence)
     width = max(map(len, names))
-    if len(names) == 2:  # for more files the layers would bury the pairs
+    are_circuits = "direct" in result["layers"]
+    if len(names) == 2 and are_circuits:
+        lines += circuit_lines(result["layers"], 0, 1)
+    elif len(names) == 2:  # for more files the layers would bury the pairs
         for layer, table in result["layers"].items():
             lines.append(f"    up to {printable(layer):20}  {_verdict(table, 0, 1)}")
     else:
@@ -62,11 +66,14 @@ def described(result: dict[str, Any]) -> str:
     if result["without layers"]:
         lines.append(f"layer by layer: not compared ({result['without layers']})")
     rows, columns = result["shape"]
+    shape = f"chains {rows:,} x {columns:,}"
+    if are_circuits:
+        shape = f"{rows:,} tokens, streams of width {columns:,}"
     lines += [
         _chance(result),
         "wCKA sees no biases, activations or data: it speaks of weights, not of "
         "behaviour",
-        f"chains {rows:,} x {columns:,}; {result['seconds']:.1f} s; {_memory(result)}",
+        f"{shape}; {result['seconds']:.1f} s; {_memory(result)}",
     ]
     return "\n".join(lines)
 
@@ -76,7 +83,10 @@ def _answer(result: dict[str, Any], names: list[str]) -> str:
     if result["undecided"]:
         return f"wCKA undecided: {result['undecided']}"
     if len(names) == 2:
-        return f"{names[0]}  {names[1]}  wCKA {_verdict(result['all'], 0, 1)}"
+        answer = f"{names[0]}  {names[1]}  wCKA {_verdict(result['all'], 0, 1)}"
+        if "direct" in result["layers"]:
+            answer += "  (median of four circuits)"
+        return answer
     values = {}
     for i, j in combinations(range(len(names)), 2):
         value = result["all"]["wcka"][i][j]
@@ -94,6 +104,9 @@ def _answer(result: dict[str, Any], names: list[str]) -> str:
 
 def _chance(result: dict[str, Any]) -> str:
     """Return a sentence on what chance is here, and on what is beyond it."""
+    if result["chance"] == "unknown":
+        return ("chance: not the measure here, but trained networks that have nothing "
+                "to do with these: compare with some of them")
     if not any(math.isfinite(sd) for row in result["all"]["sd"] for sd in row):
         return "chance: not known for networks of such shapes"
     if result["chance"] == "orders":
@@ -128,7 +141,7 @@ def _verdict(table: dict[str, Any], i: int, j: int) -> str:
     if not math.isfinite(value):
         return "undefined: a chain is zero, or the same for every input"
     if value >= _EQUAL:
-        return f"{value:.4f}  the same chain of weights, up to its scale"
+        return f"{value:.4f}  the same weights, up to what wCKA does not see"
     p = table["holm"][i][j]
     if not math.isfinite(p):
         return f"{value:.4f}"

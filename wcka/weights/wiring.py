@@ -18,6 +18,7 @@ from tqdm import tqdm
 from ..measures.spelling import nearest, printable
 from .chains import to_unit_range
 from .checkpoints import Checkpoint, is_beside, is_integer, row_blocks, shape_of
+from .families import FAMILIES
 from .messages import chosen
 
 LAYOUTS = ("out-in", "in-out")
@@ -419,10 +420,10 @@ def _refuse_what_is_no_chain(
         for name in matrices:
             for part in name.split("."):
                 if pattern.fullmatch(part.lower()):
-                    raise _no_chain(file, name, words)
+                    raise _no_chain(file, name, words, _advice_on(words))
     for name in matrices:
         if _is_in_projection(name, shapes[name]):
-            raise _no_chain(file, name, _OF_ATTENTION)
+            raise _no_chain(file, name, _OF_ATTENTION, _ADVICE_ON_ATTENTION)
         if _RECURRENT.fullmatch(name.rpartition(".")[2].lower()):
             raise _no_chain(
                 file, name, "a recurrent layer (its matrices are not called weight), "
@@ -433,14 +434,22 @@ def _refuse_what_is_no_chain(
     for projections in _projections(matrices):
         if len(projections) >= 2:
             names = ", ".join(sorted(projections.values()))
-            raise _no_chain(file, names, _OF_ATTENTION)
+            raise _no_chain(file, names, _OF_ATTENTION, _ADVICE_ON_ATTENTION)
     _refuse_heads(file, matrices)
 
 
 _OF_ATTENTION = "an attention, which multiplies its input by itself"
+_ADVICE_ON_ATTENTION = (
+    f"transformers are compared by their circuits where a config.json is beside the "
+    f"file, with a model_type such as {', '.join(list(FAMILIES)[:3])}; else {_ADVICE}")
 _NO_HELP = (
     "recurrent layers have no chain, with --arch neither; layers beside them that make "
     "a chain can be named by --order")
+
+
+def _advice_on(words: str) -> str:
+    """Return what to do about a file that is known to be no chain."""
+    return _ADVICE_ON_ATTENTION if words == _OF_ATTENTION else _ADVICE
 
 
 def _is_in_projection(name: str, shape: tuple[int, ...]) -> bool:

@@ -1,0 +1,182 @@
+"""Transformers in folders: which tokens they share, and what compare says of them."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from transformer_models import llama
+
+from wcka import circuits, compare_circuits
+from wcka.weights import report
+from wcka.weights.comparison import compare_files
+from wcka.weights.vocabulary import shared_rows, vocabulary_beside
+
+TOKENS = 60
+
+
+def network(seed=0, tokens=TOKENS, depth=2):
+    weights, config = llama(seed, tokens=tokens, depth=depth)
+    return weights, config
+
+
+def save(folder, weights, config, vocabulary=None, model_type="llama"):
+    """Write a folder as the library transformers does."""
+    folder.mkdir(parents=True)
+    stored = {name: values.contiguous() for name, values in weights.items()}
+    save_file(stored, folder / "model.safetensors")
+    text = json.dumps({**config, "model_type": model_type})
+    (folder / "config.json").write_text(text, "utf-8")
+    if vocabulary is not None:
+        (folder / "vocab.json").write_text(json.dumps(vocabulary), "utf-8")
+    return str(folder)
+
+
+def compared(*paths, **options):
+    return compare_files(list(paths), **options)
+
+
+def reordered(weights, order):
+    """The same network, whose tokens stand in another order."""
+    changed = dict(weights)
+    for name in ("model.embed_tokens.weight", "lm_head.weight"):
+        if name in changed:
+            changed[name] = changed[name][order]
+    return changed
+
+
+def test_values_are_those_of_the_circuits(tmp_path):
+    one, other = network(0), network(1)
+    paths = [save(tmp_path / "a", *one), save(tmp_path / "b", *other)]
+    result = compared(*paths)
+    tables = compare_circuits([circuits(*one), circuits(*other)])
+    assert result["layers"]["ov 1"]["wcka"][0][1] == pytest.approx(
+        tables["ov"][1, 0, 1], abs=1e-12)
+    means = [table.mean(0)[0, 1] for table in tables.values()]
+    assert result["all"]["wcka"][0][1] == pytest.approx(np.median(means), abs=1e-12)
+    assert np.isnan(result["all"]["p"][0][1])
+    assert result["chance"] == "unknown"
+    assert result["shape"] == (TOKENS, one[0]["model.norm.weight"].numel())
+    json.loads(report.as_json(result))
+
+
+def test_the_text_says_each_circuit_and_what_was_assumed(tmp_path):
+    paths = [save(tmp_path / name, *network(seed)) for seed, name in enumerate("ab")]
+    lines = report.described(compared(*paths)).splitlines()
+    assert lines[0].startswith("a  b  wCKA 0.")
+    assert lines[0].endswith("(median of four circuits)")
+    text = "\n".join(lines)
+    assert f"{TOKENS} rows each, taken for the same tokens" in text
+    assert "read as llama: 2 layers" in text
+    for circuit in ("direct", "OV", "QK", "MLP"):
+        assert sum(line.strip().startswith(circuit) for line in lines) == 1
+    assert "over 2 layers" in text
+
+
+def test_all_pairs_of_a_folder_are_compared_and_others_left_out(tmp_path):
+    folder = tmp_path / "runs"
+    for seed, name in enumerate("abc"):
+        save(folder / name, *network(seed))
+    broken, config = network(3)
+    del broken["model.layers.1.mlp.up_proj.weight"]
+    save(folder / "d", broken, config)
+    result = compared(str(folder))
+    assert np.shape(result["all"]["wcka"]) == (3, 3)
+    reason, = result["left out"].values()
+    assert "no layers.1.mlp.up_proj.weight" in reason
+
+
+def test_networks_of_other_depth_are_compared_as_far_as_both_go(tmp_path):
+    paths = [save(tmp_path / "a", *network(0, depth=3)),
+             save(tmp_path / "b", *network(1, depth=2))]
+    result = compared(*paths)
+    assert "ov 1" in result["layers"] and "ov 2" not in result["layers"]
+    assert any("the first 2 of 2 to 3" in line for line in result["assumed"])
+
+
+def test_an_unknown_family_is_no_transformer_and_the_refusal_says_what_helps(tmp_path):
+    paths = [save(tmp_path / name, *network(seed), model_type="mamba")
+             for seed, name in enumerate("ab")]
+    with pytest.raises(ValueError, match=r"a config\.json is beside the file"):
+        compared(*paths)
+
+
+def test_layers_named_by_order_are_a_chain(tmp_path):
+    paths = [save(tmp_path / name, *network(seed)) for seed, name in enumerate("ab")]
+    order = ["model.layers.0.mlp.up_proj", "model.layers.0.mlp.down_proj"]
+    result = compared(*paths, order=order)
+    layers = result["chains"][paths[0]]
+    assert [layer["name"].removesuffix(".weight") for layer in layers] == order
+
+
+# ------------------------------------------------------------------------- the tokens
+
+
+def test_tokens_are_matched_by_their_strings(tmp_path):
+    weights, config = network()
+    vocabulary = {f"token {row}": row for row in range(TOKENS)}
+    order = torch.randperm(TOKENS, generator=torch.Generator().manual_seed(0)).tolist()
+    moved = {f"token {row}": place for place, row in enumerate(order)}
+    paths = [save(tmp_path / "a", weights, config, vocabulary),
+             save(tmp_path / "b", reordered(weights, order), config, moved)]
+    result = compared(*paths)
+    assert result["all"]["wcka"][0][1] == pytest.approx(1, abs=1e-12)
+    assert any("the same in all" in line for line in result["assumed"])
+    assert "the same weights" in report.described(result).splitlines()[0]
+
+
+def test_only_tokens_that_both_have_count(tmp_path):
+    """A longer vocabulary, as of a model whose embedding was extended."""
+    weights, config = network(tokens=TOKENS + 5)
+    vocabulary = {f"token {row}": row for row in range(TOKENS + 5)}
+    short = {name: values[:TOKENS] if len(values) == TOKENS + 5 else values
+             for name, values in weights.items()}
+    fewer = dict(list(vocabulary.items())[:TOKENS])
+    paths = [save(tmp_path / "a", weights, config, vocabulary),
+             save(tmp_path / "b", short, config, fewer)]
+    result = compared(*paths)
+    assert result["shape"][0] == TOKENS
+    # The columns are those of each network: a few more of them change little.
+    assert 0.9 < result["all"]["wcka"][0][1] < 1
+
+
+def test_other_numbers_of_rows_without_a_tokenizer_are_refused(tmp_path):
+    paths = [save(tmp_path / "a", *network()),
+             save(tmp_path / "b", *network(1, tokens=TOKENS + 1))]
+    with pytest.raises(ValueError, match=r"have 60 and 61 rows.*tokenizer\.json"):
+        compared(*paths)
+
+
+def test_networks_without_common_tokens_are_refused():
+    one = {f"a{row}": row for row in range(60)}
+    other = {f"b{row}": row for row in range(60)}
+    with pytest.raises(ValueError, match="only 0 tokens in common"):
+        shared_rows([one, other], [60, 60])
+
+
+def test_rows_behind_the_end_of_an_embedding_do_not_count():
+    """Tokenizers may know tokens for which a model has no row."""
+    vocabulary = {f"a{row}": row for row in range(60)}
+    (rows, others), _ = shared_rows([vocabulary, vocabulary], [60, 58])
+    assert list(rows) == list(others) == list(range(58))
+
+
+@pytest.mark.parametrize("name, content", [
+    ("vocab.txt", "a\nb\nc"),
+    ("vocab.json", '{"a": 0, "b": 1, "c": 2}'),
+    ("tokenizer.json",
+     '{"model": {"vocab": {"a": 0, "b": 1}}, "added_tokens": [{"id": 2, "content": '
+     '"c"}]}'),
+    ("tokenizer.json", '{"model": {"vocab": [["a", -1.5], ["b", -2], ["c", -3]]}}'),
+])
+def test_vocabularies_are_read_as_tokenizers_store_them(tmp_path, name, content):
+    (tmp_path / name).write_text(content, "utf-8")
+    assert vocabulary_beside(tmp_path) == {"a": 0, "b": 1, "c": 2}
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "vocab.json"])
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"model": "x"}', '{"a": "x"}'])
+def test_damaged_tokenizers_are_as_if_they_were_not_there(tmp_path, name, content):
+    (tmp_path / name).write_text(content, "utf-8")
+    assert vocabulary_beside(tmp_path) is None
