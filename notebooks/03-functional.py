@@ -685,7 +685,7 @@ columns = ["agreement", *PAPER_MEASURES]
 
 
 def pairs_at_last_epoch(models_in):
-    """All pairs of these models at the last epoch: networks, and their pairs."""
+    """Networks of these models at the last epoch, and all of their pairs."""
     among = last_members.index[last_members.model.isin(models_in)]
     pairs = square[square.a.isin(among) & square.b.isin(among)]
     return among, pairs.dropna()
