@@ -408,17 +408,47 @@ def _diagonal_sums(models: Sequence[Representation]) -> tuple[Array, Array]:
 
 
 def _rbf_cka(features: Features, pairs: Pairs, sigma: float = 1.0) -> Array:
+    return _by_kernels(measure_kernels("rbf_cka", features, sigma), pairs)
+
+
+def _relu_cka(features: Features, pairs: Pairs) -> Array:
+    return _by_kernels(measure_kernels("relu_cka", features), pairs, lowest=-1)
+
+
+def measure_kernels(
+    name: str, features: Features, sigma: float = 1.0
+) -> list[kernels.Kernel]:
+    """Return the kernels whose cosines a measure of kernels is.
+
+    Parameters
+    ----------
+    name : str
+        "rbf_cka" or "relu_cka".
+    features : dict of str to Tensor
+        As ``checked`` returns them.
+    sigma : float
+        Of rbf_cka.
+
+    Raises
+    ------
+    ValueError
+        For a bandwidth that is not positive, or too few rows for relu_cka.
+
+    Examples
+    --------
+    >>> x = np.arange(6.0).reshape(3, 2)
+    >>> features = checked("rbf_cka", [x, 2 * x], ["x", "y"], {})
+    >>> len(measure_kernels("rbf_cka", features))
+    2
+    """
+    if name == "relu_cka":
+        _at_least_4(_row_count(features))
+        return kernels.maximum(_of_unit_columns(features, centred=True))
     condition = "a positive share of the median distance, from 1e-100 to 1e100"
     sigma = number(sigma, "sigma", condition)
     if not 1e-100 <= sigma <= 1e100:  # its square is a number
         raise ValueError(f"sigma: wanted {condition}, got {sigma}")
-    return _by_kernels(kernels.gaussian(represented(features), sigma), pairs)
-
-
-def _relu_cka(features: Features, pairs: Pairs) -> Array:
-    _at_least_4(_row_count(features))
-    models = _of_unit_columns(features, centred=True)
-    return _by_kernels(kernels.maximum(models), pairs, lowest=-1)
+    return kernels.gaussian(represented(features), sigma)
 
 
 def _by_kernels(model_kernels: Sequence[kernels.Kernel], pairs: Pairs,

@@ -97,6 +97,52 @@ def sums_of(
     return KernelSums(*joined)
 
 
+def sums_of_kernels(centred: Sequence[kernels.Kernel]) -> KernelSums:
+    """Return the sums over kernels that are no products of few features.
+
+    Parameters
+    ----------
+    centred : sequence of N Kernel
+        For the biased criterion or the unbiased one; one at a time is in memory.
+
+    Returns
+    -------
+    KernelSums
+
+    Examples
+    --------
+    >>> x = torch.tensor([[0.0], [1.0], [2.0], [4.0]])
+    >>> sums = sums_of_kernels(kernels.gaussian([Representation(x)], sigma=1.0))
+    >>> bool(sums.trace[0] > 0)
+    True
+    """
+    parts = []
+    for kernel in centred:
+        whole = _whole(kernel)
+        n = len(whole)
+        trace = whole.trace()
+        squares = whole.square().sum()
+        if not kernel.unbiased:
+            # Without its trace: H is the centring matrix.
+            alpha = trace / (n - 1)
+            whole = whole + alpha / n
+            whole.diagonal().sub_(alpha)
+        diagonal = whole.diagonal()
+        second = torch.stack([diagonal.square().sum(), whole.square().sum()])
+        squared = whole @ whole
+        third = torch.stack([
+            diagonal.pow(3).sum(),
+            diagonal @ squared.diagonal(),
+            diagonal @ (whole @ diagonal),
+            _sum_of_cubes(whole),
+            (squared * whole).sum()])
+        if second[1] <= _ROUNDING * squares:
+            second, third = torch.zeros_like(second), torch.zeros_like(third)
+        parts.append((trace, squares, second, third))
+    joined = [torch.stack(columns).cpu().numpy() for columns in zip(*parts)]
+    return KernelSums(*joined)
+
+
 class _BlockProducts:
     """What both kinds of sums need of the kernels K = XX' of a block of models.
 
@@ -277,10 +323,17 @@ def _sums_of_u_centred_kernel(model: Representation) -> tuple[Tensor, Tensor, Te
         zero = torch.zeros((), dtype=torch.float64)
         return zero, zero, zero
     (kernel,) = kernels.linear([model])
-    n = model.n
-    whole = model.rows(slice(0, 1)).new_zeros((n, n), dtype=torch.float64)
+    whole = _whole(kernel)
+    return whole.square().sum(), _sum_of_cubes(whole), ((whole @ whole) * whole).sum()
+
+
+def _whole(kernel: kernels.Kernel) -> Tensor:
+    """Return all of a kernel (n, n), in float64."""
+    n = kernel.model.n
+    first_row = kernel.model.rows(slice(0, 1))  # for its device
+    whole = first_row.new_zeros((n, n), dtype=torch.float64)
     for part in pieces(n):
         rows = kernel.rows(part).double()  # from the diagonal on
         whole[part, part.start:] = rows
         whole[part.start:, part] = rows.T
-    return whole.square().sum(), _sum_of_cubes(whole), ((whole @ whole) * whole).sum()
+    return whole

@@ -24,15 +24,16 @@ from .all_pairs import (
     checked,
     kernel_features,
     kernel_similarities,
+    measure_kernels,
     similarities,
 )
 from .inner_products import KEPT, Pairs, pieces, represented
-from .kernel_sums import KernelSums, sums_of
+from .kernel_sums import KernelSums, sums_of, sums_of_kernels
 from .permutation_moments import SECOND, THIRD, coefficients
 from .validation import Array, warn_caller
 
-# Measures that are inner products of linear kernels
-CLOSED_FORM = ("cka", "wcka", "dcka", "unbiased_cka")
+# Measures that are inner products of kernels
+CLOSED_FORM = ("cka", "wcka", "dcka", "unbiased_cka", "rbf_cka", "relu_cka")
 DRAWS = 999
 _LEAST_DRAWS = 19  # with fewer no p-value is below 0.05
 _LEAST_ROWS = 4  # with fewer there are too few re-pairings
@@ -168,6 +169,9 @@ def null_distributions(
         values = kernel_similarities(models, pairs)
         return _judged(values, *moments(sums_of(models), n, pairs))
     values = similarities(name, features, labels, pairs, **options)
+    if name in ("rbf_cka", "relu_cka"):
+        sums = sums_of_kernels(measure_kernels(name, arrays, **options))
+        return _judged(values, *moments(sums, n, pairs))
     if name not in CLOSED_FORM:
         return _drawn(name, values, arrays, pairs, draws, options)
     sums = sums_of(represented(arrays), u_centred=True)

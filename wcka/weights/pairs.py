@@ -129,10 +129,11 @@ def null(x: Any, y: Any, measure: str | Callable[..., float] = "", *,
     Returns
     -------
     Null
-        value, mean, sd, skewness, z and p, all floats. For cka, wcka, dcka and
-        unbiased_cka the moments are exact, over all n! orders. Of dCKA the rows without
-        the inputs' part are re-paired. All other measures draw orders. NaN, with a
-        warning, where one side has no variance, and for fewer than four rows.
+        value, mean, sd, skewness, z and p, all floats. For cka, wcka, dcka,
+        unbiased_cka, rbf_cka and relu_cka the moments are exact, over all n! orders. Of
+        dCKA the rows without the inputs' part are re-paired. All other measures draw
+        orders. NaN, with a warning, where one side has no variance, and for fewer than
+        four rows.
 
     Raises
     ------
@@ -143,8 +144,8 @@ def null(x: Any, y: Any, measure: str | Callable[..., float] = "", *,
     -----
     Time grows like n d^2, and for the skewness like the smaller of n d^3 and n^2 d;
     where that is more than about 2e11, every k-th row stands for all in one of its five
-    sums. Nothing of size n x n is in memory, but for unbiased_cka where one row is far
-    longer than all others.
+    sums. Nothing of size n x n is in memory, but for rbf_cka and relu_cka, which take
+    n^3, and for unbiased_cka where one row is far longer than all others.
 
     p is the tail of a gamma distribution with the three moments (Josse, Pages & Husson
     2008). Over 17 million null pairs with 50 to 1,000 rows and 2 to 60 columns the
