@@ -53,6 +53,7 @@ class Circuits:
         Its weights.
     tokens : sequence of int, optional
         The rows of the embedding that count, in this order; all of them by default.
+        They are the rows of all circuits, and the columns of "qk".
 
     Attributes
     ----------
@@ -98,7 +99,7 @@ class Circuits:
         """The stream's map to a basis of the outputs, (d, d)."""
         if self._to_outputs is None:
             network = self.network
-            if network.is_tied:
+            if network.is_tied and self.count == network.rows:
                 gram = self.token_gram
             else:
                 gram = _gram(
@@ -108,16 +109,14 @@ class Circuits:
 
     @property
     def token_gram(self) -> Tensor:
-        """The products of the columns of the embedding of all tokens, (d, d)."""
+        """The products of the columns of the embedding, over tokens: (d, d)."""
         if self._token_gram is None:
-            network = self.network
-            self._token_gram = _gram(map(network.read_rows, _parts(network.rows)))
+            self._token_gram = _gram(map(self.read_rows, _parts(self.count)))
         return self._token_gram
 
-    def keep_gram(self, gram: Tensor) -> None:
-        """Take the products of the columns of the embedding, where all tokens count."""
-        if self._embedding is None and self.count == self.network.rows:
-            self._token_gram = gram
+    @token_gram.setter
+    def token_gram(self, gram: Tensor) -> None:
+        self._token_gram = gram
 
     def maps(self, layer: int) -> dict[str, Tensor]:
         """Return the maps M (d, k) of one layer, by circuit.
@@ -298,7 +297,7 @@ def _products_of_embeddings(networks: Sequence[Circuits]) -> list[list[Tensor]]:
                 dtype = torch.promote_types(left.dtype, right.dtype)
                 products[i][j] += left.to(dtype).T @ right.to(dtype)
     for i, network in enumerate(networks):
-        network.keep_gram(products[i][i].clone())
+        network.token_gram = products[i][i].clone()  # is needed once more
         for j in range(i + 1):
             products[i][j] -= torch.outer(sums[i], sums[j]) / network.count
         # Of rows that are all the same, centring leaves rounding and no variance.
