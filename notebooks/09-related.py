@@ -1,0 +1,316 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#     notebook_metadata_filter: kernelspec,jupytext,-jupytext.text_representation.jupytext_version
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Are these two language models related?
+#
+# Does one model descend from another, or have the two nothing to do with each other? Published answers compare
+# activations {cite}`reef2024`, products of matrices {cite}`huref2023`, or weights whose units were matched first {cite}`awm2025`. The paper
+# speaks of fully connected networks only; the same idea carries over to transformers. This chapter trains families of
+# small language models on real text, hides some of their members behind changes of the weights that keep the function, and asks
+# which score still tells kin from strangers.
+#
+# After this chapter you can
+#
+# - name the linear paths of a transformer that no change of basis can move;
+# - say why unrelated *trained* models, and not chance, are what a value has to be compared with;
+# - say what such a disguise does to each score, and what a determined copier can still do.
+
+# %% tags=["hide-input"]
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import torch
+from myst_nb import glue
+
+import wcka
+from wcka.book import claims, figures, rules, say, within
+from wcka.experiments import jobs, language_families
+from wcka.experiments.language_families import SCORES
+from wcka.networks import disguises, language_models, texts
+
+figures.style()
+
+# %% [markdown]
+# The parameters of this chapter. Change them here, or run
+# `python -m wcka run 09 -p seeds 3 -p steps 400`.
+
+# %% tags=["parameters"]
+seeds: int = 2  # families on each of the two texts
+steps: int = 200  # steps of training of each base
+tuning: int = 50  # steps of fine-tuning
+tokens: int = 1024  # size of the vocabulary
+width: int = 64  # of the residual stream
+depth: int = 3  # layers
+heads: int = 4  # heads of attention in each layer
+units: int = 128  # units of the MLP in each layer
+seed: int = 0  # of the first family
+# address of a Dask scheduler whose workers do the work, like
+# "tcp://10.0.0.1:8786"; empty for this machine
+scheduler: str = ""
+
+# %% tags=["hide-input", "checks"]
+jobs.check_scheduler(scheduler)
+within(
+    seeds=(seeds, 2, 100),
+    steps=(steps, 10, 100000),
+    tuning=(tuning, 1, 100000),
+    tokens=(tokens, 300, 5000),
+    width=(width, 8, 1024),
+    depth=(depth, 1, 24),
+    heads=(heads, 1, 64),
+    units=(units, 1, 4096),
+    seed=(seed, 0, 2**31),
+)
+if width % (2 * heads):
+    raise ValueError(
+        f"width: wanted a multiple of twice the number of heads ({2 * heads}), "
+        f"got {width}")
+
+# %% [markdown]
+# ## Paths from tokens to tokens
+#
+# A decoder keeps a stream $x$ of width $d$ for each token. Every layer reads it and adds to it, and nothing says in which
+# basis: rotate the stream, and all matrices with it, and the model does what it did. But the two ends of the stream are
+# tokens, and these are given. So the paths that lead from tokens to tokens do not change {cite}`elhage2021`. With the
+# embedding $\mathbf E$ (tokens by $d$), the unembedding $\mathbf U$, and the matrices of a layer,
+#
+# $$
+# \begin{aligned}
+# \text{direct} &= \mathbf E\,\mathbf U, &
+# \text{OV} &= \mathbf E\,\Big(\sum_h \mathbf W_V^h \mathbf W_O^h\Big) \mathbf U, \\
+# \text{QK} &= \mathbf E\,\mathbf W_Q^h \mathbf W_K^{h\top} \mathbf E^\top \text{ for each head } h, &
+# \text{MLP} &= \mathbf E\,\mathbf W_\text{up} \mathbf W_\text{down} \mathbf U .
+# \end{aligned}
+# $$ (eq-circuits)
+#
+# Their rows are tokens, as the rows of a chain are pixels, so each is compared by CKA: `wcka.circuits` and
+# `wcka.compare_circuits`. Gains of norms are part of the matrices; what norms divide by, the gates of the MLPs and the positions are
+# left out. For features $\mathbf E \mathbf M_a$ and $\mathbf E' \mathbf M_b$ all that is needed is the product
+# $\mathbf M_b^\top \mathbf E'^\top \mathbf H \mathbf E\, \mathbf M_a$, which is of size $d$ by $d$: no table of tokens by
+# tokens is ever made.
+
+# %%
+sizes = {
+    "tokens": tokens,
+    "width": width,
+    "depth": depth,
+    "heads": heads,
+    "units": units,
+}
+torch.manual_seed(seed)
+model = language_models.LanguageModel(**sizes)
+state = {name: values.double() for name, values in model.state_dict().items()}
+hidden = disguises.disguised(state, model.config, seed)
+one = wcka.circuits(state, model.config)
+other = wcka.circuits(hidden, model.config)
+by_circuit = wcka.compare_circuits([one, other])
+largest_change = max(
+    float(np.abs(table[:, 0, 1] - 1).max()) for table in by_circuit.values())
+
+twin = language_models.LanguageModel(**sizes).double()
+twin.load_state_dict(hidden)
+question = texts.encoded("documentation", tokens)[None, :64]
+with torch.no_grad():
+    logits = model.double()(question)
+    change_of_logits = float((twin(question) - logits).abs().max())
+
+# %% tags=["remove-cell"]
+n_parameters = sum(values.numel() for values in model.parameters())
+say("n-parameters", n_parameters, ",")
+say("largest-change", largest_change, ".0e")
+say("change-of-logits", change_of_logits, ".0e")
+cosine = torch.nn.functional.cosine_similarity(
+    model.model.layers[0].mlp.up_proj.weight.flatten(),
+    twin.model.layers[0].mlp.up_proj.weight.flatten(), dim=0)
+say("cosine-of-up", float(cosine.detach()), ".2f")
+
+# %% [markdown]
+# Here is a model of {glue:text}`n-parameters` parameters beside a **disguise** of it: the stream is rotated, heads are
+# reordered, the coordinates of queries, keys, values and outputs are mixed within each head, and the units of the MLPs are
+# permuted and rescaled. No logit moves by more than {glue:text}`change-of-logits`, the cosine of the first MLP's weights is
+# {glue:text}`cosine-of-up`, and no circuit's similarity differs from one by more than {glue:text}`largest-change`.
+#
+# ## Families
+#
+# Python ships two texts: its reference, in English, and the source of its standard library. On each, several bases are
+# trained from different weights. Each base gets relatives: stages of its own training; fine-tuned on the same text, and on the
+# other; trained on for as long as it had been; fine-tuned by adapters of low rank (LoRA {cite}`hu2021`) that are merged; the
+# mean of two of these; pruned; rounded to a few bits. Losses are in nats per token, on the end of each text, which no model
+# has learned from:
+
+# %%
+families = []
+for text in texts.TEXTS:
+    for family_seed in range(seed, seed + seeds):
+        families.append({
+            "text": text, "seed": family_seed, "sizes": sizes, "steps": steps,
+            "tuning": tuning})
+members = language_families.train_families(families, scheduler=scheduler)
+losses = [f"loss on {text}" for text in texts.TEXTS]
+members.groupby(["text", "relative"], sort=False)[losses].mean().rename_axis(
+    [None, None]).style.format("{:.2f}")
+
+# %% tags=["remove-cell"]
+say("n-families", len(families), "d")
+say("n-models", len(members), "d")
+say("uniform", np.log(tokens), ".2f")
+
+# %% [markdown]
+# (A model that knows nothing has {glue:text}`uniform`.)
+#
+# ## Who is kin?
+#
+# A pair of **kin** is a base and one of its relatives. A pair of **strangers** is the base of one family and a model of
+# another: its base, or that fine-tuned on either text. Strangers may have learned the same text, in the same order of importance,
+# and do much the same. That is the comparison which matters: chance, or untrained models, are no rivals for models that have
+# learned a language.
+
+# %%
+pairs = jobs.run_jobs(
+    language_families.pair_scores,
+    [{"families": families, "hidden": False},
+     {"families": families, "hidden": True}],
+    description="pairs", scheduler=scheduler)
+plain = pairs[~pairs.hidden]
+disguised = pairs[pairs.hidden]
+
+# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-kin", "caption": "Scores of pairs of language models: strangers (grey) and kin (orange), as they are (left half) and with the second model in a disguise (right half). A score that tells them apart leaves a gap between the two colours."}, "image": {"alt": "Eleven small panels, one for each score, with columns of dots for strangers and kin, plain and disguised: in the panels of circuits the two groups are apart in both halves; in those of cosine and matching, they mix when the model is disguised."}}
+KIN, STRANGERS = figures.MEASURE_COLORS["wcka"], figures.QUIET
+fig, panels = plt.subplots(3, 4, figsize=(figures.WIDTH, 6.2), sharex=True)
+rng = np.random.default_rng(0)
+for axes, (score, label) in zip(panels.flat, SCORES.items()):
+    for half, rows in enumerate((plain, disguised)):
+        for column, (is_kin, color) in enumerate(
+                ((False, STRANGERS), (True, KIN))):
+            values = rows[score][rows.is_kin == is_kin]
+            place = 2 * half + column + 0.5 * (rng.random(len(values)) - 0.5)
+            axes.scatter(place, values, s=5, color=color, lw=0)
+    axes.axvline(1.5, color=figures.QUIET, lw=0.6)
+    axes.set_title(label.replace(" (", "\n("), fontsize=9)
+    axes.set_xticks([0.5, 2.5], ["plain", "disguised"])
+    axes.tick_params(bottom=False)
+panels.flat[-1].axis("off")
+handles = [plt.Line2D([], [], ls="", marker="o", ms=4, color=color)
+           for color in (STRANGERS, KIN)]
+panels.flat[-1].legend(handles, ["strangers", "kin"], loc="center")
+plt.show()
+
+# %%
+tables = {
+    "plain": language_families.told_apart(plain),
+    "disguised": language_families.told_apart(disguised),
+}
+summary = pd.concat(tables, axis=1).rename(SCORES)
+summary = summary.drop(columns=[("disguised", "highest stranger")])
+summary.rename(columns={
+    "auc": "AUC", "found": "found, no false alarm"}).style.format("{:.3f}")
+
+# %% tags=["remove-cell"]
+for name, table in tables.items():
+    for score in ("circuits", "cosine", "matched", "activations", "agreement"):
+        say(f"{name}-{score}", table.auc[score], ".3f")
+        say(f"{name}-{score}-found", 100 * table.found[score], ".0f")
+say("highest-stranger", tables["plain"].loc["circuits", "highest stranger"], ".2f")
+say("lowest-kin", tables["plain"].loc["circuits", "lowest kin"], ".2f")
+kin = plain[plain.is_kin]
+by_relative = kin.groupby("relative", sort=False)["circuits"].min()
+glue("furthest-kin", by_relative.idxmin(), display=False)
+one_text = plain[~plain.is_kin & plain.one_text]["circuits"].mean()
+other_text = plain[~plain.is_kin & ~plain.one_text]["circuits"].mean()
+say("one-text", one_text, ".2f")
+say("two-texts", other_text, ".2f")
+
+# %% [markdown]
+# The area under the ROC curve (AUC) is the probability that kin score above strangers; the other column is the share of kin that is found
+# if no stranger may be accused. By the median of the four circuits the AUC is {glue:text}`plain-circuits`, and
+# {glue:text}`disguised-circuits` where the second model is disguised; by the cosine of the weights
+# {glue:text}`plain-cosine` and {glue:text}`disguised-cosine`; by matching of units {glue:text}`plain-matched` and
+# {glue:text}`disguised-matched`. What models *do* is not moved by a disguise, and tells less: activations
+# {glue:text}`disguised-activations`, agreement {glue:text}`disguised-agreement`, since strangers that have learned one
+# language do much the same.
+#
+# The highest stranger has a median of {glue:text}`highest-stranger` and the lowest kin {glue:text}`lowest-kin` (of the kind:
+# {glue:text}`furthest-kin`). Strangers that learned the same text score {glue:text}`one-text` on average, others
+# {glue:text}`two-texts`. All of this is about models of this size and text. For others the strangers have to be measured.
+#
+# ## What a copier can still do
+#
+# These disguises are the symmetries of the model. A copier may do more. Every vocabulary has tokens that hardly
+# ever occur. Give one of them an embedding that is a thousand times as long as any other: nothing changes as long as
+# the token does not occur, but its row alone decides about the inner products of all circuits.
+
+# %%
+base = language_families.family(**families[0])
+base_state = {name: values[0].double() for name, values in base.state.items()}
+unused = tokens - 1  # it stands for characters that are in neither text
+forged = disguises.with_loud_token(base_state, unused)
+pair_of_circuits = [wcka.circuits(base_state, model.config),
+                    wcka.circuits(forged, model.config)]
+with_token = wcka.compare_circuits(pair_of_circuits)
+rest = range(tokens - 1)
+without_token = wcka.compare_circuits([
+    wcka.circuits(base_state, model.config, rest),
+    wcka.circuits(forged, model.config, rest)])
+pd.DataFrame({
+    "all tokens": {name: table.mean(0)[0, 1] for name, table in with_token.items()},
+    "without it": {
+        name: table.mean(0)[0, 1] for name, table in without_token.items()},
+}).rename(SCORES).style.format("{:.3f}")
+
+# %% [markdown]
+# So look at the lengths of the rows first, and leave out tokens that are far longer than others, or that do not occur. In the
+# same spirit a copier can add units that never fire, or train the copy on until it is another model. [Chapter 6](06-failures) forges whole chains. A high value is evidence of kinship;
+# a low one is no proof of innocence.
+
+# %% [markdown]
+# ## The paper's claims in this chapter
+#
+# The paper has no language models. Rows are beyond it, judged by the rules like all others ([the rules](../book/rules)),
+# with errors over families:
+
+# %% tags=["hide-input"]
+def part(label, estimate, rule=""):
+    """Return one part of a finding."""
+    return rules.Part(label, *estimate, rule)
+
+
+wrong = {
+    "plain": language_families.misordered_by_score(plain),
+    "disguised": language_families.misordered_by_score(disguised),
+}
+circuit_parts = []
+for name, of_score in wrong.items():
+    circuit_parts.append(part(f"wrong order, {name}", of_score["circuits"]))
+behind = language_families.lead_of_circuits(disguised)
+weight_parts = []
+for score in ("cosine", "matched"):
+    weight_parts.append(part(SCORES[score], behind[score]))
+behaviour_parts = []
+for score in ("activations", "agreement"):
+    behaviour_parts.append(part(SCORES[score], behind[score]))
+findings = {
+    "circuits-tell-kin": rules.Finding(circuit_parts),
+    "disguise-hides-weights": rules.Finding(weight_parts),
+    "behaviour-tells-less": rules.Finding(behaviour_parts),
+}
+claims.show(rules.judge("09", findings))
+
+# %% [markdown]
+# ## To take away
+#
+# - Compare what has the same meaning in both models: paths between tokens, not coordinates of a stream.
+# - The null of kinship is unrelated trained models of the same kind. Measure some.
+# - Before you trust a score, ask which changes of the weights leave the function alone, and try them.
