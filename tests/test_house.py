@@ -88,6 +88,8 @@ print(json.dumps([status, sorted(sys.modules)]))
     (["book", "--profile", "smok"], 2),
     (["compare", "a.pt"], 2),
     (["compare", "a.pt", "b.pt"], 2),
+    (["family", "--help"], 0),
+    (["family", "no-such-folder"], 2),
     (["diff", "a", "b"], 2),
     (["nonsense"], 2),
 ])

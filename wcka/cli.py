@@ -87,6 +87,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Compare checkpoints; run chapters and build the book from them.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_compare(commands)
+    _add_family(commands)
     _add_run(commands)
     book = commands.add_parser(
         "book", help="run the chapters that changed and build the html")
@@ -152,6 +153,28 @@ def _add_compare(commands) -> None:
     compare.set_defaults(command=_compare_command, extra="book")
 
 
+def _add_family(commands) -> None:
+    """Add the command ``family`` and its arguments."""
+    family = commands.add_parser(
+        "family", help="which networks in a folder descend from one another")
+    family.add_argument(
+        "folder", type=Path, metavar="DIR", help="a folder of checkpoints")
+    family.add_argument(
+        "--key", metavar="KEY",
+        help="which of several networks in each file, as generator")
+    family.add_argument(
+        "--order", nargs="+", default=[], metavar="LAYER",
+        help="the layers of the chain, where files do not tell their order")
+    family.add_argument(
+        "--stored", metavar="LAYOUT",
+        help="out-in or in-out: how matrices are stored, where files do not tell")
+    family.add_argument(
+        "--matrix", type=Path, metavar="OUT.png", help="draw all pairs")
+    family.add_argument(
+        "--json", action="store_true", help="print JSON (keys: find_families)")
+    family.set_defaults(command=_family_command, extra="book")
+
+
 def _add_run(commands) -> None:
     """Add the command ``run`` and its arguments."""
     run = commands.add_parser("run", help="run one chapter")
@@ -206,6 +229,41 @@ def _compare_command(arguments) -> None:
     if arguments.matrix:
         names = report.short_names(result["files"])
         figures.draw_similarities(result["all"]["wcka"], names, arguments.matrix)
+
+
+def _family_command(arguments) -> None:
+    """Print the families of the networks in a folder, and draw all pairs if asked."""
+    from .measures.spelling import printable
+    from .weights.messages import LONGEST, one_line
+
+    folder = arguments.folder
+    if not folder.is_dir():
+        reason = "not a folder" if folder.exists() else "no such folder"
+        raise UsageError(f"{printable(str(folder))}: {reason}")
+    import warnings
+
+    from .weights import kinship, report, streams
+
+    if arguments.matrix:
+        from .book import figures
+
+        figures.check_image(arguments.matrix)  # a bad name is refused first
+    try:
+        with warnings.catch_warnings(), streams.printed_on_stderr():
+            warnings.simplefilter("ignore", UserWarning)  # the text says the same
+            result = kinship.find_families(
+                [str(folder)], key=arguments.key, order=arguments.order,
+                stored=arguments.stored)
+    except ValueError as error:
+        raise UsageError(one_line(error, LONGEST)) from None
+    if arguments.json:
+        print(report.as_json(result))
+    else:
+        print(kinship.described_families(result))
+    if arguments.matrix:
+        names = report.short_names(result["files"])
+        figures.draw_similarities(
+            result["scores"], names, arguments.matrix, title=result["score"])
 
 
 def _data_command(arguments) -> None:

@@ -511,7 +511,8 @@ def check_image(path: Path) -> None:
         raise ValueError(f"--matrix {path}: no such folder, or not to be written to")
 
 
-def draw_similarities(values: Sequence, names: Sequence[str], path: Path) -> None:
+def draw_similarities(values: Sequence, names: Sequence[str], path: Path,
+                      title: str = "wCKA") -> None:
     """Write a heat map of the similarities of all pairs to an image file.
 
     Parameters
@@ -522,6 +523,8 @@ def draw_similarities(values: Sequence, names: Sequence[str], path: Path) -> Non
         Names of the rows and columns.
     path : Path
         The image.
+    title : str
+        What the similarities are.
 
     Examples
     --------
@@ -538,6 +541,6 @@ def draw_similarities(values: Sequence, names: Sequence[str], path: Path) -> Non
     fig, axes = plt.subplots(figsize=(2.5 + size, 1.5 + size))
     heat_map(axes, table, cmap="cividis", vmin=0, vmax=1, cbar=False)
     axes.tick_params(axis="x", rotation=35)
-    axes.set_title("wCKA")
+    axes.set_title(title)
     fig.savefig(path, dpi=200)
     plt.close(fig)

@@ -51,8 +51,7 @@ def compare_chains(
     Traceback (most recent call last):
     ValueError: empty folder: wanted at least two files that can be compared, got none
     """
-    chains, matchings = _chains_in(files, order, stored)
-    chains = _of_same_inputs(files, chains)
+    chains, matchings = read_chains(files, order, stored)
     trained = files.results(_multiplied, chains)
     chains = [network.chain for network in trained]
     widths = list(map(_widths, chains))
@@ -63,8 +62,9 @@ def compare_chains(
         warnings.warn(undecided, stacklevel=3)
     reason = _reason_for_no_layers(widths, undecided, by_layer)
     layers = {} if reason else _layer_tables(trained)
+    assumed = [*notes_on_chains(files.fitting, chains), *matchings, *files.notes()]
     return {
-        "assumed": [*_readings(files.fitting, chains), *matchings, *files.notes()],
+        "assumed": assumed,
         "chains": _described_chains(files.fitting, chains),
         "undecided": undecided,
         "shape": tuple(trained[0].product.shape),
@@ -77,6 +77,42 @@ def compare_chains(
 
 
 # ------------------------------------------------------------ the chains in the files
+
+
+def read_chains(
+    files: FileGroup, order: Sequence[str] = (), stored: str | None = None,
+) -> tuple[list[Chain], list[str]]:
+    """Read each file as a chain; all of them take the same inputs.
+
+    Parameters
+    ----------
+    files : FileGroup
+        It loses the files of a folder that do not fit.
+    order, stored
+        As in ``comparison.compare_files``.
+
+    Returns
+    -------
+    chains : list of Chain
+        One for each file that fits.
+    assumed : list of str
+        Which layers were matched by their names.
+
+    Raises
+    ------
+    ValueError
+        As ``compare_chains``.
+
+    Examples
+    --------
+    >>> from torch import ones
+    >>> a, b = (Checkpoint(name, {"fc.weight": ones(3, 4)}) for name in ("a", "b"))
+    >>> chains, assumed = read_chains(FileGroup(fitting=[a, b]))
+    >>> chains[0].text(), assumed
+    ('fc 4x3', [])
+    """
+    chains, assumed = _chains_in(files, order, stored)
+    return _of_same_inputs(files, chains), assumed
 
 
 def _chains_in(
@@ -149,8 +185,16 @@ def _of_same_inputs(files: FileGroup, chains: list[Chain]) -> list[Chain]:
     return files.results(checked, chains)
 
 
-def _readings(files: list[Checkpoint], chains: list[Chain]) -> list[str]:
-    """Return a sentence for each way in which files were read."""
+def notes_on_chains(files: list[Checkpoint], chains: list[Chain]) -> list[str]:
+    """Return a sentence for each way in which files were read.
+
+    Examples
+    --------
+    >>> from torch import ones
+    >>> file = Checkpoint("a.pt", {"fc.weight": ones(3, 4)})
+    >>> notes_on_chains([file], [chain_in(file)])
+    ['read as one chain: fc 4x3 (one layer; stored (out, in))']
+    """
     files_by_reading: dict[str, list[str]] = {}
     for file, chain in zip(files, chains):
         layout = "(out, in)"
