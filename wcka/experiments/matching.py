@@ -1,5 +1,8 @@
 """Similarity of two networks' weights, as they are or with matched hidden units."""
 
+from collections.abc import Sequence
+from itertools import combinations
+
 import numpy as np
 import torch
 from scipy.optimize import linear_sum_assignment
@@ -49,18 +52,44 @@ def matched_cosine(a: nn.Sequential, b: nn.Sequential) -> float:
     >>> round(matched_cosine(network, permute(network)), 6)
     1.0
     """
+    return _matched_cosine(_rescaled(a), _rescaled(b))
+
+
+def matched_cosines(networks: Sequence[nn.Sequential]) -> np.ndarray:
+    """Return ``matched_cosine`` for all pairs of networks, (N, N).
+
+    Examples
+    --------
+    >>> networks = [nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))] * 2
+    >>> matched_cosines(networks).round(6).tolist()
+    [[1.0, 1.0], [1.0, 1.0]]
+    """
+    matrices = [_rescaled(network) for network in networks]
+    cosines = np.eye(len(networks))
+    for i, j in combinations(range(len(networks)), 2):
+        cosines[i, j] = cosines[j, i] = _matched_cosine(matrices[i], matrices[j])
+    return cosines
+
+
+def _matched_cosine(a: list[Tensor], b: list[Tensor]) -> float:
+    """Return the mean cosine of the layers that ``_rescaled`` returns."""
     cosines = []
-    order: slice | Tensor = slice(None)
-    layers = list(zip(_rescaled(a), _rescaled(b), strict=True))
+    order: Tensor | None = None
+    layers = list(zip(a, b, strict=True))
     for i, (weights_a, weights_b) in enumerate(layers):
-        # The layer before has put the units of b into another order; biases stay last.
-        weights_b = torch.cat([weights_b[:, :-1][:, order], weights_b[:, -1:]], 1)
+        if order is not None:
+            # The layer before has put the units of b into another order; biases stay
+            # last.
+            weights_b = torch.cat([weights_b[:, :-1][:, order], weights_b[:, -1:]], 1)
         if i < len(layers) - 1:
             products = (weights_a @ weights_b.T).numpy()  # (units of a, units of b)
-            order = torch.from_numpy(linear_sum_assignment(products, maximize=True)[1])
-            weights_b = weights_b[order]
-        cosine = torch.cosine_similarity(weights_a.flatten(), weights_b.flatten(), 0)
-        cosines.append(float(cosine))
+            units, matched = linear_sum_assignment(products, maximize=True)
+            order = torch.from_numpy(matched)
+            product = float(products[units, matched].sum())
+        else:
+            product = float((weights_a * weights_b).sum())
+        norms = float(weights_a.norm() * weights_b.norm())
+        cosines.append(product / max(norms, 1e-12))
     return float(np.mean(cosines))
 
 
