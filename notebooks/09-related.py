@@ -14,19 +14,20 @@
 # ---
 
 # %% [markdown]
-# # Are these two language models related?
+# # Are these two networks related?
 #
 # Does one model descend from another, or have the two nothing to do with each other? Published answers compare
 # activations {cite}`reef2024`, products of matrices {cite}`huref2023`, or weights whose units were matched first {cite}`awm2025`. The paper
 # speaks of fully connected networks only; the same idea carries over to transformers. This chapter trains families of
 # small language models on real text, hides some of their members behind changes of the weights that keep the function, and asks
-# which score still tells kin from strangers.
+# which score still tells kin from strangers. Then it asks the same of family trees of fully connected networks.
 #
 # After this chapter you can
 #
 # - name the linear paths of a transformer that no change of basis can move;
 # - say why unrelated *trained* models, and not chance, are what a value has to be compared with;
-# - say what such a disguise does to each score, and what a determined copier can still do.
+# - say what such a disguise does to each score, and what a determined copier can still do;
+# - find the tree that a folder of networks has grown on.
 
 # %% tags=["hide-input"]
 import matplotlib.pyplot as plt
@@ -37,7 +38,7 @@ from myst_nb import glue
 
 import wcka
 from wcka.book import claims, figures, rules, say, within
-from wcka.experiments import jobs, language_families
+from wcka.experiments import family_trees, jobs, language_families
 from wcka.experiments.language_families import SCORES
 from wcka.networks import disguises, language_models, texts
 
@@ -56,6 +57,9 @@ width: int = 64  # of the residual stream
 depth: int = 3  # layers
 heads: int = 4  # heads of attention in each layer
 units: int = 128  # units of the MLP in each layer
+roots: int = 3  # trees of fully connected networks, of each kind of descent
+children: int = 3  # of each root, and of each child
+tree_images: int = 10000  # images that roots learn; descendants, half as many
 seed: int = 0  # of the first family
 # address of a Dask scheduler whose workers do the work, like
 # "tcp://10.0.0.1:8786"; empty for this machine
@@ -72,6 +76,9 @@ within(
     depth=(depth, 1, 24),
     heads=(heads, 1, 64),
     units=(units, 1, 4096),
+    roots=(roots, 3, 100),
+    children=(children, 1, 20),
+    tree_images=(tree_images, 100, 60000),
     seed=(seed, 0, 2**31),
 )
 if width % (2 * heads):
@@ -223,8 +230,9 @@ for name, table in tables.items():
     for score in ("circuits", "cosine", "matched", "activations", "agreement"):
         say(f"{name}-{score}", table.auc[score], ".3f")
         say(f"{name}-{score}-found", 100 * table.found[score], ".0f")
-say("highest-stranger", tables["plain"].loc["circuits", "highest stranger"], ".2f")
-say("lowest-kin", tables["plain"].loc["circuits", "lowest kin"], ".2f")
+of_circuits = tables["plain"].loc["circuits"]
+say("highest-stranger", of_circuits["highest stranger"], ".2f")
+say("lowest-kin", of_circuits["lowest kin"], ".2f")
 kin = plain[plain.is_kin]
 by_relative = kin.groupby("relative", sort=False)["circuits"].min()
 glue("furthest-kin", by_relative.idxmin(), display=False)
@@ -264,16 +272,67 @@ rest = range(tokens - 1)
 without_token = wcka.compare_circuits([
     wcka.circuits(base_state, model.config, rest),
     wcka.circuits(forged, model.config, rest)])
-pd.DataFrame({
-    "all tokens": {name: table.mean(0)[0, 1] for name, table in with_token.items()},
-    "without it": {
-        name: table.mean(0)[0, 1] for name, table in without_token.items()},
-}).rename(SCORES).style.format("{:.3f}")
+of_circuits = {}
+for column, by_name in (("all tokens", with_token),
+                        ("without it", without_token)):
+    of_circuits[column] = {
+        name: table.mean(0)[0, 1] for name, table in by_name.items()}
+pd.DataFrame(of_circuits).rename(SCORES).style.format("{:.3f}")
 
 # %% [markdown]
 # So look at the lengths of the rows first, and leave out tokens that are far longer than others, or that do not occur. In the
 # same spirit a copier can add units that never fire, or train the copy on until it is another model. [Chapter 6](06-failures) forges whole chains. A high value is evidence of kinship;
 # a low one is no proof of innocence.
+
+# %% [markdown]
+# ## Family trees
+#
+# Fully connected networks have trees as well {cite}`mother2024`: roots, children that were trained on from a root, and their children.
+# Descendants are trained further on the same images, or on another task, or on images with permuted labels. In the
+# disguise hidden units are permuted and rescaled. The chain of weights says what a network does; where it comes from is
+# written in its first layer, which further training changes least. So the score is the Procrustes similarity of first
+# layers whose units have norm 1: it needs no matching of units, since Procrustes finds the best rotation of all.
+#
+# The table has, for each score, the AUC of pairs of one tree against pairs of different trees, and the share of true pairs of
+# parent and child among the edges of the maximum spanning tree of each tree's networks, without direction.
+
+# %%
+tree_table = family_trees.all_kinship_scores(
+    roots=roots, children=children, seed=seed, images=tree_images,
+    tuned_images=tree_images // 2)
+tree_card = family_trees.scorecard(tree_table)
+tree_card["disguise"] = np.where(tree_card.disguised, "disguised", "plain")
+tree_card.pivot_table(
+    index="score", columns="disguise", values=["auc", "edges"], sort=False,
+).reindex(columns=["plain", "disguised"], level=1).rename(
+    columns={"auc": "AUC", "edges": "edges found"},
+).rename_axis(index=None, columns=[None, None]).style.format("{:.2f}")
+
+# %% tags=["remove-cell"]
+n_trees = roots * len(family_trees.DESCENTS)
+say("n-trees", n_trees, "d")
+say("n-of-tree", 1 + children + children**2, "d")
+by_score = tree_card.groupby(["score", "disguised"])[["auc", "edges"]].mean()
+names = {
+    "first": family_trees.FIRST_LAYER,
+    "chain": "wCKA",
+    "plain-cosine": "cosine of weights",
+}
+for name, score in names.items():
+    for is_disguised in (False, True):
+        row = by_score.loc[(score, is_disguised)]
+        hidden_name = "hidden" if is_disguised else "plain"
+        say(f"{name}-{hidden_name}-auc", row.auc, ".2f")
+        say(f"{name}-{hidden_name}-edges", 100 * row.edges, ".0f")
+
+# %% [markdown]
+# These are means over {glue:text}`n-trees` trees of {glue:text}`n-of-tree` networks each. The first layer has an AUC of
+# {glue:text}`first-plain-auc` and finds {glue:text}`first-plain-edges` % of the edges; disguised, {glue:text}`first-hidden-auc` and
+# {glue:text}`first-hidden-edges` %. wCKA has {glue:text}`chain-plain-auc` and {glue:text}`chain-plain-edges` % in both, the cosine of
+# the weights {glue:text}`plain-cosine-plain-auc` and {glue:text}`plain-cosine-plain-edges` %, and, disguised,
+# {glue:text}`plain-cosine-hidden-auc` and {glue:text}`plain-cosine-hidden-edges` %. The chain for what a network does, the
+# first layer for where it comes from: `python -m wcka family FOLDER` draws such trees for your own checkpoints, with the circuits
+# in the place of first layers where they are transformers.
 
 # %% [markdown]
 # ## The paper's claims in this chapter
@@ -301,10 +360,19 @@ for score in ("cosine", "matched"):
 behaviour_parts = []
 for score in ("activations", "agreement"):
     behaviour_parts.append(part(SCORES[score], behind[score]))
+tree_parts = []
+first_layers = tree_table[tree_table.score == family_trees.FIRST_LAYER]
+for (descent, is_disguised), rows in first_layers.groupby(
+        ["descent", "disguised"], sort=False):
+    auc, _ = family_trees.errors_over_roots(rows)
+    name = f"{descent}, {'disguised' if is_disguised else 'plain'}"
+    tree_parts.append(part(f"wrong order, {name}", auc._replace(
+        value=1 - auc.value)))
 findings = {
     "circuits-tell-kin": rules.Finding(circuit_parts),
     "disguise-hides-weights": rules.Finding(weight_parts),
     "behaviour-tells-less": rules.Finding(behaviour_parts),
+    "first-layers-tell-kin": rules.Finding(tree_parts),
 }
 claims.show(rules.judge("09", findings))
 
