@@ -1001,7 +1001,7 @@ findings = findings_among(
 
 
 def are_enough(models_in):
-    """Whether each factor has three starts, and a kind three networks at last."""
+    """Whether each factor has three starts, and some kind three networks."""
     starts = rows_of(models_in).groupby("differs", sort=False)["start a"]
     at_last = last_members[last_members.model.isin(models_in)]
     largest_kind = kind_of_network[at_last.index].value_counts().max()

@@ -14,7 +14,6 @@
 # ---
 
 # %% [markdown]
-# %% [markdown]
 # # What it costs
 #
 # The paper calls wCKA "computationally efficient" and names what else it has over competing metrics: it is computed from weights, reflects the
