@@ -91,10 +91,10 @@ other_classes: list[int] = [3, 4, 5]
 task_networks: int = 10  # networks trained on each of the two tasks
 task_epochs: int = 10  # epochs of their training
 timing_runs: int = 21  # interleaved runs of each measure and size
-# widths of the hidden layers of untrained networks, and numbers of these layers,
-# whose similarity is calibrated
+# widths of the hidden layers of untrained networks whose similarity is
+# calibrated
 scale_widths: list[int] = [8, 32, 128, 512]
-scale_depths: list[int] = [1, 2, 4, 8]
+scale_depths: list[int] = [1, 2, 4, 8]  # and numbers of their hidden layers
 scale_networks: int = 16  # untrained networks of each width and depth
 scale_probes: int = 200  # images that each of them sees
 seed: int = 0  # of the first network
