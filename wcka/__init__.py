@@ -34,6 +34,12 @@ if TYPE_CHECKING:
     from .networks.corruptions import corrupt as corrupt
     from .networks.image_sets import load as load
     from .weights.chains import chain as chain
+    from .weights.expected_jacobians import expected_jacobian as expected_jacobian
+    from .weights.expected_jacobians import expected_similarity as expected_similarity
+    from .weights.expected_jacobians import gaussian_inputs as gaussian_inputs
+    from .weights.expected_jacobians import input_moments as input_moments
+    from .weights.from_queries import jacobian_from_outputs as jacobian_from_outputs
+    from .weights.from_queries import similarity_from_outputs as similarity_from_outputs
     from .weights.pairs import null as null
     from .weights.pairs import pairwise as pairwise
     from .weights.pairs import pairwise_null as pairwise_null
@@ -48,6 +54,9 @@ __getattr__, __dir__, __all__ = attach(__name__, {
     "measures.nulls": ("Null",),
     "measures.predictions": ("agreement",),
     "weights.chains": ("chain",),
+    "weights.expected_jacobians": (
+        "expected_jacobian", "expected_similarity", "gaussian_inputs", "input_moments"),
+    "weights.from_queries": ("jacobian_from_outputs", "similarity_from_outputs"),
     "weights.pairs": ("null", "pairwise", "pairwise_null", "wcka"),
     "weights.token_circuits": ("circuits", "compare_circuits"),
     "networks": ("attacks",),
