@@ -99,7 +99,8 @@ class Circuits:
         """The stream's map to a basis of the outputs, (d, d)."""
         if self._to_outputs is None:
             network = self.network
-            if network.is_tied and self.count == network.rows:
+            all_in_order = self._embedding is None and self.count == network.rows
+            if network.is_tied and all_in_order:
                 gram = self.token_gram
             else:
                 gram = _gram(
