@@ -299,8 +299,8 @@ pd.DataFrame(of_circuits).rename(SCORES).style.format("{:.3f}")
 # %%
 tree_table = family_trees.all_kinship_scores(
     roots=roots, children=children, seed=seed, images=tree_images,
-    tuned_images=tree_images // 2)
-tree_card = family_trees.scorecard(tree_table)
+    tuned_images=tree_images // 2, scheduler=scheduler)
+tree_card = family_trees.found_by_score(tree_table)
 tree_card["disguise"] = np.where(tree_card.disguised, "disguised", "plain")
 tree_card.pivot_table(
     index="score", columns="disguise", values=["auc", "edges"], sort=False,

@@ -21,7 +21,7 @@ from wcka.experiments.family_trees import (
     family_population,
     kinship_scores,
     lesson,
-    scorecard,
+    found_by_score,
 )
 from wcka.experiments.matching import matched_cosine, matched_cosines
 from wcka.networks import image_sets
@@ -165,7 +165,7 @@ def test_matched_cosines_are_those_of_the_pairs():
 
 
 def test_small_families_are_told_from_strangers(table):
-    card = scorecard(table).set_index(["score", "disguised", "descent"])
+    card = found_by_score(table).set_index(["score", "disguised", "descent"])
     assert len(card) == len(SCORES) * 2 * len(DESCENTS)
     for descent in DESCENTS:
         for is_disguised in (False, True):

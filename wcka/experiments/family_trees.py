@@ -325,7 +325,7 @@ def kinship_scores(descent: str, seed: int = 0, **design) -> pd.DataFrame:
 
 
 def all_kinship_scores(
-    descents: Sequence[str] = DESCENTS, jobs: int = -1, **design,
+    descents: Sequence[str] = DESCENTS, jobs: int = -1, scheduler: str = "", **design,
 ) -> pd.DataFrame:
     """Stack ``kinship_scores`` of several kinds of descent, on several processes.
 
@@ -333,7 +333,7 @@ def all_kinship_scores(
     ----------
     descents : sequence of str
         Of ``DESCENTS``.
-    jobs : int
+    jobs, scheduler
         See ``run_jobs``.
     **design
         Arguments of ``family_population``.
@@ -349,7 +349,7 @@ def all_kinship_scores(
     for descent in descents:
         _check(descent, design.get("roots", LEAST_ROOTS), design.get("children", 1))
     units = [{"descent": descent, **design} for descent in descents]
-    return run_jobs(kinship_scores, units, jobs, "families")
+    return run_jobs(kinship_scores, units, jobs, "families", scheduler)
 
 
 # ------------------------------------------------------------ what they find
@@ -358,7 +358,7 @@ def all_kinship_scores(
 _BY = ["descent", "score", "disguised"]
 
 
-def scorecard(table: pd.DataFrame) -> pd.DataFrame:
+def found_by_score(table: pd.DataFrame) -> pd.DataFrame:
     """Return what each score finds: same trees, and edges of trees.
 
     Parameters
@@ -386,7 +386,7 @@ def scorecard(table: pd.DataFrame) -> pd.DataFrame:
     >>> table = kinship_scores(
     ...     FURTHER, children=1, hidden=[4], images=200, epochs=1, tuned_images=100,
     ...     tuned_epochs=1)
-    >>> card = scorecard(table).set_index(["score", "disguised"])
+    >>> card = found_by_score(table).set_index(["score", "disguised"])
     >>> float(card.auc["cosine of weights", False])
     1.0
     """
@@ -412,7 +412,7 @@ def errors_over_roots(pairs: pd.DataFrame) -> tuple[Estimate, Estimate]:
     Returns
     -------
     auc, edges : Estimate
-        See ``scorecard``.
+        See ``found_by_score``.
 
     Raises
     ------
