@@ -19,9 +19,9 @@ from wcka.experiments.family_trees import (
     errors_over_roots,
     families_found,
     family_population,
+    found_by_score,
     kinship_scores,
     lesson,
-    found_by_score,
 )
 from wcka.experiments.matching import matched_cosine, matched_cosines
 from wcka.networks import image_sets

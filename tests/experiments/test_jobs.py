@@ -464,7 +464,7 @@ def test_every_chapter_with_units_of_work_hands_them_to_the_scheduler():
         for call in calls:
             assert "scheduler=scheduler" in call, path
         chapters += bool(calls)
-    assert chapters == 5
+    assert chapters == 6
 
 
 def test_no_scheduler_is_said_before_any_work(monkeypatch, folder):
