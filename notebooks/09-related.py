@@ -176,14 +176,13 @@ say("n-models", len(members), "d")
 say("uniform", np.log(tokens), ".2f")
 
 # %% [markdown]
-# (A model that knows nothing has {glue:text}`uniform`.)
+# (A model that gives all tokens the same probability has {glue:text}`uniform`.)
 #
 # ## Who is kin?
 #
 # A pair of **kin** is a base and one of its relatives. A pair of **strangers** is the base of one family and a model of
-# another: its base, or that fine-tuned on either text. Strangers may have learned the same text, in the same order of importance,
-# and do much the same. That is the comparison which matters: chance, or untrained models, are no rivals for models that have
-# learned a language.
+# another: its base, or that fine-tuned on either text. Strangers may have learned the same text, and do much the same. That is the
+# comparison which matters: two models that have learned a language are beyond what chance or untrained models give, related or not.
 
 # %%
 pairs = jobs.run_jobs(
@@ -250,8 +249,8 @@ say("two-texts", other_text, ".2f")
 # {glue:text}`disguised-activations`, agreement {glue:text}`disguised-agreement`, since strangers that have learned one
 # language do much the same.
 #
-# The highest stranger has a median of {glue:text}`highest-stranger` and the lowest kin {glue:text}`lowest-kin` (of the kind:
-# {glue:text}`furthest-kin`). Strangers that learned the same text score {glue:text}`one-text` on average, others
+# By the median of the circuits the most similar strangers score {glue:text}`highest-stranger`, and the least similar kin {glue:text}`lowest-kin`
+# (the relative is: {glue:text}`furthest-kin`). Strangers that learned the same text score {glue:text}`one-text` on average, others
 # {glue:text}`two-texts`. All of this is about models of this size and text. For others the strangers have to be measured.
 #
 # ## What a copier can still do
