@@ -894,14 +894,22 @@ def design_of(rows):
                           architecture_of_start)
 
 
+def lines_by_factor(rows):
+    """By factor, the shares that lines explain, and wCKA's leads in them."""
+    of_factors = {}
+    for factor, of_factor in rows.groupby("differs", sort=False):
+        of_factors[factor] = crossed.line_shares(
+            design_of(of_factor), of_factor.agreement,
+            of_factor[list(PAPER_MEASURES)], "wcka")
+    return of_factors
+
+
 line_rows = {}
-line_leads = {}
+lines_of_table = lines_by_factor(table)
 for factor, rows in table.groupby("differs", sort=False):
-    design = design_of(rows)
-    measures = rows[list(PAPER_MEASURES)]
-    lines, line_leads[factor] = crossed.line_shares(
-        design, rows.agreement, measures, "wcka")
-    curves = crossed.curve_shares(design, rows.agreement, measures)
+    lines, _ = lines_of_table[factor]
+    curves = crossed.curve_shares(
+        design_of(rows), rows.agreement, rows[list(PAPER_MEASURES)])
     for measure in PAPER_MEASURES:
         label = MEASURE_LABELS[measure]
         line_rows.setdefault(("line", label), {})[factor] = lines[measure].value
@@ -945,10 +953,12 @@ def strategies_found(rows):
     return parts
 
 
-def findings_among(models_in, by_method, simulated, on_probe_text=""):
+def findings_among(models_in, by_method, of_lines, simulated,
+                   on_probe_text=""):
     """Findings on all statements, from the pairs of these models.
 
-    `by_method` are the correlations of their rows, as ``compared`` gives them.
+    `by_method` and `of_lines` are what ``compared`` and ``lines_by_factor``
+    give for their rows.
     """
     rows = rows_of(models_in)
     epoch_parts = []
@@ -968,10 +978,7 @@ def findings_among(models_in, by_method, simulated, on_probe_text=""):
             design, some.agreement, some[list(PAPER_MEASURES)], "wcka")
         all_pair_parts += parts_of(leads_of_some, name)
     linear_parts = []
-    for factor, of_factor in rows.groupby("differs", sort=False):
-        _, leads_of_lines = crossed.line_shares(
-            design_of(of_factor), of_factor.agreement,
-            of_factor[list(PAPER_MEASURES)], "wcka")
+    for factor, (_, leads_of_lines) in of_lines.items():
         linear_parts += parts_of(leads_of_lines, factor)
     return {
         "fisher": rules.Finding(
@@ -995,7 +1002,7 @@ on_probe_texts = []
 for measure, r in sensitivity.loc[on_probe_row, "strategy"].items():
     on_probe_texts.append(f"{MEASURE_LABELS[measure]} {r:.2f}")
 findings = findings_among(
-    learned_models, results, simulated,
+    learned_models, results, lines_of_table, simulated,
     "measured on the probe itself the others find: "
     + ", ".join(on_probe_texts))
 
@@ -1017,7 +1024,7 @@ for limit in other_limits:
         rows = rows_of(at_limit)
         simulated_there = coverage.simulate(rows, members, draws=50, seed=seed)
         findings_at[limit] = findings_among(
-            at_limit, compared(rows), simulated_there)
+            at_limit, compared(rows), lines_by_factor(rows), simulated_there)
 claims.show(rules.judge("03", findings), findings_at)
 
 # %% [markdown]
