@@ -10,6 +10,7 @@ from transformer_models import llama
 
 from wcka import circuits, compare_circuits
 from wcka.weights import report
+from wcka.weights.chance import beside_orders
 from wcka.weights.comparison import compare_files
 from wcka.weights.vocabulary import shared_rows, vocabulary_beside
 
@@ -180,3 +181,15 @@ def test_vocabularies_are_read_as_tokenizers_store_them(tmp_path, name, content)
 def test_damaged_tokenizers_are_as_if_they_were_not_there(tmp_path, name, content):
     (tmp_path / name).write_text(content, "utf-8")
     assert vocabulary_beside(tmp_path) is None
+
+
+def test_a_layer_called_direct_is_no_circuit():
+    """Of other networks, layers have the names that their authors gave them."""
+    table = beside_orders([torch.arange(12.0)[:, None]] * 2)
+    result = {"files": ["a.pt", "b.pt"], "left out": {}, "layers": {"direct": table},
+              "all": table, "chance": "orders", "without layers": "", "untrained": 0,
+              "shape": (12, 1), "assumed": [], "undecided": "", "seconds": 1.0,
+              "memory before": 0, "peak memory": 0, "mapped": 0}
+    text = report.described(result)
+    assert "    up to direct " in text
+    assert "circuits" not in text and "tokens" not in text

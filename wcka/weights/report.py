@@ -53,7 +53,7 @@ def described(result: dict[str, Any]) -> str:
             sentence = sentence.replace(f"{path}:", f"{name}:")
         lines.append(sentence)
     width = max(map(len, names))
-    are_circuits = "direct" in result["layers"]
+    are_circuits = _are_circuits(result)
     if len(names) == 2 and are_circuits:
         lines += circuit_lines(result["layers"], 0, 1)
     elif len(names) == 2:  # for more files the layers would bury the pairs
@@ -78,13 +78,18 @@ def described(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def _are_circuits(result: dict[str, Any]) -> bool:
+    """Tell whether transformers were compared, of which chance is not known."""
+    return bool(result["chance"] == "unknown")
+
+
 def _answer(result: dict[str, Any], names: list[str]) -> str:
     """Return the first line: how similar the two files are, or the extremes of many."""
     if result["undecided"]:
         return f"wCKA undecided: {result['undecided']}"
     if len(names) == 2:
         answer = f"{names[0]}  {names[1]}  wCKA {_verdict(result['all'], 0, 1)}"
-        if "direct" in result["layers"]:
+        if _are_circuits(result):
             answer += "  (median of four circuits)"
         return answer
     values = {}
@@ -104,7 +109,7 @@ def _answer(result: dict[str, Any], names: list[str]) -> str:
 
 def _chance(result: dict[str, Any]) -> str:
     """Return a sentence on what chance is here, and on what is beyond it."""
-    if result["chance"] == "unknown":
+    if _are_circuits(result):
         return ("chance: not the measure here, but trained networks that have nothing "
                 "to do with these: compare with some of them")
     if not any(math.isfinite(sd) for row in result["all"]["sd"] for sd in row):
