@@ -420,10 +420,10 @@ def _refuse_what_is_no_chain(
         for name in matrices:
             for part in name.split("."):
                 if pattern.fullmatch(part.lower()):
-                    raise _no_chain(file, name, words, _advice_on(words))
+                    raise _no_chain(file, name, words)
     for name in matrices:
         if _is_in_projection(name, shapes[name]):
-            raise _no_chain(file, name, _OF_ATTENTION, _ADVICE_ON_ATTENTION)
+            raise _no_chain(file, name, _OF_ATTENTION)
         if _RECURRENT.fullmatch(name.rpartition(".")[2].lower()):
             raise _no_chain(
                 file, name, "a recurrent layer (its matrices are not called weight), "
@@ -434,7 +434,7 @@ def _refuse_what_is_no_chain(
     for projections in _projections(matrices):
         if len(projections) >= 2:
             names = ", ".join(sorted(projections.values()))
-            raise _no_chain(file, names, _OF_ATTENTION, _ADVICE_ON_ATTENTION)
+            raise _no_chain(file, names, _OF_ATTENTION)
     _refuse_heads(file, matrices)
 
 
@@ -445,11 +445,6 @@ _ADVICE_ON_ATTENTION = (
 _NO_HELP = (
     "recurrent layers have no chain, with --arch neither; layers beside them that make "
     "a chain can be named by --order")
-
-
-def _advice_on(words: str) -> str:
-    """Return what to do about a file that is known to be no chain."""
-    return _ADVICE_ON_ATTENTION if words == _OF_ATTENTION else _ADVICE
 
 
 def _is_in_projection(name: str, shape: tuple[int, ...]) -> bool:
@@ -555,8 +550,10 @@ def _refuse_residual_blocks(
 
 
 def _no_chain(
-    file: str, names: str, words: str, advice: str = _ADVICE,
+    file: str, names: str, words: str, advice: str = "",
 ) -> ValueError:
+    if not advice:
+        advice = _ADVICE_ON_ATTENTION if words == _OF_ATTENTION else _ADVICE
     verb = "look" if re.search(r", | and ", names) else "looks"
     return ValueError(
         f"{file}: not known to be one chain of layers: {names} {verb} like {words}; "
