@@ -8,6 +8,7 @@ import argparse
 import io
 import os
 import sys
+from functools import partial
 from pathlib import Path
 
 from .book.checkout import UsageError
@@ -197,52 +198,52 @@ def _add_run(commands) -> None:
 def _compare_command(arguments) -> None:
     """Print how similar the networks in files are, and draw it if asked to."""
     from .measures.spelling import printable
-    from .weights.messages import LONGEST, one_line
 
     for file in arguments.files:
         if not Path(file).exists():
             raise UsageError(f"{printable(file)}: no such file")
     if len(arguments.files) < 2 and not Path(arguments.files[0]).is_dir():
         raise UsageError("wanted at least two files, or a folder of them")
-    import warnings
+    from .weights import comparison, report
 
-    from .weights import comparison, report, streams
-
-    if arguments.matrix:
-        from .book import figures
-
-        figures.check_image(arguments.matrix)  # a bad name is refused first
-    try:
-        with warnings.catch_warnings(), streams.printed_on_stderr():
-            warnings.simplefilter("ignore", UserWarning)  # the text says the same
-            result = comparison.compare_files(
-                arguments.files, arguments.arch, arguments.input_shape,
-                arguments.freeze, arguments.layers, key=arguments.key,
-                order=arguments.order, stored=arguments.stored)
-    except ModuleNotFoundError:
-        raise
-    except Exception as error:  # the user's network may raise anything when it runs
-        raise UsageError(one_line(error, LONGEST)) from None
+    # The user's network may raise anything when it runs.
+    result = _computed(Exception, arguments, partial(
+        comparison.compare_files, arguments.files, arguments.arch,
+        arguments.input_shape, arguments.freeze, arguments.layers))
     if result["undecided"]:
         raise UsageError(result["undecided"])
     print(report.as_json(result) if arguments.json else report.described(result))
-    if arguments.matrix:
-        names = report.short_names(result["files"])
-        figures.draw_similarities(result["all"]["wcka"], names, arguments.matrix)
+    _draw(arguments, result, result["all"]["wcka"], "wCKA")
 
 
 def _family_command(arguments) -> None:
     """Print the families of the networks in a folder, and draw all pairs if asked."""
     from .measures.spelling import printable
-    from .weights.messages import LONGEST, one_line
 
     folder = arguments.folder
     if not folder.is_dir():
         reason = "not a folder" if folder.exists() else "no such folder"
         raise UsageError(f"{printable(str(folder))}: {reason}")
+    from .weights import kinship, report
+
+    result = _computed(
+        ValueError, arguments, partial(kinship.find_families, [str(folder)]))
+    if arguments.json:
+        print(report.as_json(result))
+    else:
+        print(kinship.described_families(result))
+    _draw(arguments, result, result["scores"], result["score"])
+
+
+def _computed(refusals: type[Exception], arguments, compare) -> dict:
+    """Return what a comparison of files finds; refusals are said in one line.
+
+    `compare` takes key, order and stored, which both commands have.
+    """
     import warnings
 
-    from .weights import kinship, report, streams
+    from .weights import streams
+    from .weights.messages import LONGEST, one_line
 
     if arguments.matrix:
         from .book import figures
@@ -251,19 +252,22 @@ def _family_command(arguments) -> None:
     try:
         with warnings.catch_warnings(), streams.printed_on_stderr():
             warnings.simplefilter("ignore", UserWarning)  # the text says the same
-            result = kinship.find_families(
-                [str(folder)], key=arguments.key, order=arguments.order,
-                stored=arguments.stored)
-    except ValueError as error:
+            return compare(
+                key=arguments.key, order=arguments.order, stored=arguments.stored)
+    except ModuleNotFoundError:
+        raise
+    except refusals as error:
         raise UsageError(one_line(error, LONGEST)) from None
-    if arguments.json:
-        print(report.as_json(result))
-    else:
-        print(kinship.described_families(result))
+
+
+def _draw(arguments, result: dict, values, title: str) -> None:
+    """Draw the values of all pairs, if asked to."""
     if arguments.matrix:
+        from .book import figures
+        from .weights import report
+
         names = report.short_names(result["files"])
-        figures.draw_similarities(
-            result["scores"], names, arguments.matrix, title=result["score"])
+        figures.draw_similarities(values, names, arguments.matrix, title)
 
 
 def _data_command(arguments) -> None:
