@@ -6,8 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import wcka
-from wcka.networks import disguises, language_models, texts
+from wcka.networks import disguises, texts
 from wcka.networks.language_models import LanguageModel, mean_loss, train
+from wcka.networks.training import copied
 
 SIZES = {"tokens": 40, "width": 16, "depth": 2, "heads": 2, "units": 12}
 
@@ -89,7 +90,7 @@ def test_training_is_the_same_for_one_seed_and_another_for_another():
 
 def test_only_the_chosen_parameters_are_trained():
     model = LanguageModel(**SIZES)
-    before = language_models.copied(model)
+    before = copied(model.state_dict())
     train(model, torch.arange(40).repeat(30), 2, seed=0, batch_size=4,
           parameters=[model.lm_head.weight])
     changed = [name for name, values in model.state_dict().items()

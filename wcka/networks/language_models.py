@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, scaled_dot_product_attention, silu
 
+from .training import copied
+
 _BASE = 10000.0  # of the rotary angles
 
 
@@ -253,19 +255,8 @@ def train(
         optimizer.step()
         schedule.step()
         if step in checkpoints:
-            copies[step] = copied(model)
+            copies[step] = copied(model.state_dict())
     return copies
-
-
-def copied(model: nn.Module) -> dict[str, Tensor]:
-    """Return a copy of a model's state dict.
-
-    Examples
-    --------
-    >>> list(copied(Norm(2)))
-    ['weight']
-    """
-    return {name: values.clone() for name, values in model.state_dict().items()}
 
 
 @torch.no_grad()
