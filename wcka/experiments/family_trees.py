@@ -28,7 +28,7 @@ from .cache import cached
 from .crossed import Estimate, estimates_from
 from .jobs import run_jobs
 from .matching import flat_weights, matched_cosines
-from .statistics import overlap
+from .separation import misordered
 from .training_runs import trained
 
 FURTHER = "further training"
@@ -432,19 +432,14 @@ def errors_over_roots(pairs: pd.DataFrame) -> tuple[Estimate, Estimate]:
     trees = np.unique(pairs[["tree_a", "tree_b"]])
     if len(trees) < LEAST_ROOTS:
         raise ValueError(f"wanted at least {LEAST_ROOTS} trees, got {len(trees)}")
+    kin = pairs[pairs.tree_a == pairs.tree_b]
+    strangers = pairs[pairs.tree_a != pairs.tree_b]
+    wrong = misordered(
+        strangers.value, kin.value, strangers[["tree_a", "tree_b"]], kin.tree_a)
     shares = np.array([_edges_found(pairs, tree) for tree in trees])
-    without_trees = []
-    for i, tree in enumerate(trees):
-        is_left_out = (pairs.tree_a == tree) | (pairs.tree_b == tree)
-        without_trees.append([_area(pairs[~is_left_out]), np.delete(shares, i).mean()])
-    auc, edges = estimates_from([_area(pairs), shares.mean()], without_trees)
-    return auc, edges
-
-
-def _area(pairs: pd.DataFrame) -> float:
-    """Return the area under the ROC curve of telling one tree from different trees."""
-    is_kin = pairs.tree_a == pairs.tree_b
-    return 1 - overlap(pairs.value[~is_kin], pairs.value[is_kin])
+    without_trees = [[np.delete(shares, i).mean()] for i in range(len(trees))]
+    edges, = estimates_from([shares.mean()], without_trees)
+    return wrong._replace(value=1 - wrong.value), edges
 
 
 def _edges_found(pairs: pd.DataFrame, tree: int) -> float:

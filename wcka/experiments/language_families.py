@@ -6,7 +6,7 @@ on another. Each second model of a pair is taken as it is, or in a disguise that
 what it does.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import cast
 
 import numpy as np
@@ -18,12 +18,14 @@ from torch import Tensor, nn
 from ..measures.similarity import cka, unbiased_cka
 from ..networks import texts
 from ..networks.disguises import disguised
-from ..networks.language_models import LanguageModel, config, copied, mean_loss, train
+from ..networks.language_models import LanguageModel, config, mean_loss, train
 from ..networks.populations import Population
+from ..networks.training import copied
 from ..weights.token_circuits import CIRCUITS, Circuits, circuits, compare_circuits
 from .cache import Cached, cached
 from .crossed import Estimate, estimates_from
 from .jobs import run_jobs
+from .separation import misordered
 from .statistics import overlap
 
 State = dict[str, Tensor]
@@ -85,7 +87,7 @@ def family(text: str, seed: int, sizes: dict, steps: int, tuning: int) -> Popula
         model = LanguageModel(**sizes)
     half, most = steps // 2, steps * 9 // 10
     copies = train(model, learned[text], steps, seed, checkpoints=[half, most])
-    base = copied(model)
+    base = copied(model.state_dict())
     states: dict[str, State] = {
         "base": base, "half-trained": copies[half],
         "nine tenths trained": copies[most]}
@@ -96,7 +98,7 @@ def family(text: str, seed: int, sizes: dict, steps: int, tuning: int) -> Popula
         model.load_state_dict(base)
         train(model, learned[content], count, seed + 1000 * (number + 1),
               learning_rate=1e-3)
-        states[relative] = copied(model)
+        states[relative] = copied(model.state_dict())
     states["LoRA"] = _with_adapters(
         base, sizes, learned[other_text], tuning, seed + 5000)
     states["merged"] = _mean(states["same text"], states["other text"])
@@ -274,7 +276,13 @@ def misordered_by_score(pairs: pd.DataFrame) -> dict[str, Estimate]:
     >>> misordered_by_score(pairs)["cosine"].value
     0.0
     """
-    return _over_families(pairs, lambda rows: 1 - told_apart(rows).auc)
+    kin = pairs[pairs.is_kin]
+    strangers = pairs[~pairs.is_kin]
+    of_scores = {}
+    for name in SCORES:
+        of_scores[name] = misordered(
+            strangers[name], kin[name], strangers[["a", "b"]], kin.a)
+    return of_scores
 
 
 def lead_of_circuits(pairs: pd.DataFrame) -> dict[str, Estimate]:
@@ -297,19 +305,10 @@ def lead_of_circuits(pairs: pd.DataFrame) -> dict[str, Estimate]:
         auc = told_apart(rows).auc
         return auc["circuits"] - auc
 
-    return _over_families(pairs, leads)
-
-
-def _over_families(
-    pairs: pd.DataFrame, statistic: Callable[[pd.DataFrame], pd.Series]
-) -> dict[str, Estimate]:
-    """Return a statistic of pairs by score, with errors over families."""
-    values = statistic(pairs)
     without_families = []
     for name in pd.unique(pairs[["a", "b"]].to_numpy().ravel()):
-        rest = pairs[(pairs.a != name) & (pairs.b != name)]
-        without_families.append(statistic(rest))
-    return dict(zip(SCORES, estimates_from(values, without_families)))
+        without_families.append(leads(pairs[(pairs.a != name) & (pairs.b != name)]))
+    return dict(zip(SCORES, estimates_from(leads(pairs), without_families)))
 
 
 # ------------------------------------------------------------------------- the scores
