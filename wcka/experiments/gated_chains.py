@@ -12,7 +12,12 @@ from torch import Tensor, nn
 from ..measures.all_pairs import compare
 from ..networks.populations import Population
 from ..weights.chains import linear_layers
-from ..weights.expected_jacobians import gaussian_inputs, input_moments, jacobian_blocks
+from ..weights.expected_jacobians import (
+    expected_jacobian,
+    gaussian_inputs,
+    input_moments,
+    jacobian_blocks,
+)
 from ..weights.from_queries import jacobian_from_outputs, similarity_from_outputs
 from ..weights.gated_layers import (
     Layer,
@@ -123,12 +128,7 @@ def population_jacobians(
         for networks in _parts(population):
             parts.append(mean_jacobians(gated_layers(networks), rows, strength))
         return torch.cat(parts)
-    means = []
-    for i in range(len(population)):
-        total = torch.zeros(())
-        for block in jacobian_blocks(population.member(i), rows):
-            total = total + block.sum(0)
-        means.append(total / len(rows))
+    means = [expected_jacobian(network, rows) for network in _members(population)]
     return torch.stack(means)  # (networks, p, outputs)
 
 
@@ -160,13 +160,19 @@ def population_gradient_features(population: Population, inputs: Tensor) -> Tens
             parts.append(gradient_features(gated_layers(networks), rows))
         return torch.cat(parts)
     features = []
-    for i in range(len(population)):
+    for network in _members(population):
         kernel = torch.zeros(())
-        for block in jacobian_blocks(population.member(i), rows):
+        for block in jacobian_blocks(network, rows):
             columns = block.movedim(0, 1).flatten(1)  # (p, batch * outputs)
             kernel = kernel + columns @ columns.T  # (p, p)
         features.append(symmetric_root(kernel / len(rows)))
     return torch.stack(features)
+
+
+def _members(population: Population) -> Iterator[nn.Module]:
+    """Yield the networks of a population one by one."""
+    for i in range(len(population)):
+        yield population.member(i)
 
 
 def _parts(population: Population) -> Iterator[Population]:
