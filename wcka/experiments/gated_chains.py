@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..measures.all_pairs import compare
+from ..measures.inner_products import symmetric_root
 from ..networks.populations import Population
 from ..weights.chains import linear_layers
 from ..weights.expected_jacobians import (
@@ -25,7 +26,6 @@ from ..weights.gated_layers import (
     gradient_features,
     mean_jacobians,
     slope_below_zero,
-    symmetric_root,
 )
 from .cache import cached
 from .grid_inputs import drawn_rows, seen_by_networks, trunk_of

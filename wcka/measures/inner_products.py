@@ -693,3 +693,19 @@ def strip_products(fill: Callable[[slice, Tensor], None], count: int,
         total = (numbers @ numbers.T).double() + total  # (N, N)
     # Matrix products are not symmetric to the last bit; similarities are.
     return ((total + total.T) / 2).cpu().numpy()
+
+
+def symmetric_root(matrices: Tensor) -> Tensor:
+    """Return the symmetric square roots of positive semidefinite matrices (..., d, d).
+
+    The symmetric root is unique, so equal matrices have equal roots on all machines.
+
+    Examples
+    --------
+    >>> symmetric_root(torch.diag(torch.tensor([4.0, 0.0]))).tolist()
+    [[2.0, 0.0], [0.0, 0.0]]
+    """
+    values, vectors = torch.linalg.eigh(matrices)
+    roots = values.clamp(min=0).sqrt()  # (..., d)
+    square_roots: Tensor = (vectors * roots[..., None, :]) @ vectors.mT
+    return square_roots

@@ -16,10 +16,11 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from ..measures.all_pairs import similarities
+from ..measures.inner_products import symmetric_root
 from ..measures.validation import WITHOUT_FLOAT64, Array, number, real_numbers
 from .caller import copied, untouched
 from .chains import linear_layers
-from .gated_layers import Layer, layers_of, mean_jacobians, symmetric_root
+from .gated_layers import Layer, layers_of, mean_jacobians
 from .skeleton import refuse_unreadable
 
 _BATCH = 128  # inputs that automatic differentiation takes at once

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from ..measures.inner_products import symmetric_root
 from .chains import linear_layers, product
 
 _NUMBERS = 2**20  # in the products of one block of inputs
@@ -161,22 +162,6 @@ def gradient_features(layers: Sequence[Layer], inputs: Tensor) -> Tensor:
         rows = block.flatten(1, 2)  # (networks, block * outputs, units)
         total = total + rows.mT @ rows  # (networks, units, units)
     return first @ symmetric_root(total / len(inputs))
-
-
-def symmetric_root(matrices: Tensor) -> Tensor:
-    """Return the symmetric square roots of positive semidefinite matrices (..., d, d).
-
-    The symmetric root is unique, so equal matrices have equal roots on all machines.
-
-    Examples
-    --------
-    >>> symmetric_root(torch.diag(torch.tensor([4.0, 0.0]))).tolist()
-    [[2.0, 0.0], [0.0, 0.0]]
-    """
-    values, vectors = torch.linalg.eigh(matrices)
-    roots = values.clamp(min=0).sqrt()  # (..., d)
-    square_roots: Tensor = (vectors * roots[..., None, :]) @ vectors.mT
-    return square_roots
 
 
 def frequency_chains(layers: Sequence[Layer], inputs: Tensor) -> Tensor:

@@ -33,6 +33,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from ..measures.inner_products import symmetric_root
 from ..measures.spelling import nearest
 from ..measures.validation import Array, warn_caller
 from .families import Transformer, transformer
@@ -105,7 +106,8 @@ class Circuits:
             else:
                 gram = _gram(
                     map(network.read_unembedding_rows, _parts(network.outputs)))
-            self._to_outputs = network.read_out_map() @ _root(gram).to(network.dtype)
+            root = symmetric_root(gram).to(network.dtype)
+            self._to_outputs = network.read_out_map() @ root
         return self._to_outputs
 
     @property
@@ -133,10 +135,12 @@ class Circuits:
         to_outputs = out.flatten(0, 1) @ self.to_outputs
         # Values are fewer than outputs where heads share them.
         if len(to_outputs) < width:
-            to_outputs = _root(to_outputs @ to_outputs.T).to(to_outputs.dtype)
+            products = (to_outputs @ to_outputs.T).double()
+            to_outputs = symmetric_root(products).to(to_outputs.dtype)
         keys = matrices.key.movedim(1, 0)  # (key heads, d, size)
         gram = self.token_gram.to(keys.dtype)
-        roots = _root(keys.mT @ gram @ keys).to(keys.dtype)
+        products = (keys.mT @ gram @ keys).double()  # (key heads, size, size)
+        roots = symmetric_root(products).to(keys.dtype)
         roots = roots.repeat_interleave(heads // key_heads, dim=0)
         queries = matrices.query.movedim(1, 0) @ roots  # (heads, d, size)
         return {
@@ -189,13 +193,6 @@ def _gram(rows_of_parts: Iterator[Tensor]) -> Tensor:
         total = total + (rows.T @ rows).double()
     assert isinstance(total, Tensor)
     return total
-
-
-def _root(gram: Tensor) -> Tensor:
-    """Return R (..., d, d) with R R' = gram, which is positive semidefinite."""
-    values, vectors = torch.linalg.eigh(gram.double())
-    root: Tensor = vectors * values.clamp(min=0).sqrt()[..., None, :]
-    return root
 
 
 def circuits(
