@@ -304,3 +304,37 @@ def test_a_stratum_of_one_run_is_joined_with_another():
 def test_a_run_without_a_stratum_is_refused():
     with pytest.raises(ValueError, match="run c has no stratum"):
         Design([*"ab"], [*"bc"], strata=dict(a="x", b="x"))
+
+
+def test_mean_correlations_leave_one_thing_out_of_all_groups():
+    """The error of a mean over groups, which share runs and probes, by brute force."""
+    rows = table(n_runs=8)
+    groups = (rows.a + rows.b) % 3
+    kept = ~((groups == 0) & ((rows.a == 2) | (rows.b == 2)))  # a run not in a group
+    rows, groups = rows[kept], groups[kept]
+
+    def mean_lead(kept):
+        differences = []
+        for _, part in kept.groupby(groups):
+            r = part[["y", "wcka", "cka"]].corr().y
+            differences.append(r.wcka - r.cka)
+        return np.mean(differences)
+
+    r, leads = crossed.mean_correlations(
+        design_of(rows), groups, rows.y, rows[["wcka", "cka"]], "wcka")
+    value, runs, probes, both = brute_force(rows, mean_lead)
+    assert leads["cka"].value == pytest.approx(value)
+    assert r["wcka"].value - r["cka"].value == pytest.approx(value)
+    variance = max(runs + probes - both, runs, probes)
+    assert leads["cka"].error ** 2 == pytest.approx(variance)
+
+
+def test_one_group_has_the_correlations_of_all_rows():
+    rows = table()
+    strata = {str(run): "even" if run % 2 else "odd" for run in range(7)}
+    design = Design(rows.a, rows.b, rows["probe"], strata)
+    columns = rows[["wcka", "cka"]]
+    _, expected = crossed.correlations(design, rows.y, columns, "wcka")
+    _, leads = crossed.mean_correlations(
+        design, np.zeros(len(rows)), rows.y, columns, "wcka")
+    assert leads["cka"] == pytest.approx(expected["cka"])

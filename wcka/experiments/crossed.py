@@ -14,6 +14,7 @@ have them in common are a stratum, and errors speak for other runs of the same s
 """
 
 from collections.abc import Mapping
+from copy import copy
 from typing import NamedTuple
 
 import numpy as np
@@ -115,6 +116,16 @@ class Design:
         n_strata = self.stratum.max() + 1
         blocks, self.block = np.unique(low * n_strata + high, return_inverse=True)
         self.n_blocks = len(blocks)
+
+    def among(self, rows: np.ndarray) -> "Design":
+        """Return the design of some rows (booleans), with all runs and probes kept.
+
+        A run without rows is left out without a change.
+        """
+        part = copy(self)
+        part.a, part.b = self.a[rows], self.b[rows]
+        part.probe, part.block = self.probe[rows], self.block[rows]
+        return part
 
     def scale_without(self, run: int) -> np.ndarray:
         """Return what rows count without a run: (blocks,), so that blocks keep sizes.
@@ -312,6 +323,57 @@ def correlations(
     leads = dict(zip(names, estimates[len(names):]))
     leads.pop(names[index])
     return z, leads if reference else {}
+
+
+def mean_correlations(
+    design: Design, groups, target, columns: pd.DataFrame, reference: str,
+) -> tuple[dict[str, Estimate], dict[str, Estimate]]:
+    """Correlate columns with a target in each group of rows, and average over groups.
+
+    Groups share runs and probes: what is left out is left out of all of them, so that
+    the error of the mean knows how groups vary together.
+
+    Parameters
+    ----------
+    design, target, columns, reference
+        As in ``correlations``.
+    groups : array-like
+        (rows,), such as the factor in which a pair differs. Each counts alike.
+
+    Returns
+    -------
+    r : dict of str to Estimate
+        The mean of each column's Pearson correlations.
+    leads : dict of str to Estimate
+        The mean of the reference minus that of each other column.
+
+    Examples
+    --------
+    >>> a, b = np.triu_indices(6, 1)
+    >>> agreement = (a - b) ** 2.0
+    >>> columns = pd.DataFrame({"cka": a * b, "wcka": agreement + a})
+    >>> r, leads = mean_correlations(
+    ...     Design(a, b), (a + b) % 2, agreement, columns, "wcka")
+    >>> round(r["wcka"].value, 2), leads["cka"].p < 0.05
+    (0.99, True)
+    """
+    values = np.column_stack([np.asarray(target, float), columns.to_numpy(float)])
+    groups = np.asarray(groups)
+    names = list(columns)
+    by_group = []
+    for group in np.unique(groups):
+        rows = groups == group
+        by_group.append(_pearson_replicates(design.among(rows), values[rows]))
+    replicates = []
+    for parts in zip(*by_group):
+        r = np.mean(parts, axis=0)  # (..., measures)
+        replicates.append(np.concatenate(
+            [r, r[..., [names.index(reference)]] - r], axis=-1))
+    estimates = estimates_from(*replicates, stratum=design.stratum)
+    means_of_r = dict(zip(names, estimates))
+    leads = dict(zip(names, estimates[len(names):]))
+    leads.pop(reference)
+    return means_of_r, leads
 
 
 def _pearson_replicates(design: Design, values: np.ndarray) -> tuple[np.ndarray, ...]:
