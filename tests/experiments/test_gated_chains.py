@@ -100,6 +100,9 @@ def test_a_grid_has_the_similarities_of_single_networks():
             net, gaussian, 0.5),
         "mean gates": lambda net: frequency_chains(layers_of(net), gaussian)[0],
         "softmax": lambda net: net.double()(gaussian).softmax(1),
+        "wcka, spread": lambda net: training.double().std(0)[:, None] * wcka.chain(net),
+        "wcka, covariance": lambda net: (
+            (training - training.mean(0)).double() @ wcka.chain(net)),
     }
     a, b = pair_positions(members)
     for column, feature in features.items():

@@ -205,6 +205,9 @@ def gated_similarities(
         Columns differs, a, b, as in ``benchmark.chain_similarities``, and the CKA of
 
         - wcka: chains;
+        - "wcka, spread" and "wcka, covariance": chains whose inputs are weighted by the
+          standard deviations of the training images, or by the root of their
+          covariance (CKA of what the linear skeletons put out for these images);
         - "expected, Gaussian": mean Jacobians over Gaussian inputs with the mean and
           the covariance of the training images (behind a trunk, of its features);
         - "expected, images": over training images themselves;
@@ -221,19 +224,28 @@ def gated_similarities(
     >>> model = {"architecture": {"factory": "mlp", "widths": [784, 4, 2]},
     ...          "strategy": "standard", "seeds": [0, 1], "dataset": "mnist",
     ...          "classes": [0, 1], "epochs": 0}
-    >>> list(gated_similarities([model], draws=10))[:5]
-    ['differs', 'a', 'b', 'wcka', 'expected, Gaussian']
+    >>> list(gated_similarities([model], draws=10))[3:6]
+    ['wcka', 'wcka, spread', 'wcka, covariance']
     """
     populations, members = grid_networks(models)
     pairs = pair_positions(members)
     training = training_inputs(models)
+    mean, covariance = input_moments(training)
     inputs = {
-        "Gaussian": gaussian_inputs(draws, *input_moments(training), seed),
+        "Gaussian": gaussian_inputs(draws, mean, covariance, seed),
         "images": drawn_rows(training, draws, {"seed": seed}).double(),
         "uniform": _uniform_inputs(training, draws, seed),
     }
     gaussian = inputs["Gaussian"]
-    columns = {"wcka": compare("wcka", chains_of(populations), pairs)}
+    chains = chains_of(populations)
+    spread = covariance.diagonal().sqrt()[:, None]  # (p, 1)
+    root = symmetric_root(covariance)  # (p, p)
+    columns = {
+        "wcka": compare("wcka", chains, pairs),
+        "wcka, spread": compare("wcka", [spread * chain for chain in chains], pairs),
+        # Outputs for centred images have mean zero; rows of the root have not.
+        "wcka, covariance": compare(
+            "wcka, uncentred", [root @ chain for chain in chains], pairs)}
     for name, x in inputs.items():
         features = _stacked(populations, population_jacobians, x)
         columns[f"expected, {name}"] = compare("cka", features, pairs)
