@@ -13,6 +13,7 @@ from torch.nn.functional import mse_loss
 
 from ..measures.spelling import nearest
 from ..weights.chains import chain, linear_layers
+from ..weights.symmetry import redraw_silent_weights
 
 
 def _copied(model: nn.Sequential) -> tuple[nn.Sequential, list[nn.Linear]]:
@@ -273,6 +274,56 @@ def deepen(model: nn.Sequential) -> nn.Sequential:
     eye = torch.eye(first.out_features, dtype=torch.float64)
     return nn.Sequential(*copy[:after], _layer(eye, torch.zeros(len(eye))), nn.ReLU(),
                          *copy[after:])
+
+
+def constructions(
+    model: nn.Sequential, other: nn.Sequential, untrained: nn.Sequential, x: Tensor,
+    seed: int = 0,
+) -> dict[tuple[str, str], nn.Sequential]:
+    """Return a network rebuilt in each way, by what stays and by the way's name.
+
+    Parameters
+    ----------
+    model : nn.Sequential
+        The network.
+    other, untrained : nn.Sequential
+        Networks of the same architecture, for scale: of another seed, trained and not.
+        The chain of the untrained one is what "a random chain" has.
+    x : Tensor
+        Inputs (n, p); weights of coordinates that are zero in all of them are redrawn.
+    seed : int
+        Of all draws.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from wcka.networks.architectures import mlp
+    >>> networks = [mlp((4, 6, 3)).double() for _ in range(3)]
+    >>> built = constructions(*networks, torch.rand(5, 4))
+    >>> [name for stays, name in built if stays == "chain stays"]
+    ['biases drowned', 'signs flipped', 'impersonated']
+    """
+    dead_units = linear_layers(model)[0][0].out_features // 4 + 1
+    function_stays = {
+        "border redrawn": redraw_silent_weights(model, x, seed),
+        "dead units": deaden(model, dead_units, 0.2, seed),
+        "all logits lifted": lift(model, 3.0, seed),
+        "a random chain": impersonate(model, chain(untrained)),
+        "wider": widen(model),
+        "deeper": deepen(model),
+    }
+    chain_stays = {
+        "biases drowned": drown(model, 2.0, seed),
+        "signs flipped": flip(model, seed),
+        "impersonated": impersonate(untrained, chain(model)),
+    }
+    for_scale = {"another seed": other, "another seed, untrained": untrained}
+    built = {}
+    for stays, networks in (("function stays", function_stays),
+                            ("chain stays", chain_stays), ("for scale", for_scale)):
+        for name, network in networks.items():
+            built[stays, name] = network
+    return built
 
 
 # ---------------------------------------------------------------------- by gradients
