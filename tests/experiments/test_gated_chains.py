@@ -91,9 +91,16 @@ def test_a_grid_has_the_similarities_of_single_networks():
     training = gated_chains.training_inputs(MODELS)
     gaussian = wcka.gaussian_inputs(200, *wcka.input_moments(training), seed=4)
     uniform = np.random.default_rng(4).uniform(0, 1, (200, 784))
+
+    def spread_and_centred(jacobian):
+        centred = jacobian - jacobian.mean(1)[:, None]
+        return training.double().std(0)[:, None] * centred
+
     images = training[np.random.default_rng(4).permutation(len(training))[:200]]
     features = {
         "expected, Gaussian": lambda net: wcka.expected_jacobian(net, gaussian),
+        "expected, spread, centred": lambda net: spread_and_centred(
+            wcka.expected_jacobian(net, gaussian)),
         "expected, images": lambda net: wcka.expected_jacobian(net, images),
         "expected, uniform": lambda net: wcka.expected_jacobian(net, uniform),
         "expected, half strength": lambda net: wcka.expected_jacobian(

@@ -210,6 +210,9 @@ def gated_similarities(
           covariance (CKA of what the linear skeletons put out for these images);
         - "expected, Gaussian": mean Jacobians over Gaussian inputs with the mean and
           the covariance of the training images (behind a trunk, of its features);
+        - "expected, spread, centred": the same with inputs weighted by their standard
+          deviations, and each row's mean over the outputs taken away, so that neither
+          inputs that never vary nor what is added to all logits count;
         - "expected, images": over training images themselves;
         - "expected, uniform": over independent uniform inputs between the least and the
           largest number in the training images;
@@ -249,6 +252,10 @@ def gated_similarities(
     for name, x in inputs.items():
         features = _stacked(populations, population_jacobians, x)
         columns[f"expected, {name}"] = compare("cka", features, pairs)
+        if name == "Gaussian":
+            centred = [spread * (jacobian - jacobian.mean(1, keepdim=True))
+                       for jacobian in features]
+            columns["expected, spread, centred"] = compare("cka", centred, pairs)
     if all(map(has_gates, populations)):
         features = _stacked(populations, population_jacobians, gaussian, 0.5)
         columns["expected, half strength"] = compare("cka", features, pairs)
