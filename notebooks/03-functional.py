@@ -14,15 +14,21 @@
 # ---
 
 # %% [markdown]
-# # Do alike networks behave alike?
+# # Do similar networks behave similarly?
 #
-# A similarity of networks is worth something if networks that it calls alike behave alike. The paper
+# ```{admonition} In one paragraph
+# :class: tip
+# {glue:text}`n-learned` networks that have learned the task are compared in pairs that differ in one factor, and the similarity of a pair is
+# correlated with the share of images on which both predict the same class. {glue:text}`take-stronger-pearson`
+# {glue:text}`take-more-accurate` {glue:text}`take-linear` Networks that failed to learn can decide such a comparison, and so can the
+# choice of probes. {glue:text}`take-fisher`
+# ```
+#
+# A similarity of networks is worth something if networks that it calls similar behave similarly. The paper
 # (section 3.2, figures 2 and 3) tests this: it trains a grid of networks, takes all pairs that differ
-# in one factor (epoch, seed, architecture or training strategy), and correlates the pair's
-# similarity with the share of images on which both predict the same class: clean, corrupted and
-# attacked images. It finds that wCKA correlates best. This chapter rebuilds the
-# benchmark and asks how sure one can be. Its rules were written down before the run of
-# record ([the rules](../book/rules)).
+# in one factor (epoch, {term}`seed`, architecture or training strategy), and correlates the pair's
+# similarity with its {term}`agreement` on clean, corrupted and attacked images. It finds that wCKA correlates best. This chapter rebuilds the
+# benchmark and asks how certain that is. Its rules were written down before the run of record ([the rules](../book/rules)).
 #
 # After this chapter you can
 #
@@ -214,22 +220,18 @@ draw_arrow(axes, (81, 16), (89, 24))
 plt.show()
 
 # %% [markdown]
-# **Architectures.** The paper says "five" and then lists, in garbled text, one hidden layer of 8 and
-# four of 8 and of 32, some of them twice. We take one and four hidden layers of 8 and of 32, and add
-# two of 16 (`architectures`).
+# **Architectures.** The paper says "five" and lists, in garbled text, one hidden layer of 8 and
+# four of 8 and of 32, some of them twice. We take one and four hidden layers of 8 and of 32, and two of 16.
 #
-# **Strategies.** Standard training, and training on images that an attack on the network as it stands
-# makes of each minibatch: FGSM {cite}`goodfellow2014` and PGD {cite}`madry2019`. The paper does not say
-# how strong; at the usual strength for MNIST most of the narrow networks learn nothing, so
-# we train at `train_eps`.
+# **Strategies.** Standard training, and training on images that an {term}`attack` makes of each minibatch: FGSM
+# {cite}`goodfellow2014` and PGD {cite}`madry2019`. The paper does not say how strong; at the usual strength for MNIST
+# narrow networks hardly learn, so we train at `train_eps`.
 #
 # **Seeds** set the initial weights only: all networks see the same images in the same order.
-# Networks of one architecture and seed are one **start** below: they have the same weights before
-# training, whatever their strategy, so a pair that differs in strategy differs in that alone. Starts
-# of different architectures are drawn independently. (PyTorch draws the same numbers for one seed, so
-# layers of the same shape would begin with equal weights: untrained networks with one and with four
-# hidden layers of 32 then have a wCKA of {glue:text}`same-draw` instead of {glue:text}`own-draw`, and
-# pairs that differ in architecture would look similar for no other reason.)
+# Networks of one architecture and seed are one **start**: they have the same weights before
+# training, whatever their strategy. Starts of different architectures are drawn independently. (PyTorch draws the same numbers for
+# one seed, so untrained networks with one and with four hidden layers of 32 would have a wCKA of {glue:text}`same-draw` instead of
+# {glue:text}`own-draw`.)
 
 # %% tags=["remove-cell"]
 def untrained_similarity(draw_alike):
@@ -288,6 +290,8 @@ probing = {
 members, all_rows = benchmark.grid(
     models, probe_names, layer, probe_images, probing, scheduler=scheduler)
 
+
+# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the networks and their accuracy"}
 summaries.overview(members).style.format(precision=3)
 
 # %% tags=["remove-cell"]
@@ -338,42 +342,40 @@ def share_of_weak(rows):
 weak_shares = {}
 for factor, rows in alive_rows.groupby("differs", sort=False):
     weak_shares[factor] = share_of_weak(rows)
+say("weak-rows-seed", 100 * weak_shares["seed"]["of the rows"], ".0f")
+say("weak-covariance-seed",
+    100 * weak_shares["seed"]["of the covariance"], ".0f")
 
 # %% [markdown]
 # That makes {glue:text}`n-networks` networks. Some **collapsed**: they predict one class for at least
 # 95 % of the clean images ({glue:text}`n-collapsed` networks; {glue:text}`n-last-collapsed` of them at the last
-# epoch, counted in the table). Others, mostly narrow and early, have not learned the task yet
+# epoch). Others, mostly narrow and early, have not learned the task yet
 # ({glue:text}`n-weak` networks with a clean accuracy below {glue:text}`learned-percent` %). The paper speaks of
 # trained networks, and so do the verdicts of this chapter: a pair counts if **both networks have learned**
 # ({glue:text}`n-learned` networks, {glue:text}`n-pairs` pairs).
 #
-# That choice matters. Of all pairs without a collapsed network, those with a network that has not learned
-# are a small share, and carry this much of the covariance of wCKA with agreement, the numerator of
-# Pearson's r:
+# That choice matters. Pairs of networks that differ in the seed and of which one has not learned are
+# {glue:text}`weak-rows-seed` % of those without a collapsed network, and carry {glue:text}`weak-covariance-seed` % of the covariance of wCKA with
+# agreement, the numerator of Pearson's r.
 
-# %% tags=["hide-input"]
+# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show these shares for all factors"}
 pd.DataFrame(weak_shares).style.format("{:.0%}")
 
 # %% [markdown]
-# A handful of networks that fail can make a correlation. All networks are put back in the table of
-# variants below.
-#
 # ## Agreement
 #
 # The functional similarity of a pair is the share of images on which both predict the same class
-# (paper, section 2.4), on {glue:text}`n-probes` probes: the clean test images, 15 corruptions of MNIST-C
+# (paper, section 2.4), on {glue:text}`n-probes` {term}`probes <probe>`: the clean test images, 15 {term}`corruptions <corruption>` of MNIST-C
 # {cite}`mu2019`, and five attacks: FGSM, Fast FGSM {cite}`wong2020`, PGD and TRADES {cite}`zhang2019`, which
-# move a pixel by `eps` at most, and Gaussian noise of standard deviation `noise`.
+# move a pixel by at most `eps`, and Gaussian noise of standard deviation `noise`.
 #
-# **Whose attack?** An attack needs the gradients of a network, but a pair has two, and the paper
-# does not say which it takes. We attack both: all images are moved once by the gradients of the one
-# network and once by those of the other; both networks see both sets, and the agreement is the mean
-# of the two shares. So both answer for the same images, neither is favoured, and the order of the two
-# does not matter. (The other reading, each network on the images made against itself, asks
-# whether two networks are fooled alike, not whether they agree about an image. It is in the table
-# of variants.) Gaussian noise needs no network: all see the same.
+# **Whose attack?** An attack needs the gradients of a network, a pair has two, and the paper
+# does not say which it takes. We attack both: all images are moved once by the gradients of each
+# network; both networks see both sets, and the agreement is the mean
+# of the two shares. (The other reading, each network on the images made against itself, asks
+# whether two networks are fooled in the same way. It is in the table of variants.)
 
-# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-agreement", "caption": "Mean agreement of pairs of networks, by what they differ in and the probe they see."}, "image": {"alt": "Heat map with a row for each probe and a column for each factor; the cells hold the mean agreement of the pairs."}}
+# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the mean agreement by factor and probe", "figure": {"name": "fig-agreement", "caption": "Mean agreement of pairs of networks, by what they differ in and the probe they see."}, "image": {"alt": "Heat map with a row for each probe and a column for each factor; the cells hold the mean agreement of the pairs."}}
 figures.agreement(table)
 plt.show()
 
@@ -398,16 +400,17 @@ def compared(rows):
 results = compared(table)
 highest = statistics.ceilings(table)
 
-# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-benchmark", "caption": "The paper's figure 3; columns are what the two networks differ in. Top: similarity by wCKA against agreement, a dot a pair and probe: clean (black), corrupted (orange), attacked (green). Middle and bottom: correlation of each measure with agreement (white dot), with the paper's 95 % interval, which takes all rows for independent (broad bar), and one for other starts and other probes (thin line). Marks compare each measure with wCKA, by the paper's test (upper line) and over starts and probes (lower line): + where wCKA is ahead, − where it is behind, * p < 0.05, ** p < 0.01, *** p < 0.001, n.s. otherwise. Dotted: the highest r that a similarity can have that knows nothing of the probe."}, "image": {"alt": "Three rows of four panels, one column each for epoch, seed, architecture and strategy. Top: scatter of agreement against wCKA. Middle: Pearson's r of four measures with narrow and wide intervals and marks of significance. Bottom: Spearman's rho in the same way."}}
+# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-benchmark", "caption": "The paper's figure 3; columns are what the two networks differ in. Top: similarity by wCKA against agreement, one dot per pair and probe: clean (black), corrupted (orange), attacked (green). Middle and bottom: correlation of each measure with agreement (white dot), with the paper's 95 % interval, which takes all rows for independent (broad bar), and one for other starts and other probes (thin line). Marks compare each measure with wCKA, by the paper's test (upper line) and over starts and probes (lower line): + where wCKA is ahead, − where it is behind, * p < 0.05, ** p < 0.01, *** p < 0.001, n.s. otherwise. Dotted: the highest r that a similarity can have that knows nothing of the probe."}, "image": {"alt": "Three rows of four panels, one column each for epoch, seed, architecture and strategy. Top: scatter of agreement against wCKA. Middle: Pearson's r of four measures with narrow and wide intervals and marks of significance. Bottom: Spearman's rho in the same way."}}
 figures.benchmark(table, results, highest)
 with figures.many_marks():
     plt.show()
 
 # %% [markdown]
-# The same numbers: each measure's r and ρ, and by how much wCKA's is higher; intervals are those over
-# starts and probes.
+# At the 5 % level, over starts and probes, wCKA's r is higher for {glue:text}`ahead-r`, and lower for {glue:text}`behind-r`.
+# Its ρ is higher for {glue:text}`ahead-rho`, and lower for {glue:text}`behind-rho`. These are
+# {glue:text}`n-comparisons` tests, corrected for their number by Holm's method, separately for r and ρ.
 
-# %% tags=["hide-input"]
+# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show all correlations and leads with their intervals"}
 leads.table(results).style
 
 # %% tags=["remove-cell"]
@@ -438,38 +441,29 @@ widths_over_rows = correlations["high"] - correlations["low"]
 say("wider", (widths_over_starts / widths_over_rows).median(), ".0f")
 
 # %% [markdown]
-# At the 5 % level, over starts and probes, wCKA's r is higher for {glue:text}`ahead-r`, and lower for {glue:text}`behind-r`.
-# Its ρ is higher for {glue:text}`ahead-rho`, and lower for {glue:text}`behind-rho`. These are
-# {glue:text}`n-comparisons` tests, corrected for their number by Holm's method, each kind of correlation by itself.
-#
-# ## How sure is that?
+# ## How certain is that?
 #
 # The paper takes Fisher's $z = \operatorname{atanh} r$ with standard error $1/\sqrt{n-3}$, where $n$ is
-# "the sample size", presumably the number of rows (for ρ we take the error of Bonett and Wright
-# {cite}`bonett2000`, which is a little larger). That would be right for independent rows. Ours are
-# not: {glue:text}`n-rows` rows come from {glue:text}`n-pairs` pairs, and these from {glue:text}`n-starts`
-# starts. Checkpoints are one network at different ages, and networks of different strategies grew
-# from the same weights. One odd start is in thousands of rows, and so is one odd probe. So next to the
+# "the sample size", presumably the number of rows (for ρ we take the error of {cite:t}`bonett2000`). That would be right for
+# independent rows. Ours are not: {glue:text}`n-rows` rows come from {glue:text}`n-pairs` pairs, and these from {glue:text}`n-starts`
+# starts. One odd start is in thousands of rows, and so is one odd probe. So next to the
 # paper's intervals stand ones that speak for other starts *and* other probes: a jackknife leaves out a whole
-# start at a time, with all its rows, another one a whole probe, and the two variances are added, less that of
-# their interaction, which both contain {cite}`schuett2023`. Architectures are chosen, and not drawn: when a
-# start is left out, the others of its architecture count for it, and deviations are those from their mean
-# {cite}`jones1974`. Leaving out starts is the delete-one-node
-# jackknife of a network of pairs, which is conservative {cite}`lin2020`. The intervals are wider than the
+# start at a time, another one a whole probe, and the two variances are added, minus that of
+# their interaction {cite}`schuett2023`. Architectures are chosen, and not drawn: when a
+# start is left out, the others of its architecture count for it {cite}`jones1974`. The intervals are wider than the
 # paper's, by a factor of {glue:text}`wider` in the median.
 #
 # With the paper's test, {glue:text}`paper-significant` of the {glue:text}`n-comparisons` differences are
-# significant at the level of the paper's figure. That test also takes the two correlations for independent, though both are with
+# significant. That test also takes the two correlations for independent, though both are with
 # the same agreement. Tests that know better but still count rows find {glue:text}`steiger-significant`
-# (Steiger {cite}`steiger1980`), {glue:text}`meng-significant` (Meng, Rosenthal and Rubin
-# {cite}`meng1992`) and {glue:text}`zou-significant` (Zou's interval {cite}`zou2007`). Over starts
+# {cite}`steiger1980`, {glue:text}`meng-significant` {cite}`meng1992` and {glue:text}`zou-significant` {cite}`zou2007`. Over starts
 # {glue:text}`model-significant` are left.
 #
-# Do the intervals keep their promise? Here is a simulation in which the truth is known. It draws grids of
+# A simulation in which the truth is known tests the intervals. It draws grids of
 # the same design, with variances of starts, networks, probes, pairs and noise that are estimated from the table
-# itself, and asks how often a 95 % interval of wCKA's r holds the truth.
+# itself, and counts how often a 95 % interval of wCKA's r holds the truth.
 
-# %%
+# %% tags=["hide-output"] mystnb={"code_prompt_show": "Show the table of coverage"}
 simulated = coverage.simulate(table, members, draws=200, seed=seed)
 simulated.style.format("{:.1%}")
 
@@ -501,9 +495,12 @@ figures.by_kind(by_kind)
 plt.show()
 
 # %% [markdown]
-# Pairs of different strategy are of several kinds, and so are their numbers:
+# wCKA tells networks that were trained on attacked images from those that were not, and on attacked
+# images these two sorts disagree: there its r for strategy is {glue:text}`kind-attacked-wcka` (CKA
+# {glue:text}`kind-attacked-cka`). On clean images the two sorts agree, whatever the weights say:
+# {glue:text}`kind-clean-wcka` (CKA {glue:text}`kind-clean-cka`).
 
-# %% tags=["hide-input"]
+# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show pairs of different strategy by their two strategies"}
 strategy_table = summaries.strategy_table(members, table)
 strategy_table.rename(columns=MEASURE_LABELS).style.format("{:.2f}")
 
@@ -516,24 +513,16 @@ for kind in ("clean", "attacked"):
         say(f"kind-{kind}-{measure}", r, ".2f")
 
 # %% [markdown]
-# wCKA tells networks that were trained on attacked images from those that were not, and on attacked
-# images these two sorts disagree: there its r for strategy is {glue:text}`kind-attacked-wcka` (CKA
-# {glue:text}`kind-attacked-cka`). On clean images the two sorts agree, whatever the weights say:
-# {glue:text}`kind-clean-wcka` (CKA {glue:text}`kind-clean-cka`).
-#
 # ## The other reading, and two baselines
 #
-# **The same images.** wCKA takes no images, so it cannot be shown others. Activation measures can be
-# probed with images of the kind that the agreement is counted on: the paper's other possible reading,
-# and the fairer match for activation measures. `probe_images` images stand in for all of a probe. Under
-# an attack each network sees the images made against it, and here the agreement is counted on
-# these too. (dCKA then takes the clean images for the confounder, which both share.)
+# **The same images.** Activation measures can be probed with images of the kind that the agreement is counted on: the paper's other
+# possible reading, and the fairer match for them. Under an attack each network sees the images made against it, and here the agreement
+# is counted on these too.
 #
-# **Accuracy.** Two networks that are right equally often may agree more. So one baseline looks neither
-# into the networks nor at the probe: minus the gap between their accuracies on clean images.
+# **Accuracy.** One baseline is minus the gap between the two accuracies on clean images.
 #
-# **Agreement itself.** The other baseline needs not even labels: the pair's agreement on clean
-# images. So that this is no tautology, all are compared on the other probes only.
+# **Agreement itself.** The other baseline is the pair's agreement on clean images. So that this is no tautology, all are compared on
+# the other probes only.
 
 # %%
 on_probe = [f"{measure}, on the probe" for measure in activation_measures]
@@ -567,25 +556,21 @@ for name, rival in rivals.items():
     significantly_ahead = leads.factors_led_by(
         readings, rival, significantly=True)
     glue(f"{name}-ahead", ahead, display=False)
-    glue(f"{name}-surely-ahead", significantly_ahead, display=False)
+    glue(f"{name}-significantly-ahead", significantly_ahead, display=False)
 
 # %% [markdown]
 # For strategy, Procrustes on the probe itself reaches {glue:text}`reading-strategy-procrustes` and CKA
 # {glue:text}`reading-strategy-cka`, against {glue:text}`reading-strategy-wcka` for wCKA, which does not
 # see the probe; for seed it is {glue:text}`reading-seed-procrustes`, {glue:text}`reading-seed-cka` and
-# {glue:text}`reading-seed-wcka`. Procrustes is ahead of wCKA for {glue:text}`procrustes-ahead` (surely,
-# over starts and probes: {glue:text}`procrustes-surely-ahead`).
+# {glue:text}`reading-seed-wcka`. Procrustes is ahead of wCKA for {glue:text}`procrustes-ahead` (significantly,
+# over starts and probes: {glue:text}`procrustes-significantly-ahead`).
 #
-# The gap in accuracy has a higher r than wCKA for {glue:text}`gap-ahead` (surely:
-# {glue:text}`gap-surely-ahead`), agreement on clean images for {glue:text}`clean-ahead` (surely:
-# {glue:text}`clean-surely-ahead`). A similarity should beat these two before anyone uses it to foretell
-# how alike networks behave on other images. Neither is a rival where there are no images at all: there
-# only comparisons of weights are, which need networks of one shape ([chapter 7](07-uses)).
+# The gap in accuracy has a higher r than wCKA for {glue:text}`gap-ahead` (significantly:
+# {glue:text}`gap-significantly-ahead`), agreement on clean images for {glue:text}`clean-ahead` (significantly:
+# {glue:text}`clean-significantly-ahead`). Before anyone uses a similarity to predict agreement on other
+# images, it should be compared with these two. Neither is a rival where there are no images at all.
 
-# %% [markdown]
-# ## All measures, pair by pair
-
-# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-scatter", "caption": "Similarity against agreement for each measure (rows) and factor (columns), a dot a pair and probe: clean (black), corrupted (orange), attacked (green)."}, "image": {"alt": "Sixteen scatter plots of agreement against similarity: rows are Procrustes, CKA, dCKA and wCKA, columns epoch, seed, architecture and strategy; dots coloured by kind of probe."}}
+# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show all measures, pair by pair", "figure": {"name": "fig-scatter", "caption": "Similarity against agreement for each measure (rows) and factor (columns), one dot per pair and probe: clean (black), corrupted (orange), attacked (green)."}, "image": {"alt": "Sixteen scatter plots of agreement against similarity: rows are Procrustes, CKA, dCKA and wCKA, columns epoch, seed, architecture and strategy; dots coloured by kind of probe."}}
 figures.scatters(table, PAPER_MEASURES)
 with figures.many_marks():
     plt.show()
@@ -608,11 +593,7 @@ sensitivity.rename(MEASURE_LABELS, level=1).style.format(
     props="background-color: transparent; color: inherit",
 )
 
-# %% [markdown]
-# And wCKA's lead over the strongest of the other three, with its 95 % interval over starts and probes; a lead
-# below zero is that of the other measure.
-
-# %% tags=["hide-input"]
+# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show wCKA's lead over the strongest of the other three, with intervals"}
 lead_texts = {}
 for (choice, factor), lead in sensitivity_leads.iterrows():
     text = interval(lead.value, lead.low, lead.high, "+.2f")
@@ -651,24 +632,20 @@ for name, (variant, measure) in changed_choices.items():
     say(f"{name}-high", change.max(), "+.2f")
 
 # %% [markdown]
-# What the table says:
-#
 # - **Networks that failed** decide much. With collapsed networks, r for seed is
 #   {glue:text}`collapsed-procrustes` by Procrustes and {glue:text}`collapsed-wcka` by wCKA; among all that have not
 #   collapsed {glue:text}`alive-procrustes` and {glue:text}`alive-wcka`; among those that have learned
-#   {glue:text}`learned-procrustes` and {glue:text}`learned-wcka`. The highest r belongs, in the same order, to:
-#   {glue:text}`collapsed-best`; {glue:text}`alive-best`; {glue:text}`learned-best`. The paper does not say which
+#   {glue:text}`learned-procrustes` and {glue:text}`learned-wcka`. In the same order {glue:text}`collapsed-best`; {glue:text}`alive-best`;
+#   {glue:text}`learned-best` have the highest r. The paper does not say which
 #   networks were in its grid.
 # - **Each kind of pair's mean taken away.** Pairs of the same architectures, strategies and epochs on
-#   the same probe are one kind. What is left is whether a measure knows *which seeds* behave alike:
+#   one probe are one kind. What is left is whether a measure knows *which seeds* behave similarly:
 #   for pairs that differ in the seed Procrustes {glue:text}`kinds-procrustes`, wCKA
-#   {glue:text}`kinds-wcka`. The highest r belongs to: {glue:text}`kinds-best`.
-# - **The number of images** hardly matters: with `probe_images` clean ones no r moves by more than
-#   {glue:text}`few-move`. So what changes "on the probe" is the probe.
-# - **dCKA without the PSD step**: r changes by {glue:text}`psd-low` to {glue:text}`psd-high`.
-# - **Rows normalised**, as in {cite:t}`wang2022`: wCKA's r changes by {glue:text}`wang-low` to
-#   {glue:text}`wang-high`. **With biases**: {glue:text}`bias-low` to {glue:text}`bias-high`. The mean over the
-#   chains up to each layer leaves out pairs of different depth.
+#   {glue:text}`kinds-wcka`. Here {glue:text}`kinds-best` have the highest r.
+# - **The number of images**: with `probe_images` clean ones no r moves by more than {glue:text}`few-move`. So what changes "on the
+#   probe" is the probe.
+# - **dCKA without the PSD step**: r changes by {glue:text}`psd-low` to {glue:text}`psd-high`. **Rows normalised**, as in {cite:t}`wang2022`: wCKA's r
+#   changes by {glue:text}`wang-low` to {glue:text}`wang-high`. **With biases**: {glue:text}`bias-low` to {glue:text}`bias-high`.
 
 # %% [markdown]
 # ## All pairs
@@ -743,14 +720,18 @@ with figures.many_marks():
     plt.show()
 
 # %% [markdown]
-# For such a table Mantel's test {cite}`mantel1967` gives a p-value for each measure: permute the networks
-# of one table, and see how often chance alone gives as high an r. It is one-sided, and with 999
-# permutations no smaller than one in a thousand. It is taken twice: among all pairs; and among pairs of one architecture and
-# strategy, each kind's mean taken away, where only networks of a kind change places. That asks
-# whether a measure tells *which seeds* behave alike. Intervals are over starts, and the last column
-# is the range of r when any one network is left out.
+# Over all pairs wCKA's r is {glue:text}`all-wcka`; that of Procrustes is {glue:text}`all-procrustes`, of CKA
+# {glue:text}`all-cka` and of dCKA {glue:text}`all-dcka`. The picture shows why: where networks trained on attacked
+# images behave apart from those trained on clean ones, whatever their architecture, wCKA separates the two
+# kinds more clearly than the other measures. Without the one network that moves wCKA's r most ({glue:text}`all-odd`) the four are
+# {glue:text}`all-wcka-without`, {glue:text}`all-procrustes-without`, {glue:text}`all-cka-without` and {glue:text}`all-dcka-without`.
+#
+# Among pairs of one architecture and strategy, each kind's mean taken away, they are {glue:text}`like-wcka`,
+# {glue:text}`like-procrustes`, {glue:text}`like-cka` and {glue:text}`like-dcka`: that asks whether a measure tells *which seeds* behave
+# similarly. For such tables Mantel's test {cite}`mantel1967` gives p-values: permute the networks of one table, and see how often chance alone
+# gives as high an r.
 
-# %%
+# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show r over all pairs, with intervals and Mantel's test"}
 number = pd.Series(np.arange(len(alive)), index=alive)
 kind_of_network = last_members.architecture + ", " + last_members.strategy
 
@@ -820,26 +801,14 @@ for name, rows, without in (("all", live_pairs, without_all),
         say(f"{name}-{measure}-without", without.loc[measure, odd], ".2f")
 
 # %% [markdown]
-# Over all pairs wCKA's r is {glue:text}`all-wcka`; that of Procrustes is {glue:text}`all-procrustes`, of CKA
-# {glue:text}`all-cka` and of dCKA {glue:text}`all-dcka`. The picture shows why: where networks trained on attacked
-# images behave apart from those trained on clean ones, whatever their architecture, wCKA parts the two
-# sorts more clearly than the other measures.
-#
-# One network can matter that much: without the one that moves wCKA's r most ({glue:text}`all-odd`) the four
-# (wCKA, Procrustes, CKA, dCKA) are {glue:text}`all-wcka-without`, {glue:text}`all-procrustes-without`, {glue:text}`all-cka-without` and
-# {glue:text}`all-dcka-without`. Among pairs of one kind they are, in the same order, {glue:text}`like-wcka`,
-# {glue:text}`like-procrustes`, {glue:text}`like-cka` and {glue:text}`like-dcka`; without {glue:text}`like-odd`,
-# {glue:text}`like-wcka-without`, {glue:text}`like-procrustes-without`, {glue:text}`like-cka-without` and
-# {glue:text}`like-dcka-without`.
-
-# %% [markdown]
 # ## Layer by layer
 #
-# Every layer of one network against every layer of another: activations by CKA, and the chains of weights up
-# to each layer by wCKA. The networks are those of the deepest architecture at the last epoch; numbers are means over seeds, or
-# over pairs of seeds.
+# The chains up to each layer are representations of that layer. For the deepest architecture at the last epoch, corresponding layers of two seeds score
+# {glue:text}`layers-cka-seeds-low` to {glue:text}`layers-cka-seeds-high` by CKA of activations and {glue:text}`layers-wcka-seeds-low` to
+# {glue:text}`layers-wcka-seeds-high` by wCKA; between strategies {glue:text}`layers-cka-strategies-low` to
+# {glue:text}`layers-cka-strategies-high` and {glue:text}`layers-wcka-strategies-low` to {glue:text}`layers-wcka-strategies-high`.
 
-# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-layers", "caption": "Similarity of each layer (rows) with each layer (columns): within one network, between two networks of different seed, and between the first and the last strategy. Top: CKA of activations on clean test images. Bottom: wCKA of the chains up to that layer. The last layer is the logits."}, "image": {"alt": "Six heat maps in two rows, CKA of activations above and wCKA of chains below: layers within a network, between seeds, and between strategies."}}
+# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show every layer against every layer", "figure": {"name": "fig-layers", "caption": "Similarity of each layer (rows) with each layer (columns): within one network, between two networks of different seed, and between the first and the last strategy. Top: CKA of activations on clean test images. Bottom: wCKA of the chains up to that layer. The last layer is the logits."}, "image": {"alt": "Six heat maps in two rows, CKA of activations above and wCKA of chains below: layers within a network, between seeds, and between strategies."}}
 def depth_and_units(hidden):
     """Number of hidden layers, and of units in all of them."""
     return len(hidden), sum(hidden)
@@ -858,20 +827,7 @@ for measure in ("cka", "wcka"):
         say(f"layers-{measure}-{name}-low", diagonal.min(), ".2f")
         say(f"layers-{measure}-{name}-high", diagonal.max(), ".2f")
 
-# %% [markdown]
-# Between seeds, corresponding layers score {glue:text}`layers-cka-seeds-low` to
-# {glue:text}`layers-cka-seeds-high` by CKA and {glue:text}`layers-wcka-seeds-low` to
-# {glue:text}`layers-wcka-seeds-high` by wCKA. Between strategies it is
-# {glue:text}`layers-cka-strategies-low` to {glue:text}`layers-cka-strategies-high` and
-# {glue:text}`layers-wcka-strategies-low` to {glue:text}`layers-wcka-strategies-high`: by far most of
-# wCKA's difference is there in the first layer.
-#
-# ## Where the time goes
-#
-# Once the features are there, all pairs take next to nothing: the chains of all networks, wCKA of all pairs of
-# the grid and its four variants are the last row.
-
-# %% tags=["hide-input", "timing"]
+# %% tags=["hide-cell", "timing"] mystnb={"code_prompt_show": "Show where the time goes"}
 chain_seconds = benchmark.chain_similarities(models).attrs["seconds"]
 pd.Series({
     "training": seconds["training"],
@@ -885,9 +841,9 @@ pd.Series({
 #
 # Each sentence is judged by its rule ([the rules](../book/rules)) from the numbers that stand beside it: leads of
 # wCKA's correlation over the others', with 95 % intervals over starts and probes. Linearity compares how much of the
-# variance of a pair's mean agreement a line explains, fitted to the pairs of all other starts:
+# variance of a pair's mean agreement a line explains, fitted to the pairs of all other starts.
 
-# %% tags=["hide-input"]
+# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the shares of the variance that a line explains, and a rising curve"}
 def design_of(rows):
     """Starts and probes of rows, and the architectures of the starts."""
     return crossed.Design(rows["start a"], rows["start b"], rows["probe"],
@@ -916,9 +872,6 @@ for factor, rows in table.groupby("differs", sort=False):
         line_rows.setdefault(("curve", label), {})[factor] = curves[measure]
 line_table = pd.DataFrame(line_rows).T.loc[["line", "curve"]]
 line_table.style.format("{:.0%}")
-
-# %% [markdown]
-# Shares of the variance that a line explains, and a rising curve; below zero they predict worse than a constant.
 
 # %% tags=["hide-input"]
 def lead_parts(rows, factor=""):
@@ -1025,15 +978,91 @@ for limit in other_limits:
         simulated_there = coverage.simulate(rows, members, draws=50, seed=seed)
         findings_at[limit] = findings_among(
             at_limit, compared(rows), lines_by_factor(rows), simulated_there)
-claims.show(rules.judge("03", findings), findings_at)
+chapter_claims = rules.judge("03", findings)
+claims.show(chapter_claims, findings_at)
+
+# %% tags=["remove-cell"]
+SENTENCES = {
+    "fisher": {
+        "holds": "Intervals from the number of pairs hold the truth as often "
+                 "as they promise.",
+        "partly": "Intervals from the number of pairs hold the truth less "
+                  "often than they promise in some cases.",
+        "fails": "Intervals from the number of pairs hold the truth far less "
+                 "often than they promise, since pairs share networks.",
+        "cannot be told": "Whether intervals from the number of pairs hold "
+                          "the truth often enough is open.",
+    },
+    "more-accurate": {
+        "holds": "Over all pairs of the last epoch, too, it has the highest "
+                 "correlation.",
+        "partly": "Over all pairs of the last epoch it is ahead of some "
+                  "measures and not of others.",
+        "fails": "Over all pairs of the last epoch it is not noticeably "
+                 "ahead.",
+        "cannot be told": "Over all pairs of the last epoch it cannot be told "
+                          "whether it is ahead of each other measure.",
+    },
+    "stronger-pearson": {
+        "holds": "wCKA follows agreement more closely than each other "
+                 "measure, whether pairs differ in seed, architecture or "
+                 "strategy.",
+        "partly": "wCKA follows agreement more closely than the other "
+                  "measures for some factors and not for others.",
+        "fails": "wCKA does not follow agreement noticeably more closely than "
+                 "the other measures.",
+        "cannot be told": "wCKA is not shown to follow agreement more closely "
+                          "than each other measure for every factor: some "
+                          "comparisons are open.",
+    },
+    "linear": {
+        "holds": "A line in wCKA explains more of agreement than a line in "
+                 "any other measure.",
+        "partly": "A line in wCKA explains more of agreement than lines in "
+                  "other measures for some factors only.",
+        "fails": "A line in wCKA does not explain noticeably more of "
+                 "agreement than lines in the others.",
+        "cannot be told": "Whether a line in wCKA explains more of agreement "
+                          "than lines in the others is open for some "
+                          "factors.",
+    },
+}
+for claim in chapter_claims:
+    if claim.key in SENTENCES:
+        sentence = SENTENCES[claim.key][claim.verdict]
+        glue(f"take-{claim.key}", sentence, display=False)
+
+# %% [markdown]
+# ## Exercises
+#
+# 1. The limit from which a network counts as having learned is a choice. How many networks, and which r of wCKA by factor, are left with a limit of
+#    98 %? The whole chapter with that limit: `python -m wcka run 03 -p learned 0.98`.
+
+# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the answer"}
+strict = members.model[(members.accuracy >= 0.98) & ~members.collapsed]
+strict_rows = rows_of(strict)
+print(f"{len(strict)} networks")
+for factor, rows in strict_rows.groupby("differs", sort=False):
+    print(f"{factor}: {rows.wcka.corr(rows.agreement):.2f}")
+
+# %% [markdown]
+# 2. Agreement has a part that belongs to the two accuracies: networks that are right on nearly all images must agree. Does wCKA's r survive if the gap in
+#    accuracy is held fixed, by a partial correlation? On other images: `python -m wcka run 03 -p dataset fashion -p learned 0.9`.
+
+# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the answer"}
+for factor, rows in table.groupby("differs", sort=False):
+    r = rows[["wcka", "agreement", "accuracy gap"]].corr()
+    with_gap = r.loc[["wcka", "agreement"], "accuracy gap"]
+    partial = r.loc["wcka", "agreement"] - with_gap.prod()
+    partial /= np.sqrt((1 - with_gap**2).prod())
+    plain = r.loc["wcka", "agreement"]
+    print(f"{factor}: r {plain:.2f}, partial {partial:.2f}")
 
 # %% [markdown]
 # ## To take away
 #
-# - How well a measure follows agreement depends on the factor, on the probes and on a few odd networks
-#   as much as on the measure. Say which networks were in.
-# - Rows are not observations. Count the networks that were started, and leave those out in turn.
-# - wCKA sees how networks were trained even where clean images show no difference. Activation measures, shown
-#   the right images, see that as well.
-# - Before trusting a similarity to foretell agreement, compare it with the gap in accuracy and with the
+# - {glue:text}`take-stronger-pearson` {glue:text}`take-linear`
+# - {glue:text}`take-fisher` Count the networks that were started, and leave those out in turn.
+# - Say which networks were in: a few that failed to learn can decide a correlation.
+# - Before trusting a similarity to predict agreement, compare it with the gap in accuracy and with the
 #   agreement on clean images.

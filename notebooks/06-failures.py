@@ -19,8 +19,9 @@
 # ```{admonition} In one paragraph
 # :class: tip
 # wCKA sees one product of matrices and nothing else: no biases, no activations, no data. {glue:text}`take-same-function`
-# {glue:text}`take-chosen-chain` {glue:text}`take-shapes-alike` Some failures are mended by weighting the inputs by what the
-# data do, by carrying the biases along or by centring the outputs; [chapter 10](10-gates) asks which repair follows behaviour.
+# {glue:text}`take-chosen-chain` Some failures are mended by weighting the inputs by what the
+# data do, by carrying the biases along or by centring the outputs. {glue:text}`take-shapes-alike` [Chapter 10](10-gates) asks which
+# repair follows behaviour.
 # ```
 #
 # A measure is known by what breaks it. There must be networks that do the same and have a low similarity, and networks that do
@@ -170,11 +171,11 @@ say("accuracy-high", accuracies.max(), ".1f")
 # %% [markdown]
 # **Remedies.** A chain is a matrix, and wCKA the CKA of two of them. Before they are compared one can
 #
-# - weigh the inputs by their **spread**: row $i$ times the standard deviation of pixel $i$;
-# - weigh them by their **covariance** $\Sigma$, $\Sigma^{1/2} W$. That is CKA of what the two linear skeletons
+# - weight the inputs by their **spread**: row $i$ times the standard deviation of pixel $i$;
+# - weight them by their **covariance** $\Sigma$, $\Sigma^{1/2} W$. That is CKA of what the two linear skeletons
 #   *put out* for the data: $\lVert W_b^\top \Sigma W_a\rVert$ is the cross-covariance of $X W_a$ and $X W_b$;
 # - carry the **biases** along, as one more row (`chain(model, bias=True)`);
-# - take from each row its mean over the outputs (**outputs centred**): what is added to all logits alike changes no
+# - take from each row its mean over the outputs (**outputs centred**): what is added to every logit changes no
 #   probability.
 #
 # The first two need images, if no labels. Centring over the inputs is part of wCKA already.
@@ -226,7 +227,7 @@ def compare_networks(a, b):
 # %% [markdown]
 # ## Built by hand
 #
-# **The function stays.** None of these changes a prediction on a test image:
+# **The function stays.** Predictions on test images do not change:
 #
 # - *border redrawn*: pixels that are black in all test images get new initial weights. Those that are black in the training images, too, were
 #   never touched by training;
@@ -327,7 +328,7 @@ say("silent-norm", 100 * silent_shares.median(), ".0f")
 #
 # - **Inputs that never vary.** {glue:text}`silent-share` % of the pixels are black in all training images. Their rows make
 #   {glue:text}`silent-norm` % of the chain's squared norm, and redrawing those that are black in the test images too takes wCKA to
-#   {glue:text}`broken-border`. Weighed by spread, where a pixel that does not vary has no weight, it is {glue:text}`broken-border-spread`.
+#   {glue:text}`broken-border`. Weighted by spread, where a pixel that does not vary has no weight, it is {glue:text}`broken-border-spread`.
 # - **Dead units** take wCKA to {glue:text}`broken-dead`. The skeleton has no dead units: all are at work in it. With the covariance it is
 #   {glue:text}`broken-dead-covariance`; with the biases, which
 #   such units have large, {glue:text}`broken-dead-biases`. Prune what is dead before you compare.
@@ -449,6 +450,8 @@ for shape, population in zip(shapes, equals):
         "untrained": untrained_floor(shape),
     }
 by_shape = pd.DataFrame(shape_rows).T
+
+# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the table of shapes"}
 shown_shapes = by_shape[["epoch", "accuracy", *COMPARED]]
 shown_shapes.style.format("{:.3f}").format("{:.0f}", subset=["epoch"])
 
@@ -540,7 +543,7 @@ for name in by_shape.index:
 #
 # An adversary need not construct. Descend the gradient of the measure, and punish any change of the logits
 # on training images: does the measure move while the predictions stay? Davari et al. {cite}`davari2023` move CKA by
-# moving a few activations. We move weights, wCKA and CKA alike: away from where the network was, or towards an untrained
+# moving a few activations. We move weights, for wCKA and for CKA: away from where the network was, or towards an untrained
 # network.
 
 # %%
@@ -617,7 +620,7 @@ ranges.style.format("{:.2f}")
 # %% [markdown]
 # | wCKA | suggests | does not show | rather use |
 # | :--- | :--- | :--- | :--- |
-# | **high**, above the highest of independent seeds of the same shape | a common origin: one training run, a copy, a fine-tuned copy; or somebody wants you to think so | that they behave in the same way: biases, signs and activations are not in it | agreement on images, to know behaviour |
+# | **high**, above the range of independent seeds of the same shape | a common origin: one training run, a copy, a fine-tuned copy; or somebody wants you to think so | that they behave in the same way: biases, signs and activations are not in it | agreement on images, to know behaviour |
 # | **middling**, within the range of seeds of the same shape | the same task, learned with the same inputs | which of two such pairs is more similar, if widths or depths differ | CKA or agreement, if you have images |
 # | **low**, below that range, or as untrained networks | nothing yet: see whether the border, dead units, global pooling or depth hide what they share | that they behave differently | wCKA weighted by spread or covariance; CKA; agreement |
 #
@@ -719,6 +722,28 @@ SENTENCES = {
 for claim in chapter_claims:
     sentence = SENTENCES[claim.key][claim.verdict]
     glue(f"take-{claim.key}", sentence, display=False)
+
+# %% [markdown]
+# ## Exercises
+#
+# 1. How many dead units does it take to bring wCKA below one half? The whole chapter with wider networks:
+#    `python -m wcka run 06 -p width 128`.
+
+# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the answer"}
+for units in (1, 2, 4, 8, 16):
+    with_dead_units = counterexamples.deaden(networks[0], units, 0.2, seed)
+    similarity = wcka.wcka(networks[0].double(), with_dead_units)
+    print(f"{units} dead units: {similarity:.2f}")
+
+# %% [markdown]
+# 2. Inputs that never vary are a property of the images. How many pixels are black in all training images of the other set, and would redrawing the border
+#    move wCKA there? On these images: `python -m wcka run 06 -p dataset fashion`.
+
+# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the answer"}
+for name in ("mnist", "fashion"):
+    images, _ = image_sets.load(name, "train", classes)
+    is_black = ~image_sets.as_inputs(images).any(0)
+    print(f"{name}: {is_black.double().mean():.1%} of the pixels")
 
 # %% [markdown]
 # ## To take away

@@ -332,9 +332,8 @@ for name in ("dead units", "a random chain", "border redrawn",
 # This is the test of [chapter 3](03-functional), on its networks, pairs and {term}`probes <probe>`. What was tested was written down before the
 # run of record, whose seeds no earlier analysis had seen:
 #
-# - **Hypothesis.** Among networks that have learned, the mean over the four factors of Pearson's r with {term}`agreement` is higher for E[J] over
-#   Gaussian draws than for wCKA, on each set of images. An exploration on other seeds had suggested a lead of at least
-#   {glue:text}`expected-lead`.
+# - **Hypothesis.** Among networks that have learned, E[J] over Gaussian draws has a higher mean of Pearson's r with {term}`agreement` over the
+#   four factors than wCKA, on each set of images, by at least {glue:text}`expected-lead` as an exploration on other seeds suggested.
 # - **Remedies.** The same for the chain whose inputs are weighted by their spread, or by their covariance.
 # - **What would refute them.** A lead that is significantly below the margin of [the rules](../book/rules).
 #
@@ -566,32 +565,6 @@ for name, short_name in (("wCKA", "chain"), ("E[J]", "gates")):
 # **The proof.** The invariance of wCKA to permuted and rescaled units telescopes through the product of the weights (chapter 1). For
 # E[J] invariance needs no proof, but it is invariance to what keeps the *function*, offsets aside: two networks that classify alike by different
 # functions differ in E[J].
-#
-# ## Exercises
-#
-# 1. With few draws E[J] is a noisy estimate. How large is its Monte Carlo error for two seeds, with `draws` inputs and with a
-#    tenth of them? On a larger scale: `python -m wcka run 10 -p draws 10000`.
-
-# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the answer"}
-for count in (draws // 10, draws):
-    few_inputs = wcka.gaussian_inputs(count, mean, covariance, seed)
-    similarity = wcka.expected_similarity(
-        networks[0], networks[1], few_inputs, batches=min(20, count))
-    print(f"{count} draws: {similarity.value:.3f}, "
-          f"error {similarity.error:.3f}")
-
-# %% [markdown]
-# 2. At which strength of the gates does the similarity of a network with its copy that has dead units reach one? Strength 0 is the
-#    chain, 1 is E[J]. On other images: `python -m wcka run 10 -p datasets '["fashion"]' -p learned '[0.9]'`.
-
-# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the answer"}
-network = networks[0].double()
-with_dead_units = counterexamples.deaden(network, 9, 0.2, seed)
-for strength in (0.0, 0.25, 0.5, 0.75, 1.0):
-    jacobians = []
-    for model in (network, with_dead_units):
-        jacobians.append(wcka.expected_jacobian(model, inputs, strength))
-    print(f"strength {strength:.2f}: {wcka.cka(*jacobians):.3f}")
 
 # %% [markdown]
 # ## The paper's claims in this chapter
@@ -686,6 +659,33 @@ SENTENCES = {
 for claim in chapter_claims:
     sentence = SENTENCES[claim.key][claim.verdict]
     glue(f"take-{claim.key}", sentence, display=False)
+
+# %% [markdown]
+# ## Exercises
+#
+# 1. With few draws E[J] is a noisy estimate. How large is its Monte Carlo error for two seeds, with `draws` inputs and with a
+#    tenth of them? On a larger scale: `python -m wcka run 10 -p draws 10000`.
+
+# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the answer"}
+for count in (draws // 10, draws):
+    few_inputs = wcka.gaussian_inputs(count, mean, covariance, seed)
+    similarity = wcka.expected_similarity(
+        networks[0], networks[1], few_inputs, batches=min(20, count))
+    print(f"{count} draws: {similarity.value:.3f}, "
+          f"error {similarity.error:.3f}")
+
+# %% [markdown]
+# 2. At which strength of the gates does the similarity of a network with its copy that has dead units reach one? Strength 0 is the
+#    chain, 1 is E[J]. On other images: `python -m wcka run 10 -p datasets '["fashion"]' -p learned '[0.9]'`.
+
+# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the answer"}
+network = networks[0].double()
+with_dead_units = counterexamples.deaden(network, 9, 0.2, seed)
+for strength in (0.0, 0.25, 0.5, 0.75, 1.0):
+    jacobians = []
+    for model in (network, with_dead_units):
+        jacobians.append(wcka.expected_jacobian(model, inputs, strength))
+    print(f"strength {strength:.2f}: {wcka.cka(*jacobians):.3f}")
 
 # %% [markdown]
 # ## To take away
