@@ -39,6 +39,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
+from matplotlib.ticker import LogLocator
 from myst_nb import glue
 
 import wcka
@@ -397,7 +398,7 @@ for dataset, least_accuracy in zip(datasets, learned):
     results[dataset] = mean_correlations(dataset, pairs_of[dataset])
 
 # %% tags=["hide-input"] mystnb={"figure": {"name": "fig-gates", "caption": "Pearson's r of similarity with agreement, mean over the factors epoch, seed, architecture and strategy, with 95 % intervals over starts and probes: the chain (wCKA), chains with gates, chains whose inputs are weighted, rivals on the same Gaussian draws, and measures of activations on clean images. Dotted: wCKA."}, "image": {"alt": "One row per measure: a dot and an interval for the mean correlation with agreement; colours are those of groups of measures, and a dotted line marks wCKA."}}
-GATE_COLOR = figures.ENSEMBLE_COLORS["adjacent"]
+GATE_COLOR = "#7A3300"  # a darker one of wCKA, whose chains these are
 
 
 def color_of(column):
@@ -508,6 +509,10 @@ for column, fill, label in (("known covariance", GATE_COLOR, "corrected"),
     axes.plot(errors[column], "o-", color=GATE_COLOR, mfc=fill, label=label)
 axes.set(xscale="log", yscale="log", xlabel="queries",
          ylabel="error of the similarity")
+axes.set_xticks(queries, [f"{count:,}" for count in queries])
+axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+axes.yaxis.set_major_formatter("{x:g}")
+axes.minorticks_off()
 axes.legend(frameon=False)
 plt.show()
 
