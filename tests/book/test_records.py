@@ -32,6 +32,23 @@ def test_another_margin_changes_verdicts_without_a_run(chapter):
             assert claim.verdict != "fails"
 
 
+@pytest.mark.parametrize("profile", ["quick", "large", "smoke"])
+def test_chapter_10_compares_the_networks_of_chapter_3(profile):
+    """With the same settings its networks are found, and not trained again."""
+    values = {}
+    for chapter in ("03", "10"):
+        path = checkout.find_chapter(chapter)
+        defaults = parameters.read_parameters(path)
+        values[chapter] = {name: one.default for name, one in defaults.items()}
+        values[chapter] |= parameters.choose(path, profile, [])
+    first, second = values["03"], values["10"]
+    assert second["datasets"][0] == first["dataset"]
+    for name in ("seeds", "learned"):
+        assert second.pop(name)[0] == first[name]
+    for name in set(first) & set(second):
+        assert second[name] == first[name], name
+
+
 def executed_chapter():
     """A notebook as a run leaves it, with the findings of chapter 3."""
     findings = {}
@@ -83,7 +100,7 @@ def test_the_scorecard_shows_the_record_and_what_contradicts_it():
     assert text.count("contradicts the record") == 1
     assert text.count("not on record yet") == 1
     counted = builder.with_record({"03-functional": build}, record)
-    assert "**3** hold" in builder.tally(counted)
+    assert "All **3** claims" in builder.tally(counted)
 
 
 def test_limits_are_counted_from_what_the_record_keeps(tmp_path, monkeypatch):
