@@ -621,6 +621,9 @@ for name, variant in variant_rows.items():
 as_above = sensitivity.loc["as above"]
 few_changes = sensitivity.loc[f"clean, {few}"] - as_above.drop("wcka")
 say("few-move", few_changes.abs().max().max(), ".2f")
+own_attack = sensitivity.loc["each under its own attack"] - as_above
+say("own-low", own_attack.min().min(), "+.2f")
+say("own-high", own_attack.max().max(), "+.2f")
 changed_choices = {
     "wang": ("rows normalised", "wcka"),
     "bias": ("with biases", "wcka"),
