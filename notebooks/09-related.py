@@ -16,11 +16,17 @@
 # %% [markdown]
 # # Are these two networks related?
 #
+# ```{admonition} In one paragraph
+# :class: tip
+# Here {glue:text}`n-families` families of small language models and {glue:text}`n-trees` trees of fully connected networks are
+# trained, and some members are disguised by changes of the weights that keep the function. Which score still tells kin from
+# strangers? {glue:text}`take-circuits-tell-kin` {glue:text}`take-disguise-hides-weights`
+# {glue:text}`take-first-layers-tell-kin`
+# ```
+#
 # Does one model descend from another, or have the two nothing to do with each other? Published answers compare
-# activations {cite}`reef2024`, products of matrices {cite}`huref2023`, or weights whose units were matched first {cite}`awm2025`. The paper
-# speaks of fully connected networks only; the same idea carries over to transformers. This chapter trains families of
-# small language models on real text, hides some of their members behind changes of the weights that keep the function, and asks
-# which score still tells kin from strangers. Then it asks the same of family trees of fully connected networks.
+# {term}`activations <activation>` {cite}`reef2024`, products of matrices {cite}`huref2023`, or weights whose units were matched first
+# {cite}`awm2025`. The paper speaks of fully connected networks only; the same idea carries over to transformers.
 #
 # After this chapter you can
 #
@@ -41,6 +47,7 @@ from wcka.book import claims, figures, rules, say, within
 from wcka.experiments import family_trees, jobs, language_families
 from wcka.experiments.language_families import SCORES
 from wcka.networks import disguises, language_models, texts
+from wcka.weights.forest import spanning_edges
 
 figures.style()
 
@@ -103,7 +110,7 @@ if width % (2 * heads):
 # \end{aligned}
 # $$ (eq-circuits)
 #
-# Their rows are tokens, as the rows of a chain are pixels, so each is compared by CKA: `wcka.circuits` and
+# Their rows are tokens, as the rows of a {term}`chain` are pixels, so each is compared by {term}`CKA`: `wcka.circuits` and
 # `wcka.compare_circuits`. Gains of norms are part of the matrices; what norms divide by, the gates of the MLPs and the positions are
 # left out. For features $\mathbf E \mathbf M_a$ and $\mathbf E' \mathbf M_b$ all that is needed is the product
 # $\mathbf M_b^\top \mathbf E'^\top \mathbf H \mathbf E\, \mathbf M_a$, which is of size $d$ by $d$: no table of tokens by
@@ -120,15 +127,17 @@ sizes = {
 torch.manual_seed(seed)
 model = language_models.LanguageModel(**sizes)
 state = {name: values.double() for name, values in model.state_dict().items()}
-hidden = disguises.disguised(state, model.config, seed)
-one = wcka.circuits(state, model.config)
-other = wcka.circuits(hidden, model.config)
-by_circuit = wcka.compare_circuits([one, other])
+disguised_state = disguises.disguised(state, model.config, seed)
+similarity_by_circuit = wcka.compare_circuits([
+    wcka.circuits(state, model.config),
+    wcka.circuits(disguised_state, model.config),
+])  # of each circuit (layers and heads, models, models)
 largest_change = max(
-    float(np.abs(table[:, 0, 1] - 1).max()) for table in by_circuit.values())
+    float(np.abs(similarities[:, 0, 1] - 1).max())
+    for similarities in similarity_by_circuit.values())
 
 twin = language_models.LanguageModel(**sizes).double()
-twin.load_state_dict(hidden)
+twin.load_state_dict(disguised_state)
 question = texts.encoded("documentation", tokens)[None, :64]
 with torch.no_grad():
     logits = model.double()(question)
@@ -155,10 +164,11 @@ say("cosine-of-up", float(cosine.detach()), ".2f")
 # Python ships two texts: its reference, in English, and the source of its standard library. On each, several bases are
 # trained from different weights. Each base gets relatives: stages of its own training; fine-tuned on the same text, and on the
 # other; trained on for as long as it had been; fine-tuned by adapters of low rank (LoRA {cite}`hu2021`) that are merged; the
-# mean of two of these; pruned; rounded to a few bits. Losses are in nats per token, on the end of each text, which no model
-# has learned from:
+# mean of two of these; pruned; rounded to a few bits. There are {glue:text}`n-models` models in all. The folded table has their losses
+# in nats per token, on the end of each text, which no model has learned from. (A model that gives all tokens the same
+# probability has {glue:text}`uniform`.)
 
-# %%
+# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show how the families are trained, and a table of their losses"}
 families = []
 for text in texts.TEXTS:
     for family_seed in range(seed, seed + seeds):
@@ -176,13 +186,11 @@ say("n-models", len(members), "d")
 say("uniform", np.log(tokens), ".2f")
 
 # %% [markdown]
-# (A model that gives all tokens the same probability has {glue:text}`uniform`.)
-#
 # ## Who is kin?
 #
 # A pair of **kin** is a base and one of its relatives. A pair of **strangers** is the base of one family and a model of
-# another: its base, or that fine-tuned on either text. Strangers may have learned the same text, and do much the same. That is the
-# comparison which matters: two models that have learned a language are beyond what chance or untrained models give, related or not.
+# another: its base, or that fine-tuned on either text. Strangers may have learned the same text, and do much the same. They are
+# the {term}`null` here: two models that have learned a language are more similar than chance, related or not.
 
 # %%
 pairs = jobs.run_jobs(
@@ -214,7 +222,7 @@ handles = [plt.Line2D([], [], ls="", marker="o", ms=4, color=color)
 panels.flat[-1].legend(handles, ["strangers", "kin"], loc="center")
 plt.show()
 
-# %%
+# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the table of areas and of kin that is found"}
 tables = {
     "plain": language_families.told_apart(plain),
     "disguised": language_families.told_apart(disguised),
@@ -241,15 +249,15 @@ say("one-text", one_text, ".2f")
 say("two-texts", other_text, ".2f")
 
 # %% [markdown]
-# The area under the ROC curve (AUC) is the probability that kin score above strangers; the other column is the share of kin that is found
-# if no stranger may be accused. By the median of the four circuits the AUC is {glue:text}`plain-circuits`, and
-# {glue:text}`disguised-circuits` where the second model is disguised; by the cosine of the weights
-# {glue:text}`plain-cosine` and {glue:text}`disguised-cosine`; by matching of units {glue:text}`plain-matched` and
-# {glue:text}`disguised-matched`. What models *do* is not moved by a disguise, and tells less: activations
-# {glue:text}`disguised-activations`, agreement {glue:text}`disguised-agreement`, since strangers that have learned one
-# language do much the same.
+# The gap is measured by the area under the ROC curve (AUC), the probability that kin score above strangers. By the median of the
+# four circuits it is {glue:text}`plain-circuits`, and {glue:text}`disguised-circuits` where the second model is disguised; by the
+# cosine of the weights {glue:text}`plain-cosine` and {glue:text}`disguised-cosine`; by matching of units {glue:text}`plain-matched` and
+# {glue:text}`disguised-matched`. A disguise does not move what models *do*: disguised, {term}`CKA` of activations has
+# {glue:text}`disguised-activations`, {term}`agreement` {glue:text}`disguised-agreement`. If no stranger may be accused, the
+# circuits find {glue:text}`disguised-circuits-found` % of the disguised kin, agreement
+# {glue:text}`disguised-agreement-found` %. The folded table has all scores.
 #
-# By the median of the circuits the most similar strangers score {glue:text}`highest-stranger`, and the least similar kin {glue:text}`lowest-kin`
+# By the circuits the most similar strangers score {glue:text}`highest-stranger`, and the least similar kin {glue:text}`lowest-kin`
 # (the relative is: {glue:text}`furthest-kin`). Strangers that learned the same text score {glue:text}`one-text` on average, others
 # {glue:text}`two-texts`. All of this is about models of this size and text. For others the strangers have to be measured.
 #
@@ -267,39 +275,135 @@ forged = disguises.with_loud_token(base_state, unused)
 pair_of_circuits = [wcka.circuits(base_state, model.config),
                     wcka.circuits(forged, model.config)]
 with_token = wcka.compare_circuits(pair_of_circuits)
-rest = range(tokens - 1)
+other_tokens = range(tokens - 1)
 without_token = wcka.compare_circuits([
-    wcka.circuits(base_state, model.config, rest),
-    wcka.circuits(forged, model.config, rest)])
-of_circuits = {}
+    wcka.circuits(base_state, model.config, other_tokens),
+    wcka.circuits(forged, model.config, other_tokens)])
+circuit_similarities = {}
 for column, by_name in (("all tokens", with_token),
                         ("without it", without_token)):
-    of_circuits[column] = {
+    circuit_similarities[column] = {
         name: table.mean(0)[0, 1] for name, table in by_name.items()}
-pd.DataFrame(of_circuits).rename(SCORES).style.format("{:.3f}")
+forged_table = pd.DataFrame(circuit_similarities)
+forged_table.rename(SCORES).style.format("{:.3f}")
+
+# %% tags=["remove-cell"]
+for column, name in (("all tokens", "loud"), ("without it", "quiet")):
+    say(f"{name}-low", forged_table[column].min(), ".2f")
+    say(f"{name}-high", forged_table[column].max(), ".2f")
 
 # %% [markdown]
-# So look at the lengths of the rows first, and leave out tokens that are far longer than others, or that do not occur. In the
-# same spirit a copier can add units that never fire, or train the copy on until it is another model. [Chapter 6](06-failures) forges whole chains. A high value is evidence of kinship;
-# a low one is no proof of innocence.
+# With the token, the circuits of the copy and of its original have similarities from {glue:text}`loud-low` to
+# {glue:text}`loud-high`; without it, from {glue:text}`quiet-low` to {glue:text}`quiet-high`. So look at the lengths of the rows first, and leave out
+# tokens that are far longer than others, or that do not occur. In the same spirit a copier can add units that never fire, or train the copy on
+# until it is another model. [Chapter 6](06-failures) forges whole chains. A high value is evidence of kinship; a low one is no
+# proof of innocence.
 
 # %% [markdown]
 # ## Family trees
 #
 # Fully connected networks have trees as well {cite}`mother2024`: roots, children that were trained on from a root, and their children.
 # Descendants are trained further on the same images, or on another task, or on images with permuted labels. In the
-# disguise hidden units are permuted and rescaled. The chain of weights says what a network does; where it comes from is
-# written in its first layer, which further training changes least. So the score is the Procrustes similarity of first
-# layers whose units have norm 1: it needs no matching of units, since Procrustes finds the best rotation of all.
+# disguise hidden units are permuted and rescaled. The chain of weights says what a network does; the first layer may say
+# where it comes from, as further training hardly changes it. So the score is the {term}`Procrustes` similarity of first
+# layers whose units have norm 1: it needs no matching of units, since it takes the optimal rotation.
 #
-# The table has, for each score, the AUC of pairs of one tree against pairs of different trees, and the share of true pairs of
-# parent and child among the edges of the maximum spanning tree of each tree's networks, without direction.
+# The edges of the maximum spanning tree over the networks of one tree, by such a score, are the guess who is parent and child of
+# whom, without direction. Here is one of the trees, disguised.
 
 # %%
 tree_table = family_trees.all_kinship_scores(
     roots=roots, children=children, seed=seed, images=tree_images,
     tuned_images=tree_images // 2, scheduler=scheduler)
 tree_card = family_trees.found_by_score(tree_table)
+n_trees = roots * len(family_trees.DESCENTS)
+
+# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-tree", "caption": "One of the trees, disguised: its root at the top, below it the children and their children. Left: true pairs of parent and child. Right: the edges of the maximum spanning tree by the similarity of first layers and by wCKA, of true pairs (solid) and of others (dashed)."}, "image": {"alt": "Three drawings of one tree of networks: true edges from the root to its children and to theirs; beside them the edges of the spanning trees by first layers and by wCKA, solid where they are true, dashed where they are not."}}
+SHOWN_DESCENT = family_trees.OTHER_TASK
+shown_pairs = tree_table[
+    tree_table.disguised & (tree_table.descent == SHOWN_DESCENT)
+    & (tree_table.tree_a == 0) & (tree_table.tree_b == 0)]
+
+
+def true_edges():
+    """Pairs of a parent and a child in the tree that is shown."""
+    pairs = shown_pairs[shown_pairs.is_edge]
+    return sorted(set(zip(pairs.a, pairs.b)))  # a parent comes first
+
+
+def edges_found_by(score):
+    """Edges of the maximum spanning tree by a score, in the same tree."""
+    pairs = shown_pairs[shown_pairs.score == score]
+    networks = np.unique(pairs[["a", "b"]])
+    similarity = np.zeros((len(networks), len(networks)))
+    rows = np.searchsorted(networks, pairs.a)
+    columns = np.searchsorted(networks, pairs.b)
+    similarity[rows, columns] = similarity[columns, rows] = pairs.value
+    edges = []
+    for a, b in spanning_edges(similarity):
+        edges.append((networks[a], networks[b]))
+    return edges
+
+
+def places_in_tree(edges):
+    """Horizontal place and generation of each network, children in order."""
+    children_of = {}
+    for parent, child in edges:
+        children_of.setdefault(parent, []).append(child)
+    places = {}
+    leaves = []
+
+    def place(network, generation):
+        """Place a network in the middle above its children."""
+        across = []
+        for child in children_of.get(network, []):
+            across.append(place(child, generation + 1))
+        if not across:
+            across.append(len(leaves))
+            leaves.append(network)
+        places[network] = (np.mean(across), -generation)
+        return places[network][0]
+
+    place(edges[0][0], 0)
+    return places
+
+
+edges_by_score = {
+    "true": true_edges(),
+    "first layers": edges_found_by(family_trees.FIRST_LAYER),
+    "wCKA": edges_found_by("wCKA"),
+}
+places = places_in_tree(edges_by_score["true"])
+fig, panels = plt.subplots(1, 3, figsize=(figures.WIDTH, 2.4), sharey=True)
+for axes, (title, edges) in zip(panels, edges_by_score.items()):
+    for edge in edges:
+        is_true = edge in edges_by_score["true"]
+        bend = 0 if is_true else 0.3  # so that no network hides the line
+        axes.annotate("", places[edge[0]], places[edge[1]], arrowprops={
+            "arrowstyle": "-", "lw": 1.6 if is_true else 1.2,
+            "ls": "-" if is_true else "--",
+            "color": STRANGERS if title == "true" else KIN,
+            "connectionstyle": f"arc3,rad={bend}"})
+    axes.plot(*zip(*places.values()), "o", color="black", ms=5)
+    axes.set_title(title)
+    axes.margins(0.08, 0.2)
+    axes.axis("off")
+plt.show()
+
+# %% tags=["remove-cell"]
+for name, title in (("first", "first layers"), ("chain", "wCKA")):
+    n_right = len(set(edges_by_score[title]) & set(edges_by_score["true"]))
+    say(f"shown-{name}", n_right, "d")
+say("shown-edges", len(edges_by_score["true"]), "d")
+glue("shown-descent", SHOWN_DESCENT, display=False)
+
+# %% [markdown]
+# In this tree, where descendants were trained further by *{glue:text}`shown-descent`*, the first layers find
+# {glue:text}`shown-first` of the {glue:text}`shown-edges` pairs of parent and child, and {term}`wCKA` {glue:text}`shown-chain`. The table has all
+# scores and trees: the AUC of pairs of one tree against pairs of different trees, and the share of true pairs of parent and
+# child among the edges of each spanning tree.
+
+# %%
 tree_card["disguise"] = np.where(tree_card.disguised, "disguised", "plain")
 tree_card.pivot_table(
     index="score", columns="disguise", values=["auc", "edges"], sort=False,
@@ -308,7 +412,6 @@ tree_card.pivot_table(
 ).rename_axis(index=None, columns=[None, None]).style.format("{:.2f}")
 
 # %% tags=["remove-cell"]
-n_trees = roots * len(family_trees.DESCENTS)
 say("n-trees", n_trees, "d")
 say("n-of-tree", 1 + children + children**2, "d")
 by_score = tree_card.groupby(["score", "disguised"])[["auc", "edges"]].mean()
@@ -329,9 +432,8 @@ for name, score in names.items():
 # {glue:text}`first-plain-auc` and finds {glue:text}`first-plain-edges` % of the edges; disguised, {glue:text}`first-hidden-auc` and
 # {glue:text}`first-hidden-edges` %. wCKA has {glue:text}`chain-plain-auc` and {glue:text}`chain-plain-edges` % in both, the cosine of
 # the weights {glue:text}`plain-cosine-plain-auc` and {glue:text}`plain-cosine-plain-edges` %, and, disguised,
-# {glue:text}`plain-cosine-hidden-auc` and {glue:text}`plain-cosine-hidden-edges` %. The chain for what a network does, the
-# first layer for where it comes from: `python -m wcka family FOLDER` draws such trees for your own checkpoints, with the circuits
-# in the place of first layers where they are transformers.
+# {glue:text}`plain-cosine-hidden-auc` and {glue:text}`plain-cosine-hidden-edges` %. `python -m wcka family FOLDER` draws such trees for your
+# own checkpoints, with the circuits in the place of first layers where they are transformers.
 
 # %% [markdown]
 # ## The paper's claims in this chapter
@@ -345,20 +447,20 @@ def part(label, estimate, rule=""):
     return rules.Part(label, *estimate, rule)
 
 
-wrong = {
+misordered = {
     "plain": language_families.misordered_by_score(plain),
     "disguised": language_families.misordered_by_score(disguised),
 }
 circuit_parts = []
-for name, of_score in wrong.items():
-    circuit_parts.append(part(f"wrong order, {name}", of_score["circuits"]))
-behind = language_families.lead_of_circuits(disguised)
+for name, by_score in misordered.items():
+    circuit_parts.append(part(f"wrong order, {name}", by_score["circuits"]))
+circuit_leads = language_families.lead_of_circuits(disguised)
 weight_parts = []
 for score in ("cosine", "matched"):
-    weight_parts.append(part(SCORES[score], behind[score]))
+    weight_parts.append(part(SCORES[score], circuit_leads[score]))
 behaviour_parts = []
 for score in ("activations", "agreement"):
-    behaviour_parts.append(part(SCORES[score], behind[score]))
+    behaviour_parts.append(part(SCORES[score], circuit_leads[score]))
 tree_parts = []
 first_layers = tree_table[tree_table.score == family_trees.FIRST_LAYER]
 for (descent, is_disguised), rows in first_layers.groupby(
@@ -373,11 +475,107 @@ findings = {
     "behaviour-tells-less": rules.Finding(behaviour_parts),
     "first-layers-tell-kin": rules.Finding(tree_parts),
 }
-claims.show(rules.judge("09", findings))
+chapter_claims = rules.judge("09", findings)
+claims.show(chapter_claims)
+
+# %% tags=["remove-cell"]
+SENTENCES = {
+    "circuits-tell-kin": {
+        "holds": "The circuits between tokens tell the relatives of a language "
+                 "model from strangers, as they are and disguised.",
+        "partly": "The circuits between tokens tell the relatives of a "
+                  "language model from strangers either as they are or "
+                  "disguised, not in both cases.",
+        "fails": "The circuits between tokens do not tell the relatives of a "
+                 "language model from strangers.",
+        "cannot be told": "Whether the circuits between tokens tell the "
+                          "relatives of a language model from strangers, both "
+                          "as they are and disguised, is open.",
+    },
+    "disguise-hides-weights": {
+        "holds": "Disguised models are told apart noticeably worse by the "
+                 "entries of their weights, with matched units and without.",
+        "partly": "Disguised models are told apart noticeably worse by one of "
+                  "two comparisons of the entries of their weights, with "
+                  "matched units and without, but not by the other.",
+        "fails": "Disguised models are told apart no worse by the entries of "
+                 "their weights, with matched units or without.",
+        "cannot be told": "Whether disguised models are told apart noticeably "
+                          "worse by the entries of their weights, with matched "
+                          "units and without, is open.",
+    },
+    "behaviour-tells-less": {
+        "holds": "Activations and predictions tell kin from strangers worse "
+                 "than circuits.",
+        "partly": "Of activations and predictions, one tells kin from "
+                  "strangers worse than circuits and the other does not.",
+        "fails": "Activations and predictions tell kin from strangers no worse "
+                 "than circuits.",
+        "cannot be told": "Whether activations and predictions both tell kin "
+                          "from strangers worse than circuits is open.",
+    },
+    "first-layers-tell-kin": {
+        "holds": "The first layers of fully connected networks tell relatives "
+                 "from strangers after each kind of further training, as they "
+                 "are and disguised.",
+        "partly": "The first layers of fully connected networks tell relatives "
+                  "from strangers after some kinds of further training, not "
+                  "after others.",
+        "fails": "The first layers of fully connected networks do not tell "
+                 "relatives from strangers.",
+        "cannot be told": "Whether the first layers of fully connected "
+                          "networks tell relatives from strangers after each "
+                          "kind of further training is open.",
+    },
+}
+for claim in chapter_claims:
+    sentence = SENTENCES[claim.key][claim.verdict]
+    glue(f"take-{claim.key}", sentence, display=False)
+
+# %% [markdown]
+# ## Exercises
+#
+# **1.** Which relatives are hard to recognise, and does it get harder if fine-tuning lasts longer? On a larger scale:
+# `python -m wcka run 09 -p tuning 200`.
+
+# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the answer"}
+highest_stranger = plain[~plain.is_kin]["circuits"].max()
+kin_scores = kin.groupby("relative", sort=False)["circuits"].agg(
+    ["min", "median", "max"])
+kin_scores["share above all strangers"] = kin.groupby("relative")[
+    "circuits"].agg(lambda values: (values > highest_stranger).mean())
+kin_scores.sort_values("median").style.format("{:.2f}")
+
+# %% [markdown]
+# **2.** Which of the four circuits would you compare if you could have only one? Try a deeper model:
+# `python -m wcka run 09 -p depth 6`.
+
+# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the answer"}
+gaps = {}
+for score in [*similarity_by_circuit, "circuits"]:
+    column = {}
+    for name, table in tables.items():
+        column[name] = table["lowest kin"][score] - table[
+            "highest stranger"][score]
+    gaps[SCORES[score]] = column
+# The gap between kin and strangers; below zero they overlap.
+pd.DataFrame(gaps).T.style.format("{:+.2f}")
+
+# %% [markdown]
+# **3.** Is it easier to find the edges of a tree after further training, after another task, or after training on permuted
+# labels? With more children per network: `python -m wcka run 09 -p children 5`.
+
+# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the answer"}
+disguised_card = tree_card[tree_card.disguised]
+disguised_card.pivot_table(
+    index="score", columns="descent", values="edges", sort=False,
+).rename_axis(index=None, columns=None).style.format("{:.2f}")
 
 # %% [markdown]
 # ## To take away
 #
 # - Compare what has the same meaning in both models: paths between tokens, not coordinates of a stream.
-# - The null of kinship is unrelated trained models of the same kind. Measure some.
+#   {glue:text}`take-circuits-tell-kin`
+# - The null of kinship is unrelated trained models of the same kind. Measure some. {glue:text}`take-behaviour-tells-less`
 # - Before you trust a score, ask which changes of the weights leave the function alone, and try them.
+#   {glue:text}`take-disguise-hides-weights`
