@@ -16,19 +16,31 @@
 # %% [markdown]
 # # What the measures are
 #
+# ```{admonition} In one paragraph
+# :class: tip
+# Two networks of different {term}`seed` were trained on the same task: {term}`CKA` of their {term}`activations <activation>`
+# is {glue:text}`cka-xy`, {term}`dCKA` {glue:text}`dcka-psd`, and {term}`wCKA`, which looks at weights, {glue:text}`wcka-ab`.
+# wCKA is the CKA of the two networks without their nonlinearities on white noise, where the networks as they are have
+# {glue:text}`noise-real`. Rescaling hidden units changes no prediction; it takes CKA of a network with itself to
+# {glue:text}`rescaled-cka`, and wCKA to {glue:text}`rescaled-wcka`. One added {term}`dead unit` changes no prediction
+# either; with outgoing weights ten times as large as the others it takes wCKA of a network with itself to
+# {glue:text}`dead-ten`. {glue:text}`take-claims`
+# ```
+#
 # Two networks were trained on the same task. How similar are they? This chapter defines the four
-# answers that the paper compares (its sections 1 and 2.1 to 2.3): Procrustes, CKA and dCKA, which
-# look at *activations*, and wCKA, which looks at *weights*. Every definition is computed twice, by
+# measures that the paper compares (its sections 1 and 2.1 to 2.3): {term}`Procrustes`, CKA and dCKA compare
+# activations, wCKA compares weights. Every definition is computed twice, by
 # two independent formulas, on networks trained on real digits.
 #
 # After this chapter you can
 #
 # - write down each measure, and say which of its conventions matter;
-# - say what may be done to a network without a measure noticing, and check it;
+# - say which changes of a network a measure does not notice, and check it;
 # - say what wCKA is: the CKA of the same network without its nonlinearities, probed with noise;
 # - name the changes that leave a network's function alone and still move wCKA.
 
 # %% tags=["hide-input"]
+from collections import Counter
 from copy import deepcopy
 
 import matplotlib.pyplot as plt
@@ -111,14 +123,14 @@ assert x.shape == (min(probes, len(images)), hidden[-1])
 
 # %% [markdown]
 # Both get at least {glue:text}`accuracy-low` % of the test images right. `x` and `y` are their
-# activations in the last hidden layer, {glue:text}`shape-x`: **rows are shared** (the same probe
-# images), columns need not correspond. That is all that the measures below ask for.
+# activations in the last hidden layer, {glue:text}`shape-x`: **rows are shared** (the same images, the
+# {term}`probes <probe>`), columns need not correspond. The measures below need nothing else.
 #
 # ## CKA
 #
-# Centred kernel alignment {cite}`kornblith2019` is the cosine between the two Gram matrices
-# $K = XX^\top$ and $L = YY^\top$ after centring. With the Hilbert-Schmidt independence criterion
-# {cite}`gretton2005` $S$ and $H = I - \tfrac1n \mathbf 1\mathbf 1^\top$,
+# Centred kernel alignment {cite}`kornblith2019` is the cosine between two Gram matrices, the
+# {term}`kernels <kernel>` $K = XX^\top$ and $L = YY^\top$, after {term}`centring`. With the Hilbert-Schmidt independence
+# criterion ({term}`HSIC`) {cite}`gretton2005` $S$ and $H = I - \tfrac1n \mathbf 1\mathbf 1^\top$,
 #
 # $$
 # C(K, L) = \frac{S(K, L)}{\sqrt{S(K, K)\, S(L, L)}}, \qquad
@@ -141,11 +153,12 @@ print(f"by kernels {definitions.cka(x, y):.12f}, "
 assert np.isclose(definitions.cka(x, y), wcka.cka(x, y), atol=1e-12)
 
 # %% [markdown]
-# The two agree to twelve digits. The criterion in {eq}`eq-cka` is the **biased** estimator: of two
-# representations that have nothing to do with each other it makes more than zero, and the more so
-# the fewer probes there are. For independent Gaussian features the next cell shows how much.
+# The two agree to twelve digits. The criterion in {eq}`eq-cka` is the **biased** estimator: its value for two
+# independent {term}`representations <representation>` is above zero, and grows as the number of probes falls. With 20
+# probes and 32 units, independent Gaussian features score {glue:text}`bias-20`; with 3,000 probes,
+# {glue:text}`bias-3000`. We keep the paper's biased form everywhere.
 
-# %%
+# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the CKA of unrelated features by the number of probes"}
 rng = np.random.default_rng(seed)
 bias = {}
 for n in (20, 100, 500, 3000):
@@ -163,13 +176,10 @@ say("bias-20", bias[20], ".2f")
 say("bias-3000", bias[3000])
 
 # %% [markdown]
-# With 20 probes and 32 units, unrelated features score {glue:text}`bias-20`; with 3,000,
-# {glue:text}`bias-3000`. We keep the paper's biased form everywhere, and mind the number of rows.
-#
 # ## Procrustes
 #
-# Centre both, divide by the Frobenius norm, and rotate one onto the other as well as possible. What
-# is left is the paper's distance,
+# Centre both matrices, divide them by their Frobenius norms, and rotate one onto the other as closely as possible. What
+# remains is the paper's distance,
 #
 # $$
 # d(X, Y) = \norm{X}_F^2 + \norm{Y}_F^2 - 2\norm{X^\top Y}_* = 2 - 2s, \qquad
@@ -177,9 +187,9 @@ say("bias-3000", bias[3000])
 # $$ (eq-procrustes)
 #
 # with the nuclear norm $\norm{\cdot}_*$, the sum of singular values. The paper writes $d$ without
-# saying that features are centred and scaled first; without that step it is not a similarity of
-# directions at all, so we take it as meant. Here everything is a similarity, so `procrustes` is
-# $s$, from 0 to 1. The second formula is SciPy's search for the best rotation:
+# saying that features are centred and scaled first; without that step it depends on their scale, so we
+# assume it. All measures in this book are similarities, so `procrustes` is
+# $s$, from 0 to 1. The second formula is SciPy's search for the optimal rotation:
 
 # %%
 def prepared(z):
@@ -196,7 +206,7 @@ assert np.isclose(wcka.procrustes(x, y), s)
 assert np.isclose(1 - residual / 2, s)
 
 # %% [markdown]
-# Public code reports at least six different numbers under this one name. Of the same two networks:
+# Public code reports at least six different numbers under this one name. For our two networks:
 
 # %%
 u = x / np.linalg.norm(x)  # not centred
@@ -213,14 +223,14 @@ pd.DataFrame([
     {"value": "{:.4f}"}).hide()
 
 # %% [markdown]
-# The first five can be converted into each other. The last one cannot: the mean of the activations
-# enters, and can move the number either way.
+# The first five can be converted into each other. The last one cannot, since it depends on the mean of the
+# activations.
 #
 # ## dCKA
 #
-# Networks that look at the same images are similar partly because the images are. Deconfounded CKA
-# {cite}`cui2022` takes away from each Gram matrix the part that the inputs' own Gram matrix $K_0$
-# explains by linear regression, drops the negative eigenvalues of what remains ($[\cdot]_+$), and
+# Networks that see the same images are similar partly because the images are. Deconfounded CKA
+# {cite}`cui2022` subtracts from each Gram matrix the part that the inputs' own Gram matrix $K_0$
+# explains by linear regression, drops the negative eigenvalues of what remains ($[\cdot]_+$, the {term}`PSD step`), and
 # then applies CKA:
 #
 # $$
@@ -228,15 +238,9 @@ pd.DataFrame([
 # \hat\alpha = \frac{\langle K_0, K\rangle}{\langle K_0, K_0\rangle}.
 # $$ (eq-dcka)
 #
-# By its definition this needs eigenvalues of $n \times n$ matrices. It need not: $K$ has at most as
-# many positive eigenvalues as there are units, and subtracting a positive semidefinite matrix makes
-# no new ones. So $[K - \hat\alpha K_0]_+ = FF^\top$ with a narrow $F$, found exactly from a matrix
-# no larger than inputs plus units. That is what `dcka` does.
-#
 # One convention is ours: features and inputs are **centred before the regression**. The paper
 # regresses the Gram matrices as they are, without an intercept, and centres only in the final CKA.
-# After centring, an intercept would change nothing; without it, the regression also fits the means,
-# and what it does not fit of them stays in. Both numbers are below.
+# Both numbers are below.
 
 # %%
 def regressed(k, k0):
@@ -295,16 +299,15 @@ say("cka-xy", xy)
 # %% [markdown]
 # The conventions are part of the measure. For this pair CKA is {glue:text}`cka-xy`; dCKA is
 # {glue:text}`dcka-psd` as defined here, {glue:text}`dcka-partial` if negative eigenvalues are kept, and
-# {glue:text}`dcka-uncentred` if the regression is not centred. The positive part also decides what
-# dCKA can say at all: two positive semidefinite matrices never have a negative cosine, so **with
-# that step dCKA is never below zero**, and a mean of zero would need every pair to be exactly
-# orthogonal. Without it dCKA is exactly the partial correlation of CKAs given the inputs, and may
+# {glue:text}`dcka-uncentred` if the regression is not centred. Two positive semidefinite matrices never have a
+# negative cosine, so **with the PSD step dCKA is never below zero**, and a mean of zero would need every pair to be
+# exactly orthogonal. Without it dCKA is the partial correlation of CKAs given the inputs, and may
 # be negative. We follow the paper's text and keep the step, with `psd=False` as an option; the
-# [next chapter](02-calibration) shows that it matters for one of the paper's claims.
+# [next chapter](02-calibration) has both.
 #
 # ## wCKA
 #
-# Multiply a network's weight matrices: the **chain** $\mathbf W = W_1 W_2 \cdots W_\ell$, inputs by
+# The product of a network's weight matrices is its {term}`chain` $\mathbf W = W_1 W_2 \cdots W_\ell$, inputs by
 # outputs. Its kernel $\mathbf W \mathbf W^\top$ is the chain normalisation of
 # {cite:t}`wang2022`, and wCKA is CKA on it:
 #
@@ -317,7 +320,7 @@ say("cka-xy", xy)
 #
 # with the chains' columns centred, as equation {eq}`eq-cka` demands. The shared rows are now
 # **input coordinates** (pixels), and no image is needed. Biases and activation functions do
-# not enter.
+# not enter. (`wcka.chain(network, bias=True)` adds the biases as one more row.)
 
 # %%
 def chain_of(network):
@@ -339,11 +342,11 @@ assert np.isclose(by_definition, wcka.wcka(a, b), atol=1e-12)
 # %% [markdown]
 # ### What it is: the same network without its nonlinearities, probed with noise
 #
-# Take the activations out of a network. What is left is the linear map $x \mapsto x \mathbf W$. Probe
-# two such maps with white noise and compare their outputs by CKA: the noise's covariance is the
-# identity, so $\mathbf W_a^\top \mathbf W_b$ is all that remains. One subtlety follows from
-# centring: the chain is centred over *pixels*, so the noise must have no mean over pixels either.
-# wCKA is blind to what a network does with overall brightness.
+# Without its activation functions and biases a network is the linear map $x \mapsto x \mathbf W$, its
+# {term}`linear skeleton`. Probe two such maps with white noise and compare their outputs by CKA: the noise's covariance is
+# the identity, so only $\mathbf W_a^\top \mathbf W_b$ remains. The chain is centred over *pixels*, so the
+# noise must have mean zero over pixels, too:
+# wCKA does not see what a network does with overall brightness.
 
 # %% mystnb={"figure": {"name": "fig-noise", "caption": "Networks probed with white noise. Without their nonlinearities their CKA settles on wCKA (dashed) as the probes grow; as they are, it settles at a level of its own. Bands span five draws of the noise."}, "image": {"alt": "Two lines of CKA against the number of noise probes on a logarithmic axis. The line for the linearised networks narrows onto the dashed level of wCKA; the line for the real networks settles at a level of its own."}}
 def on_noise(n, draw, linear, centred=True):
@@ -401,23 +404,22 @@ say("not-centred", not_centred)
 assert abs(settled["without nonlinearities"] - wcka_ab) < 0.02
 
 # %% [markdown]
-# wCKA of the two networks is {glue:text}`wcka-ab`; at 10,000 probes the linearised networks' CKA is
-# {glue:text}`noise-end`. (Noise as drawn, its mean over pixels left in, gives
+# wCKA of the two networks is {glue:text}`wcka-ab`; at 10,000 probes CKA of their skeletons is
+# {glue:text}`noise-end`. (Noise with its mean over pixels gives
 # {glue:text}`noise-as-drawn`: that is {eq}`eq-wcka` without centring, {glue:text}`not-centred`, which is
 # how the paper prints its equation 5.)
-# The networks as they are, nonlinearities and biases included, agree on the same noise by
-# {glue:text}`noise-real`: wCKA describes their linear skeletons, not the networks themselves.
-# Whether the skeleton says enough about the network is an empirical question, and the business of
-# the later chapters.
+# The networks as they are, with nonlinearities and biases, have a CKA of {glue:text}`noise-real` on the same noise:
+# wCKA describes their skeletons, not the networks themselves.
+# Whether the skeleton says enough about the network is the question of the later chapters.
 #
 # ## What may change without a measure noticing
 #
 # ### Shuffled and rescaled units
 #
 # Shuffle the units of every hidden layer, or multiply each ReLU unit by a positive number and divide
-# it out in the next layer. The function does not change. The weights do; the chain does not.
+# the next layer's weights by it. The weights change; the function and the chain do not.
 
-# %% mystnb={"figure": {"name": "fig-weights", "caption": "One network, three ways to write it. Shuffling the hidden units or rescaling them makes other weight matrices (left two columns: the second and third layer) and the same chain (right: its columns as pictures, one a class). Each picture has its own scale; red is positive, blue negative."}, "image": {"alt": "A grid of pictures. Rows: the network as trained, its units permuted, its units rescaled. The two weight matrices look different in every row; the three chain pictures, blurred templates of the digits, are the same in all rows."}}
+# %% mystnb={"figure": {"name": "fig-weights", "caption": "One network, three ways to write it. Shuffling the hidden units or rescaling them makes other weight matrices (left two columns: the second and third layer) and the same chain (right: its columns as pictures, one per class). Each picture has its own scale; red is positive, blue negative."}, "image": {"alt": "A grid of pictures. Rows: the network as trained, its units permuted, its units rescaled. The two weight matrices look different in every row; the three chain pictures, blurred templates of the digits, are the same in all rows."}}
 versions = {
     "as trained": a,
     "permuted": symmetry.permute(a, seed),
@@ -442,7 +444,14 @@ for axes, title in zip(panels[0], titles):
     axes.set_title(title)
 plt.show()
 
-# %%
+# %% [markdown]
+# In {numref}`fig-weights` the pictures of the two layers differ between the rows, those of the chain do not: permuted units
+# move it by {glue:text}`hidden-chain` of its size. And the measures? A network is compared with itself, rewritten; 1 means
+# that the measure does not notice. Permutations move the
+# four measures by at most {glue:text}`permuted-moved`. Rescaled units take CKA to {glue:text}`rescaled-cka` and Procrustes
+# to {glue:text}`rescaled-procrustes`; wCKA is {glue:text}`rescaled-wcka`.
+
+# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the four measures of a network and its rewritten selves"}
 def compare(network, changed_network, inputs=inputs):
     """The four measures of two networks, in their last hidden layer."""
     with torch.no_grad():
@@ -485,15 +494,13 @@ say("rescaled-procrustes", rescaled_row["procrustes"], ".2f")
 say("rescaled-wcka", rescaled_row["wcka"], ".6f")
 
 # %% [markdown]
-# A network against itself, rewritten; a measure that does not notice scores 1. Permutations move the
-# four measures by at most {glue:text}`permuted-moved`. Rescaled units take CKA of the network with
-# itself to {glue:text}`rescaled-cka` and Procrustes to {glue:text}`rescaled-procrustes`, though the
-# function is the same; wCKA is {glue:text}`rescaled-wcka`.
-#
 # Why is wCKA invariant to permutation? The paper's section 2.3 names two properties: the chain's
-# invariance to permutation, and CKA's to orthogonal transformations, of which permutations are some.
+# invariance to permutation, and CKA's invariance to orthogonal transformations, of which permutations are some. But
+# permuted hidden units cancel inside the product of the weights, so CKA sees the same matrix as before, and its
+# invariance is not needed. It concerns permuted *outputs*: they move the
+# chain by {glue:text}`outputs-chain` of its size, and wCKA with itself is {glue:text}`outputs-wcka`.
 
-# %%
+# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show what permuted hidden units and permuted outputs move"}
 def relative_change(chain, changed_chain):
     """Norm of the difference of two chains, relative to the first."""
     difference = np.linalg.norm(changed_chain - chain)
@@ -515,19 +522,14 @@ say("outputs-chain", outputs_move_chain, ".2f")
 say("outputs-wcka", wcka_of_reversed, ".6f")
 
 # %% [markdown]
-# Permuted hidden units cancel inside the product of the weights: the chain moves by
-# {glue:text}`hidden-chain` of its size, so that CKA sees the same matrix as before, and its
-# invariance has nothing to do. Permuted *outputs* are what that invariance is about: they move the
-# chain by {glue:text}`outputs-chain` of its size, and wCKA with itself is {glue:text}`outputs-wcka`.
-#
 # ### Activations that the outputs do not see
 #
-# CKA can be moved without touching a weight, too {cite}`davari2023`. The logits read the last hidden
+# CKA can also be moved without touching a weight {cite}`davari2023`. The logits read the last hidden
 # layer in as many directions as there are classes. Move the activations of one class along a
-# direction that the logits do not read, and every logit stays as it is. What does CKA of the
-# activations with those before the move say?
+# direction that the logits do not read, and every logit stays as it is. After a move by ten times the typical length of
+# an activation, CKA of the activations with those before the move is {glue:text}`moved-ten`.
 
-# %%
+# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the CKA by the distance of the move"}
 last_weight = a[-1].weight.detach().numpy()  # (classes, units)
 _, _, directions = np.linalg.svd(last_weight)  # (units, units)
 unread = directions[-1]
@@ -549,21 +551,19 @@ moved_table.rename_axis("distance").to_frame().style.format("{:.3f}")
 say("moved-ten", cka_by_distance[10], ".2f")
 
 # %% [markdown]
-# Distances are in typical lengths of an activation. At ten of them CKA is {glue:text}`moved-ten`.
-#
 # ### Intertwiners, activation by activation
 #
-# Which changes of weights pass through an activation? {cite:t}`godfrey2022` call $A$ an
-# *intertwiner* of $\sigma$ when $\sigma(xA) = \sigma(x)\,\phi(A)$ for a matrix $\phi(A)$. Then
+# Which changes of weights pass through an activation function? {cite:t}`godfrey2022` call $A$ an
+# {term}`intertwiner` of $\sigma$ when $\sigma(xA) = \sigma(x)\,\phi(A)$ for a matrix $\phi(A)$. Then
 #
 # $$
 # W_i \to W_i A_i, \quad b_i \to b_i A_i, \quad W_{i+1} \to \phi(A_i)^{-1} W_{i+1}
 # $$ (eq-intertwiner)
 #
-# leaves the function alone, and **the chain telescopes, for all weights, if and only if
-# $\phi(A) = A$**. The paper proves it for identity, sigmoid, ReLU and LeakyReLU. The next cell draws
-# a random element of each activation's group, in every hidden layer of an untrained network, and
-# compares the network with its rewritten self, by all four measures.
+# does not change the function, and **the chain stays the same, for all weights, if and only if
+# $\phi(A) = A$**. The paper proves it for identity, sigmoid, ReLU and LeakyReLU. The next cell applies
+# a random element of each activation's group to every hidden layer of an untrained network, and
+# compares the network with its rewritten self.
 
 # %%
 groups = {
@@ -614,20 +614,18 @@ say("gaussian", intertwined.loc["gaussian", "wcka"], ".2f")
 say("square", intertwined.loc["square", "wcka"], ".2f")
 
 # %% [markdown]
-# The functions are the same to rounding in every row. The chain moves by less than a millionth for
+# The functions are the same up to rounding in every row. The chain moves by less than a millionth for
 # {glue:text}`chain-survives`; all four measures stay at 1, to a millionth, for
 # {glue:text}`all-survive`. For Gaussian (radial basis) and polynomial
-# activations $\phi(A) \ne A$, the chain does not telescope, and wCKA of the same function written
-# twice is {glue:text}`gaussian` and {glue:text}`square`. The paper does not claim these; anyone
-# using wCKA on such networks should know.
+# activations $\phi(A) \ne A$, and wCKA of the same function written
+# twice is {glue:text}`gaussian` and {glue:text}`square`. The paper does not claim invariance for these.
 #
 # ### All measures, all changes
 #
-# Each measure declares what it is invariant to (`wcka.measures.INVARIANCES`); the project's tests
-# assert the invariances *and* the variances from that table. The figure measures them: two networks,
-# one of them changed, how far does the similarity move (at most, over five draws of the change)?
+# Each measure declares what it is invariant to (`wcka.measures.INVARIANCES`). The figure tests it: one of two networks
+# is changed, and the largest movement of their similarity over five draws of the change is shown.
 
-# %% mystnb={"figure": {"name": "fig-invariances", "caption": "How far each measure moves when the second of two trained networks is changed. Zero is invariant to rounding (below 1e-6). The first six are changes of basis of the last hidden layer, undone by the next; together with intertwiners and (on these images) silent weights they leave every prediction as it was. An output map changes the function. Probes: the same networks, seen through foggy images."}, "image": {"alt": "Heat map with four rows, one a measure, and ten columns, one a change. wCKA is zero in all columns but output map and silent weights. The three activation measures are zero for permutation, rotation, scale, translation, output map and silent weights, and move under unit rescaling, invertible maps, intertwiners and other probes."}}
+# %% mystnb={"figure": {"name": "fig-invariances", "caption": "How far each measure moves when the second of two trained networks is changed. Zero is invariant to rounding (below 1e-6). The first six are changes of basis of the last hidden layer, undone by the next; together with intertwiners and (on these images) silent weights they leave every prediction as it was. An output map changes the function. Probes: the same networks, seen through foggy images."}, "image": {"alt": "Heat map with four rows, one per measure, and ten columns, one per change. wCKA is zero in all columns but output map and silent weights. The three activation measures are zero for permutation, rotation, scale, translation, output map and silent weights, and move under unit rescaling, invertible maps, intertwiners and other probes."}}
 foggy_images = wcka.corrupt(images[:probes], "fog", seed)
 foggy = image_sets.as_inputs(foggy_images).double()
 all_inputs = image_sets.as_inputs(images).double()
@@ -683,19 +681,19 @@ say("silent-moved", silent_movement)
 say("output-moved", movements.loc["wcka", "output map"], ".2f")
 
 # %% [markdown]
-# wCKA's invariance concerns the *inside* of the network. Any linear map applied between two weight
-# matrices and undone by the second cancels, not only rotations. Its two ends are not free: an
-# invertible map of the outputs moves it by {glue:text}`output-moved`, where activations of a hidden
-# layer know nothing of it. And {glue:text}`silent-share` % of the pixels are black in every test
-# image. On these images their weights never touch a prediction; drawing them anew moves wCKA by
-# {glue:text}`silent-moved` and no activation measure at all.
+# wCKA's invariance concerns the *inside* of the network: any invertible linear map between two weight
+# matrices that the second undoes cancels. The two ends are different: an
+# invertible map of the outputs moves wCKA by {glue:text}`output-moved`, and no measure of a hidden
+# layer. And {glue:text}`silent-share` % of the pixels are black in every test
+# image. On these images their weights never affect a prediction; drawing them anew moves wCKA by
+# {glue:text}`silent-moved`, and no measure of activations.
 #
 # ## Where the paper's claim needs care
 #
-# **Same function, other chain.** Intertwiners are not all the symmetries that a network has. Add one
-# hidden unit with a bias so low that it never fires for pixels between 0 and 1. Its outgoing weights
-# are then free. The function is the same for *every* image; the chain is not, because the chain
-# knows no biases and no ReLU.
+# **Same function, other chain.** A network has more symmetries than intertwiners. Add one
+# hidden unit with a bias so low that it never fires for pixels between 0 and 1, a {term}`dead unit`. Whatever its outgoing
+# weights are, the function is the same for *every* image; the chain is not, because it
+# contains neither biases nor ReLU.
 
 # %% mystnb={"figure": {"name": "fig-dead-unit", "caption": "wCKA of a network with itself after one unit that never fires was added to its first hidden layer, against the size of that unit's outgoing weights; 1 is the size of the layer's other weights. The function is the same everywhere on the curve."}, "image": {"alt": "A curve of wCKA of a network with itself. It stays near one while the dead unit's outgoing weights are of ordinary size and falls towards zero as they grow by factors of ten."}}
 def with_dead_unit(network, size, seed):
@@ -740,16 +738,17 @@ say("dead-hundred", dead_unit[100.0], ".2f")
 
 # %% [markdown]
 # With outgoing weights of ordinary size one dead unit leaves wCKA of the network with itself at
-# {glue:text}`dead-ordinary`; ten times larger, at {glue:text}`dead-ten`; a hundred times,
-# {glue:text}`dead-hundred`. Nothing holds the outgoing weights of a dead unit in place. "Invariant to
+# {glue:text}`dead-ordinary`; with weights ten times as large, at {glue:text}`dead-ten`; a hundred times,
+# {glue:text}`dead-hundred`. "Invariant to
 # permutation and intertwiner transformations" is right; "functionally equal networks have equal chains"
 # would be wrong.
 #
 # **Wang's normalisation.** {cite:t}`wang2022` also divide each row of a layer's weights by its norm
 # before multiplying. (The paper keeps the word "normalisation" for the product alone, which
-# normalises nothing.) That variant is not invariant to rescaled units, nor is its twin with columns:
+# normalises nothing.) That variant is not invariant to rescaled units: a rescaled network, which computes the same
+# function, scores {glue:text}`wang-rows` against itself.
 
-# %%
+# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the similarity to the rescaled network, by normalisation"}
 def normalised_chain(network, dim):
     """Chain of weights whose rows (dim 1) or columns (dim 0) have norm 1."""
     weights = []
@@ -778,12 +777,6 @@ wang_table.style.format("{:.3f}")
 say("wang-rows", wang["rows normalised"], ".2f")
 
 # %% [markdown]
-# The rescaled network computes the same function; with rows normalised it scores
-# {glue:text}`wang-rows` against itself. The paper's plain product has no such step.
-#
-# **Biases.** The chain ignores them. `wcka.chain(network, bias=True)` carries them along in
-# homogeneous coordinates, as one more row: what the linear skeleton gives for the black image.
-#
 # ## The paper's claims in this chapter
 
 # %% tags=["hide-input"]
@@ -838,12 +831,74 @@ findings = {
         intertwiner_parts,
         "the chain and wCKA, before and after a random element of the group"),
 }
-claims.show(rules.judge("01", findings))
+chapter_claims = rules.judge("01", findings)
+claims.show(chapter_claims)
+
+# %% tags=["remove-cell"]
+counts = Counter(claim.verdict for claim in chapter_claims)
+VERBS = {
+    "holds": ("holds", "hold"),
+    "partly": ("holds in part", "hold in part"),
+    "fails": ("fails", "fail"),
+    "cannot be told": ("cannot be told", "cannot be told"),
+}
+count_texts = []
+for verdict, (singular, plural) in VERBS.items():
+    if counts[verdict]:
+        verb = singular if counts[verdict] == 1 else plural
+        count_texts.append(f"{counts[verdict]} {verb}")
+counted = " and ".join(count_texts[-2:])
+if count_texts[:-2]:
+    counted = ", ".join([*count_texts[:-2], counted])
+glue("take-claims", f"Of the {len(chapter_claims)} sentences of the paper that "
+     f"are judged here, {counted}.", display=False)
+
+# %% [markdown]
+# ## Exercises
+#
+# **1.** Two unrelated {term}`representations <representation>` of 32 units are compared on 64 probes, by the biased and by
+# the unbiased estimator. How far from zero is each? With real networks, on as few images:
+# `python -m wcka run 01 -p probes 64`
+
+# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the answer"}
+rng = np.random.default_rng(seed)
+estimates = {"biased": [], "unbiased": []}
+for _ in range(200):
+    u = rng.standard_normal((64, 32))
+    v = rng.standard_normal((64, 32))
+    estimates["biased"].append(wcka.cka(u, v))
+    estimates["unbiased"].append(wcka.unbiased_cka(u, v))
+pd.DataFrame(estimates).agg(["mean", "std"]).style.format("{:.3f}")
+
+# %% [markdown]
+# **2.** Add the same number to all weights of the first layer. Why does wCKA not notice, and what do the predictions do?
+# With more hidden layers: `python -m wcka run 01 -p hidden "[32, 32, 32, 32, 32, 32, 32, 32]"`
+
+# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the answer"}
+# Each column of the chain moves by one number, which centring subtracts.
+shifted = deepcopy(a)
+(first_layer, _), *_ = linear_layers(shifted)
+with torch.no_grad():
+    first_layer.weight += 0.1
+    kept_share = wcka.agreement(a(inputs), shifted(inputs))
+print(f"wCKA with itself {wcka.wcka(a, shifted):.6f}, "
+      f"{100 * kept_share:.0f} % of the predictions stay")
+
+# %% [markdown]
+# **3.** By how much can a network differ from itself after one more epoch, by each measure, and does the order of the
+# measures stay the same in a longer training? For the longer one: `python -m wcka run 01 -p epochs 20`
+
+# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the answer"}
+further = trained(architecture, [seed], dataset, classes, epochs + 1,
+                  batch_size=batch_size)
+similarities = compare(a, further.member(0).double())
+similarity_table = pd.Series(similarities, name="one more epoch").to_frame()
+similarity_table.rename(MEASURE_LABELS).style.format("{:.4f}")
 
 # %% [markdown]
 # ## To take away
 #
 # - Every measure is *features with shared rows, then one alignment*. For wCKA the rows are pixels.
-# - wCKA compares the networks' linear skeletons, on inputs whose brightness is taken out.
-# - It does not see permuted, rotated or rescaled hidden units, nor the probes.
-# - It does see weights that never matter: of dead units and of silent pixels.
+# - wCKA compares the networks' linear skeletons, on inputs whose mean brightness is subtracted.
+# - It does not see permuted, rotated or rescaled hidden units, and it has no probes.
+# - It does see weights that never matter: those of dead units and of silent pixels.
