@@ -16,10 +16,23 @@
 # %% [markdown]
 # # Calibration: what is zero, and what is one?
 #
+# ```{admonition} In one paragraph
+# :class: tip
+# {term}`Calibration <calibration>` means here that networks that share nothing score near 0 (the {term}`floor`), networks
+# that are nearly the same near 1 (the {term}`ceiling`), with no overlap, and whatever the {term}`probes <probe>`. Of these
+# four conditions {term}`wCKA` meets {glue:text}`met-wcka`, {term}`dCKA` {glue:text}`met-dcka`, {term}`CKA`
+# {glue:text}`met-cka` and {term}`Procrustes` {glue:text}`met-procrustes`. The floor of CKA among untrained networks is
+# {glue:text}`clean-cka` on clean images and {glue:text}`fog-cka` on foggy ones, that of wCKA {glue:text}`floor-wcka` on any.
+# But wCKA's floor follows from the sizes of the networks alone: with 784 inputs it is {glue:text}`floor-784`, with 8 inputs
+# {glue:text}`floor-8`. Trained networks should be compared with trained networks of other tasks, which score
+# {glue:text}`wcka-other` by wCKA and {glue:text}`cka-other` by CKA, where those of one task score {glue:text}`wcka-same`
+# and {glue:text}`cka-same`.
+# ```
+#
 # A thermometer is calibrated at two points whose temperature is known. The paper (section 3.1,
 # figures 1 and 5) does the same with measures of similarity: networks that were never trained should
-# score near 0, one network at two adjacent epochs near 1. It finds that wCKA does, and that
-# Procrustes, CKA and dCKA do not. This chapter recomputes the experiment and asks what it proves.
+# score near 0, one network at two adjacent epochs near 1. It finds that wCKA does so, and that
+# Procrustes, CKA and dCKA do not. This chapter repeats the experiment and asks what it proves.
 #
 # After this chapter you can
 #
@@ -170,8 +183,7 @@ if len(other_classes) != len(classes):
 # 4. **Fixed points.** Floor and ceiling move by at most the margin when the probes change: their
 #    number, and the corruption they are seen through.
 #
-# (A fifth, that scores in between are proportional to how similarly two networks behave, is the
-# subject of the paper's section 3.2.) Pairs that share nothing are networks with independent random
+# Pairs that share nothing are networks with independent random
 # weights. Nearly the same network is one network at consecutive epochs, after training has converged.
 #
 # ## The two ensembles
@@ -179,11 +191,11 @@ if len(other_classes) != len(classes):
 # As in the paper: fully connected networks with four hidden layers of 32 ReLU units, on the digits 0,
 # 1 and 2. One ensemble is untrained, with independent initialisations; the other is a single network
 # whose weights are kept at consecutive epochs. Here {glue:text}`followed` networks are followed, so that
-# the ceiling can have an error; figures show the first. The paper does not state optimiser, learning rate or
-# batch size; we take Adam with the parameters above. Nor does it state the layer whose activations
-# are compared; we take the last hidden one (`layer`).
+# the ceiling has an error; figures show the first. The paper states neither optimiser, learning rate and
+# batch size, where we take Adam with the parameters above, nor the layer whose {term}`activations <activation>`
+# are compared, where we take the last hidden one (`layer`).
 
-# %%
+# %% tags=["hide-output"] mystnb={"code_prompt_show": "Show the accuracies of the networks that are followed"}
 architecture = {
     "factory": "mlp",
     "widths": [784, *hidden, len(classes)],
@@ -225,9 +237,9 @@ glue("followed", str(followed), display=False)
 # ## Floor and ceiling (figure 1a)
 #
 # All pairs of untrained networks, and all pairs of consecutive epochs, by all four measures. The
-# activation measures are probed with all test images of the three classes, clean and under each of
-# the 15 corruptions of MNIST-C {cite}`mu2019`. (The paper's text says 3,147 test images, which is the
-# count of these digits; the caption of its figure 1 says 3,417, a slip.)
+# measures of activations are probed with all test images of the three classes, clean and under each of
+# the 15 {term}`corruptions <corruption>` of MNIST-C {cite}`mu2019`. (The paper's text says 3,147 test images, which is the
+# count of these digits; the caption of its figure 1 says 3,417.)
 
 # %%
 activation_measures = list(PAPER_MEASURES[:3])
@@ -300,11 +312,13 @@ right.text(3.5, 0.08, "untrained", color=RANDOM_COLOR, ha="right")
 plt.show()
 
 # %% [markdown]
-# The numbers behind it, with clean probes. All have intervals that leave out whole networks, since
-# pairs that share a network are not independent observations: untrained networks for the floor and
-# the spread (the standard deviation of untrained pairs), those that are followed for the ceiling.
+# With {glue:text}`n-images` clean probes the floors are {glue:text}`floor-procrustes` for Procrustes,
+# {glue:text}`floor-cka` for CKA, {glue:text}`floor-dcka` for dCKA and {glue:text}`floor-wcka` for wCKA,
+# whose highest pair of untrained networks scores {glue:text}`wcka-highest`. Representations without
+# any variance, which have no similarity, were left out: {glue:text}`n-dead` values. The folded table has intervals that
+# leave out whole networks, since pairs that share a network are not independent observations.
 
-# %%
+# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show floors, spreads and ceilings with their intervals"}
 def estimate_text(estimate, lowest=0.0, form=".3f"):
     """Write a similarity with its interval, which stays within [0, 1]."""
     ends = np.clip([estimate.low, estimate.high], lowest, 1)
@@ -369,31 +383,27 @@ farthest = floor_by_probe.loc[list(conventions)].abs().max(axis=1)
 glue("closer-to-zero", conventions[farthest.idxmin()], display=False)
 
 # %% [markdown]
-# With {glue:text}`n-images` clean probes the floors are {glue:text}`floor-procrustes` for Procrustes,
-# {glue:text}`floor-cka` for CKA, {glue:text}`floor-dcka` for dCKA and {glue:text}`floor-wcka` for wCKA,
-# whose highest pair of untrained networks scores {glue:text}`wcka-highest`. Representations without
-# any variance, which have no similarity, were left out: {glue:text}`n-dead` values.
-#
-# Two things need a closer look.
-#
-# **dCKA's floor depends on its conventions.** Cosines of positive semidefinite matrices are never
-# negative, so with the step that drops negative eigenvalues the mean over untrained pairs can only be
-# zero if every pair is exactly orthogonal. Depending on the probes it lies between
+# **dCKA's floor depends on its conventions.** With the {term}`PSD step` dCKA is never negative
+# ([chapter 1](01-theory)), so the mean over untrained pairs is
+# zero only if every pair is exactly orthogonal. Depending on the probes it lies between
 # {glue:text}`psd-low` and {glue:text}`psd-high`; without the step, between {glue:text}`no-psd-low` and
 # {glue:text}`no-psd-high`. The caption of the paper's figure 5 says that dCKA's "mean similarity value
-# centers around zero". Of the two conventions the one *{glue:text}`closer-to-zero`* the step has its
-# means closer to zero; the paper's section 2.1.3 describes the one with it.
+# centers around zero". Its means are closer to zero *{glue:text}`closer-to-zero`* the step; the paper's section 2.1.3
+# describes dCKA with it.
 #
-# **The ceiling says how fast the network moves.** Every measure scores at least
-# {glue:text}`lowest-adjacent` on every consecutive pair and probe. The paper saw dCKA below 0.8; perhaps
-# its network was still moving (its optimiser is not stated). Ours earlier in its training:
+# **The ceiling says how fast the network changes.** Every measure scores at least
+# {glue:text}`lowest-adjacent` on every consecutive pair and probe. The paper reports dCKA below 0.8; perhaps
+# its network was still changing. When ours was, from the first epoch to epoch {glue:text}`early-epochs`, the lowest
+# consecutive pair scored {glue:text}`early-procrustes` (Procrustes), {glue:text}`early-cka` (CKA),
+# {glue:text}`early-dcka` (dCKA) and {glue:text}`early-wcka` (wCKA). A ceiling near 1
+# says that training has converged; a good measure reports a change where there is one.
 
-# %%
+# %% tags=["hide-input"]
 moving = trajectories.consecutive_similarities(
     training, [seed], training["checkpoints"], "clean", None, 0,
     measures=list(PAPER_MEASURES), **common)
 
-# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-moving", "caption": "How far one network is from its previous epoch, by four measures with clean probes, from the first epoch on. Both axes are logarithmic; epochs of the gap were not kept."}, "image": {"alt": "Curves of one minus similarity of consecutive epochs against epoch, on logarithmic axes, one per measure: the first epochs at the left, the epochs after convergence at the right."}}
+# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the change from epoch to epoch", "figure": {"name": "fig-moving", "caption": "How far one network is from its previous epoch, by four measures with clean probes, from the first epoch on. Both axes are logarithmic; epochs of the gap were not kept."}, "image": {"alt": "Curves of one minus similarity of consecutive epochs against epoch, on logarithmic axes, one per measure: the first epochs at the left, the epochs after convergence at the right."}}
 fig, axes = plt.subplots(figsize=(figures.WIDTH, 3.4))
 for measure in PAPER_MEASURES:
     line = moving[moving.measure == measure].set_index("epoch").similarity
@@ -418,18 +428,11 @@ for measure in PAPER_MEASURES:
 glue("early-epochs", f"{early[-1]}", display=False)
 
 # %% [markdown]
-# Before and after the first epoch, dCKA is {glue:text}`first-dcka` and wCKA {glue:text}`first-wcka`.
-# From then to epoch {glue:text}`early-epochs` the lowest consecutive pair scores
-# {glue:text}`early-procrustes` (Procrustes), {glue:text}`early-cka` (CKA), {glue:text}`early-dcka`
-# (dCKA) and {glue:text}`early-wcka` (wCKA). At the last epoch they are {glue:text}`last-procrustes`,
-# {glue:text}`last-cka`, {glue:text}`last-dcka` and {glue:text}`last-wcka` below 1. A ceiling near 1
-# says that the weights have stopped moving; a fair measure reports the movement where there is one.
-#
-# ## The probes' share (figure 5)
+# ## What the probes contribute (figure 5)
 #
 # The same untrained networks, seen through each corruption.
 
-# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-corruptions", "caption": "Similarity of untrained networks by kind of probe; the paper's figure 5, with an example of each corruption. If a measure told of networks only, all its rows would be the same, as those of wCKA, which has no probes."}, "image": {"alt": "One row for each kind of probe, with an example image, and four columns of horizontal enhanced box plots of the similarity of untrained networks, one per measure. The column of wCKA is the same in every row."}}
+# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-corruptions", "caption": "Similarity of untrained networks by kind of probe; the paper's figure 5, with an example of each corruption. If a measure depended on the networks only, all its rows would be the same, as those of wCKA, which has no probes."}, "image": {"alt": "One row for each kind of probe, with an example image, and four columns of horizontal enhanced box plots of the similarity of untrained networks, one per measure. The column of wCKA is the same in every row."}}
 height = 0.36 * len(probe_names) + 0.9
 fig, panels = plt.subplots(1, 4, figsize=(figures.WIDTH, height), sharey=True)
 for axes, measure in zip(panels, PAPER_MEASURES):
@@ -474,14 +477,13 @@ for name, short in short_names.items():
 # Through fog, untrained networks reach a mean CKA of {glue:text}`fog-cka`; through impulse noise,
 # {glue:text}`impulse-cka` (Procrustes {glue:text}`fog-procrustes` and
 # {glue:text}`impulse-procrustes`; clean {glue:text}`clean-cka` and {glue:text}`clean-procrustes`). Fog
-# covers each image with a haze of its own strength. Of the variance of foggy images
-# {glue:text}`direction-fog` % lies in one direction, against {glue:text}`direction-clean` % for the
-# first direction of clean images and {glue:text}`direction-impulse` % under impulse noise. A strong
-# direction of the images comes through any network. The standard deviation of dCKA is
+# covers each image with a haze of its own strength: {glue:text}`direction-fog` % of the variance of foggy images
+# lies along their first principal direction, against {glue:text}`direction-clean` % for
+# clean images and {glue:text}`direction-impulse` % under impulse noise. Networks with random weights pass such a
+# direction on. The standard deviation of dCKA is
 # {glue:text}`fog-spread` in fog and {glue:text}`impulse-spread` in impulse noise.
 #
-# CKA answers "do these networks see these images in a similar way?", and the answer depends on the
-# images. It is no answer to "are these networks similar?".
+# CKA answers "do these networks see these images in a similar way?", not "are these networks similar?".
 #
 # ## How many probes are enough (figure 1b)
 
@@ -557,13 +559,56 @@ glue("most", f"{sizes[-1]:,}", display=False)
 # More probes remove the bias of a small sample ([chapter 1](01-theory)), not what the images have in
 # common.
 #
+# ## Which measures are calibrated?
+#
+# The four conditions of the beginning, for each measure, over all probes of this chapter. They are met where there is a
+# mark ✓; the number beside it decides.
+
+# %% tags=["hide-input"]
+def calibrated(measure):
+    """Test the four conditions of a measure.
+
+    Of each: the number that decides, and whether it is within the margin.
+    """
+    floor = floors[measure].value
+    lowest = lowest_by_probe.loc[measure].min()
+    gap = lowest - highest_by_probe.loc[measure].max()
+    all_floors = [*floor_by_probe.loc[measure]]
+    if measure in activation_measures:
+        all_floors.extend(floor_by_size.loc[measure])
+    drift = max(np.ptp(all_floors), np.ptp(ceiling_by_probe.loc[measure]))
+    return {
+        "floor (clean)": (floor, floor <= rules.MARGIN),
+        "lowest consecutive": (lowest, lowest >= 1 - rules.MARGIN),
+        "gap between the ensembles": (gap, gap > 0),
+        "fixed points move by": (drift, drift <= rules.MARGIN),
+    }
+
+
+def condition_text(condition):
+    """A mark of whether a condition is met, and its number."""
+    number, is_met = condition
+    mark = "✓" if is_met else "✗"
+    return f"{mark} {number:.3f}"
+
+
+conditions = pd.DataFrame({m: calibrated(m) for m in PAPER_MEASURES}).T
+conditions.map(condition_text).rename(MEASURE_LABELS)
+
+# %% tags=["remove-cell"]
+n_met = conditions.map(lambda condition: bool(condition[1])).sum(axis=1)
+for measure in PAPER_MEASURES:
+    glue(f"met-{measure}", f"{n_met[measure]}", display=False)
+
+# %% [markdown]
+# Of the four conditions Procrustes meets {glue:text}`met-procrustes`, CKA {glue:text}`met-cka`, dCKA
+# {glue:text}`met-dcka` and wCKA {glue:text}`met-wcka`.
+#
 # ## What it costs (figure 1c)
 #
-# A time belongs to a machine and a moment, a number of multiply-adds to the algorithm. Counted are the
-# products of matrices and, as cubes, the decompositions that one comparison takes
-# (`wcka.experiments.operations`), with activations computed beforehand and chains multiplied anew.
-# Times of the same comparison are beside the counts: the shortest of {glue:text}`timing-runs`
-# interleaved runs.
+# Counted are the multiply-adds of one comparison, with activations computed beforehand and chains multiplied anew; the
+# folded figure has times beside them, the shortest of {glue:text}`timing-runs` interleaved runs. [Chapter 8](08-cost) has
+# more measures and wider networks.
 
 # %% tags=["hide-input", "timing"]
 timed_sizes = sorted({min(n, len(images)) for n in timing_sizes})
@@ -599,7 +644,7 @@ for measure in PAPER_MEASURES:
         largest_sizes, of_measure.seconds.tolist(),
         of_measure.spread.tolist(), exponents[measure])
 
-# %% tags=["hide-input", "timing"] mystnb={"figure": {"name": "fig-time", "caption": "One comparison against the number of probes, on logarithmic axes; the right panel is the paper's figure 1c. Left: multiply-adds. Right: measured times, the shortest of several interleaved runs; hollow: not measurable in this run. wCKA does not see the probes."}, "image": {"alt": "Two panels on logarithmic axes against the number of probes, with one coloured line for each of four measures: on the left multiply-adds, on the right milliseconds."}}
+# %% tags=["hide-cell", "timing"] mystnb={"code_prompt_show": "Show counts and times against the number of probes", "figure": {"name": "fig-time", "caption": "One comparison against the number of probes, on logarithmic axes; the right panel is the paper's figure 1c. Left: multiply-adds. Right: measured times, the shortest of several interleaved runs; hollow: not measurable in this run. wCKA does not see the probes."}, "image": {"alt": "Two panels on logarithmic axes against the number of probes, with one coloured line for each of four measures: on the left multiply-adds, on the right milliseconds."}}
 fig, (left, right) = plt.subplots(1, 2, figsize=(figures.WIDTH, 3.6))
 for measure in PAPER_MEASURES:
     color = figures.MEASURE_COLORS[measure]
@@ -642,16 +687,14 @@ glue("growth", timing.growth_sentence(growths, "the number of probes"),
 # {glue:text}`ratio-procrustes` (Procrustes) and {glue:text}`ratio-dcka` (dCKA) times as many
 # multiply-adds as by wCKA. Between the largest sizes the counts grow like the number of probes to the
 # power {glue:text}`exponent-cka`, {glue:text}`exponent-procrustes` and {glue:text}`exponent-dcka`; that
-# of wCKA is constant. Of the sizes in the figure, these take fewer than wCKA: {glue:text}`cheaper`.
-# {glue:text}`growth` Two remarks in fairness. The activation measures also need the activations, which
-# are not counted. And small operations are mostly overhead, not arithmetic; with all pairs at once
-# (`wcka.pairwise`) it is shared.
+# of wCKA is constant. At these sizes of the figure others take fewer than wCKA: {glue:text}`cheaper`.
+# {glue:text}`growth`
 #
 # ## Is a floor at zero a virtue?
 #
-# What would be left of CKA if the two models knew nothing of which row is which? Put the rows of
-# one of them in a random order. Over all $p!$ orders of $p$ rows CKA has a mean and a variance that are known
-# exactly, without drawing one, since it is the RV coefficient of statistics {cite}`kaziaoual1995,josse2008`:
+# What would CKA be if the rows of one of the models stood in a random order? Over all $p!$ orders of $p$ rows CKA has a
+# mean and a variance that are known
+# exactly, since it is the RV coefficient of statistics {cite}`kaziaoual1995,josse2008`:
 #
 # $$
 # \begin{aligned}
@@ -662,10 +705,10 @@ glue("growth", timing.growth_sentence(growths, "the number of probes"),
 # \end{aligned}
 # $$ (eq-floor)
 #
-# for centred kernels $\mathbf K$. The effective rank $r$ counts the directions that a model uses, and $\tau$ is
-# zero where rows are about as long as Gaussian ones. The skewness is known, too, and with it the
-# probability that chance reaches a value: `wcka.null` computes all of this, for any pair of models. For
-# chains $r$ lies between 1 and the number of outputs $c$. With 784 pixels and three classes the mean
+# for centred {term}`kernels <kernel>` $\mathbf K$. The effective rank $r$ counts the directions that a model uses, and
+# $\tau$ is zero where rows are about as long as Gaussian ones. `wcka.null` computes this {term}`null` for any pair of
+# models, with the probability that chance reaches their value. For {term}`chains <chain>` $r$ lies between 1 and the
+# number of outputs $c$. With 784 pixels and three classes the mean
 # *must* lie below $3/783$, whatever the layers do. For a product of Gaussian
 # matrices with hidden widths $n_i$ the effective rank itself follows from the sizes,
 # $1/r \approx 1/c + 1/(p-1) + \sum_i 1/n_i$.
@@ -754,15 +797,19 @@ for name, (column, expected) in compared_columns.items():
 # deviations between {glue:text}`spread-low` and {glue:text}`spread-high`; from the sizes alone the means lie between
 # {glue:text}`size-low` and {glue:text}`size-high`.
 # With 784 inputs and three outputs the floor is {glue:text}`floor-784` (expected
-# {glue:text}`expected-784`); with 8 inputs the same measure on the same kind of network has its floor
-# at {glue:text}`floor-8`. So the answer to the question is: **the floor is what any product of
-# random matrices gives in this number of dimensions.** It takes no insight into networks to reach it. It is the bias of
-# the biased criterion of [chapter 1](01-theory), with pixels in the place of probes, and pixels are many.
+# {glue:text}`expected-784`); with 8 inputs the same kind of network has its floor
+# at {glue:text}`floor-8`. So **the floor of wCKA is what any product of
+# random matrices gives in this number of dimensions**, whatever the networks. It is the bias of
+# the biased criterion of [chapter 1](01-theory), with pixels in the place of probes.
 #
-# Activations have such a null, too, and it is *not* their floor. Untrained networks that see the same images are similar
-# beyond it, because the images are the same:
+# Activations have such a null, too, but untrained networks see the same images. In a random order of the images CKA would
+# be {glue:text}`null-cka` on average; {glue:text}`beyond-cka` % of the pairs of untrained networks are
+# significantly above it (p < 0.05), {glue:text}`beyond-dcka` % by dCKA, and {glue:text}`beyond-wcka` % by wCKA.
+# So wCKA's floor is *known beforehand*, from the two networks
+# alone; that of activations must be measured for every set of probes. `wcka.null(a, b).score()` rescales a value to be 0 up
+# to what chance reaches, and 1 at 1.
 
-# %%
+# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show untrained networks beside the null"}
 null_rows = {}
 untrained_networks = initialise(
     architecture, range(seed, seed + min(networks, 30)))
@@ -792,22 +839,16 @@ for measure in ("cka", "dcka", "wcka"):
     say(f"beyond-{measure}", row["p below 0.05, %"], ".0f")
 
 # %% [markdown]
-# With re-paired images CKA of these networks would be {glue:text}`null-cka` on average; {glue:text}`beyond-cka` % of the pairs are
-# beyond it at the 5 % level, {glue:text}`beyond-dcka` % by dCKA, and {glue:text}`beyond-wcka` % by wCKA, as many as chance has it. What
-# remains a virtue of wCKA is that its floor is *known beforehand*, from the two networks
-# alone, while that of activations must be measured for every set of probes. Where it matters, take `wcka.null(a, b).score()`, which is 0 up
-# to what chance reaches and leaves 1 in place.
-#
 # ### Does calibration remove the inflation by width and depth?
 #
-# {cite:t}`groger2026`, who introduced this score, report that similarities of unrelated models are inflated in two ways: by wide
-# layers, and by a search for the most similar of many pairs of layers, of which deep models have more. They report that
-# calibration by re-paired rows, which they draw, removes both. Here is their question for untrained networks of our kind, with
+# {cite:t}`groger2026`, who introduced this score, report that similarities of unrelated models are inflated by wide
+# layers, and by a search for the most similar of many pairs of layers, and that
+# the score removes both. Here is the same question for untrained networks, with
 # the null in closed form. Each network sees {glue:text}`scale-probes` images of its own, so that rows are unrelated; or all
-# networks see the same {glue:text}`scale-probes` images; or they see none, by wCKA. In the upper row of the figure the hidden
-# layers become wider, and the last of them is compared. In the lower row there are more of them, and the most similar of all
-# pairs of hidden layers counts. Chains of weights end with the same hidden layers. In a search over $k$ pairs of layers, the
-# level of 5 % is divided by $k$ (Bonferroni). That is valid however much the pairs depend on each other, and nothing is drawn.
+# networks see the same images; or they see none, by wCKA. In the upper row of the figure the hidden
+# layers become wider, and the last is compared. In the lower row there are more of them, and the most similar of all
+# pairs of hidden layers is taken; for $k$ pairs the
+# level of 5 % is divided by $k$ (Bonferroni).
 
 # %%
 def architecture_of(width, depth):
@@ -950,31 +991,31 @@ for grows, table in matches.items():
 glue("scale-probes", f"{scale_probes:,}", display=False)
 
 # %% [markdown]
-# When the hidden layers grow from {glue:text}`width-first` to {glue:text}`width-last` units, CKA on different images goes from
+# As the hidden layers grow from {glue:text}`width-first` to {glue:text}`width-last` units, CKA on different images goes from
 # {glue:text}`width-other-similarity-first` to {glue:text}`width-other-similarity-last` and wCKA from
 # {glue:text}`width-weights-similarity-first` to {glue:text}`width-weights-similarity-last`; after calibration, from
 # {glue:text}`width-other-score-first` to {glue:text}`width-other-score-last` and from {glue:text}`width-weights-score-first` to
-# {glue:text}`width-weights-score-last`. (Whole networks end in a few outputs, which bound the floor of wCKA at any width, as
-# above.) The best pair of layers scores {glue:text}`depth-other-similarity-first` with {glue:text}`depth-first` hidden layer and
-# {glue:text}`depth-other-similarity-last` with {glue:text}`depth-last` (wCKA {glue:text}`depth-weights-similarity-first` and
-# {glue:text}`depth-weights-similarity-last`). If pairs of layers are judged one by one, at least one is beyond chance in
-# {glue:text}`depth-other-share-alone-first` % and {glue:text}`depth-other-share-alone-last` % of the pairs of networks (wCKA
-# {glue:text}`depth-weights-share-alone-first` % and {glue:text}`depth-weights-share-alone-last` %); after the correction, in
-# {glue:text}`depth-other-share-first` % and {glue:text}`depth-other-share-last` % ({glue:text}`depth-weights-share-first` % and
-# {glue:text}`depth-weights-share-last` %).
+# {glue:text}`width-weights-score-last`. (Here chains end at the last hidden layer.) In a search over all layers of networks
+# with {glue:text}`depth-last` hidden layers, at least one pair is beyond chance in
+# {glue:text}`depth-other-share-alone-last` % of the pairs of networks (wCKA
+# {glue:text}`depth-weights-share-alone-last` %) if each pair of layers is tested by itself, and after the correction in
+# {glue:text}`depth-other-share-last` % ({glue:text}`depth-weights-share-last` %).
 #
 # On the *same* images CKA goes with the width from {glue:text}`width-same-similarity-first` to
 # {glue:text}`width-same-similarity-last`, and its calibrated score from {glue:text}`width-same-score-first` to
-# {glue:text}`width-same-score-last`. These networks have no weights in common, but they have the images, and at infinite width
-# all of them would have one and the same kernel {cite}`lee2018`. Re-pairing takes away what chance gives, and leaves what the
-# images give: what unrelated networks of some width score on the same images still has to be measured.
+# {glue:text}`width-same-score-last`. At infinite width all these networks would have the same kernel {cite}`lee2018`: the
+# score removes what chance gives, not what the images give.
 #
-# But this null is about networks that know nothing of each other's rows. Who compares two *trained* networks wants to know what
-# unrelated trained networks score. The paper does not say. Here are networks trained on the classes
+# ### What do unrelated trained networks score?
+#
+# The paper does not say. Here are networks trained on the classes
 # of this chapter, and others trained on {glue:text}`other-classes`: no class is shared, only the
-# kind of image.
+# kind of image. Networks trained on different tasks have a mean wCKA of {glue:text}`wcka-other`, those trained on the
+# same task {glue:text}`wcka-same` (CKA, on this chapter's images: {glue:text}`cka-other` and
+# {glue:text}`cka-same`). The first number, not the floor of untrained networks, is the zero to
+# compare trained networks with; it has to be measured on networks of the kind at hand.
 
-# %%
+# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the means of untrained networks, different tasks and one task"}
 task = {
     "architecture": architecture,
     "dataset": dataset,
@@ -1039,55 +1080,6 @@ for pairs, short in (("different tasks", "other"), ("same task", "same")):
     say(f"cka-{short}", task_means["cka"][pairs].value)
 
 # %% [markdown]
-# Networks trained on different tasks have a mean wCKA of {glue:text}`wcka-other`, those trained on the
-# same task {glue:text}`wcka-same` (CKA, on this chapter's images: {glue:text}`cka-other` and
-# {glue:text}`cka-same`). That first number, not the floor of untrained networks, is the zero to
-# compare trained networks with; it has to be measured, on networks of the kind at hand.
-#
-# ## Which measures are calibrated?
-#
-# The four conditions of the beginning, for each measure, over all probes of this chapter.
-
-# %%
-def calibrated(measure):
-    """Test the four conditions of a measure.
-
-    Of each: the number that decides, and whether it is within the margin.
-    """
-    floor = floors[measure].value
-    lowest = lowest_by_probe.loc[measure].min()
-    gap = lowest - highest_by_probe.loc[measure].max()
-    all_floors = [*floor_by_probe.loc[measure]]
-    if measure in activation_measures:
-        all_floors.extend(floor_by_size.loc[measure])
-    drift = max(np.ptp(all_floors), np.ptp(ceiling_by_probe.loc[measure]))
-    return {
-        "floor (clean)": (floor, floor <= rules.MARGIN),
-        "lowest consecutive": (lowest, lowest >= 1 - rules.MARGIN),
-        "gap between the ensembles": (gap, gap > 0),
-        "fixed points move by": (drift, drift <= rules.MARGIN),
-    }
-
-
-def condition_text(condition):
-    """A mark of whether a condition is met, and its number."""
-    number, is_met = condition
-    mark = "✓" if is_met else "✗"
-    return f"{mark} {number:.3f}"
-
-
-conditions = pd.DataFrame({m: calibrated(m) for m in PAPER_MEASURES}).T
-conditions.map(condition_text).rename(MEASURE_LABELS)
-
-# %% tags=["remove-cell"]
-n_met = conditions.map(lambda condition: bool(condition[1])).sum(axis=1)
-for measure in PAPER_MEASURES:
-    glue(f"met-{measure}", f"{n_met[measure]}", display=False)
-
-# %% [markdown]
-# Of the four conditions Procrustes meets {glue:text}`met-procrustes`, CKA {glue:text}`met-cka`, dCKA
-# {glue:text}`met-dcka` and wCKA {glue:text}`met-wcka`.
-#
 # ## The paper's claims in this chapter
 
 # %% tags=["hide-input"]
@@ -1361,12 +1353,48 @@ findings = {
 claims.show(rules.judge("02", findings))
 
 # %% [markdown]
+# ## Exercises
+#
+# **1.** Colour images of 32 by 32 pixels have 3,072 inputs. Which floor has wCKA among untrained networks with the hidden
+# layers of this chapter and ten outputs, and does it follow from the sizes? On this chapter's images, with five classes:
+# `python -m wcka run 02 -p classes "[0, 1, 2, 3, 4]" -p other_classes "[5, 6, 7, 8, 9]"`
+
+# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the answer"}
+colour_floor = floors_of_sizes(3072, 10, min(networks, 20))
+pd.Series(colour_floor)[["mean", "null mean", "by size"]].to_frame(
+    "floor of wCKA").style.format("{:.5f}")
+
+# %% [markdown]
+# **2.** How does the floor of CKA depend on the layer whose activations are compared? The whole chapter, in another layer:
+# `python -m wcka run 02 -p layer 2`
+
+# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the answer"}
+layer_floors = {}
+for number in range(1, len(hidden) + 2):
+    activations = list(untrained_networks.activations(inputs, number))
+    similarities = wcka.pairwise("cka", activations)[null_pairs]
+    layer_floors[number] = np.nanmean(similarities)
+layer_table = pd.Series(layer_floors, name="floor of CKA").to_frame()
+layer_table.rename_axis("layer").style.format("{:.3f}")
+
+# %% [markdown]
+# **3.** Take half of the mean wCKA of networks of one task as a threshold. How many pairs of each kind are above it?
+# With more networks: `python -m wcka run 02 -p task_networks 30`
+
+# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the answer"}
+threshold = task_means["wcka"]["same task"].value / 2
+is_above = pair_similarities("wcka", trained_populations) > threshold
+print(f"above {threshold:.3f}: {is_above[~is_across].sum()} of "
+      f"{(~is_across).sum()} pairs of one task, {is_above[is_across].sum()} of "
+      f"{is_across.sum()} pairs of different tasks")
+
+# %% [markdown]
 # ## To take away
 #
-# - wCKA has no probes, so nothing about them can move its fixed points.
+# - wCKA has no probes, so nothing about them can move its floor or its ceiling.
 # - The floor of wCKA among untrained networks follows from their sizes, and can be computed beforehand.
 # - Between trained networks the zero is what unrelated trained networks score: measure it.
-# - Floors of activation measures belong to the images they were measured with: from clean images to
+# - Floors of measures of activations belong to the images they were measured with: from clean images to
 #   foggy ones that of CKA goes from {glue:text}`clean-cka` to {glue:text}`fog-cka`.
-# - dCKA is two measures under one name: with and without the positive part.
-# - A ceiling at one says that training has stopped.
+# - dCKA is two measures under one name: with and without the PSD step.
+# - A ceiling at one says that training has converged.
