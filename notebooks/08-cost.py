@@ -16,8 +16,19 @@
 # %% [markdown]
 # # What it costs
 #
-# The paper calls wCKA "computationally efficient" and names what else it has over competing metrics: it is computed from weights, reflects the
-# symmetries of weight space, and does not depend on probes. This chapter measures the whole family of measures by these properties: which
+# ```{admonition} In one paragraph
+# :class: tip
+# {glue:text}`measures` measures are compared by what they do not notice and by what they cost. {glue:text}`take-advantages`
+# An {term}`intertwiner` also leaves {glue:text}`other-symmetric` as they are, which the paper does not test. For the paper's
+# networks and {glue:text}`images` images the multiply-adds of one comparison, as multiples of those of {term}`wCKA`, are:
+# {glue:text}`count-ratios`. For two networks with {glue:text}`most-parameters` million parameters each, wCKA takes
+# {glue:text}`most-operations` million multiply-adds, and the forward passes that give the {term}`activations <activation>`
+# {glue:text}`most-forward` times as many.
+# ```
+#
+# The paper calls wCKA "computationally efficient" and names its other advantages over competing metrics: it is computed from
+# weights, reflects the symmetries of weight space, and does not depend on {term}`probes <probe>`. This chapter tests all
+# measures of the module for these properties: which
 # changes of a network move each of them, and what one comparison takes, counted in multiply-adds and timed.
 #
 # After this chapter you can
@@ -91,9 +102,9 @@ within(
 # %% [markdown]
 # ## The family
 #
-# {glue:text}`measures` measures, one interface: `wcka.NAME(x, y)` for a pair, `wcka.pairwise("NAME", features)` for all pairs. What tells them apart first is
-# what they do *not* see. Each declares its invariances in one table, `wcka.INVARIANCES`; the project's tests
-# assert every entry, present or absent. Here they are measured: of two trained networks one is changed, either of them, and the similarity moves by so much.
+# There are {glue:text}`measures` measures with one interface: `wcka.NAME(x, y)` for a pair, `wcka.pairwise("NAME", features)`
+# for all pairs. They differ first in what they do *not* notice, which each declares in `wcka.INVARIANCES`. Here it is
+# measured: one of two trained networks is changed, and the figure shows how far their similarity moves.
 
 # %%
 ROUNDING = 1e-6  # a similarity that moves by less has not moved
@@ -154,7 +165,7 @@ for measure in INVARIANCES:
 shift_table = pd.DataFrame(shift_rows).T  # (measures, changes)
 glue("measures", str(len(shift_table)), display=False)
 
-# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-family", "caption": "How far each measure moves when one of two trained networks is changed. Zero: invariant up to rounding (below 1e-6), exactly where INVARIANCES lists it. Activations are those of the last hidden layer; the first six changes act on it and are undone by the next layer. Probes: the same networks, seen through foggy images."}, "image": {"alt": "Heat map with a row for each measure and nine columns, one a change. Most measures of activations are zero for permutation, rotation, scale and translation; mean CCA also for invertible maps; the ReLU variants for unit rescaling and intertwiners but not for rotations. Output maps are zero for every measure of activations and move wCKA, which alone is zero for probes."}}
+# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-family", "caption": "How far each measure moves when one of two trained networks is changed. Zero: invariant up to rounding (below 1e-6), exactly where INVARIANCES lists it. Activations are those of the last hidden layer; the first six changes act on it and are undone by the next layer. Probes: the same networks, seen through foggy images."}, "image": {"alt": "Heat map with a row for each measure and nine columns, one per change. Most measures of activations are zero for permutation, rotation, scale and translation; mean CCA also for invertible maps; the ReLU variants for unit rescaling and intertwiners but not for rotations. Output maps are zero for every measure of activations and move wCKA, which alone is zero for probes."}}
 def shift_text(shift):
     """Write how far a measure moves, with as many digits as it needs."""
     if shift < ROUNDING:
@@ -199,21 +210,24 @@ say("minibatch-unbiased", np.abs(minibatch_cka - unbiased_cka).max())
 say("minibatch-biased", np.abs(minibatch_cka - biased_cka).max())
 
 # %% [markdown]
-# Four groups. CKA in its variants, Procrustes, dCKA and SVCCA see nothing of rotations. Mean CCA is blind to *any* invertible map, and PWCCA, which
-# weights by the units of its first argument, to little. The two measures of Godfrey et al. {cite}`godfrey2022` are blind to what ReLU lets through: the order and
-# the positive scale of units. Only wCKA does not see the probes. It is not the only one that reflects the symmetries of weights: an intertwiner
-# leaves {glue:text}`other-symmetric` as they are, too, which the paper does not benchmark.
+# {numref}`fig-family` has four groups. {term}`CKA` in its variants, {term}`Procrustes`, {term}`dCKA` and SVCCA do not notice
+# rotations. Mean CCA does not notice *any* invertible map; PWCCA, which
+# weights by the units of its first argument, notices nearly all. The two measures of {cite:t}`godfrey2022` do not notice what
+# ReLU lets through: the order and
+# the positive scale of units. Only wCKA has no probes. It is not alone in reflecting the symmetries of weights: an
+# intertwiner also leaves {glue:text}`other-symmetric` as they are, which the paper does not benchmark.
 #
-# Minibatch CKA adds up the unbiased criterion over batches. Over all pairs of {glue:text}`networks` untrained networks, with {glue:text}`probes` probes
+# Minibatch CKA adds up the unbiased criterion ({term}`HSIC`) over batches. Over all pairs of {glue:text}`networks` untrained networks, with {glue:text}`probes` probes
 # in four batches, it is within {glue:text}`minibatch-unbiased` of unbiased CKA and within {glue:text}`minibatch-biased` of CKA, which itself is within
 # {glue:text}`biased-unbiased` of its unbiased form.
 #
 # ## Do the values agree with other libraries?
 #
-# Activations of the two trained networks on {glue:text}`probes` images, dead units left out. Where a library wants networks and loaders, its
-# arithmetic is called directly. Not installed and left out: {glue:text}`missing`. `make benchmark` times the same libraries.
+# Activations of the two trained networks on {glue:text}`probes` images, without {term}`dead units <dead unit>`. Where a library
+# wants networks and loaders, its
+# arithmetic is called directly. Not installed and left out: {glue:text}`missing`.
 
-# %%
+# %% tags=["hide-input"]
 peers, missing = other_libraries.available()
 live_activations = []
 trained_activations = population.activations(
@@ -261,16 +275,19 @@ if len(single_rows):
 glue("agreement", agreement_text, display=False)
 
 # %% [markdown]
-# {glue:text}`agreement` Where a function computes something else under the same name, the table says what.
+# {glue:text}`agreement` Where a function computes something else under the same name, the last column says what.
 #
 # ## What one comparison takes
 #
-# A time belongs to a machine and a moment, a number of multiply-adds belongs to the algorithm. Counted here is what one pair takes with
-# {glue:text}`images` test images: for wCKA both chains, multiplied from the outputs to the inputs, and their alignment; for the others what they do with
-# activations that are already there. A decomposition of a $k \times k$ matrix counts as $k^3$. Behind the trunk the inputs of dCKA are taken to be the trunk's
+# A time depends on the machine and the moment, a number of multiply-adds only on the algorithm. The table counts what one pair
+# takes with
+# {glue:text}`images` test images: for wCKA both {term}`chains <chain>`, multiplied from the outputs to the inputs, and their
+# alignment; for the others the work on
+# activations that are already there. A decomposition of a $k \times k$ matrix counts as $k^3$. Behind the {term}`trunk` the
+# inputs of dCKA are the trunk's
 # features. The forward passes that give the activations are counted apart.
 
-# %%
+# %% tags=["hide-input"]
 def pair_operations(widths):
     """Multiply-adds of one pair, by measure and for the forward passes.
 
@@ -317,11 +334,12 @@ glue("count-ratios", ", ".join(ratio_texts), display=False)
 say("forward-least", count_ratios["forward passes"].min(), ",.0f")
 
 # %% [markdown]
-# Over the shapes of the paper's networks the others take so many times the multiply-adds of wCKA: {glue:text}`count-ratios`. The forward passes alone
-# take at least {glue:text}`forward-least` times as many.
+# Over the shapes of the paper's networks the multiply-adds of the others are these multiples of wCKA's:
+# {glue:text}`count-ratios`; those of the forward passes are at least {glue:text}`forward-least` times wCKA's.
 #
-# Wider networks have more of everything. The figure shows counts and, beside them, times of the same pairs: the shortest of
-# {glue:text}`repeats` interleaved rounds. A time is *not measurable in this run* where the middle half of the rounds differ by more than 30 %.
+# The next figure has wider networks: counts and, beside them, times of the same pairs, the shortest of
+# {glue:text}`repeats` interleaved rounds. A time is *not measurable in this run* where the middle half of the rounds differ by
+# more than 30 %.
 
 # %% tags=["hide-input", "timing"]
 every_input = image_sets.as_inputs(images)
@@ -394,8 +412,9 @@ say("most-forward", forward_ratios.iloc[-1], ",.0f")
 # %% [markdown]
 # The chain costs its weights times the number of outputs, and nothing for images: at {glue:text}`most-parameters` million parameters a pair takes
 # {glue:text}`most-operations` million multiply-adds, and the forward passes of {glue:text}`images` images {glue:text}`most-forward` times as many.
-# Measured time of that pair by wCKA: {glue:text}`most-time`. {glue:text}`growth` Powers are those between the two largest networks that were timed; a power that is
-# off the one of the counts by more than a half says that overhead or the machine was timed, and not the algorithm.
+# Measured time of that pair by wCKA: {glue:text}`most-time`. {glue:text}`growth` Powers are those between the two largest
+# networks that were timed; where a power differs from that of the counts by more than a half, overhead or the machine was
+# timed, and not the algorithm.
 
 # %% tags=["hide-input", "timing"]
 networks_compared = {}
@@ -439,12 +458,12 @@ glue("batch-range", timing.range_text(batch_times), display=False)
 glue("units", str(hidden[-1]), display=False)
 
 # %% [markdown]
-# All measures on {glue:text}`units` units and {glue:text}`probes` probes, for one pair alone and for many at once. One pair takes {glue:text}`pair-range`;
-# each of all pairs of {glue:text}`networks` networks {glue:text}`batch-range`. With many networks each is read, centred and, for dCKA, deconfounded once and
-# not once per pair. For linear CKA, Procrustes and wCKA the rows are read in pieces, so features may stay on disk (`numpy.load(..., mmap_mode="r")`); the other
+# The table has all measures on {glue:text}`units` units and {glue:text}`probes` probes, for one pair alone and for many at once.
+# One pair takes {glue:text}`pair-range`;
+# each of all pairs of {glue:text}`networks` networks {glue:text}`batch-range`. Among many networks each is read, centred and, for
+# dCKA, deconfounded once instead of once per pair. For linear CKA, Procrustes and wCKA features may stay on disk
+# (`numpy.load(..., mmap_mode="r")`); the other
 # measures take a copy of all features, and some hold matrices of probes by probes.
-#
-# How this compares with other libraries is printed by `make benchmark`, together with the project's goals (see CONTRIBUTING.md).
 #
 # ## The paper's claims in this chapter
 
@@ -479,11 +498,59 @@ finding = rules.Finding(
     + ", ".join(ratio_texts)
     + "; an intertwiner moves by rounding only, beside wCKA: "
     + other_symmetric_text)
-claims.show(rules.judge("08", {"advantages": finding}))
+chapter_claims = rules.judge("08", {"advantages": finding})
+claims.show(chapter_claims)
+
+# %% tags=["remove-cell"]
+ADVANTAGES = {
+    "holds": "wCKA has the advantages that the paper claims over the measures "
+             "that it tests: an intertwiner and other probes move those and "
+             "not wCKA, which takes fewer multiply-adds.",
+    "partly": "wCKA has some of the advantages that the paper claims over the "
+              "measures that it tests, but not all.",
+    "fails": "wCKA has none of the advantages that the paper claims over the "
+             "measures that it tests.",
+    "cannot be told": "Whether wCKA has the advantages that the paper claims "
+                      "over the measures that it tests is open.",
+}
+claim, = chapter_claims
+glue("take-advantages", ADVANTAGES[claim.verdict], display=False)
 
 # %% [markdown]
-# Competing metrics are those that the paper benchmarks, and the counts decide what is efficient: times are shown above, but no verdict rests on them.
+# Competing metrics are those that the paper benchmarks. The counts decide what is efficient: no verdict rests on times.
 #
+# ## Exercises
+#
+# **1.** How do the multiply-adds of wCKA grow with the number of outputs, and at how many outputs does wCKA take more of them
+# than CKA? With all ten classes: `python -m wcka run 08 -p classes "[0, 1, 2, 3, 4, 5, 6, 7, 8, 9]"`
+
+# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the answer"}
+output_counts = {}
+for outputs in (3, 10, 100, 1000):
+    output_widths = [784, *hidden, outputs]
+    output_counts[outputs] = operations.pair_operations(
+        len(images), output_widths, len(hidden))
+output_table = pd.DataFrame(output_counts).T[["cka", "wcka"]] / 1e6
+output_table.rename(columns=MEASURE_LABELS).rename_axis(
+    "outputs").style.format("{:,.2f}").set_caption("Millions of multiply-adds")
+
+# %% [markdown]
+# **2.** With few images CKA takes fewer multiply-adds than wCKA. Up to how many images, for each of the paper's networks?
+# For wider ones, with times: `python -m wcka run 08 -p widths "[32, 64, 128, 256, 512, 1024, 2048]"`
+
+# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the answer"}
+break_even = {}
+for shape, shape_widths in PAPER_WIDTHS.items():
+    last_hidden = len(shape_widths) - 2
+    for n_images in range(1, len(images) + 1):
+        counted = operations.pair_operations(
+            n_images, shape_widths, last_hidden)
+        if counted["cka"] >= counted["wcka"]:
+            break
+    break_even[shape] = n_images - 1
+pd.Series(break_even, name="images").to_frame()
+
+# %% [markdown]
 # ## To take away
 #
 # - **Choose by invariance first**, then by cost.
