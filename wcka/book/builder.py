@@ -1,5 +1,6 @@
 """The book: pages and executed chapters in one folder, built as html and PDF."""
 
+import itertools
 import os
 import re
 import shutil
@@ -15,7 +16,18 @@ from filelock import FileLock, Timeout
 
 from ..measures.spelling import printable
 from ..networks import sources
-from . import checkout, claims, diff, execution, parameters, records, rules
+from . import (
+    checkout,
+    claims,
+    diff,
+    execution,
+    explorer,
+    front,
+    parameters,
+    records,
+    rules,
+    worked_pages,
+)
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 # How the names of folders begin that hold a book until it is removed
@@ -119,6 +131,7 @@ def _source(executed: list[Path], profile: str, pdf: bool) -> Path:
     (source / "_config.yml").write_text(config, "utf-8")
     (source / "notebooks").mkdir()
     claims_of = {}
+    notebooks = {}
     on_record = {}
     findings_at = {}
     seconds_of = {}
@@ -128,6 +141,7 @@ def _source(executed: list[Path], profile: str, pdf: bool) -> Path:
         shutil.copy(path, source / "notebooks")
         shutil.copy(checkout.NOTEBOOKS / f"{path.stem}.py", source / "notebooks")
         _extract_figures(notebook, source / "book" / "figures")
+        notebooks[path.stem] = notebook
         claims_of[path.stem] = diff.claims(notebook)
         for claim in records.judged(path.stem[:2]):
             on_record[claim.key] = claim
@@ -136,6 +150,7 @@ def _source(executed: list[Path], profile: str, pdf: bool) -> Path:
             record.get("findings at") or diff.findings_at(notebook))
         seconds_of[path.stem] = notebook.metadata["wcka"]["seconds"]
     counted = with_record(claims_of, on_record)
+    evidence = front.gather(counted, on_record, notebooks)
     # Pages include these files; an empty one leaves no trace on its page.
     texts = {
         "scorecard": scorecard(claims_of, on_record),
@@ -144,13 +159,40 @@ def _source(executed: list[Path], profile: str, pdf: bool) -> Path:
         "limits": limits(counted, findings_at),
         "statements": statements(),
         "times": times(seconds_of),
+        "headlines": front.headlines(evidence),
+        "verdicts": _verdict_figure(counted, source / "book" / "figures"),
+        "choices": front.choice_table(evidence),
+        "needs": front.needs_table(list(notebooks)),
+        "explorer": _explorer(notebooks, source / "book"),
         "pdf": _PDF_LINK if pdf else "",
     }
     if profile == "smoke":
-        texts["tally"] = execution.SMOKE + texts["tally"]
+        for name in ("tally", "headlines"):  # which no page includes both
+            texts[name] = execution.SMOKE + texts[name]
     for name, text in texts.items():
         (source / "book" / f"_{name}.txt").write_text(text + "\n", "utf-8")
+    worked_pages.replace(source / "book" / "five-minutes.md")
     return source
+
+
+def _verdict_figure(counted: dict[str, list[claims.Claim]], folder: Path) -> str:
+    """Draw the verdicts by part of the paper; return the figure as MyST."""
+    rows = list(itertools.chain.from_iterable(counted.values()))
+    if rows:
+        folder.mkdir(exist_ok=True)
+        front.draw_verdicts(rows, folder / "verdicts.svg")
+    return front.verdict_figure(rows, tally(counted))
+
+
+def _explorer(notebooks: dict, folder: Path) -> str:
+    """Compute the interactive figure, draw its static form; return it as MyST."""
+    path = checkout.find_chapter("03")
+    changed = notebooks[path.stem].metadata["wcka"]["run"]["parameters"]
+    table = explorer.compute(front.all_values(path, changed))
+    (folder / "figures").mkdir(exist_ok=True)
+    explorer.draw(table, folder / "figures" / "explorer.svg")
+    template = (folder / "_explorer.html").read_text("utf-8")
+    return explorer.widget(table, template)
 
 
 def _config() -> dict:
@@ -194,33 +236,16 @@ def tally(found: dict[str, list[claims.Claim]]) -> str:
     Examples
     --------
     >>> tally({"01-theory": [claims.Claim("3.1", "it is so", "0.9", "holds")]})
-    'Of 1 claims of the paper, **1** hold, **0** hold in part, **0** fail and ...'
+    'The **1** claim of the paper that was tested holds.'
     """
-    of_paper = []
-    beyond = []
-    for chapter_claims in found.values():
-        for claim in chapter_claims:
-            if claims.part(claim.where) == claims.BEYOND:
-                beyond.append(claim)
-            else:
-                of_paper.append(claim)
-    sentences = [_counted(of_paper, "claims of the paper")]
+    rows = list(itertools.chain.from_iterable(found.values()))
+    sentences = [front.count_sentence(
+        front.of_paper(rows), "claim of the paper", "claims of the paper")]
+    beyond = front.beyond_paper(rows)
     if beyond:
-        sentences.append(_counted(beyond, "that carry them over to other networks"))
+        sentences.append(front.count_sentence(
+            beyond, "statement beyond the paper", "statements beyond the paper"))
     return " ".join(sentences)
-
-
-def _counted(rows: list[claims.Claim], subject: str) -> str:
-    """Return a sentence with the number of claims of each verdict."""
-    counts = Counter(claim.verdict for claim in rows)
-    verbs = {
-        "holds": "hold",
-        "partly": "hold in part",
-        "fails": "fail",
-        "cannot be told": "cannot be told from these runs",
-    }
-    parts = [f"**{counts[verdict]}** {verbs[verdict]}" for verdict in claims.VERDICTS]
-    return f"Of {len(rows)} {subject}, {', '.join(parts[:-1])} and {parts[-1]}."
 
 
 def with_record(
