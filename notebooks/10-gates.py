@@ -656,12 +656,13 @@ SENTENCES = {
     "remedies": {
         "holds": "A chain whose inputs are weighted by spread or covariance "
                  "follows agreement better as well.",
-        "partly": "Weighting the chain's inputs by spread or covariance helps "
-                  "in some cases, not in others.",
-        "fails": "Weighting the chain's inputs by spread or covariance does "
-                 "not help noticeably.",
-        "cannot be told": "Whether weighting the chain's inputs by spread or "
-                          "covariance helps cannot be told from this run.",
+        "partly": "Weighting the inputs of the chain by spread or covariance "
+                  "helps in some cases, not in others.",
+        "fails": "Weighting the inputs of the chain by spread or covariance "
+                 "does not help noticeably.",
+        "cannot be told": "Whether weighting the inputs of the chain by "
+                          "spread or covariance helps cannot be told from "
+                          "this run.",
     },
 }
 for claim in chapter_claims:
