@@ -16,16 +16,26 @@
 # %% [markdown]
 # # The chain of any network
 #
+# ```{admonition} In one paragraph
+# :class: tip
+# A network has a {term}`chain` if it is linear but for its activation functions and poolings: of {glue:text}`n-families`
+# architectures of torchvision {glue:text}`n-plain` have one as they are, the others once gates, normalisation or attention
+# are frozen. {glue:text}`take-separation` Its {term}`floor` among untrained networks is at most
+# {glue:text}`conv-floor-wcka`, that of {term}`CKA` {glue:text}`conv-floor-cka`. Between {term}`seeds <seed>` wCKA ranges
+# from {glue:text}`conv-seeds-low` to {glue:text}`conv-seeds-high`, and where it is lowest (*{glue:text}`conv-lowest-kind`*)
+# {term}`agreement` is {glue:text}`conv-lowest-agreement`. {glue:text}`take-strength`
+# ```
+#
 # Few networks are fully connected. The paper has no chain for convolutions, residual connections and
 # batch normalisation, and leaves them to future work (section 4). This chapter gives them one. Then it asks of
 # convolutional, batch-normalised and residual networks what chapters [2](02-calibration) and
-# [3](03-functional) asked of fully connected ones: where zero and one lie, and whether the measure follows
+# [3](03-functional) asked of fully connected ones: where zero and one lie, and whether {term}`wCKA` follows
 # what networks do.
 #
 # After this chapter you can
 #
 # - say what the chain of any network is, and get it in one call;
-# - say what is refused, and what it costs to have it all the same;
+# - say which networks have no chain, and what freezing a part of them changes;
 # - say how well wCKA does among convolutional networks, beside CKA, Procrustes and dCKA.
 
 # %% tags=["hide-input"]
@@ -185,9 +195,9 @@ within(
 # %% [markdown]
 # ## The linear skeleton
 #
-# The paper's chain $W_1 W_2 \cdots W_l$ has a second reading. Take the activations out of a fully connected
-# network: what is left is an affine map, and the chain is its Jacobian. That reading needs no
-# matrices. So take the nonlinearities out of *any* network, call what is left its **linear skeleton**, and let
+# The paper's chain $W_1 W_2 \cdots W_l$ has a second meaning. Without its activation functions a fully connected
+# network is an affine map, and the chain is its Jacobian. This needs no
+# matrices. So take the nonlinearities out of *any* network, call the rest its {term}`linear skeleton`, and let
 # its chain be the Jacobian, inputs × outputs:
 #
 # - every elementwise activation becomes the identity;
@@ -195,9 +205,9 @@ within(
 # - dropout does nothing, and batch normalisation is the affine map that it is once training is over;
 # - everything linear stays: convolutions of all kinds, sums of residual connections, concatenations, mean pooling.
 #
-# The network's own code runs with these replacements, so nothing need be known about how it is wired. One
-# vector-Jacobian product an output gives the chain. For a fully connected network it is the product of the
-# weights:
+# The network's own code runs with these replacements, and one
+# vector-Jacobian product per output gives the chain. For a fully connected network it is the product of the
+# weights; relative to its largest entry, the two differ by:
 
 # %%
 class Wrapped(nn.Module):
@@ -218,11 +228,10 @@ jacobian = wcka.chain(Wrapped(network), (28, 28))
 float((product - jacobian).abs().max() / product.abs().max())
 
 # %% [markdown]
-# **Every chain is verified.** On every call the skeleton is run at random inputs, near and far, and
-# compared with the affine map that the chain says it is. If it is not that map, no chain is returned: the first function that breaks it is named, with
-# the module that called it. (What a network does only where its input is larger than any of these, a check at random inputs cannot see.)
-# So it is with gates (a product of two things that both depend on the input), layer
-# normalisation and attention:
+# **Every chain is verified.** On every call the skeleton is run at random inputs and
+# compared with the affine map of the chain. If they differ, the chain is refused, and the first function that is not linear
+# is named, with the module that called it. This happens with gates (products of two factors that both depend on the input),
+# layer normalisation and attention:
 
 # %%
 try:
@@ -231,11 +240,11 @@ except NotLinear as error:
     print(error)
 
 # %% [markdown]
-# These can be had on demand, by one rule for all: `freeze` a factor at the value that it has in the network
-# itself, activations and all, for one reference input. A gate keeps its opening, a normalisation its
-# scale (centring and gain stay), attention its pattern. Permuting and rescaling units still
-# leave the chain alone. What is lost: the chain then depends on the biases and on the reference, by default one draw
-# of Gaussian noise. So it is no longer a matter of the weights' products alone.
+# Such networks get a chain on demand: `freeze` keeps a factor at the value that it has in the network
+# itself for one reference input. A gate keeps its opening, a normalisation its
+# scale, attention its pattern. Permuting and rescaling units still
+# leave the chain alone, but the chain then depends on the biases and on the reference, by default one draw
+# of Gaussian noise.
 
 # %% tags=["hide-input", "timing"]
 # The function is kept in one piece: results on disk are computed anew if its
@@ -311,19 +320,18 @@ say("slowest", survey.seconds.max(), ".1f")
 
 # %% [markdown]
 # {glue:text}`n-plain` of {glue:text}`n-families` networks have a chain as they are, the others once frozen. Each took
-# at most {glue:text}`slowest` s for a chain to ten outputs, verified, in double precision ("forward passes": how
+# at most {glue:text}`slowest` s for a chain to ten outputs, in double precision ("forward passes": how
 # many passes of one image in single precision take as long). The wCKA of two networks of random weights is at most
-# {glue:text}`highest-random`. Before you compare trained ones: most of these networks end in a mean over places, and what
-# that does to a chain is shown below.
+# {glue:text}`highest-random`.
 #
 # ## Channels are units
 #
-# What permuting and rescaling hidden units is to a fully connected network, permuting and rescaling *channels* is to a
-# convolutional one. One table says which axes of which tensors run over the same channels; a residual
-# connection ties its two ends together, and batch normalisation is scaled behind its own scale
-# (`symmetry.hidden_units`). The function stays, and so does the chain:
+# The channels of a convolutional network can be permuted and rescaled like the hidden units of a fully connected one; a
+# residual connection ties the channels of its two ends together (`symmetry.hidden_units`). The function stays, and so does
+# the chain: for ResNet-18 with permuted and rescaled channels the logits change by at most
+# {glue:text}`symmetry-logits` of the largest, and wCKA with the original is at least {glue:text}`symmetry-wcka`.
 
-# %%
+# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show permuted and rescaled channels of a ResNet-18"}
 torch.manual_seed(seed)
 resnet = torchvision.models.resnet18(num_classes=10).eval()
 generator = torch.Generator().manual_seed(seed)
@@ -355,19 +363,23 @@ symmetries.style.format({
     "wCKA": "{:.6f}",
 })
 
+# %% tags=["remove-cell"]
+say("symmetry-logits", symmetries["largest change of a logit"].max(), ".0e")
+say("symmetry-wcka", symmetries.wCKA.min(), ".6f")
+
 # %% [markdown]
 # ## Small networks, trained from scratch
 #
-# Now the measure's use. Three kinds of small network (`kinds`): **plain** (two convolutions with max pooling, one hidden
+# Three kinds of small network are compared (`kinds`): **plain** (two convolutions with max pooling, one hidden
 # linear layer), the same with **batch normalisation**, and **residual** (strided convolutions, each followed by
 # a residual block, batch normalisation throughout, a mean over places at the end). Each is trained on
-# some of the images of three classes (`train_images`), as it is and on images that FGSM makes.
+# some of the images of three classes (`train_images`), as they are and under the {term}`attack` FGSM.
 #
 # ### What the skeleton cannot see
 #
 # The skeleton of a network with max pooling is that of one with mean pooling, and a ReLU's that of no
-# activation at all. So the networks in a row of this table have *equal* chains, and wCKA calls them the same. How often do
-# they agree with the trained network they were made from, on clean test images?
+# activation at all. So each network in this table has the chain of the trained network it was made from. On how many clean
+# test images do the two agree?
 
 # %%
 def training_settings(dataset, kind, strategy="standard"):
@@ -452,15 +464,17 @@ say("blind-low", variant_table.agreement.min(), ".3f")
 say("blind-wcka", variant_table.wCKA.min(), ".6f")
 
 # %% [markdown]
-# wCKA is at least {glue:text}`blind-wcka` in every row, while agreement goes down to {glue:text}`blind-low`. Compare networks with
-# the same nonlinearities in the same places, or know that you do not.
+# wCKA is at least {glue:text}`blind-wcka` in every row, while agreement goes down to {glue:text}`blind-low`. Compare
+# networks with the same nonlinearities in the same places.
 #
 # ### The grid
 #
-# As in [chapter 3](03-functional): all networks of a data set are paired where they differ in epoch, seed,
-# architecture (the three kinds) or strategy alone.
+# As in [chapter 3](03-functional), all networks of a data set are paired where they differ in epoch, seed,
+# architecture (the kind) or strategy alone. Of {glue:text}`n-networks` networks {glue:text}`n-collapsed` predict one class for
+# nearly all images, and {glue:text}`n-weak` more have a clean accuracy below {glue:text}`learned-limit`. Pairs count if
+# both networks have learned.
 
-# %%
+# %% tags=["hide-output"] mystnb={"code_prompt_show": "Show the networks: medians over seeds, at the last epoch"}
 probing = {
     "classes": classes,
     "seed": seed,
@@ -519,17 +533,14 @@ say("n-networks", len(all_members), ",")
 say("n-collapsed", all_members.collapsed.sum(), ",")
 is_weak = (all_members.accuracy < learned) & ~all_members.collapsed
 say("n-weak", is_weak.sum(), ",")
-say("learned-percent", 100 * learned, ".0f")
+say("learned-limit", learned, "g")
 
 # %% [markdown]
-# {glue:text}`n-networks` networks, of which {glue:text}`n-collapsed` predict one class for nearly all images, and
-# {glue:text}`n-weak` more have a clean accuracy below {glue:text}`learned-percent` %. Pairs count if both networks have learned;
-# all that have not collapsed are a variant below. The table has medians over seeds, at the last epoch.
-#
 # ### Calibration
 #
-# Three ensembles of each kind: networks with random weights (`untrained`), networks trained in the same way from different
-# seeds, and one network at consecutive epochs of a longer training (`long_run`). Activation measures see clean test images.
+# There are three ensembles of each kind: networks with random weights (`untrained`), networks trained in the same way from
+# different seeds, and one network at consecutive epochs of a longer training (`long_run`). Measures of
+# {term}`activations <activation>` see clean test images.
 
 # %%
 def ensembles(dataset, kind):
@@ -606,7 +617,13 @@ for color in palette.values():
 fig.legend(handles, list(palette), loc="outside upper center", ncols=3)
 plt.show()
 
-# %% tags=["hide-input"]
+# %% [markdown]
+# Mean wCKA of untrained networks is at most {glue:text}`conv-floor-wcka` ({term}`Procrustes`:
+# {glue:text}`conv-floor-procrustes`, CKA {glue:text}`conv-floor-cka`, {term}`dCKA` {glue:text}`conv-floor-dcka`). Between seeds
+# it is {glue:text}`conv-seeds-low` to {glue:text}`conv-seeds-high`, and consecutive epochs never score below
+# {glue:text}`conv-lowest`.
+
+# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the means and the lowest pair of consecutive epochs"}
 def separation(rows):
     """Floor, seeds and ceiling of a measure.
 
@@ -641,14 +658,10 @@ say("conv-seeds-high", wcka_floors.seeds.max(), ".2f")
 say("conv-lowest", wcka_floors["lowest consecutive"].min(), ".2f")
 
 # %% [markdown]
-# Mean wCKA of untrained networks is at most {glue:text}`conv-floor-wcka` (Procrustes: {glue:text}`conv-floor-procrustes`,
-# CKA {glue:text}`conv-floor-cka`, dCKA {glue:text}`conv-floor-dcka`). Between seeds it is {glue:text}`conv-seeds-low`
-# to {glue:text}`conv-seeds-high`, and consecutive epochs never score below {glue:text}`conv-lowest`.
-#
 # ### What a chain looks like
 #
-# The low end of "between seeds" deserves a look. A chain is inputs × outputs, so each of its columns is an image. Here
-# is the first column of some, centred as CKA centres it.
+# A chain is inputs × outputs, so each of its columns is an image. Here
+# is the first column of some, after {term}`centring`.
 
 # %% tags=["hide-input"] mystnb={"figure": {"name": "fig-chains", "caption": "First column of the chain of an untrained network, and of two networks trained from different seeds, for each kind of network on the first data set. Orange: a brighter pixel raises the first class; purple: it lowers it."}, "image": {"alt": "Small images in rows, one for each kind of network, and three columns. Untrained plain and normalised networks show noise, trained ones the shapes of classes. Residual networks show a regular grid."}}
 fig, panels = plt.subplots(
@@ -671,7 +684,17 @@ for kind, panel_row in zip(kinds, panels):
     panel_row[0].set_ylabel(kind)
 plt.show()
 
-# %% tags=["hide-input"]
+# %% [markdown]
+# Between seeds wCKA is lowest for the kind *{glue:text}`conv-lowest-kind`*: {glue:text}`conv-seeds-low`, beside
+# {glue:text}`conv-lowest-untrained` for untrained networks; the agreement of its seeds on clean test images is
+# {glue:text}`conv-lowest-agreement`. A network that ends in a mean over places, as residual networks
+# do, hardly depends on place without its activation functions: wherever
+# a shape stands, the mean of its linear response is the same. Its chain keeps the steps of the strides and the border; what
+# the network knows about shapes passed through its activation functions. **Do not read a low wCKA between networks with
+# global pooling as a
+# difference.** A flattened map before the linear layers (plain, batch norm) keeps the places apart.
+
+# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show wCKA and agreement between seeds, by kind"}
 def agreement_between_seeds(dataset):
     """Mean agreement on clean images between seeds, by kind of network.
 
@@ -703,15 +726,13 @@ seed_table = wcka_floors[["untrained", "seeds"]].add_prefix("wCKA, ")
 seed_table["agreement, seeds"] = pd.Series(seed_agreements)
 seed_table.style.format("{:.3f}")
 
+# %% tags=["remove-cell"]
+lowest_seeds = wcka_floors.seeds.idxmin()  # (data set, kind)
+glue("conv-lowest-kind", lowest_seeds[1], display=False)
+say("conv-lowest-untrained", wcka_floors.untrained[lowest_seeds], ".2f")
+say("conv-lowest-agreement", seed_agreements[lowest_seeds], ".3f")
+
 # %% [markdown]
-# A network that ends in a mean over places, as residual networks do, is without its activations all but blind to place: wherever
-# a shape stands, the mean of its linear response is the same. What remains in the chain are the steps of the strides,
-# and the border. Nearly all that such a network knows about shapes went through its activations, and the
-# skeleton has none. So wCKA of residual networks that agree on nearly every image can be nearly as low as that of untrained
-# ones: see their rows in the table. (That they also differ in depth, strides and normalisation may add to it.) **Do not read a low wCKA between networks with global pooling as a
-# difference.** A flattened map before the linear layers (plain, batch norm) keeps the places apart, and there the chains are
-# shapes.
-#
 # ### Similarity against agreement
 
 # %%
@@ -739,9 +760,11 @@ with figures.many_marks():
     plt.show()
 
 # %% [markdown]
-# Each measure's r and ρ on all data sets, and wCKA's lead, with 95 % intervals over starts and probes:
+# {glue:text}`conv-summary` (At the 5 % level over starts and probes, corrected for the number
+# of tests; a start is a kind of network and a seed.) The folded tables have r, ρ and wCKA's lead with 95 % intervals, the
+# second one for all networks that have not collapsed, whether they have learned or not.
 
-# %% tags=["hide-input"]
+# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the correlations of all measures on all data sets"}
 def lead_tables(results_of_datasets):
     """Correlations and leads of all data sets, as text."""
     tables = {}
@@ -753,29 +776,38 @@ def lead_tables(results_of_datasets):
 lead_tables(results).style
 
 # %% tags=["remove-cell"]
-summary_texts = []
+DATASET_NAMES = {"mnist": "MNIST", "fashion": "Fashion-MNIST"}
+
+
+def summary_sentence(name, ahead, behind):
+    """Say on which factors wCKA leads and trails on a data set."""
+    nothing = "no factor"
+    if ahead == nothing and behind == nothing:
+        return (f"On {name} wCKA's r does not differ significantly from that "
+                "of any other measure.")
+    texts = []
+    if ahead != nothing:
+        texts.append(f"significantly higher for {ahead}")
+    if behind != nothing:
+        texts.append(f"significantly lower for {behind}")
+    return f"On {name} wCKA's r is {', and '.join(texts)}."
+
+
+summary_sentences = []
 for dataset in datasets:
     comparison = results[dataset]["pearson"]
-    ahead = leads.significant_differences(comparison, 1)
-    behind = leads.significant_differences(comparison, -1)
-    summary_texts.append(
-        f"on {dataset} r is significantly higher for {ahead}, lower for "
-        f"{behind}")
-glue("conv-summary", "; ".join(summary_texts), display=False)
+    summary_sentences.append(summary_sentence(
+        DATASET_NAMES[dataset],
+        leads.significant_differences(comparison, 1),
+        leads.significant_differences(comparison, -1)))
+glue("conv-summary", " ".join(summary_sentences), display=False)
 
-# %% [markdown]
-# Against the other measures wCKA's {glue:text}`conv-summary` (at the 5 % level over starts and probes, corrected for the number
-# of tests; a kind of network and a seed is a start).
-#
-# The same with all networks that have not collapsed, whether they have learned or not:
-
-# %% tags=["hide-input"]
+# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the same for all networks that have not collapsed"}
 lead_tables(results_of_alive).style
 
 # %% [markdown]
-# Where architecture differs, there is a catch. A chain that has lost the places is unlike any other, so a
-# correlation over all pairs may only say which pairs have a residual network. Pearson's r for pairs of different
-# architecture, with and without residual networks:
+# Where architecture differs, a correlation over all pairs may only say which pairs have a residual network, whose chain
+# has lost the places. Pearson's r for pairs of different architecture, with and without residual networks:
 
 # %% tags=["hide-input"]
 def by_residual(dataset):
@@ -814,15 +846,36 @@ for dataset in datasets:
 residual_table = pd.concat(residual_tables)
 residual_table.style.format("{:.2f}").format("{:.0f}", subset=["rows"])
 
+# %% tags=["remove-cell"]
+residual_texts = []
+for dataset in datasets:
+    row_names = residual_table.loc[dataset].index
+    if "without residual" in row_names and len(row_names) > 1:
+        of_dataset = residual_table.loc[dataset]["wCKA"]
+        residual_texts.append(
+            f"On {DATASET_NAMES[dataset]} wCKA's r is "
+            f"{of_dataset['all']:.2f} over all these pairs, and "
+            f"{of_dataset['without residual']:.2f} over those without a "
+            "residual network.")
+residual_text = " ".join(residual_texts)
+if not residual_texts:
+    residual_text = "This run has no pairs to compare in this way."
+glue("conv-residual", residual_text, display=False)
+
 # %% [markdown]
+# {glue:text}`conv-residual`
 #
 # ### Heads of different trunks
 #
-# [Chapter 4](04-transfer) compared heads alone, features × outputs, and could: all of them stood on one trunk. Here every
-# network has convolutions of its own, and feature 7 of one is not feature 7 of the other. The chain
-# *through* the convolutions does not mind. Networks that differ in the seed alone:
+# [Chapter 4](04-transfer) compares {term}`heads <head>` alone, features × outputs, on one {term}`trunk`. Here every
+# network has convolutions of its own, and feature 7 of one is not feature 7 of the other, so only the chain
+# *through* the convolutions can compare them. Alone, the linear layers of networks of different seed have a wCKA of at most
+# {glue:text}`heads-highest`; the whole
+# networks {glue:text}`wholes-lowest` to {glue:text}`wholes-highest`. In {glue:text}`n-gained` of {glue:text}`n-rows-through`
+# rows of the folded table whole networks are
+# more than twice as similar as both their linear layers and untrained networks.
 
-# %%
+# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show wCKA of linear layers alone and of whole networks"}
 def heads_and_networks(dataset, kind):
     """Mean wCKA over pairs of seeds: of the linear layers, of the networks."""
     population = trained_seeds(dataset, kind)
@@ -858,24 +911,16 @@ say("wholes-lowest", network_wcka.min(), ".2f")
 say("wholes-highest", network_wcka.max(), ".2f")
 
 # %% [markdown]
-# Alone, the linear layers of networks that do the same have a wCKA of at most {glue:text}`heads-highest`; the whole
-# networks {glue:text}`wholes-lowest` to {glue:text}`wholes-highest`. In {glue:text}`n-gained` of {glue:text}`n-rows-through` rows whole networks are
-# more than twice as similar as either their linear layers or untrained networks; what global pooling takes away, this cannot give back. For
-# heads on *one* trunk, chapter 4 has both.
-#
 # ## The paper's claims in this chapter
 #
-# The paper makes none about these networks, but that there will be a formulation, and that it will "bear significant
-# fruit". We judge its sentences about fully connected networks here again, by the same rules ([the rules](../book/rules)).
-# Calibration: for each kind of network and data set it is a fact, or not, that no untrained pair scores as high as any pair of
-# consecutive epochs; and the other measures' means over untrained pairs, minus wCKA's, have errors over
-# networks. Strength: one row per data set, with every factor and every other measure. For architecture, read it with the
+# The paper only says of these networks that a formulation will "bear significant
+# fruit". We judge its sentences about fully connected networks here again, by the same [rules](../book/rules).
+# Calibration: is it so in each kind of network and data set that no untrained pair scores as high as any pair of
+# consecutive epochs, and are the other measures' floors higher than wCKA's? Strength: one row per data set, with every
+# factor and every other measure. For architecture, read it with the
 # table of residual pairs above.
 
 # %% tags=["hide-input"]
-DATASET_NAMES = {"mnist": "MNIST", "fashion": "Fashion-MNIST"}
-
-
 def separation_parts():
     """Parts of a finding: whether no untrained pair reaches the ceiling."""
     parts = []
@@ -942,15 +987,79 @@ findings = {
     "convolutional-mnist": strength_finding("mnist"),
     "convolutional-fashion": strength_finding("fashion"),
 }
-claims.show(rules.judge("05", findings))
+chapter_claims = rules.judge("05", findings)
+claims.show(chapter_claims)
+
+# %% tags=["remove-cell"]
+SEPARATION_SENTENCES = {
+    "holds": "In each kind of convolutional network wCKA separates untrained "
+             "networks from one network at consecutive epochs.",
+    "partly": "In some kinds of convolutional network wCKA separates untrained "
+              "networks from one network at consecutive epochs, in others not.",
+    "fails": "In no kind of convolutional network does wCKA separate untrained "
+             "networks from one network at consecutive epochs.",
+    "cannot be told": "Whether wCKA separates untrained networks from one "
+                      "network at consecutive epochs is open.",
+}
+STRENGTH_CLAUSES = {
+    "holds": "wCKA follows agreement better than every other measure",
+    "partly": "wCKA follows agreement better than other measures in some "
+              "comparisons, and in others not",
+    "fails": "wCKA follows agreement better than no other measure",
+    "cannot be told": "it is open whether wCKA follows agreement better than "
+                      "the other measures",
+}
+verdicts = {claim.key: claim.verdict for claim in chapter_claims}
+glue("take-separation",
+     SEPARATION_SENTENCES[verdicts["convolutional-separation"]], display=False)
+strength_clauses = []
+for dataset, name in DATASET_NAMES.items():
+    if dataset in datasets:
+        verdict = verdicts[f"convolutional-{dataset}"]
+        strength_clauses.append(f"on {name} {STRENGTH_CLAUSES[verdict]}")
+strength_text = "; ".join(strength_clauses)
+glue("take-strength", f"{strength_text[0].upper()}{strength_text[1:]}.",
+     display=False)
+
+# %% [markdown]
+# ## Exercises
+#
+# **1.** Shift all images by one pixel, and the chain moves by one pixel, too. How similar is a trained network to
+# itself behind the shift, for each kind? After a longer training:
+# `python -m wcka run 05 -p epochs 10 -p checkpoints "[5, 10]"`
+
+# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the answer"}
+shifted_similarities = {}
+for kind in kinds:
+    chain = wcka.chain(trained_seeds(datasets[0], kind).member(0), (28, 28))
+    pictures = chain.reshape(28, 28, -1)  # (rows, columns, classes)
+    shifted = pictures.roll(1, dims=1).reshape(chain.shape)
+    shifted_similarities[kind] = wcka.wcka(chain, shifted)
+pd.Series(shifted_similarities, name="wCKA with itself, shifted").to_frame(
+    ).style.format("{:.3f}")
+
+# %% [markdown]
+# **2.** Does training under attack make the chains of two seeds more similar? With more seeds:
+# `python -m wcka run 05 -p seeds 6`
+
+# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the answer"}
+between_seeds = {}
+for strategy in strategies:
+    for kind in kinds:
+        population = trained(**training_settings(datasets[0], kind, strategy))
+        is_last = (population.members.epoch == epochs).to_numpy()
+        similarities = compare("wcka", chains(population[is_last]))
+        upper = np.triu_indices(len(similarities), 1)
+        between_seeds[kind, strategy] = similarities[upper].mean()
+pd.Series(between_seeds).unstack().style.format("{:.3f}")
 
 # %% [markdown]
 # ## To take away
 #
-# - Every network that is linear but for its activations and poolings has a chain: `wcka.chain(network, input_shape)`. It is
-#   verified each time. Gates, layer normalisation and attention are refused, or frozen at a reference input if you ask.
-# - Permuting and rescaling channels leaves it alone, through batch normalisation and residual connections.
+# - Every network that is linear but for its activation functions and poolings has a chain: `wcka.chain(network, input_shape)`.
+#   It is verified each time. Gates, layer normalisation and attention are refused, or frozen at a reference input if you ask.
+# - Permuting and rescaling channels does not change it, through batch normalisation and residual connections.
 # - Compare with untrained networks of the same shape: they show where zero is.
-# - Networks that end in a mean over places keep little in their chain. A low wCKA between two of them may
-#   mean nothing.
-# - The skeleton does not see which activation and which pooling a network has, nor its biases.
+# - A network that ends in a mean over places has lost the places in its chain, so a low wCKA between two of them
+#   does not show a difference.
+# - The skeleton does not see which activation functions, pooling and biases a network has.

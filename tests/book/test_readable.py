@@ -215,9 +215,6 @@ ALLOWED = {
         "groger2026, who introduced this score": "what the cited work reports",
         "In the lower row there are more of them": "which pair is taken",
     },
-    "05": {
-        "Calibration: in each kind": "what is judged; the verdict is in the table",
-    },
 }
 
 
