@@ -1,5 +1,6 @@
 """The contents of executed chapters, and the differences between two runs of them."""
 
+import ast
 import hashlib
 import json
 import os
@@ -91,8 +92,16 @@ def numbers(notebook) -> dict[str, str]:
             text = output.data[_RECORD]
             if not isinstance(name, str) or not isinstance(text, str):
                 raise ValueError(f"a damaged number: {reprlib.repr(record)}")
-            texts[name] = text.strip("'")
+            texts[name] = _unquoted(text)
     return texts
+
+
+def _unquoted(text: str) -> str:
+    """Return a glued text without the quotation marks that it was stored with."""
+    try:
+        return str(ast.literal_eval(text))
+    except (SyntaxError, ValueError):
+        return text
 
 
 def canonical(notebook) -> str:
