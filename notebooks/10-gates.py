@@ -30,7 +30,7 @@
 #
 # After this chapter you can
 #
-# - compute the expected Jacobian of a network, and say when it equals the chain;
+# - compute the {term}`expected Jacobian` of a network, and say when it equals the chain;
 # - say which constructions of chapter 6 it mends, and which it does not;
 # - say whether it follows behaviour better than the chain does, and what that costs.
 
