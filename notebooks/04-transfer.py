@@ -16,20 +16,27 @@
 # %% [markdown]
 # # New heads on an old trunk
 #
+# ```{admonition} In one paragraph
+# :class: tip
+# The paper trains new heads behind one frozen trunk and explains by the trunk what it sees. Here the grid of heads stands behind
+# {glue:text}`n-trunks` trunks, beside a control that has none. {glue:text}`take-consistently-higher`
+# {glue:text}`take-trunk-imposes` {glue:text}`take-less-affected`
+# ```
+#
 # Most networks in use were not trained from scratch. Someone took a trained network, kept its first layers
-# as they were (the *trunk*), and trained new last layers (the *head*) for a task of their own. The paper
-# (section 3.3, figure 4) asks whether wCKA, computed from the heads alone, still tells which
-# networks behave alike. It finds that training strategy now upsets no measure as much as it did
+# as they were (the {term}`trunk`), and trained new last layers (the {term}`head`) for a task of their own. The paper
+# (section 3.3, figure 4) asks whether {term}`wCKA`, computed from the heads alone, still tells which
+# networks behave similarly. It finds that training strategy now upsets no measure as much as it did
 # before, explains this by the frozen trunk, and again sees wCKA ahead.
 #
-# This chapter rebuilds the experiment with the machinery of the [chapter before](03-functional). Two things are
-# new. The paper has one trunk, so what it finds may be true of that trunk alone: here the grid of heads is trained
-# behind several. And its explanation is tested, by a control without any trunk.
+# The benchmark, its intervals and its tests are those of the [chapter before](03-functional). Two things are
+# new. The paper has one trunk, so what it finds may be true of that trunk alone: here there are
+# several. And its explanation is tested, by a control without any trunk.
 #
 # After this chapter you can
 #
 # - say what wCKA compares when networks share a frozen trunk, and what it does not see;
-# - say how each measure follows agreement among fine-tuned heads, and what limits all of them;
+# - say how much of a result belongs to one trunk, and what limits all measures;
 # - say what a frozen trunk does to similarity and agreement, and what it does not explain.
 
 # %% tags=["hide-input"]
@@ -39,6 +46,7 @@ import pandas as pd
 import torch
 from myst_nb import glue
 
+import wcka
 from wcka.book import (
     claims,
     distinct,
@@ -61,7 +69,12 @@ from wcka.experiments import (
     summaries,
     variants,
 )
-from wcka.measures import ACTIVATION_MEASURES, MEASURE_LABELS, PAPER_MEASURES
+from wcka.measures import (
+    ACTIVATION_MEASURES,
+    MEASURE_LABELS,
+    PAPER_MEASURES,
+    compare,
+)
 from wcka.networks import (
     BY_GRADIENT,
     Transfer,
@@ -188,11 +201,10 @@ within(
 # ## The trunks
 #
 # Two convolutional layers of 64 and 32 kernels of 5 × 5 and one hidden layer of 1,024, trained on
-# all ten classes. The paper does not state any pooling; without it the trunk would pass on 12,800
-# numbers. We take the usual 2 × 2 max pooling after each convolution, which leaves 512 **features**. It does not state
-# either what it validates on: we hold out some of the training images, drawn at random
-# (`validation_images`). Each network is kept as it was at its best epoch. The trunks (`trunks`) differ in their
-# initial weights, in which images are held out, and in the order of the others.
+# all ten classes. The paper states neither pooling nor what it validates on. We take the usual 2 × 2 max pooling after each
+# convolution, which leaves 512 **features**, and hold out some training images, drawn at random (`validation_images`). Each
+# network is kept as it was at its best epoch. The trunks (`trunks`) differ in their initial weights, in which images are held out,
+# and in the order of the others. {glue:text}`take-best-epoch`
 
 # %%
 trunk_of = {}  # arguments of `pretrained`, by the name of the trunk
@@ -222,7 +234,7 @@ for name, trunk in trunk_of.items():
     courses[name] = course
 best_epochs = pd.Series(trunk_training.epoch.to_numpy(), index=trunk_of)
 
-# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-trunk", "caption": "Validation accuracy of each convolutional network after each epoch; rings mark the epochs that are kept."}, "image": {"alt": "Lines of validation accuracy against epochs, one for each trunk, with a ring at the highest point of each."}}
+# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the figure of validation accuracy", "figure": {"name": "fig-trunk", "caption": "Validation accuracy of each convolutional network after each epoch; rings mark the epochs that are kept."}, "image": {"alt": "Lines of validation accuracy against epochs, one for each trunk, with a ring at the highest point of each."}}
 fig, axes = plt.subplots(figsize=(figures.WIDTH * 0.75, 2.6))
 for name, course in courses.items():
     best_epoch = best_epochs[name]
@@ -253,24 +265,21 @@ say("test-high", 100 * max(test_accuracies), ".2f")
 say("training-images", min(head_images, len(training_labels)), ",")
 
 # %% [markdown]
-# The best epochs: {glue:text}`best-epochs` (the paper's: the 24th). There {glue:text}`validation-low` to
+# The best epochs are {glue:text}`best-epochs` (the paper's: the 24th). There {glue:text}`validation-low` to
 # {glue:text}`validation-high` % of the validation images are right, and {glue:text}`test-low` to
-# {glue:text}`test-high` % of the test images. Training goes on for `trunk_epochs`, but stops after `patience` epochs
-# without a better one; `python -m wcka run 04 --profile large` goes beyond the paper's epoch.
+# {glue:text}`test-high` % of the test images. `python -m wcka run 04 --profile large` trains beyond the paper's epoch.
 #
 # ## The heads
 #
 # Now the linear layers are thrown away and the convolutions frozen. On the 512 features new heads learn
-# to tell a few classes apart (`classes`). The paper has three architectures, which are our defaults: one hidden
-# layer of 32, one of 1,024, ten of 32.
+# to tell a few classes apart (`classes`): one hidden layer of 32, one of 1,024, ten of 32, as in the paper.
 #
-# **Strategies.** Standard training, and training on images attacked by PGD {cite}`madry2019`. The attack
-# moves *pixels*: its gradient goes through the head and through the trunk. Trunks are much larger than heads, so
-# this takes nearly all of the time, and by default we save twice. Heads learn from
-# {glue:text}`training-images` images (`head_images`), drawn once for both strategies: people fine-tune
-# because they have few. And one attack serves all seeds of an architecture: it climbs the *sum* of their losses
-# (`shared_attack`). So all seeds behind a trunk see the same images in the same order, attacked or not, but what one
-# of them sees depends on the others. How much weaker such images are is measured below.
+# **Strategies.** Standard training, and training on images attacked by PGD {cite}`madry2019`. The {term}`attack`
+# moves *pixels*: its gradient goes through the head and through the trunk, which takes nearly all of the time. So by default we save
+# twice. Heads learn from {glue:text}`training-images` images (`head_images`), drawn once for both strategies: people fine-tune
+# because they have few. And one attack serves all {term}`seeds <seed>` of an architecture: it climbs the *sum* of their losses
+# (`shared_attack`). A folded table says how much weaker such images are: behind the first trunk accuracy is higher by at most
+# {glue:text}`weaker` percentage points than where each head is attacked for itself. *Probing* always attacks each network for itself.
 #
 # **Behind each of the {glue:text}`n-trunks` trunks** stands the whole grid, with seeds of its own: no two heads of different trunks begin with equal
 # weights, or learn from the same draw of images. Pairs are of two heads on one trunk.
@@ -328,9 +337,11 @@ for i, (name, trunk) in enumerate(trunk_of.items()):
         n_features, heads, seed + i * seeds, seed + i, trunk=trunk)
 members, all_rows = several_trunks.grid_of_trunks(
     models_of, probe_names, layer, probe_images, probing, scheduler=scheduler)
+
+# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the table of heads at the last epoch"}
 summaries.overview(members).style.format(precision=3)
 
-# %% tags=["hide-input"]
+# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the table of accuracy under shared attacks and under attacks on each head"}
 @cached
 def strength(models, epoch, probing):
     """Accuracy of heads on images that PGD makes against them.
@@ -414,14 +425,9 @@ say("learned-percent", 100 * learned, ".0f")
 say("n-rows", len(learned_rows), ",")
 say("n-all-rows", len(all_rows), ",")
 say("n-attacked", len(benchmark.attacked_images(probing)[0]), "d")
-say("weaker", weaker.max(), ".3f")
+say("weaker", 100 * weaker.max(), ".1f")
 say("last-accuracy", 100 * accuracies.iloc[-1], ".2f")
 say("last-gain", 100 * (accuracies.iloc[-1] - accuracies.iloc[-2]), "+.2f")
-collapsed_heads = members.groupby("architecture", sort=False).collapsed.sum()
-collapsed_texts = []
-for head, number in collapsed_heads.items():
-    collapsed_texts.append(f"{head}: {number}")
-glue("collapsed-heads", ", ".join(collapsed_texts), display=False)
 runs_are_trunks = trunks >= several_trunks.LEAST_TRUNKS
 if runs_are_trunks:
     glue("runs", "trunks", display=False)
@@ -429,30 +435,20 @@ else:
     glue("runs", "starts (a trunk, an architecture and a seed)", display=False)
 
 # %% [markdown]
-# The first table shows {glue:text}`n-heads` heads at the last epoch, medians over seeds and trunks. They come from
-# {glue:text}`n-starts` starts (a trunk, an architecture and a seed), and each is kept at {glue:text}`n-checkpoints`
-# epochs, which makes {glue:text}`n-networks` networks. From the checkpoint before the last to the last one the median
-# accuracy changes by {glue:text}`last-gain` percentage points, to {glue:text}`last-accuracy` %.
-#
-# As in the chapter before, a pair counts if **both heads have learned**. {glue:text}`n-collapsed` networks predict one class
-# for nearly all images ({glue:text}`collapsed-heads`), and {glue:text}`n-weak` more have a clean accuracy below
-# {glue:text}`learned-percent` %. Without them {glue:text}`n-rows` of {glue:text}`n-all-rows` rows are left; all heads
-# are put back among the variants.
-#
-# The second table says what is lost by attacking all seeds of a head together, with the attack that is trained
-# on, behind the first trunk: accuracy is higher by at most {glue:text}`weaker` than where each is attacked for itself.
-# *Probing* always attacks each network for itself: an attacked pair sees {glue:text}`n-attacked` images (`attacked_images`)
-# moved against the one and the same images moved against the other. These are few, so agreement under attack is known
-# less exactly than on the other probes, which take all test images.
+# {glue:text}`n-heads` heads come from {glue:text}`n-starts` starts (a trunk, an architecture and a seed). Each is kept at
+# {glue:text}`n-checkpoints` epochs, which makes {glue:text}`n-networks` networks. Their median accuracy is
+# {glue:text}`last-accuracy` %, {glue:text}`last-gain` percentage points from the checkpoint before. A pair counts if **both heads have
+# learned**, as in the chapter before: {glue:text}`n-collapsed` networks predict one class for nearly all images, and
+# {glue:text}`n-weak` more have a clean accuracy below {glue:text}`learned-percent` %. Without them {glue:text}`n-rows` of
+# {glue:text}`n-all-rows` rows are left.
 #
 # ## Does agreement vary?
 #
-# A probe on which all heads agree equally often says nothing about any measure. Here is the standard deviation of
-# agreement on each probe, among pairs on one trunk that differ in the same factor. A probe **counts** below if two
-# standard deviations to either side of the mean span at least the margin of [the rules](../book/rules),
-# below which a difference matters to nobody. That rule looks at agreement alone, never at a similarity.
+# A {term}`probe` on which all heads {term}`agree <agreement>` equally often says nothing about any measure. So a probe **counts** below
+# if agreement varies on it: if two standard deviations to either side of the mean span at least the margin of
+# [the rules](../book/rules), below which a difference matters to nobody. That rule never looks at a similarity.
 
-# %%
+# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the table of how much agreement varies"}
 spread = several_trunks.spread_of_agreement(learned_rows)
 counts = 4 * spread["all factors"] >= rules.MARGIN
 if counts.sum() < 2:  # nothing could be said about other probes
@@ -496,26 +492,26 @@ say("transfer-mean-agreement", table.agreement.mean(), ".3f")
 # %% [markdown]
 # Counted are {glue:text}`probes-counted`; left out by the rule: {glue:text}`probes-out`. Not among the `probes` of this run:
 # {glue:text}`probes-not-run`. (The defaults leave out what agreement hardly varied on in a first look, at one
-# trunk and at agreement alone; the large run has all probes. For the same reason `eps` is twice
-# the strength that is trained on.)
+# trunk and at agreement alone. For the same reason `eps` is twice the strength that is trained on.)
 #
-# On the probes that count, pairs agree on {glue:text}`transfer-mean-agreement` of the images, with a standard deviation of
+# On the probes that count the mean agreement is {glue:text}`transfer-mean-agreement`, with a standard deviation of
 # {glue:text}`transfer-spread-epoch` (epoch), {glue:text}`transfer-spread-seed` (seed),
-# {glue:text}`transfer-spread-architecture` (architecture) and {glue:text}`transfer-spread-strategy` (strategy), and since
-# much of that comes from the probes, no similarity that knows nothing of the probe can reach an r above the ceilings of
+# {glue:text}`transfer-spread-architecture` (architecture) and {glue:text}`transfer-spread-strategy` (strategy). A part of
+# that comes from the probes, so no similarity that knows nothing of the probe can reach an r above the ceilings of
 # {glue:text}`transfer-ceiling-epoch`, {glue:text}`transfer-ceiling-seed`, {glue:text}`transfer-ceiling-architecture` and
 # {glue:text}`transfer-ceiling-strategy`.
 #
 # ## Similarity against agreement (figure 4)
 #
-# wCKA compares the **chains of the heads**: features × outputs. It sees neither the trunk nor an image. The
-# activation measures see the heads' own layers on clean test images, which went through the trunk. As the paper has one
-# trunk, correlations are within trunks: each trunk's mean is taken away from similarity and agreement. Intervals
-# speak for other {glue:text}`runs` and for other probes. (Below three trunks errors cannot leave out whole trunks, and
-# leave out starts.)
+# wCKA compares the **{term}`chains <chain>` of the heads**: features × outputs. It does not see the trunk or an image. The
+# activation measures see the heads' own layers on clean test images, which went through the trunk. Correlations are within
+# trunks: each trunk's mean is taken away from similarity and agreement. Intervals speak for other {glue:text}`runs` and for other
+# probes.
+#
+# {glue:text}`transfer-leads-r` {glue:text}`transfer-leads-rho`
 
-# %%
-def compare(rows, columns=PAPER_MEASURES, target="agreement"):
+# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the table of correlations and of the leads of wCKA"}
+def compare_within(rows, columns=PAPER_MEASURES, target="agreement"):
     """Correlations within trunks, by Pearson and Spearman."""
     rows = without_trunks(rows, [target, *columns])
     comparisons = {}
@@ -525,7 +521,7 @@ def compare(rows, columns=PAPER_MEASURES, target="agreement"):
     return comparisons
 
 
-results = compare(table)
+results = compare_within(table)
 leads.table(results).style
 
 # %% tags=["hide-input"] mystnb={"figure": {"name": "fig-transfer", "caption": "The paper's figure 4, laid out as {numref}`fig-benchmark`. Top: similarity by wCKA against agreement, one dot per pair and probe: clean (black), corrupted (orange), attacked (green). Middle and bottom: correlation of each measure with agreement within trunks (white dot), with the paper's 95 % interval (broad bar) and one for other runs, which are trunks or starts, and other probes (thin line). Marks compare each measure with wCKA, by the paper's test (upper line) and over runs and probes (lower line): + where wCKA is ahead, − where it is behind, * p < 0.05, ** p < 0.01, *** p < 0.001, n.s. otherwise. Dotted: the highest r that a similarity can have that knows nothing of the probe."}, "image": {"alt": "Three rows of four panels, one column each for epoch, seed, architecture and strategy. Top: scatter of agreement against wCKA. Middle: Pearson's r of four measures with narrow and wide intervals and marks of significance. Bottom: Spearman's rho in the same way."}}
@@ -534,31 +530,93 @@ with figures.many_marks():
     plt.show()
 
 # %% tags=["remove-cell"]
-names_of_methods = {"r": "pearson", "rho": "spearman"}
-for name, method in names_of_methods.items():
-    ahead = leads.significant_differences(results[method], 1)
-    behind = leads.significant_differences(results[method], -1)
-    glue(f"transfer-ahead-{name}", ahead, display=False)
-    glue(f"transfer-behind-{name}", behind, display=False)
+def joined(names):
+    """Join names to a list in English."""
+    if len(names) < 2:
+        return "".join(names)
+    return f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def higher_and_lower(higher, lower, subject, more, less, neither):
+    """Say what is significantly higher and what is lower; or that none is."""
+    if not higher and not lower:
+        return f"{subject} {neither}."
+    clauses = []
+    if higher:
+        clauses.append(f"significantly {more} {joined(higher)}")
+    if lower:
+        clauses.append(f"significantly {less} {joined(lower)}")
+    return f"{subject} {' and '.join(clauses)}."
+
+
+SYMBOLS = {"pearson": ("r", "Pearson's r"), "spearman": ("rho", "Spearman's ρ")}
+for method, (name, symbol) in SYMBOLS.items():
+    factor_lists = []  # where wCKA is ahead, where it is behind
+    for sign in (1, -1):
+        text = leads.significant_differences(results[method], sign)
+        factor_lists.append([] if text == "no factor" else text.split("; "))
+    sentence = higher_and_lower(
+        *factor_lists, f"{symbol} of wCKA is", "higher for", "lower for",
+        "not significantly different from that of any other measure, for any "
+        "factor")
+    glue(f"transfer-leads-{name}", sentence, display=False)
 
 # %% [markdown]
-# At the 5 % level, corrected for the number of tests, wCKA's r is higher for {glue:text}`transfer-ahead-r`, and lower for
-# {glue:text}`transfer-behind-r`. Its ρ is higher for {glue:text}`transfer-ahead-rho`, and lower for
-# {glue:text}`transfer-behind-rho`. What heads on one trunk disagree on depends on the strength of the attacks, which the
-# paper does not give. Try `-p eps 0.3 -p train_eps 0.2`.
+# The marks in the figure are of single tests; the sentences above it are corrected for the number of tests, at the 5 % level. What
+# heads on one trunk disagree on depends on the strength of the attacks, which the paper does not give. Try
+# `-p eps 0.3 -p train_eps 0.2`.
 #
-# The same with all heads that have not collapsed, whether they have learned or not:
+# ## Trunk by trunk
+#
+# The paper's numbers come from one trunk. How different could they have been behind another?
 
-# %% tags=["hide-input"]
-alive_rows = all_rows[~all_rows.collapsed]
-alive_rows = alive_rows[alive_rows["probe"].isin(counted_probes)]
-leads.table(compare(alive_rows)).style
+# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-trunks", "caption": "Pearson's r of each measure with agreement, one dot per trunk; a line joins the dots of one trunk."}, "image": {"alt": "Four panels, one for each factor, with the four measures on the horizontal axis and Pearson's r on the vertical one; a line of dots for each trunk."}}
+measure_columns = dict(zip(PAPER_MEASURES, PAPER_MEASURES))
+r_by_trunk = {}  # by trunk: measures × factors
+for name, rows in table.groupby("trunk", sort=False):
+    r_by_trunk[name] = statistics.r_by_factor(rows, measure_columns)
+r_of_trunks = pd.concat(r_by_trunk, names=["trunk", "measure"])
+fig, panels = plt.subplots(
+    1, len(benchmark.FACTORS), figsize=(figures.WIDTH, 2.7), sharey=True)
+positions = range(len(PAPER_MEASURES))
+dot_colors = [figures.MEASURE_COLORS[measure] for measure in PAPER_MEASURES]
+for axes, factor in zip(panels, benchmark.FACTORS):
+    for r_of_measures in r_by_trunk.values():
+        axes.plot(positions, r_of_measures[factor], color=figures.QUIET,
+                  lw=0.8, alpha=0.6)
+        axes.scatter(positions, r_of_measures[factor], c=dot_colors, s=22,
+                     zorder=3)
+    axes.set(title=factor, xlim=(-0.5, len(PAPER_MEASURES) - 0.5))
+    axes.set_xticks(
+        positions, [MEASURE_LABELS[measure] for measure in PAPER_MEASURES],
+        rotation=45, ha="right", rotation_mode="anchor")
+panels[0].set_ylabel("Pearson's r")
+plt.show()
+
+# %% tags=["remove-cell"]
+first_places = []
+for factor in benchmark.FACTORS:
+    strongest = r_of_trunks[factor].unstack("measure").idxmax(axis=1)
+    first_places.append(f"{(strongest == 'wcka').sum()} ({factor})")
+    r_of_wcka = r_of_trunks[factor].xs("wcka", level="measure")
+    say(f"trunk-low-{factor}", r_of_wcka.min(), ".2f")
+    say(f"trunk-high-{factor}", r_of_wcka.max(), ".2f")
+glue("first-places", joined(first_places), display=False)
 
 # %% [markdown]
-# ## Which probes?
+# wCKA's r lies between {glue:text}`trunk-low-epoch` and {glue:text}`trunk-high-epoch` (epoch),
+# {glue:text}`trunk-low-seed` and {glue:text}`trunk-high-seed` (seed), {glue:text}`trunk-low-architecture` and
+# {glue:text}`trunk-high-architecture` (architecture), {glue:text}`trunk-low-strategy` and {glue:text}`trunk-high-strategy`
+# (strategy), by trunk. Of {glue:text}`n-trunks` trunks wCKA has the highest r of the four behind {glue:text}`first-places`.
 
-# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-transfer-kinds", "caption": "Pearson's r of similarity with agreement within trunks, on the kinds of probes apart; the similarity is the same in all."}, "image": {"alt": "Heat maps side by side, one for each kind of probe: a row for each measure, a column for each factor, the cells hold Pearson's r."}}
-measure_columns = dict(zip(PAPER_MEASURES, PAPER_MEASURES))
+# %% [markdown]
+# ## What else was tried
+#
+# As in the [chapter before](03-functional): kinds of probes apart; activation measures probed with images of the kind that the
+# agreement is counted on; two baselines, the gap in clean accuracy and the agreement on clean images; and one choice of the
+# analysis changed at a time. {glue:text}`transfer-rivals`
+
+# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the figure of kinds of probes", "figure": {"name": "fig-transfer-kinds", "caption": "Pearson's r of similarity with agreement within trunks, on the kinds of probes apart; the similarity is the same in all."}, "image": {"alt": "Heat maps side by side, one for each kind of probe: a row for each measure, a column for each factor, the cells hold Pearson's r."}}
 by_kind = {}
 for kind, rows in table.groupby("kind"):
     by_kind[kind] = statistics.r_by_factor(
@@ -566,48 +624,35 @@ for kind, rows in table.groupby("kind"):
 figures.by_kind(by_kind)
 plt.show()
 
-# %% [markdown]
-# ## All measures, pair by pair
-
-# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-transfer-scatter", "caption": "Similarity against agreement for each measure (rows) and factor (columns), one dot per pair and probe: clean (black), corrupted (orange), attacked (green)."}, "image": {"alt": "Sixteen scatter plots of agreement against similarity: rows are Procrustes, CKA, dCKA and wCKA, columns epoch, seed, architecture and strategy; dots coloured by kind of probe."}}
-figures.scatters(table, PAPER_MEASURES)
-with figures.many_marks():
-    plt.show()
-
-# %% [markdown]
-# ## The other reading, and two baselines
-#
-# Activation measures probed with images of the kind that the agreement is counted on; minus the gap in clean
-# accuracy; and the agreement on clean images (see [the chapter before](03-functional)). Under an attack each
-# network sees the images made against itself, and the agreement is counted on these.
-
-# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-transfer-readings", "caption": "Pearson's r with agreement within trunks, on all probes that count but the clean one: activation measures probed with images of the kind that the agreement is counted on; two baselines, minus the gap in clean accuracy and the agreement on clean images; and wCKA. Marks as in {numref}`fig-transfer`."}, "image": {"alt": "Four panels, one for each factor: correlations of Procrustes, CKA and dCKA on the probe itself, of the gap in accuracy, of the agreement on clean images and of wCKA, with intervals and marks."}}
+# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the figure of measures on the probe and of two baselines", "figure": {"name": "fig-transfer-readings", "caption": "Pearson's r with agreement within trunks, on all probes that count but the clean one: activation measures probed with images of the kind that the agreement is counted on; two baselines, minus the gap in clean accuracy and the agreement on clean images; and wCKA. Under an attack each network sees the images made against itself. Marks as in {numref}`fig-transfer`."}, "image": {"alt": "Four panels, one for each factor: correlations of Procrustes, CKA and dCKA on the probe itself, of the gap in accuracy, of the agreement on clean images and of wCKA, with intervals and marks."}}
 on_probe = [f"{measure}, on the probe" for measure in ACTIVATION_MEASURES]
 not_clean = table[table.kind != "clean"].dropna(subset=on_probe)
-readings = compare(
+readings = compare_within(
     not_clean, [*on_probe, "accuracy gap", "clean agreement", "wcka"],
     "agreement, own attack")["pearson"]
 figures.readings(readings)
 plt.show()
 
 # %% tags=["remove-cell"]
-for rival in (*on_probe, "accuracy gap", "clean agreement"):
-    short = rival.split(",")[0].replace(" ", "-")
+RIVALS = {f"{measure}, on the probe": MEASURE_LABELS[measure] + " on the probe"
+          for measure in ACTIVATION_MEASURES}
+RIVALS["accuracy gap"] = "the gap in accuracy"
+RIVALS["clean agreement"] = "the agreement on clean images"
+rival_texts = []
+for rival, label in RIVALS.items():
     ahead = leads.factors_led_by(readings, rival, significantly=True)
-    glue(f"transfer-{short}-surely", ahead, display=False)
+    if ahead != "no factor":
+        rival_texts.append(f"{label} ({ahead})")
+if not rival_texts:
+    rival_sentence = ("None of the measures on the probe and of the baselines "
+                      "follows agreement significantly better than wCKA, for "
+                      "any factor.")
+else:
+    rival_sentence = (f"Significantly better at following agreement than wCKA: "
+                      f"{joined(rival_texts)}.")
+glue("transfer-rivals", rival_sentence, display=False)
 
-# %% [markdown]
-# What follows agreement significantly better than wCKA, and for which factor: Procrustes, shown the images in question,
-# {glue:text}`transfer-procrustes-surely`; CKA, {glue:text}`transfer-cka-surely`; dCKA,
-# {glue:text}`transfer-dcka-surely`; the gap in accuracy, {glue:text}`transfer-accuracy-gap-surely`; agreement on
-# clean images, {glue:text}`transfer-clean-agreement-surely`.
-
-# %% [markdown]
-# ## Which choices matter?
-#
-# Pearson's r behind one trunk, averaged over trunks, with one choice changed at a time.
-
-# %% tags=["hide-input"]
+# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the table of choices: r with one choice changed at a time, averaged over trunks"}
 # Clean rows carry what activation measures make of a few clean images. If the
 # clean probe does not count, its agreement is left out.
 rows_of_variants = all_rows[
@@ -658,16 +703,13 @@ for name, (variant_names, measures) in choices.items():
     say(f"choice-{name}-high", all_changes.max().max(), "+.2f")
 
 # %% [markdown]
-# What the table says, as changes of r against the first four rows, from the lowest to the highest over measures and factors:
-#
-# - **What the activation measures see**: on the probe itself {glue:text}`choice-seen-low` to {glue:text}`choice-seen-high`. The
-#   smaller number of images alone changes {glue:text}`choice-few-low` to {glue:text}`choice-few-high`. wCKA, which sees no images,
-#   has no such choice.
-# - **Another layer**: {glue:text}`choice-layers-low` to {glue:text}`choice-layers-high`. **Heads that have not learned
-#   as well**: {glue:text}`choice-alive-low` to {glue:text}`choice-alive-high`.
-# - **wCKA's own choices**: equation 5 as printed, without centring, and biases in the chain, {glue:text}`choice-weights-low` to
-#   {glue:text}`choice-weights-high`; rows normalised, and the mean over the chains up to each layer, {glue:text}`choice-wang-low` to
-#   {glue:text}`choice-wang-high`.
+# With one choice changed, r moves by {glue:text}`choice-seen-low` to {glue:text}`choice-seen-high` where the activation measures see
+# the probe itself, by {glue:text}`choice-few-low` to {glue:text}`choice-few-high` where they see fewer images, by
+# {glue:text}`choice-layers-low` to {glue:text}`choice-layers-high` on another layer, and by {glue:text}`choice-alive-low` to
+# {glue:text}`choice-alive-high` if all heads count that have not collapsed. wCKA's own choices move its r by
+# {glue:text}`choice-weights-low` to {glue:text}`choice-weights-high` (without centring; with biases) and
+# {glue:text}`choice-wang-low` to {glue:text}`choice-wang-high` (rows normalised; mean over the chains up to each layer). The ranges
+# are over measures and factors.
 
 # %% [markdown]
 # ## Does the frozen trunk explain it?
@@ -675,14 +717,11 @@ for name, (variant_names, measures) in choices.items():
 # The paper's explanation of its figure 4: the frozen layers *impose* a similarity, even where heads are
 # trained on attacked images. So we take the trunk away. The **control** is heads of the same architectures
 # (`control`), number of images, strategies and attacks, but their inputs are the pixels. If the explanation is
-# right, then behind a trunk
+# right, then behind a trunk heads of different strategy (1) are more similar, (2) agree more, (3) have a similarity that
+# follows agreement more closely, and (4) have a similarity that is high next to the trunk and falls from layer to layer. What was
+# imposed by the trunk should also show in pairs that differ in the seed, so these stand beside.
 #
-# 1. heads of different strategy are more similar,
-# 2. they agree more,
-# 3. similarity follows agreement better where strategies differ, and
-# 4. the similarity of two strategies is highest next to the trunk, and falls from layer to layer.
-#
-# What was imposed by the trunk should also show in pairs that differ in the seed, so these stand beside.
+# {glue:text}`take-trunk-imposes` {glue:text}`take-less-affected`
 
 # %%
 control_models = head_grid(
@@ -690,12 +729,14 @@ control_models = head_grid(
 control_members, control_rows = benchmark.grid(
     control_models, probe_names, layer, probe_images, probing,
     scheduler=scheduler)
+
+# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the table of heads on pixels at the last epoch"}
 summaries.overview(control_members).style.format(precision=3)
 
 # %% [markdown]
 # To compare like with like, only pairs count of heads of these architectures that have learned, on the probes that count
 # behind the trunks. For r the mean of each probe is taken away, as probes may differ more from each other without
-# the trunk, which alone would lower r. The two places share no head, so their estimates are independent, and the error
+# the trunk, which alone would reduce r. The two places share no head, so their estimates are independent, and the error
 # of a difference is the root of the sum of both squares. Without a trunk the intervals speak for other starts.
 
 # %%
@@ -825,25 +866,39 @@ plt.show()
 
 # %% tags=["remove-cell"]
 def significant_changes(differences, sign):
-    """Names of what is significantly higher behind the trunks, as text.
+    """Names of what is significantly higher behind the trunks.
 
     With sign -1, of what is significantly lower.
     """
     names = []
     for name, difference in differences.items():
-        if difference.p < 0.05 and sign * difference.value > 0:
-            names.append(MEASURE_LABELS.get(name, name))
-    return ", ".join(names) or "none"
+        if difference.p < rules.LEVEL and sign * difference.value > 0:
+            names.append(MEASURE_LABELS.get(name, f"{name} images"))
+    return names
 
 
-for name, differences in (("similar", similarity_changes),
-                          ("seeds", seed_changes),
-                          ("agree", agreement_changes),
-                          ("follow", r_changes)):
-    higher = significant_changes(differences, 1)
-    lower = significant_changes(differences, -1)
-    glue(f"trunk-{name}-up", higher, display=False)
-    glue(f"trunk-{name}-down", lower, display=False)
+PREDICTIONS = {
+    "similar": (
+        similarity_changes, "Behind the trunks heads of different strategy are",
+        "more similar by", "less similar by",
+        "not significantly more or less similar than on pixels by any measure"),
+    "seeds": (
+        seed_changes, "Behind the trunks heads of different seed are",
+        "more similar by", "less similar by",
+        "not significantly more or less similar than on pixels by any measure"),
+    "agree": (
+        agreement_changes, "Behind the trunks they agree",
+        "more often on", "less often on",
+        "neither significantly more nor less often than on pixels"),
+    "follow": (
+        r_changes, "Behind the trunks r is", "higher for", "lower for",
+        "not significantly different for any measure"),
+}
+for name, (differences, *words) in PREDICTIONS.items():
+    sentence = higher_and_lower(
+        significant_changes(differences, 1),
+        significant_changes(differences, -1), *words)
+    glue(f"prediction-{name}", sentence, display=False)
 for place, short in zip(PLACES, ("trunk", "pixels")):
     for measure in ("cka", "wcka"):
         similarity = similarity_strategy.value[measure, place]
@@ -857,18 +912,14 @@ for place, short in zip(PLACES, ("trunk", "pixels")):
 # %% [markdown]
 # What came of the predictions (significant: at the 5 % level):
 #
-# 1. *More similar*: significantly so by {glue:text}`trunk-similar-up`; significantly less by {glue:text}`trunk-similar-down`. Mean
-#    wCKA of two strategies is {glue:text}`trunk-wcka` behind the trunks and {glue:text}`pixels-wcka` on pixels; mean
-#    CKA {glue:text}`trunk-cka` and {glue:text}`pixels-cka`. For pairs of different *seed* it is significantly more by
-#    {glue:text}`trunk-seeds-up` and significantly less by {glue:text}`trunk-seeds-down`: mean wCKA is
-#    {glue:text}`trunk-seeds-wcka` and {glue:text}`pixels-seeds-wcka`.
-# 2. *More agreement*: significantly so on these probes: {glue:text}`trunk-agree-up`; significantly less on
-#    {glue:text}`trunk-agree-down`. On attacked images {glue:text}`trunk-attacked`
-#    against {glue:text}`pixels-attacked`, on corrupted ones {glue:text}`trunk-corrupted` against {glue:text}`pixels-corrupted`.
-# 3. *Better followed*: r is significantly higher for {glue:text}`trunk-follow-up`, significantly lower for
-#    {glue:text}`trunk-follow-down`. CKA's is {glue:text}`trunk-r-cka` behind the trunks and {glue:text}`pixels-r-cka`
+# 1. {glue:text}`prediction-similar` Mean wCKA of two strategies is {glue:text}`trunk-wcka` behind the trunks and
+#    {glue:text}`pixels-wcka` on pixels; mean {term}`CKA` {glue:text}`trunk-cka` and {glue:text}`pixels-cka`.
+#    {glue:text}`prediction-seeds` Their mean wCKA is {glue:text}`trunk-seeds-wcka` and {glue:text}`pixels-seeds-wcka`.
+# 2. {glue:text}`prediction-agree` On attacked images the mean agreement is {glue:text}`trunk-attacked` behind the trunks and
+#    {glue:text}`pixels-attacked` on pixels, on corrupted ones {glue:text}`trunk-corrupted` and {glue:text}`pixels-corrupted`.
+# 3. {glue:text}`prediction-follow` CKA's is {glue:text}`trunk-r-cka` behind the trunks and {glue:text}`pixels-r-cka`
 #    on pixels, wCKA's {glue:text}`trunk-r-wcka` and {glue:text}`pixels-r-wcka`.
-# 4. *Most similar next to the trunk*: the next figure. CKA compares the layers' own activations, wCKA the chains from
+# 4. The next figure has the similarity by layer. CKA compares the layers' own activations, wCKA the chains from
 #    the first layer up to each.
 
 # %% tags=["hide-input"] mystnb={"figure": {"name": "fig-transfer-layers", "caption": "Similarity of corresponding layers of the deepest head, trained by the first and by the last strategy from the same initial weights; means over seeds and trunks. Layer by layer from the head's first to the logits, behind the trunks (filled) and on pixels (hollow)."}, "image": {"alt": "Lines of similarity against layer, one for each of CKA and wCKA, behind the trunks and on pixels."}}
@@ -957,9 +1008,9 @@ for measure in ("cka", "wcka"):
 #
 # So far wCKA compared heads alone: features × outputs. For heads on different trunks that number means nothing, as
 # feature 7 of one trunk is not feature 7 of another. The chain *through* the trunk, inputs × outputs, has no such trouble: it is the
-# chain of the trunk's linear skeleton ([chapter 5](05-architectures)) times that of the head. Within a pair both heads
+# chain of the trunk's {term}`linear skeleton` ([chapter 5](05-architectures)) times that of the head. Within a pair both heads
 # have one trunk, so the two only differ in what they weigh: the trunk's chain weighs a feature by what it lets through of the image, and
-# a dead feature has no weight.
+# a dead feature has no weight. {glue:text}`take-agnostic`
 
 # %%
 through_column = "wcka, through the trunk"
@@ -973,7 +1024,7 @@ for name, models in models_of.items():
         through_column: chain_table[through_column],
     }))
 through = table.merge(pd.concat(chain_tables), on=["a", "b"], validate="m:1")
-comparison = compare(through, ["wcka", through_column])["pearson"]
+comparison = compare_within(through, ["wcka", through_column])["pearson"]
 heads_alone = comparison.xs("wcka", level="measure")
 through_trunk = comparison.xs(through_column, level="measure")
 by_factor = through.groupby("differs", sort=False)
@@ -997,34 +1048,23 @@ for _, row in through_trunk.iterrows():
 pd.DataFrame({
     "heads alone": r_texts(heads_alone),
     "through the trunk": r_texts(through_trunk),
-    "difference: heads alone minus through": difference_texts,
+    "difference: heads alone minus through the trunk": difference_texts,
     "mean wCKA, heads alone": mean_alone.map("{:.2f}".format).to_list(),
-    "mean wCKA, through": mean_through.map("{:.2f}".format).to_list(),
+    "mean wCKA, through the trunk": mean_through.map("{:.2f}".format).to_list(),
 }, index=through_trunk.index.rename(None))
 
 # %% tags=["remove-cell"]
 significant = through_trunk[through_trunk["p model"] < 0.05]
 better = significant[significant.difference < 0]
 worse = significant[significant.difference > 0]
-for name, rows in (("better", better), ("worse", worse)):
-    factors = ", ".join(rows.index) or "no factor"
-    glue(f"through-{name}", factors, display=False)
+sentence = higher_and_lower(
+    list(better.index), list(worse.index),
+    "Through the trunk Pearson's r with agreement is", "higher for",
+    "lower for", "not significantly different for any factor")
+glue("through-sentence", sentence, display=False)
 
 # %% [markdown]
-# Through the trunk, Pearson's r with agreement is significantly higher for {glue:text}`through-better` and significantly
-# lower for {glue:text}`through-worse`. Chapter 5 compares networks whose trunks differ, where heads alone are no use.
-#
-# ## Where the time goes
-#
-# Seconds of computing, added over processes:
-
-# %% tags=["hide-input", "timing"]
-costs = pd.DataFrame({
-    "behind the trunks": all_rows.attrs["seconds"],
-    "on pixels": control_rows.attrs["seconds"],
-})
-costs.loc["the trunks' own training"] = [trunk_training.attrs["seconds"], 0]
-costs.style.format("{:.1f}")
+# {glue:text}`through-sentence` [Chapter 5](05-architectures) compares networks whose trunks differ, where heads alone are no use.
 
 # %% [markdown]
 # ## The paper's claims in this chapter
@@ -1083,16 +1123,125 @@ findings = {
     "consistently-higher": rules.Finding(leads.parts(results)),
     "agnostic": rules.Finding(agnostic_parts),
 }
-claims.show(rules.judge("04", findings))
+chapter_claims = rules.judge("04", findings)
+claims.show(chapter_claims)
+
+# %% tags=["remove-cell"]
+SENTENCES = {
+    "best-epoch": {
+        "holds": "Each trunk was best at the paper's epoch.",
+        "partly": "Some trunks were best at the paper's epoch, others at "
+                  "another.",
+        "fails": "No trunk was best at the paper's epoch.",
+        "cannot be told": "Whether trunks are best at the paper's epoch is "
+                          "open, as they were not trained beyond it.",
+    },
+    "less-affected": {
+        "holds": "Across strategies every measure follows agreement better "
+                 "behind a trunk than on pixels.",
+        "partly": "Across strategies some measures follow agreement better "
+                  "behind a trunk than on pixels, others do not.",
+        "fails": "Across strategies no measure follows agreement better behind "
+                 "a trunk than on pixels.",
+        "cannot be told": "Whether every measure follows agreement better "
+                          "across strategies behind a trunk than on pixels is "
+                          "open.",
+    },
+    "trunk-imposes": {
+        "holds": "Heads of different strategies are more similar behind a "
+                 "trunk than on pixels, by every measure.",
+        "partly": "Heads of different strategies are more similar behind a "
+                  "trunk than on pixels by some measures, not by others.",
+        "fails": "Heads of different strategies are more similar behind a "
+                 "trunk than on pixels by no measure.",
+        "cannot be told": "Whether heads of different strategies are more "
+                          "similar behind a trunk than on pixels, by every "
+                          "measure, is open.",
+    },
+    "consistently-higher": {
+        "holds": "wCKA follows agreement better than every other measure, for "
+                 "every factor.",
+        "partly": "wCKA follows agreement better than some other measure for "
+                  "some factor, but not than every measure for every factor.",
+        "fails": "For no factor does wCKA follow agreement noticeably better "
+                 "than another measure.",
+        "cannot be told": "Whether wCKA follows agreement better than every "
+                          "other measure, for every factor, is open.",
+    },
+    "agnostic": {
+        "holds": "Heads alone follow agreement as the chain through the trunk "
+                 "does, for every factor.",
+        "partly": "Heads alone follow agreement as the chain through the trunk "
+                  "does for some factors, not for others.",
+        "fails": "For no factor do heads alone follow agreement as the chain "
+                 "through the trunk does.",
+        "cannot be told": "Whether heads alone follow agreement as the chain "
+                          "through the trunk does, for every factor, is open.",
+    },
+}
+for claim in chapter_claims:
+    sentence = SENTENCES[claim.key][claim.verdict]
+    glue(f"take-{claim.key}", sentence, display=False)
+
+# %% [markdown]
+# ## Exercises
+#
+# **1.** How sure is wCKA's lead if the trunk could have been another? On a larger scale:
+# `python -m wcka run 04 -p trunks 5`.
+
+# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the answer"}
+lead_of_trunks = {}  # wCKA's r minus the highest of the other measures
+for name, r_of_measures in r_by_trunk.items():
+    lead_of_trunks[name] = (
+        r_of_measures.loc["wcka"] - r_of_measures.drop("wcka").max())
+pd.DataFrame(lead_of_trunks).T.style.format("{:+.2f}")
+
+# %% [markdown]
+# **2.** In which architecture are heads of different strategies most similar? With two architectures only, on more seeds:
+# `python -m wcka run 04 -p heads "[[32], [1024]]" -p control "[[32]]" -p seeds 6`.
+
+# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the answer"}
+architecture_of = members.set_index("model").architecture
+strategy_pairs = learned_rows[learned_rows.differs == "strategy"]
+strategy_pairs = strategy_pairs.drop_duplicates(["a", "b"])
+strategy_pairs.groupby(strategy_pairs.a.map(architecture_of), sort=False)[
+    list(PAPER_MEASURES)].mean().rename(columns=MEASURE_LABELS).rename_axis(
+    None).style.format("{:.2f}")
+
+# %% [markdown]
+# **3.** What does wCKA of heads alone say of two heads that do the same on *different* trunks? With more of both:
+# `python -m wcka run 04 -p trunks 3 -p seeds 5`.
+
+# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the answer"}
+alone_chains = []
+through_chains = []
+trunk_names = []
+for name, models in models_of.items():
+    trunk_chain = wcka.chain(frozen(trunk_of[name]), (28, 28))
+    (population, *_), _ = benchmark.grid_networks(models[:1])
+    last_epoch = population.members.epoch == max(checkpoints)
+    for i in np.flatnonzero(last_epoch):
+        head_chain = wcka.chain(population.member(int(i)))
+        alone_chains.append(head_chain)
+        through_chains.append(trunk_chain @ head_chain)
+        trunk_names.append(name)
+a, b = np.triu_indices(len(trunk_names), 1)
+on_one_trunk = np.array(trunk_names)[a] == np.array(trunk_names)[b]
+pd.DataFrame({
+    "heads on": np.where(on_one_trunk, "one trunk", "different trunks"),
+    "heads alone": compare("wcka", alone_chains, (a, b)),
+    "through the trunk": compare("wcka", through_chains, (a, b)),
+}).groupby("heads on", sort=False).mean().rename_axis(None).style.format(
+    "{:.2f}")
 
 # %% [markdown]
 # ## To take away
 #
-# - wCKA of fine-tuned heads compares features × outputs. It needs neither the trunk nor an image, and it is
-#   silent about both. Compare heads of one trunk only.
+# - wCKA of fine-tuned heads compares features × outputs. It does without the trunk and without images, and it is
+#   silent about both. Compare heads of one trunk only. {glue:text}`take-agnostic`
 # - Look at how much agreement varies before asking what follows it: where all heads predict the same, no similarity can
-#   follow what they do.
+#   follow what they do. {glue:text}`take-consistently-higher`
 # - What is found behind one trunk speaks for that trunk. Train several, and leave whole trunks out to see
 #   how sure a number is.
 # - A comparison of frozen with trained from scratch needs a control that differs in nothing else. This one lacks the trunk's
-#   training on other classes; the table above says what is left of the paper's explanation.
+#   training on other classes. {glue:text}`take-trunk-imposes` {glue:text}`take-less-affected`
