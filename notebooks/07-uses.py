@@ -16,13 +16,18 @@
 # %% [markdown]
 # # What it is good for
 #
-# The paper ends with three uses that wCKA could have (section 4): to guide the pruning of models, to build ensembles that are truly
-# diverse, and to ensure that a model is similar to a trusted one. It tries none of them. Here each is tried on real data, beside
-# baselines that somebody would use today.
+# ```{admonition} In one paragraph
+# :class: tip
+# The paper names three uses that wCKA could have, and tries none. Here each is tried on real data, beside simpler numbers that
+# somebody would use today. {glue:text}`take-pruning` {glue:text}`take-ensembles` {glue:text}`take-trusted`
+# ```
+#
+# The paper ends with three uses (section 4): to guide the pruning of models, to build ensembles that are truly diverse, and to
+# ensure that a model is similar to a trusted one.
 #
 # After this chapter you can
 #
-# - tell a network's copies from strangers, and copies that still do the same from changed ones;
+# - say which copies of a network {term}`wCKA` still calls similar, and what it does not notice;
 # - say whether low wCKA picks ensembles that are more diverse than random ones, and more accurate;
 # - say whether wCKA orders pruned networks by the harm better than simpler numbers do, without data.
 
@@ -54,8 +59,8 @@ from wcka.experiments import (
     trained,
 )
 from wcka.measures import compare, nearest, pairwise_agreement
+from wcka.measures.nulls import holm
 from wcka.networks import edits, image_sets, train
-from wcka.weights import symmetry
 
 figures.style()
 
@@ -146,15 +151,16 @@ within(
 # %% [markdown]
 # ## Similarity to a trusted model
 #
-# You have a network that you trust, and somebody brings one that is said to come from it. Does it, and does it still do the same? There
-# are {glue:text}`n-trusted` trusted networks here, fully connected, of different seeds. Each has **descendants**:
+# You trust a network, and somebody brings one that is said to do the same. Whether it *comes* from the trusted one is asked in
+# [chapter 9](09-related), also where an adversary has disguised it. Here the question is whether it is still similar. There are
+# {glue:text}`n-trusted` trusted networks, fully connected, of different {term}`seeds <seed>`. Each has **copies**:
 #
-# - *fine-tuned* on further images of the task, for some epochs and for thrice as many, on corrupted images (fog), and on another
+# - *fine-tuned* on further images of the task, for some epochs and for three times as many, on corrupted images (fog), and on another
 #   task altogether;
 # - *backdoored*: fine-tuned on images some of which wear a small white square, and then the label 0;
 # - *pruned*, *quantised* and *noisy* copies, mildly to severely.
 #
-# The other networks, with all their descendants, are **strangers**: trained alike on the same images from other initial weights.
+# The other networks, with all their copies, are **strangers**: trained in the same way on the same images, from other initial weights.
 
 # %%
 all_classes = list(range(10))
@@ -216,42 +222,35 @@ tuned_populations = {
     "backdoored": fine_tune(backdoor_inputs, backdoor_labels),
 }
 
-# Descendants by their kind: one per trusted network, in the same order.
-descendants = {}
+# Copies by their kind: one per trusted network, in the same order.
+copies_by_kind = {}
 for kind, population in tuned_populations.items():
-    descendants[kind] = networks_of(population)
+    copies_by_kind[kind] = networks_of(population)
 for share in pruned:
-    descendants[f"pruned, {share:.0%}"] = [
+    copies_by_kind[f"pruned, {share:.0%}"] = [
         edits.prune(network, share) for network in originals]
 for bit_count in bits:
-    descendants[f"quantised, {bit_count} bits"] = [
+    copies_by_kind[f"quantised, {bit_count} bits"] = [
         edits.quantise(network, bit_count) for network in originals]
 for noise_size in noisy:
-    descendants[f"noisy, {noise_size:g}"] = [
+    copies_by_kind[f"noisy, {noise_size:g}"] = [
         edits.add_noise(network, noise_size, seed + i)
         for i, network in enumerate(originals)]
 
 # %% [markdown]
-# Five ways to score a suspect against a trusted network. Without data: wCKA; the **cosine of all weights**, the obvious thing to try; the
-# **cosine after matching**, where units are first normalised and assigned to each other, layer by layer (mean of the layers' cosines). With
-# data: CKA of the last hidden layer and agreement, on test images. First as the suspects are; then after an **adversary** has
-# shuffled the hidden units of every suspect and rescaled each by a random factor, which changes nothing that it does.
+# Let a copy be *faithful* if it {term}`agrees <agreement>` with the trusted network on more test images than the other trusted
+# networks do, and *changed* otherwise. A number that ensures similarity puts faithful copies above strangers, and above changed
+# copies. Three need no data: wCKA; the **cosine of all weights**, the obvious thing to try; the **cosine after matching**, where units
+# are first normalised and assigned to each other, layer by layer (mean of the layers' cosines). Two need test images:
+# {term}`CKA` of the last hidden layer, and agreement. Backdoored copies have a test of their own below.
 
 # %% tags=["hide-input"]
-AS_THEY_ARE = "as they are"
-DISGUISED = "shuffled and rescaled"
 SCORES = ("wCKA", "cosine of weights", "cosine, matched", "CKA", "agreement")
 
 images, labels = image_sets.load(dataset, "test", all_classes)
 images = images[:test_images]
 test_inputs = image_sets.as_inputs(images)
 test_labels = torch.from_numpy(labels[:test_images])
-
-
-def disguise(network, disguise_seed):
-    """Shuffle and rescale hidden units; the outputs stay the same."""
-    shuffled = symmetry.permute(network, disguise_seed)
-    return symmetry.rescale(shuffled, disguise_seed)
 
 
 def score_pairs(suspects, ancestors, kinds):
@@ -298,185 +297,14 @@ def score_pairs(suspects, ancestors, kinds):
 suspects = []
 ancestors = []  # position of the trusted network that a suspect comes from
 kinds = []
-for kind, networks in descendants.items():
+for kind, networks in copies_by_kind.items():
     for ancestor, network in enumerate(networks):
         suspects.append(network)
         ancestors.append(ancestor)
         kinds.append(kind)
-disguised_suspects = []
-for i, network in enumerate(suspects):
-    disguised_suspects.append(disguise(network, seed + i))
+pair_scores = score_pairs(suspects, ancestors, kinds)
 
-pair_scores = {
-    AS_THEY_ARE: score_pairs(suspects, ancestors, kinds),
-    DISGUISED: score_pairs(disguised_suspects, ancestors, kinds),
-}
-
-# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-roc", "caption": "Telling descendants of a trusted network from strangers, ROC curves: share of descendants found against share of strangers wrongly called descendants, by each score. Left: suspects as they are. Right: after an adversary shuffled and rescaled their hidden units. The false alarms' axis is logarithmic."}, "image": {"alt": "Two panels of ROC curves, as they are and disguised, for wCKA, the cosine of weights, the same after matching, CKA and agreement."}}
-COLOURS = {
-    "wCKA": figures.MEASURE_COLORS["wcka"],
-    "cosine of weights": figures.MEASURE_COLORS["procrustes"],
-    "cosine, matched": figures.ENSEMBLE_COLORS["random"],
-    "cosine, by layers": figures.ENSEMBLE_COLORS["random"],
-    "CKA": figures.MEASURE_COLORS["cka"],
-    "agreement": figures.PROBE_COLORS["clean"],
-}
-
-
-def line_width(score):
-    """Return the width of a score's line: that of wCKA stands out."""
-    return 2.2 if score == "wCKA" else 1.5
-
-
-def roc(rows, score):
-    """Return false and true positive rates at every threshold."""
-    by_score = rows.sort_values(score, ascending=False)
-    is_descendant = by_score.descends
-    is_stranger = ~is_descendant
-    false_rates = is_stranger.cumsum() / is_stranger.sum()
-    true_rates = is_descendant.cumsum() / is_descendant.sum()
-    return false_rates, true_rates
-
-
-fig, panels = plt.subplots(
-    1, 2, figsize=(figures.WIDTH, 3.4), sharey=True)
-for axes, (title, rows) in zip(panels, pair_scores.items()):
-    # A logarithmic axis has no zero: curves start left of the first alarm.
-    lowest_rate = 0.7 / (~rows.descends).sum()
-    for score in SCORES:
-        false_rates, true_rates = roc(rows, score)
-        shown_rates = np.maximum(false_rates, lowest_rate)
-        axes.step([lowest_rate, *shown_rates], [0, *true_rates],
-                  where="post", color=COLOURS[score], label=score,
-                  lw=line_width(score))
-    axes.set(xscale="log", title=title, xlabel="strangers called descendants",
-             xlim=(lowest_rate, 1), ylim=(-0.02, 1.03))
-panels[0].set_ylabel("descendants found")
-handles, texts = panels[0].get_legend_handles_labels()
-fig.legend(handles, texts, loc="outside upper center", ncols=5,
-           columnspacing=1)
-plt.show()
-
-# %% [markdown]
-# The same by kind of descendant: the area under the curve, which is the chance that a descendant of that kind scores above a
-# stranger. One half is guessing.
-
-# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-kinship", "caption": "Area under the ROC curve of telling each kind of descendant from all strangers, by five scores. Left: as they are. Right: hidden units shuffled and rescaled."}, "image": {"alt": "Two heat maps with a row for each kind of descendant and a column for each score; the cells hold the area under the ROC curve."}}
-def areas_by_kind(rows):
-    """Area under the ROC curve of each kind of descendant, by each score."""
-    strangers = rows[~rows.descends]
-    areas = {}
-    for score in SCORES:
-        areas[score] = {}
-        by_kind = rows[rows.descends].groupby("kind", sort=False)
-        for kind, kind_rows in by_kind:
-            areas[score][kind] = statistics.overlap(
-                kind_rows[score], strangers[score])
-    return pd.DataFrame(areas)
-
-
-kind_areas = {}
-for title, rows in pair_scores.items():
-    kind_areas[title] = areas_by_kind(rows)
-
-height = 0.34 * len(descendants) + 1.2
-fig, panels = plt.subplots(1, 2, figsize=(figures.WIDTH, height))
-for axes, (title, areas) in zip(panels, kind_areas.items()):
-    figures.heat_map(axes, areas, cmap="cividis", vmin=0.5, vmax=1,
-                     cbar=False, yticklabels=axes is panels[0])
-    axes.set_title(title)
-    axes.set_xticklabels(axes.get_xticklabels(), rotation=40, ha="right",
-                         rotation_mode="anchor")
-plt.show()
-
-# %% tags=["remove-cell"]
-GLUE_NAMES = {
-    "wCKA": "wcka",
-    "cosine of weights": "cosine",
-    "cosine, matched": "matched",
-    "CKA": "cka",
-    "agreement": "agreement",
-}
-say("n-trusted", trusted, "d")
-
-# Areas under the curves, over all kinds of descendants together
-total_areas = {}
-for title, rows in pair_scores.items():
-    total_areas[title] = {}
-    for score in SCORES:
-        total_areas[title][score] = statistics.overlap(
-            rows[rows.descends][score], rows[~rows.descends][score])
-for score, name in GLUE_NAMES.items():
-    if score != "cosine, matched":  # the text has it disguised
-        say(f"auc-plain-{name}", total_areas[AS_THEY_ARE][score], ".3f")
-for score, name in GLUE_NAMES.items():
-    if score != "agreement":  # the text has it plain
-        say(f"auc-hidden-{name}", total_areas[DISGUISED][score], ".3f")
-wcka_areas = kind_areas[DISGUISED].wCKA
-hardest = wcka_areas.idxmin()
-glue("hardest", hardest, display=False)
-say("hardest-auc", wcka_areas[hardest], ".2f")
-
-
-def share_fooled(networks):
-    """Share of triggered images of other classes that get the label 0."""
-    is_other_class = test_labels > 0
-    triggered_inputs, _ = edits.backdoor(
-        test_inputs[is_other_class], test_labels[is_other_class], 1.0)
-    network_shares = []
-    for network in networks:
-        predictions = network(triggered_inputs).argmax(1)
-        network_shares.append(float((predictions == 0).double().mean()))
-    return np.mean(network_shares)
-
-
-def clean_accuracy(networks):
-    """Mean accuracy of networks on the clean test images."""
-    accuracies = []
-    for network in networks:
-        predictions = network(test_inputs).argmax(1)
-        accuracies.append(wcka.agreement(predictions, test_labels))
-    return np.mean(accuracies)
-
-
-with torch.no_grad():
-    fooled_benign = share_fooled(descendants["fine-tuned"])
-    fooled_poisoned = share_fooled(descendants["backdoored"])
-    right_benign = clean_accuracy(descendants["fine-tuned"])
-    right_poisoned = clean_accuracy(descendants["backdoored"])
-say("fooled-benign", 100 * fooled_benign, ".0f")
-say("fooled-poisoned", 100 * fooled_poisoned, ".0f")
-say("right-benign", 100 * right_benign, ".1f")
-say("right-poisoned", 100 * right_poisoned, ".1f")
-
-plain_rows = pair_scores[AS_THEY_ARE]
-wcka_by_kind = {}
-for kind, rows in plain_rows[plain_rows.descends].groupby("kind"):
-    wcka_by_kind[kind] = rows.wCKA
-kinds_by_name = {
-    "benign": "fine-tuned",
-    "longer": "fine-tuned, longer",
-    "fog": "fine-tuned, fog",
-    "poisoned": "backdoored",
-}
-for name, kind in kinds_by_name.items():
-    values = wcka_by_kind[kind]
-    text = interval(values.median(), values.min(), values.max(), ".3f")
-    glue(f"wcka-{name}", text, display=False)
-
-# %% [markdown]
-# As they are, descendants are told from strangers with an area of {glue:text}`auc-plain-wcka` by wCKA, {glue:text}`auc-plain-cosine` by the cosine
-# of weights, {glue:text}`auc-plain-cka` by CKA and {glue:text}`auc-plain-agreement` by agreement. Once the units are shuffled and rescaled,
-# the cosine is at {glue:text}`auc-hidden-cosine`, CKA at {glue:text}`auc-hidden-cka` and wCKA, which both leave as it was, at
-# {glue:text}`auc-hidden-wcka`; the cosine that first matches the units is at {glue:text}`auc-hidden-matched`. (This adversary moves within
-# wCKA's own symmetries.) The kind that wCKA tells least well from strangers is
-# *{glue:text}`hardest`* ({glue:text}`hardest-auc`).
-#
-# **Which copies are still similar?** To come from a trusted model is not to be similar to it. Let a copy be *faithful* if it
-# agrees with the trusted network on more test images than the other trusted networks do, and *changed* otherwise. A number that ensures
-# similarity puts faithful copies above strangers, and above changed copies. Backdoored copies are left out here. They have a test of their own below.
-
-# %%
+# %% tags=["hide-input"]
 with torch.no_grad():
     original_predictions = torch.stack(
         [network(test_inputs).argmax(1) for network in originals])
@@ -485,20 +313,31 @@ original_agreement = pairwise_agreement(original_predictions)
 # Mean agreement of each trusted network with the others: (trusted,)
 stranger_agreement = (original_agreement.sum(1) - 1) / (trusted - 1)
 
-strangers = plain_rows[~plain_rows.descends]
-copies = plain_rows[plain_rows.descends].copy()
+strangers = pair_scores[~pair_scores.descends]
+copies = pair_scores[pair_scores.descends].copy()
 copies["faithful"] = copies.agreement > stranger_agreement[copies.trusted]
+judged_copies = copies[copies.kind != "backdoored"]
 copy_table = copies.groupby("kind", sort=False)[
     ["agreement", "faithful", "wCKA", "cosine, matched"]].mean()
 copy_table.rename_axis(None).style.format({
-    "agreement": "{:.3f}",
+    "agreement": "{:.1%}",
     "faithful": "{:.0%}",
     "wCKA": "{:.3f}",
     "cosine, matched": "{:.3f}",
 })
 
-# %%
-judged_copies = copies[copies.kind != "backdoored"]
+# %% tags=["remove-cell"]
+say("n-trusted", trusted, "d")
+say("stranger-agreement", 100 * stranger_agreement.mean(), ".1f")
+say("n-copies", len(judged_copies), "d")
+say("n-changed", (~judged_copies.faithful).sum(), "d")
+
+# %% [markdown]
+# Trusted networks agree with each other on {glue:text}`stranger-agreement` % of the images. Of {glue:text}`n-copies` copies that are not
+# backdoored {glue:text}`n-changed` agree with their trusted network on fewer. The next table has the share of pairs that each
+# score puts in the wrong order: of a faithful copy and a stranger, and of a faithful copy and a changed one.
+
+# %% tags=["hide-input"]
 faithful_copies = judged_copies[judged_copies.faithful]
 changed_copies = judged_copies[~judged_copies.faithful]
 
@@ -531,22 +370,77 @@ order_table = pd.DataFrame(order_rows).T
 order_table.style.format("{:.1%}")
 
 # %% tags=["remove-cell"]
-say("n-copies", len(judged_copies), "d")
-say("n-changed", len(changed_copies), "d")
-say("stranger-agreement", 100 * stranger_agreement.mean(), ".1f")
+def order_text(score, label):
+    """Shares of pairs that a score puts in the wrong order, as text."""
+    row = order_table.loc[score]
+    return (f"{label} {row['strangers']:.1%} of the pairs with a stranger and "
+            f"{row['changed copies']:.1%} of those with a changed copy")
+
+
+if has_both:
+    order_sentence = (
+        f"{order_text('wCKA', 'wCKA gets')} in the wrong order; "
+        f"{order_text('cosine, matched', 'the cosine after matching')}. "
+        f"Guessing would get 50 %.")
+else:
+    order_sentence = ("In this run copies are all faithful, or all changed, so "
+                      "that there is nothing to be put in order.")
+glue("order-sentence", order_sentence.replace("%", " %"), display=False)
+
+
+def share_fooled(networks):
+    """Share of triggered images of other classes that get the label 0."""
+    is_other_class = test_labels > 0
+    triggered_inputs, _ = edits.backdoor(
+        test_inputs[is_other_class], test_labels[is_other_class], 1.0)
+    network_shares = []
+    for network in networks:
+        predictions = network(triggered_inputs).argmax(1)
+        network_shares.append(float((predictions == 0).double().mean()))
+    return np.mean(network_shares)
+
+
+def clean_accuracy(networks):
+    """Mean accuracy of networks on the clean test images."""
+    accuracies = []
+    for network in networks:
+        predictions = network(test_inputs).argmax(1)
+        accuracies.append(wcka.agreement(predictions, test_labels))
+    return np.mean(accuracies)
+
+
+with torch.no_grad():
+    fooled_benign = share_fooled(copies_by_kind["fine-tuned"])
+    fooled_poisoned = share_fooled(copies_by_kind["backdoored"])
+    right_benign = clean_accuracy(copies_by_kind["fine-tuned"])
+    right_poisoned = clean_accuracy(copies_by_kind["backdoored"])
+say("fooled-benign", 100 * fooled_benign, ".0f")
+say("fooled-poisoned", 100 * fooled_poisoned, ".0f")
+say("right-benign", 100 * right_benign, ".1f")
+say("right-poisoned", 100 * right_poisoned, ".1f")
+
+kinds_by_name = {
+    "benign": "fine-tuned",
+    "longer": "fine-tuned, longer",
+    "fog": "fine-tuned, fog",
+    "poisoned": "backdoored",
+}
+for name, kind in kinds_by_name.items():
+    values = copies.wCKA[copies.kind == kind]
+    text = interval(values.median(), values.min(), values.max(), ".3f")
+    glue(f"wcka-{name}", text, display=False)
 
 # %% [markdown]
-# Trusted networks agree with each other on {glue:text}`stranger-agreement` % of the images. Of {glue:text}`n-copies` copies
-# {glue:text}`n-changed` agree with the trusted network less than that. The first table has the share of faithful copies by kind, the second
-# the pairs of a faithful copy and a stranger, or a changed copy, that each score puts in the wrong order (one half is guessing).
+# {glue:text}`order-sentence`
 #
 # **Backdoors.** A backdoored copy gives the label 0 to {glue:text}`fooled-poisoned` % of the test images
 # of other classes that wear the square (a benign fine-tuned one: {glue:text}`fooled-benign` %), at a clean accuracy of {glue:text}`right-poisoned` %
 # ({glue:text}`right-benign` %). Its wCKA with the trusted network is {glue:text}`wcka-poisoned` (median and range over seeds). Copies tuned on the same
-# images without the square have {glue:text}`wcka-benign`, for thrice as long {glue:text}`wcka-longer`; those tuned on fog
-# {glue:text}`wcka-fog`. To be noticed, a backdoored copy would have to score below the benign copies of each kind:
+# images without the square have {glue:text}`wcka-benign`, for three times as long {glue:text}`wcka-longer`; those tuned on fog
+# {glue:text}`wcka-fog`. To be noticed, a backdoored copy would have to score below the benign copies of each kind. The shares of
+# pairs in which it does not: {glue:text}`unnoticed`.
 
-# %%
+# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the table of backdoored and benign copies"}
 backdoored_copies = copies[copies.kind == "backdoored"]
 
 
@@ -564,9 +458,15 @@ backdoor_rows = pd.DataFrame(unnoticed_backdoors).T
 backdoor_rows.columns = ["wrong order", "error", "degrees of freedom"]
 backdoor_rows[["wrong order", "error"]].style.format("{:.1%}")
 
+# %% tags=["remove-cell"]
+unnoticed_texts = []
+for kind, estimate in unnoticed_backdoors.items():
+    unnoticed_texts.append(f"{100 * estimate.value:.0f} % ({kind})")
+glue("unnoticed", ", ".join(unnoticed_texts), display=False)
+
 # %% [markdown]
-# The number says how far a copy went, not where to. And
-# [chapter 6](06-failures) gives any network any chain: a high wCKA is evidence among honest people.
+# The number says how far a copy went, not where to. And [chapter 6](06-failures) gives any network any {term}`chain`: a high
+# wCKA is evidence among honest people.
 #
 # ## Diverse ensembles
 #
@@ -574,13 +474,16 @@ backdoor_rows[["wrong order", "error"]].style.format("{:.1%}")
 # shapes. From a **pool** of {glue:text}`n-pool` of them, drawn at random, choose {glue:text}`n-members` by the lowest mean
 # pairwise wCKA, trying all sets; and for comparison
 #
-# - by the lowest mean agreement on some held-out images (`chosen_on`, no labels);
-# - by the highest accuracy on the same images, which needs labels.
+# - by low mean agreement on some held-out images (`chosen_on`, no labels);
+# - by high accuracy on the same images, which needs labels.
 #
 # One pool would be one example, so this is done for `draws` pools. The distribution to beat is that of as many ensembles of
 # {glue:text}`n-members` networks drawn at random. Ensembles average the members' probabilities. They are tested on clean and on corrupted test
 # images (`shown_corruptions`): disagreement, the share of images on which two members predict different classes; accuracy; log-likelihood; and
 # calibration error, the mean gap between confidence and accuracy.
+#
+# Here is how the choices compare with random ensembles, over clean and corrupted images (50 % would be chance).
+# {glue:text}`beaten-wcka` {glue:text}`beaten-agreement` {glue:text}`beaten-accuracy`
 
 # %% tags=["hide-input"]
 ONE_SHAPE = "one shape"
@@ -751,24 +654,85 @@ for name, color in CHOICE_COLOURS.items():
 fig.legend(handles=handles, loc="outside upper center", ncols=4)
 plt.show()
 
-# %% [markdown]
-# How often does a chosen ensemble beat a random one? The table has that share minus one half (zero: as often as not; one half: always), over
-# clean and corrupted images, with intervals over networks and probes.
+# %% tags=["remove-cell"]
+RESPECTS = ("disagreement", "accuracy")
+BEGINNINGS = {
+    LOW_WCKA: "Ensembles chosen by low wCKA",
+    LOW_AGREEMENT: "Those chosen by low agreement",
+    HIGH_ACCURACY: "Those chosen by high accuracy",
+}
+GLUE_NAMES = {
+    LOW_WCKA: "wcka",
+    LOW_AGREEMENT: "agreement",
+    HIGH_ACCURACY: "accuracy",
+}
 
-# %% tags=["hide-input"]
-lead_texts = {}
+
+def joined(names):
+    """Join names to a list in English."""
+    *first_names, last_name = names
+    if not first_names:
+        return last_name
+    return f"{', '.join(first_names)} and {last_name}"
+
+
+def beaten_sentence(choice):
+    """Say how many random ensembles are beaten by those of one choice."""
+    texts = []
+    for pool_name in candidate_networks:
+        percents = []
+        for name in RESPECTS:
+            lead = leads[pool_name, choice, name]
+            percent = f"{100 * (lead.value + 0.5):.0f} %"
+            percents.append(f"{percent} of them in {name}")
+        texts.append(f"{joined(percents)} ({pool_name})")
+    return f"{BEGINNINGS[choice]} beat {', and '.join(texts)}."
+
+
+def chance_sentence(choice):
+    """Say in which respects a choice is significantly better than chance."""
+    names = []
+    p_values = []
+    for pool_name in candidate_networks:
+        for name in RESPECTS:
+            lead = leads[pool_name, choice, name]
+            names.append(f"{name} ({pool_name})")
+            # Of many equal pools nothing varies, and there is no p.
+            is_better = lead.value > 0 and np.isfinite(lead.p)
+            p_values.append(lead.p if is_better else 1.0)
+    is_significant = holm(p_values) < rules.LEVEL
+    better = [name for name, yes in zip(names, is_significant) if yes]
+    if not better:
+        return (f"Choosing by {choice} does not beat chance significantly, "
+                f"neither in disagreement nor in accuracy.")
+    beginning = f"Choosing by {choice} beats chance significantly in"
+    if len(better) == len(names):
+        return (f"{beginning} disagreement and accuracy, among networks of one "
+                f"shape and of several.")
+    return f"{beginning} {joined(better)}, not in the other respects."
+
+
+for choice, name in GLUE_NAMES.items():
+    glue(f"beaten-{name}", beaten_sentence(choice), display=False)
+    glue(f"chance-{name}", chance_sentence(choice), display=False)
+
+# %% [markdown]
+# How much of that is significant? {glue:text}`chance-wcka` {glue:text}`chance-agreement` {glue:text}`chance-accuracy` The folded
+# table has the shares with intervals over networks and probes, and what was chosen: the mean wCKA between members, and of how many
+# different shapes they are.
+
+# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the table of ensembles that are beaten, and of what was chosen"}
+beaten_texts = {}
 for (pool_name, choice, name), lead in leads.items():
-    low, high = np.clip([lead.low, lead.high], -0.5, 0.5)
-    text = interval(lead.value, low, high, "+.2f")
-    lead_texts.setdefault((pool_name, choice), {})[name] = text
-pd.DataFrame(lead_texts).T
-
-# %% [markdown]
-# What was chosen: the mean wCKA between members, and of how many different shapes they are.
-
-# %% tags=["hide-input"]
+    low, high = 100 * (np.clip([lead.low, lead.high], -0.5, 0.5) + 0.5)
+    text = interval(100 * (lead.value + 0.5), low, high, ".0f")
+    beaten_texts.setdefault((pool_name, choice), {})[f"{name}, %"] = text
 description_table = pd.DataFrame(descriptions).T
-description_table.style.format({"mean wCKA": "{:.2f}", "shapes": "{:.1f}"})
+description_table["mean wCKA"] = description_table["mean wCKA"].map(
+    "{:.2f}".format)
+description_table["shapes"] = description_table["shapes"].map("{:.1f}".format)
+description_table.join(pd.DataFrame(beaten_texts).T).fillna("").rename_axis(
+    [None, None])
 
 # %% tags=["remove-cell"]
 say("n-members", members, "d")
@@ -782,7 +746,7 @@ say("n-candidates", candidates, "d")
 # Prune the smallest weights step by step (`shares`). Does wCKA between the pruned network and the whole one say, without data, when it
 # begins to do harm? The obvious rivals need no data either: the
 # cosine of weights (nearly the square root of the share of the weights' squared norm that is left), the product of the layers' cosines, which
-# knows of depth, and simply the share that is left.
+# knows of depth, and simply the share that is left. {glue:text}`take-pruning`
 
 # %% tags=["hide-input"]
 def accuracy_of(network):
@@ -837,16 +801,20 @@ for shape in pruned_shapes:
 steps = pd.DataFrame(step_rows)
 
 # %% tags=["hide-input"] mystnb={"figure": {"name": "fig-pruning", "caption": "Magnitude pruning of networks of several shapes (panels: hidden widths). Against the share of weights pruned: one minus the accuracy lost (black), wCKA with the whole network (orange), the product of the layers' cosines (green), and CKA of the last hidden layer with data (blue). Medians over seeds; the dotted line is where the tolerated loss is passed."}, "image": {"alt": "Panels of lines, one for each shape: wCKA, the product of layers' cosines, CKA and accuracy left against the share of weights pruned."}}
+SIGN_COLOURS = {
+    "wCKA": figures.MEASURE_COLORS["wcka"],
+    "cosine, by layers": figures.ENSEMBLE_COLORS["random"],
+    "CKA": figures.MEASURE_COLORS["cka"],
+}
 fig, panels = plt.subplots(1, len(pruned_shapes), sharey=True, squeeze=False,
                            figsize=(figures.WIDTH, 3))
 panels = panels[0]
 for axes, (shape, rows) in zip(panels, steps.groupby("shape", sort=False)):
     medians = rows.groupby("share").median(numeric_only=True)
-    for score in ("wCKA", "cosine, by layers", "CKA"):
-        axes.plot(medians[score], color=COLOURS[score], label=score,
-                  lw=line_width(score))
-    axes.plot(1 - medians.lost, color=COLOURS["agreement"],
-              label="1 − accuracy lost")
+    for sign, color in SIGN_COLOURS.items():
+        axes.plot(medians[sign], color=color, label=sign,
+                  lw=2.2 if sign == "wCKA" else 1.5)
+    axes.plot(1 - medians.lost, color="black", label="1 − accuracy lost")
     harmful_shares = medians.index[medians.lost > tolerated]
     if len(harmful_shares):
         axes.axvline(harmful_shares[0], ls=":", color=figures.QUIET, lw=1.2)
@@ -856,7 +824,17 @@ handles, texts = panels[0].get_legend_handles_labels()
 fig.legend(handles, texts, loc="outside upper center", ncols=4)
 plt.show()
 
+# %% tags=["remove-cell"]
+is_harmed = steps.lost > tolerated
+harmless_steps = steps[~is_harmed].sort_values("share")
+last_wcka = harmless_steps.groupby("network").wCKA.last()
+say("edge-low", last_wcka.min(), ".2f")
+say("edge-high", last_wcka.max(), ".2f")
+
 # %% [markdown]
+# At the last harmless step wCKA is between {glue:text}`edge-low` and {glue:text}`edge-high`, by network: the closer these two are, the
+# better one threshold serves all.
+#
 # A useful number puts the steps that lost more than the tolerated accuracy (`tolerated`) below those that did not, over all shapes and
 # seeds together: then one threshold serves them all. The area under the ROC curve is the share of such pairs in the right
 # order. Where areas are close to one, what tells scores apart is who puts fewer pairs in the wrong order. So wCKA's **lead** over a rival
@@ -868,7 +846,6 @@ plt.show()
 # %%
 SIGNS = ("wCKA", "cosine of weights", "cosine, by layers", "share left", "CKA")
 WITHOUT_DATA = list(SIGNS[:-1])
-is_harmed = steps.lost > tolerated
 
 
 def warning(score):
@@ -904,7 +881,7 @@ for rival, lead in pruning_leads.items():
 shown_warnings = warnings_by_sign.assign(
     **{"wCKA's lead": pd.Series(pruning_texts)})
 shown_warnings.style.format("{:.3f}", subset=["area under the curve"]).format(
-    "{:.2f}", subset=list(warnings_by_sign)[1:]).format(
+    "{:.0%}", subset=list(warnings_by_sign)[1:]).format(
     na_rep="", subset=["wCKA's lead"])
 
 # %% tags=["remove-cell"]
@@ -913,27 +890,20 @@ for sign, name in zip(SIGNS, ("wcka", "cosine", "layers", "share", "cka")):
     say(f"warn-{name}", row["area under the curve"], ".3f")
     say(f"alarms-{name}", 100 * row["false alarms"], ".0f")
     say(f"caught-{name}", 100 * row["harmed steps caught"], ".0f")
-harmless_steps = steps[~is_harmed].sort_values("share")
-last_wcka = harmless_steps.groupby("network").wCKA.last()
-say("edge-low", last_wcka.min(), ".2f")
-say("edge-high", last_wcka.max(), ".2f")
 
 # %% [markdown]
-# wCKA tells harmed steps with an area of {glue:text}`warn-wcka`, the cosine of weights with {glue:text}`warn-cosine`, the product of the layers' cosines with
-# {glue:text}`warn-layers`, the share left with {glue:text}`warn-share`, and
-# CKA, which sees data, with {glue:text}`warn-cka`. With a threshold set on other shapes wCKA catches {glue:text}`caught-wcka` % of the harmed steps at
-# {glue:text}`alarms-wcka` % false alarms (cosine: {glue:text}`caught-cosine` % at {glue:text}`alarms-cosine` %; product:
-# {glue:text}`caught-layers` % at {glue:text}`alarms-layers` %; share left:
-# {glue:text}`caught-share` % at {glue:text}`alarms-share` %; CKA: {glue:text}`caught-cka` % at {glue:text}`alarms-cka` %). At the last harmless step wCKA is between
-# {glue:text}`edge-low` and {glue:text}`edge-high`, by network: the closer these two are, the better one threshold serves all.
+# By the area under the curve, wCKA has {glue:text}`warn-wcka`, the product of the layers' cosines {glue:text}`warn-layers`, the
+# share left {glue:text}`warn-share`, and CKA, which sees data, {glue:text}`warn-cka`. With a threshold set on other shapes wCKA catches
+# {glue:text}`caught-wcka` % of the harmed steps at {glue:text}`alarms-wcka` % false alarms, the product
+# {glue:text}`caught-layers` % at {glue:text}`alarms-layers` %, and CKA {glue:text}`caught-cka` % at {glue:text}`alarms-cka` %.
 #
 # ## The paper's claims in this chapter
 #
 # The paper says "could be used". What has to be so for that, in numbers:
 #
 # - *Pruning*: wCKA's lead over each rival that needs no data is above zero.
-# - *Ensembles*: ensembles chosen by low wCKA beat random ones more often than not, in disagreement and in accuracy, for networks of one shape
-#   and of several.
+# - *Ensembles*: ensembles chosen by low wCKA score above random ones more often than not, in disagreement and in accuracy, for networks of one
+#   shape and of several. Its numbers are shares of random ensembles minus one half.
 # - *A trusted model*: few pairs of a faithful copy and a stranger, or a changed copy, are in the wrong order.
 # - *Backdoors*: few pairs of a benign and a backdoored copy are.
 #
@@ -1037,10 +1007,73 @@ for claim in chapter_claims:
     glue(f"take-{claim.key}", sentence, display=False)
 
 # %% [markdown]
+# ## Exercises
+#
+# **1.** Is the lead of wCKA among pruned networks owed to the loss that is tolerated? On a larger scale:
+# `python -m wcka run 07 -p tolerated 0.05 -p pruned_networks 10`.
+
+# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the answer"}
+areas_at = {}
+for loss in (0.005, 0.01, 0.02, 0.05, 0.1):
+    has_lost = steps.lost > loss
+    areas_at[f"tolerated {loss:.1%}"] = {
+        sign: statistics.overlap(steps[~has_lost][sign], steps[has_lost][sign])
+        for sign in SIGNS}
+pd.DataFrame(areas_at).style.format("{:.3f}")
+
+# %% [markdown]
+# **2.** Does low wCKA choose more diverse ensembles if it has more networks to choose from? On a larger scale:
+# `python -m wcka run 07 -p candidates 60 -p pool 20`.
+
+# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the answer"}
+size_rows = []
+for pool_name, networks in candidate_networks.items():
+    similarity = compare("wcka", [wcka.chain(n) for n in networks])
+    with torch.no_grad():
+        predictions = torch.stack([n(test_inputs).argmax(1) for n in networks])
+    disagreement = 1 - pairwise_agreement(predictions)
+    for size in sorted({members, (members + pool) // 2, pool}):
+        pools = ensembles.drawn_sets(len(networks), size, draws, seed)
+        sets = ensembles.least_similar_of_pools(similarity, pools, members)
+        size_rows.append({
+            "from": pool_name,
+            "networks to choose from": size,
+            "mean wCKA": np.mean(
+                [mean_over_pairs(similarity, chosen) for chosen in sets]),
+            "disagreement": np.mean(
+                [mean_over_pairs(disagreement, chosen) for chosen in sets]),
+        })
+size_table = pd.DataFrame(size_rows).set_index(
+    ["from", "networks to choose from"])
+size_table.style.format({"mean wCKA": "{:.3f}", "disagreement": "{:.1%}"})
+
+# %% [markdown]
+# **3.** Does a backdoor that is taught by more images leave a deeper trace in wCKA? On a larger scale:
+# `python -m wcka run 07 -p poisoned 0.3 -p trusted 10`.
+
+# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the answer"}
+poison_rows = {}
+for share in (0.02, 0.1, 0.5):
+    inputs, labels = edits.backdoor(
+        tuning_inputs, tuning_labels, share, seed=seed)
+    poisoned_networks = networks_of(fine_tune(inputs, labels))
+    chains = [wcka.chain(n) for n in [*originals, *poisoned_networks]]
+    positions = np.arange(trusted)
+    values = compare("wcka", chains, (positions, trusted + positions))
+    with torch.no_grad():
+        poison_rows[f"{share:.0%} of the images"] = {
+            "labelled 0 by the square": share_fooled(poisoned_networks),
+            "wCKA with the trusted network": np.mean(values),
+        }
+pd.DataFrame(poison_rows).T.style.format({
+    "labelled 0 by the square": "{:.0%}",
+    "wCKA with the trusted network": "{:.3f}",
+})
+
+# %% [markdown]
 # ## To take away
 #
-# - **Similarity to a trusted model:** {glue:text}`take-trusted`
-#   wCKA needs no data and does not mind shuffled and rescaled units.
-# - **Safety:** {glue:text}`take-backdoors` A descendant can be dangerous: look at what it does.
-# - **Ensembles:** {glue:text}`take-ensembles`
 # - **Pruning:** {glue:text}`take-pruning`
+# - **Ensembles:** {glue:text}`take-ensembles` {glue:text}`chance-agreement`
+# - **Similarity to a trusted model:** {glue:text}`take-trusted`
+# - **Safety:** {glue:text}`take-backdoors` A copy can be dangerous: look at what it does.
