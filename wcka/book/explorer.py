@@ -195,6 +195,7 @@ def draw(table: pd.DataFrame, path: Path) -> None:
         axes.set_title("1 hidden layer" if depth == 1 else f"{depth} hidden layers")
     for axes in panels[-1]:
         axes.set_xlabel("epoch")
+        axes.set_xticks(sorted(table.epoch.unique()))
     panels[0, -1].legend(fontsize=9)
     fig.savefig(path, metadata={"Date": None})
     plt.close(fig)

@@ -322,7 +322,9 @@ def fooled(evidence: Evidence) -> str:
     keys = ["same-function", "chosen-chain"]
     if not _has(evidence, keys):
         return NOT_SEEN
-    answered = answers(evidence, keys)
+    answered = []
+    for label, answer in answers(evidence, keys):
+        answered.append((_CHANGES.get(label, label), answer))
     return _joined(
         moved_sentence(answered),
         filled("In the other direction, networks that agree on a share of "
@@ -349,6 +351,16 @@ def uses(evidence: Evidence) -> str:
     return _joined(use_sentence(verdicts), _provenance(evidence, keys))
 
 
+# What the parts of chapter 6's statements are called in a sentence
+_CHANGES = {
+    "wider": "more units",
+    "deeper": "more layers",
+    "border redrawn": "new weights of pixels that are always black",
+    "dead units": "units that never fire",
+    "all logits lifted": "one function added to all logits",
+    "a random chain": "a random chain given to it by construction",
+    "by gradients, away": "gradient descent on wCKA itself",
+}
 _USES = {
     "pruning": "ordering pruned networks by the harm done",
     "trusted": "telling faithful copies of a trusted model from changed ones",
