@@ -20,8 +20,7 @@
 # :class: tip
 # {glue:text}`n-learned` networks that have learned the task are compared in pairs that differ in one factor, and the similarity of a pair is
 # correlated with the share of images on which both predict the same class. {glue:text}`take-stronger-pearson`
-# {glue:text}`take-more-accurate` {glue:text}`take-linear` Networks that failed to learn can decide such a comparison, and so can the
-# choice of probes. {glue:text}`take-fisher`
+# {glue:text}`take-more-accurate` {glue:text}`take-linear` {glue:text}`take-fisher`
 # ```
 #
 # A similarity of networks is worth something if networks that it calls similar behave similarly. The paper

@@ -19,9 +19,8 @@
 # ```{admonition} In one paragraph
 # :class: tip
 # wCKA sees one product of matrices and nothing else: no biases, no activations, no data. {glue:text}`take-same-function`
-# {glue:text}`take-chosen-chain` Some failures are mended by weighting the inputs by what the
-# data do, by carrying the biases along or by centring the outputs. {glue:text}`take-shapes-alike` [Chapter 10](10-gates) asks which
-# repair follows behaviour.
+# {glue:text}`take-chosen-chain` {glue:text}`take-shapes-alike` Some failures are mended by another weighting of the chain;
+# [chapter 10](10-gates) asks which repair follows behaviour.
 # ```
 #
 # A measure is known by what breaks it. There must be networks that do the same and have a low similarity, and networks that do

@@ -18,11 +18,9 @@
 #
 # ```{admonition} In one paragraph
 # :class: tip
-# The chain of a network leaves out which units are active. Its mean Jacobian $\mathrm E[J]$ does not: it is the chain with the
-# gates that the network has for its inputs, averaged over inputs, and so a property of the function rather than of the weights.
-# {glue:text}`take-gates-same-predictions` {glue:text}`take-gates-chosen-chain` {glue:text}`take-gates-follow-behaviour`
-# {glue:text}`take-remedies` It needs no labels and no images, only their mean and covariance, and it can be estimated from
-# outputs alone; but it is no longer a property of the weights alone.
+# The chain of a network leaves out which units are active; the mean Jacobian $\mathrm E[J]$, the chain with the gates that the network has
+# for its inputs, is a property of the function rather than of the weights. {glue:text}`take-gates-same-predictions`
+# {glue:text}`take-gates-chosen-chain` {glue:text}`take-gates-follow-behaviour` {glue:text}`take-remedies`
 # ```
 #
 # [Chapter 6](06-failures) takes the {term}`chain` apart: dead units move it, signs and biases do not, and any function can have any
