@@ -517,7 +517,7 @@ def answers(evidence: Evidence, keys: Iterable[str]) -> list[tuple[str, str]]:
             parts = [rules.Part(*values) for values in evidence.claims[key].parts]
             statements[key] = statement
             findings[key] = rules.Finding(parts)
-    of_parts = rules._answers(statements, findings, rules.MARGIN)
+    of_parts = rules.answer_parts(statements, findings)
     pairs = []
     for key in keys:
         for of_part, answer in zip(findings[key].parts, of_parts[key]):

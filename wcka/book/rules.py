@@ -288,7 +288,7 @@ def judge(chapter: str, findings: Mapping[str, Finding],
         for part in finding.parts:
             if not np.isfinite(part.value) or not part.error >= 0:
                 raise ValueError(f"{key}: {part.label} is {part.value} ± {part.error}")
-    answers = _answers(of_chapter, findings, margin)
+    answers = answer_parts(of_chapter, findings, margin)
     sizes = Counter[str]()
     for key, statement in of_chapter.items():
         sizes[statement.family] += len(findings[key].parts)
@@ -313,9 +313,32 @@ def _rule_of(statement: Statement, part: Part) -> Rule:
     return RULES[part.rule or statement.rule]
 
 
-def _answers(of_chapter: Mapping[str, Statement], findings: Mapping[str, Finding],
-             margin: float) -> dict[str, list[str]]:
-    """Return the answers of all parts, corrected over each family in each direction."""
+def answer_parts(
+    of_chapter: Mapping[str, Statement], findings: Mapping[str, Finding],
+    margin: float = MARGIN,
+) -> dict[str, list[str]]:
+    """Return the answers of all parts, corrected over each family in each direction.
+
+    Parameters
+    ----------
+    of_chapter : mapping of str to Statement
+        By key, such as ``statements`` returns them; all that share a family.
+    findings : mapping of str to Finding
+        One for each of these keys.
+    margin : float
+        As in ``judge``.
+
+    Returns
+    -------
+    dict of str to list
+        By key, "yes", "no" or "open" for each part.
+
+    Examples
+    --------
+    >>> fisher = {"fisher": statements("03")["fisher"]}
+    >>> answer_parts(fisher, {"fisher": Finding([Part("short by", 0.8, 0.01)])})
+    {'fisher': ['no']}
+    """
     answers: dict[str, list[str]] = {}
     by_family: dict[str, list[tuple[str, Part]]] = {}
     for key, statement in of_chapter.items():
