@@ -279,7 +279,7 @@ def deepen(model: nn.Sequential) -> nn.Sequential:
 def constructions(
     model: nn.Sequential, other: nn.Sequential, untrained: nn.Sequential, x: Tensor,
     seed: int = 0,
-) -> dict[tuple[str, str], nn.Sequential]:
+) -> dict[tuple[str, str], nn.Module]:
     """Return a network rebuilt in each way, by what stays and by the way's name.
 
     Parameters
