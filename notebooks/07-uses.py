@@ -683,10 +683,10 @@ def beaten_sentence(choice):
         percents = []
         for name in RESPECTS:
             lead = leads[pool_name, choice, name]
-            percent = f"{100 * (lead.value + 0.5):.0f} %"
-            percents.append(f"{percent} of them in {name}")
+            percents.append(f"{100 * (lead.value + 0.5):.0f} % in {name}")
         texts.append(f"{joined(percents)} ({pool_name})")
-    return f"{BEGINNINGS[choice]} beat {', and '.join(texts)}."
+    shares = ", and ".join(texts).replace(" % ", " % of random ones ", 1)
+    return f"{BEGINNINGS[choice]} beat {shares}."
 
 
 def chance_sentence(choice):
