@@ -8,6 +8,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from pages_in_browser import in_browser, resized, settled
 
 from wcka.book import (
     builder,
@@ -18,24 +19,6 @@ from wcka.book import (
     parameters,
     records,
 )
-
-CHROMIUM = next((path for path in map(shutil.which, builder.BROWSERS) if path), None)
-DRIVER = shutil.which("chromedriver")
-in_browser = pytest.mark.skipif(
-    not (CHROMIUM and DRIVER),
-    reason="no Chromium, or no chromedriver: cannot look at the pages")
-
-
-@pytest.fixture(scope="module")
-def site(smoke):
-    """Folder of the html, with a PDF where there is a browser."""
-    for path in checkout.chapters():
-        smoke.start(path)
-    for path in checkout.chapters():
-        smoke(path)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(checkout, "BUILD", smoke.folder)
-        return builder.build("smoke", pdf=bool(CHROMIUM)).parent
 
 
 @pytest.fixture(scope="module")
@@ -330,42 +313,10 @@ def test_a_browser_that_fails_is_said(tmp_path, monkeypatch, script):
 # -------------------------------------------------------------------- in the browser
 
 
-@pytest.fixture(scope="module")
-def browser():
-    """A headless Chromium that can reach no host, and records what it asks for."""
-    from selenium import webdriver
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu",
-                     "--disable-dev-shm-usage", "--disable-background-networking",
-                     "--host-resolver-rules=MAP * ~NOTFOUND"):
-        options.add_argument(argument)
-    logs = {"performance": "ALL", "browser": "ALL"}
-    options.set_capability("goog:loggingPrefs", logs)
-    driver = webdriver.Chrome(options, webdriver.ChromeService(DRIVER))
-    yield driver
-    driver.quit()
-
-
-def resized(browser, width):
-    """Set the width of the page, as on a phone if it is narrow."""
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", {
-        "width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600})
-
-
-def settled(browser, script, seconds=30):
-    """Wait until a script returns something true."""
-    from selenium.webdriver.support.ui import WebDriverWait
-
-    wait = WebDriverWait(browser, seconds)
-    return wait.until(lambda driver: driver.execute_script(script))
-
-
 def opened(browser, page):
     """Open a page and check what it shows and asks for; return its number of images."""
     browser.get_log("performance")
-    resized(browser, 1300)
+    resized(browser, 1280)
     browser.get(page.as_uri())
     if "class=\"math" in page.read_text():
         settled(browser, "return document.querySelectorAll('mjx-container').length > 0")
@@ -397,7 +348,7 @@ def requested(browser):
 @pytest.mark.parametrize("page", builder.pages())
 def test_pages_read_from_a_file_without_a_network_at_any_width(site, browser, page):
     opened(browser, site / f"{page}.html")
-    for width in (1300, 390):
+    for width in (1280, 768, 390):
         resized(browser, width)
         needed = browser.execute_script("return document.documentElement.scrollWidth")
         assert needed <= width, f"{page} is {needed} wide at {width}"
@@ -405,7 +356,7 @@ def test_pages_read_from_a_file_without_a_network_at_any_width(site, browser, pa
 
 @in_browser
 def test_the_dark_page_is_dark_and_its_text_light(site, browser):
-    resized(browser, 1300)
+    resized(browser, 1280)
     browser.get((site / "book" / "scorecard.html").as_uri())
     lightness = {}
     for mode in ("light", "dark"):
