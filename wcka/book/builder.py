@@ -320,10 +320,10 @@ def _beside_record(record: claims.Claim | None, claim: claims.Claim) -> str:
     """Return the html of a build's verdict beside that of the record."""
     if record is None:
         return "not on record yet"
-    text = f"{claims.VERDICTS[claim.verdict]}&nbsp;{claim.verdict}"
+    text = claims.verdict_mark(claim.verdict)
     if {record.verdict, claim.verdict} == {"holds", "fails"}:
-        text += ", <strong>contradicts the record</strong>"
-    return f"<span class='verdict'>{text}</span>"
+        text += " <strong>contradicts the record</strong>"
+    return text
 
 
 def margins(counted: dict[str, list[claims.Claim]]) -> str:

@@ -205,6 +205,9 @@ def table(
 ) -> str:
     """Return claims as an html table.
 
+    On a narrow screen the style sheet shows the verdict and the claim of each row; the
+    other cells appear when the reader opens the row.
+
     Parameters
     ----------
     claims : sequence of Claim
@@ -216,28 +219,44 @@ def table(
     Examples
     --------
     >>> text = table([Claim("3.1", "r < 1", "0.5", "holds")])
-    >>> "<td>r &lt; 1</td>" in text
+    >>> "<td>r &lt; 1" in text
     True
     """
+    names = ["Verdict", "The paper says", "Found", "Place in the paper", *headings]
     lines = []
     for i, claim in enumerate(claims):
-        verdict = f"{VERDICTS[claim.verdict]}&nbsp;{claim.verdict}"
         cells = [
-            html.escape(claim.where),
-            html.escape(claim.statement),
+            verdict_mark(claim.verdict),
+            html.escape(claim.statement) + _UNFOLD,
             html.escape(claim.found),
-            f"<span class='verdict'>{verdict}</span>",
+            html.escape(claim.where),
         ]
         if more:
             cells += more[i]
-        lines.append(_html_row(cells, "td"))
-    names = ["Paper", "It says", "Found", "Verdict", *headings]
+        # A narrow screen has no line of headings: each cell brings its own.
+        data = [
+            f"<td data-heading='{html.escape(name, quote=True)}'>{cell}</td>"
+            for name, cell in zip(names[2:], cells[2:])]
+        lines.append(f"<tr><td>{cells[0]}</td><td>{cells[1]}</td>{''.join(data)}</tr>")
+    head = "".join(f"<th>{name}</th>" for name in names)
     return (
-        f"<table class='claims'><thead>{_html_row(names, 'th')}</thead>"
+        f"<table class='claims'><thead><tr>{head}</tr></thead>"
         f"<tbody>{''.join(lines)}</tbody></table>"
     )
 
 
-def _html_row(cells: Sequence[str], tag: str) -> str:
-    """Return a row of an html table, with cells of one tag."""
-    return f"<tr>{''.join(f'<{tag}>{cell}</{tag}>' for cell in cells)}</tr>"
+# What a reader on a narrow screen opens to see the other cells of a row. It is hidden
+# where there is no style sheet of the book, such as in a notebook.
+_UNFOLD = "<details hidden><summary>Found, and where</summary></details>"
+
+
+def verdict_mark(verdict: str) -> str:
+    """Return the html of a verdict, with its symbol, in its colour.
+
+    Examples
+    --------
+    >>> verdict_mark("cannot be told")
+    "<span class='verdict cannot-be-told'>–&nbsp;cannot be told</span>"
+    """
+    name = verdict.replace(" ", "-")
+    return f"<span class='verdict {name}'>{VERDICTS[verdict]}&nbsp;{verdict}</span>"
