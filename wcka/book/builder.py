@@ -592,6 +592,9 @@ def _one_page(source: Path) -> Path:
     """Build one page that holds the whole book; return its path."""
     built = _sphinx(source, "singlehtml")
     text = (built / "book" / "index.html").read_text("utf-8")
+    # On paper no figure opens: the links would lead to files of this machine.
+    text = re.sub(
+        r'<a class="[^"]*image-reference[^"]*"[^>]*>(<img[^>]*>)</a>', r"\1", text)
     # Links between pages become links within the one page.
     text = re.sub(
         r'href="\.\./notebooks/([\w-]+)\.html[^"]*"',
