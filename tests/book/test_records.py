@@ -136,3 +136,25 @@ def test_margins_are_counted_from_the_stored_numbers():
     # A lead of zero with an error of .03 is none at the usual margin, and open at .02.
     narrow = next(line for line in lines if line.startswith("| 0.02"))
     assert narrow.endswith("| 1 |")
+
+
+@pytest.mark.parametrize("verdicts, beginning, lines", [
+    ([], "", 0),
+    ([("holds", "holds")], "comes to the same verdict.", 0),
+    ([("holds", "holds"), ("fails", "fails")], "comes to the same verdicts.", 0),
+    ([("holds", "fails")], "comes to another verdict; its", 1),
+    ([("holds", "holds"), ("holds", "fails")],
+     "comes to another verdict on one of 2 statements; its", 1),
+    ([("partly", "holds"), ("partly", "fails"), ("fails", "fails")],
+     "comes to other verdicts on 2 of 3 statements; its", 2),
+    ([("partly", "holds"), ("partly", "fails")], "comes to other verdicts; its", 2)])
+def test_pages_say_where_the_record_judges_otherwise(verdicts, beginning, lines):
+    found = [claims.Claim("3.1", "not on record", "0.1", "holds", key="new")]
+    on_record = {}
+    for number, (here, record) in enumerate(verdicts):
+        claim = claims.Claim("3.1", "It is so.", "0.1", here, key=str(number))
+        found.append(claim)
+        on_record[claim.key] = claim._replace(verdict=record)
+    note = records.note(found, on_record)
+    assert beginning in note and bool(note) == bool(beginning)
+    assert note.count("On record:") == lines

@@ -138,13 +138,14 @@ def _source(executed: list[Path], profile: str, pdf: bool) -> Path:
     for path in executed:
         notebook = nbformat.read(path, 4)
         execution.check_executed(notebook, path.name)
-        shutil.copy(path, source / "notebooks")
         shutil.copy(checkout.NOTEBOOKS / f"{path.stem}.py", source / "notebooks")
         _extract_figures(notebook, source / "book" / "figures")
         notebooks[path.stem] = notebook
         claims_of[path.stem] = diff.claims(notebook)
         for claim in records.judged(path.stem[:2]):
             on_record[claim.key] = claim
+        _add_note(notebook, records.note(claims_of[path.stem], on_record))
+        nbformat.write(notebook, source / "notebooks" / path.name)
         record = records.read(path.stem[:2]) or {}
         findings_at[path.stem] = (
             record.get("findings at") or diff.findings_at(notebook))
@@ -173,6 +174,13 @@ def _source(executed: list[Path], profile: str, pdf: bool) -> Path:
         (source / "book" / f"_{name}.txt").write_text(text + "\n", "utf-8")
     worked_pages.replace(source / "book" / "five-minutes.md")
     return source
+
+
+def _add_note(notebook, note: str) -> None:
+    """Add a note behind the paragraph at the head of a chapter."""
+    cell = notebook.cells[0]
+    head, fence, rest = cell.source.partition("\n```\n")
+    cell.source = f"{head}{fence}\n{note}\n{rest}"
 
 
 def _verdict_figure(counted: dict[str, list[claims.Claim]], folder: Path) -> str:

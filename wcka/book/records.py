@@ -5,12 +5,13 @@ the rules as they are now, in seconds.
 """
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import nbformat
 
 from . import checkout, diff, execution, parameters, rules
-from .claims import Claim, plain_findings
+from .claims import VERDICTS, Claim, plain_findings
 
 PROFILE = "large"
 
@@ -153,6 +154,53 @@ def judged(chapter: str, margin: float = rules.MARGIN) -> list[Claim]:
     if record is None:
         return []
     return rules.judge(chapter, findings(record["findings"]), margin)
+
+
+def note(found: Sequence[Claim], on_record: Mapping[str, Claim]) -> str:
+    """Return where the run of record judges otherwise than a chapter's build, as MyST.
+
+    Parameters
+    ----------
+    found : sequence of Claim
+        Those of the build.
+    on_record : mapping of str to Claim
+        Those of the record, by their keys.
+
+    Returns
+    -------
+    str
+        Empty where no claim of the chapter is on record.
+
+    Examples
+    --------
+    >>> claim = Claim("3.1", "It is so.", "0.9", "holds", key="so")
+    >>> print(note([claim], {"so": claim}))
+    The larger [run of record](../book/rules) comes to the same verdict.
+    """
+    both = [(claim, on_record[claim.key]) for claim in found if claim.key in on_record]
+    if not both:
+        return ""
+    lines = []
+    for claim, record in both:
+        if record.verdict != claim.verdict:
+            lines.append(
+                f"- *{claim.statement}* On record: {_shown(record)}. "
+                f"Here: {_shown(claim)}.")
+    text = "The larger [run of record](../book/rules) comes to "
+    if not lines:
+        return text + ("the same verdict." if len(both) == 1 else "the same verdicts.")
+    if len(lines) == len(both):
+        text += "another verdict" if len(both) == 1 else "other verdicts"
+    elif len(lines) == 1:
+        text += f"another verdict on one of {len(both)} statements"
+    else:
+        text += f"other verdicts on {len(lines)} of {len(both)} statements"
+    return "\n".join([f"{text}; its verdict counts:", "", *lines])
+
+
+def _shown(claim: Claim) -> str:
+    """Return a verdict with its symbol."""
+    return f"{VERDICTS[claim.verdict]} {claim.verdict}"
 
 
 def run(chapter: str) -> Path:
