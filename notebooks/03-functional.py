@@ -587,7 +587,7 @@ sensitivity, sensitivity_leads = variants(
 sensitivity.rename(MEASURE_LABELS, level=1).style.format(
     "{:.2f}", na_rep="–",
 ).background_gradient(
-    cmap="cividis", vmin=0, vmax=1, axis=None,
+    cmap="cividis", vmin=0, vmax=1, axis=None, text_color_threshold=0.18,
 ).highlight_null(
     props="background-color: transparent; color: inherit",
 )

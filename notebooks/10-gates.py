@@ -299,7 +299,7 @@ for i, network in enumerate(networks):
 constructed = pd.DataFrame(rows).T  # one row per construction and network
 medians = constructed.groupby(level=[0, 1], sort=False).median()
 medians.style.format("{:.3f}").background_gradient(
-    cmap="cividis", vmin=0, vmax=1, axis=None)
+    cmap="cividis", vmin=0, vmax=1, axis=None, text_color_threshold=0.18)
 
 # %% tags=["remove-cell"]
 for name in ("dead units", "a random chain", "border redrawn",
