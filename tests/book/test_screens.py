@@ -13,6 +13,8 @@ LAPTOP = 1280
 SMALLEST_LABEL = 10  # pixels
 SMALLEST_TYPE = 8  # points, of the marks of `figures.correlations`
 READABLE = 4.5  # contrast of text with its ground, by level AA of the WCAG
+# In a heat map pandas has black or nearly white text, of which the better has 4.08.
+READABLE_ON_COLOR = 4
 CHAPTERS = [f"notebooks/{path.stem}" for path in checkout.chapters()]
 
 
@@ -160,8 +162,9 @@ def test_tables_have_the_colours_of_the_page_and_can_be_read(site, browser, mode
         shown(browser, site, page, LAPTOP, mode)
         for cell in browser.execute_script(CONTRASTS):
             cells.append(cell)
-            # In a heat map pandas chooses the colours of text and ground.
-            if not cell["gradient"]:
+            if cell["gradient"]:
+                assert cell["contrast"] >= READABLE_ON_COLOR, (page, cell)
+            else:
                 assert cell["contrast"] >= READABLE, (page, cell)
                 assert (cell["paper"] < 0.1) == (mode == "dark"), (page, cell)
     assert len(cells) > 500
