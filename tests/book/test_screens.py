@@ -269,3 +269,33 @@ def test_parameters_fold(site, browser, page):
         "document.querySelector('.tag_parameters summary').click()")
     prompt, visible = browser.execute_script(folded)
     assert "Hide the parameters" in prompt and visible
+
+
+# -------------------------------------------------------------------- the sliders
+
+
+EXPLORER = """
+    const svg = document.querySelector('.wcka-explorer svg');
+    const scale = svg.getBoundingClientRect().width / svg.viewBox.baseVal.width;
+    return [...svg.querySelectorAll('text')].map(
+        text => scale * parseFloat(getComputedStyle(text).fontSize))"""
+
+
+@in_browser
+@pytest.mark.parametrize("width", [PHONE, TABLET, LAPTOP])
+def test_labels_beside_the_sliders_can_be_read(site, browser, width):
+    shown(browser, site, "book/explore", width)
+    sizes = browser.execute_script(EXPLORER)
+    assert sizes and min(sizes) >= SMALLEST_LABEL
+
+
+@in_browser
+@pytest.mark.parametrize("name", ["depth", "width", "epoch"])
+def test_sliders_take_arrow_keys_and_say_what_they_show(site, browser, name):
+    shown(browser, site, "book/explore", LAPTOP)
+    slider = browser.find_element("id", f"explorer-{name}")
+    told = slider.get_attribute("aria-valuetext")
+    read_out = browser.find_element("css selector", ".wcka-explorer .read-out")
+    assert re.fullmatch(r"(\w[^:]*: (\d\.\d{3}|no value)(; )?)+", read_out.text)
+    slider.send_keys("\ue012")  # the left arrow
+    assert slider.get_attribute("aria-valuetext") != told
