@@ -56,7 +56,7 @@ from wcka.experiments import (
     gated_chains,
     jobs,
 )
-from wcka.measures import MEASURE_LABELS, compare
+from wcka.measures import MEASURE_LABELS, compare, nearest
 from wcka.networks import (
     counterexamples,
     expand_probes,
@@ -123,8 +123,9 @@ scheduler: str = ""
 device: str = "cpu"
 
 # %% tags=["hide-input", "checks"]
-for dataset in datasets:
-    image_sets.check_classes(dataset, classes)
+for name in datasets:
+    nearest(name, image_sets.DATASETS, "dataset in datasets")
+    image_sets.check_classes(name, classes)
 resolve_device(device)
 jobs.check_scheduler(scheduler)
 probe_names = expand_probes(probes)
