@@ -377,17 +377,18 @@ def learned_pairs(dataset, least_accuracy):
 
 
 def mean_correlations(dataset, pairs):
-    """Mean r over factors by measure, and leads of E[J] and of wCKA."""
+    """Mean r over factors by measure, and by how much it is above wCKA's."""
     members, _ = grids[dataset]
     design = crossed.Design(
         pairs["start a"], pairs["start b"], pairs["probe"],
         dict(zip(members.start, members.architecture)))
     columns = pairs[list(COLUMNS)]
-    r, leads_of_gates = crossed.mean_correlations(
-        design, pairs["differs"], pairs.agreement, columns, GATED)
-    _, leads_of_chain = crossed.mean_correlations(
+    r, leads_of_wcka = crossed.mean_correlations(
         design, pairs["differs"], pairs.agreement, columns, "wcka")
-    return r, leads_of_gates, leads_of_chain
+    leads = {}
+    for measure, lead in leads_of_wcka.items():
+        leads[measure] = lead._replace(value=-lead.value)
+    return r, leads
 
 
 pairs_of = {}
@@ -414,7 +415,7 @@ def color_of(column):
 fig, panels = plt.subplots(
     1, len(datasets), sharey=True, squeeze=False, figsize=(figures.WIDTH, 4.6))
 for axes, dataset in zip(panels.flat, datasets):
-    r, _, leads_of_chain = results[dataset]
+    r, _ = results[dataset]
     axes.axvline(r["wcka"].value, ls=":", color=figures.QUIET, lw=1)
     for y, column in enumerate(COLUMNS):
         estimate = r[column]
@@ -432,7 +433,7 @@ plt.show()
 # %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the correlations by factor"}
 factor_rows = {}
 for dataset in datasets:
-    r, _, leads_of_chain = results[dataset]
+    r, leads = results[dataset]
     for column, label in COLUMNS.items():
         row = {}
         for factor, part in pairs_of[dataset].groupby("differs", sort=False):
@@ -440,16 +441,16 @@ for dataset in datasets:
         row["mean"] = f"{r[column].value:.2f}"
         row["minus wCKA"] = ""
         if column != "wcka":
-            lead = leads_of_chain[column]
+            lead = leads[column]
             row["minus wCKA"] = interval(
-                -lead.value, -lead.high, -lead.low, "+.2f")
+                lead.value, lead.low, lead.high, "+.2f")
         factor_rows[DATASET_NAMES[dataset], label] = row
 pd.DataFrame(factor_rows).T
 
 # %% tags=["remove-cell"]
 first = datasets[0]
-r, leads_of_gates, leads_of_chain = results[first]
-lead = leads_of_gates["wcka"]
+r, leads = results[first]
+lead = leads[GATED]
 glue("gates-lead", interval(lead.value, lead.low, lead.high, "+.3f"),
      display=False)
 for column, name in (("wcka", "chain"), (GATED, "gates"),
@@ -604,15 +605,15 @@ for name in ("impersonated", "signs flipped", "biases drowned"):
 behaviour_parts = []
 remedy_parts = []
 for dataset in datasets:
-    _, leads_of_gates, leads_of_chain = results[dataset]
+    _, leads = results[dataset]
     label = DATASET_NAMES[dataset]
-    lead = leads_of_gates["wcka"]
+    lead = leads[GATED]
     behaviour_parts.append(
         rules.Part(label, lead.value, lead.error, lead.df))
     for remedy in ("spread", "covariance"):
-        lead = leads_of_chain[f"wcka, {remedy}"]
+        lead = leads[f"wcka, {remedy}"]
         remedy_parts.append(rules.Part(
-            f"{remedy}, {label}", -lead.value, lead.error, lead.df))
+            f"{remedy}, {label}", lead.value, lead.error, lead.df))
 
 chapter_claims = rules.judge("10", {
     "gates-same-predictions": rules.Finding(function_parts),
