@@ -96,16 +96,13 @@ def compute(values: Mapping[str, Any]) -> pd.DataFrame:
     if corrupted:
         table["corrupted"] = sum(corrupted) / len(corrupted)
     _, members = benchmark.grid_networks(models)
-    depth_of_group = []
-    width_of_group = []
-    for depth, width in shapes(values["architectures"]):
-        depth_of_group.append(depth)
-        width_of_group.append(width)
+    shape_of_group = pd.DataFrame(
+        shapes(values["architectures"]), columns=["depth", "width"])
     table = table[table.differs == "seed"]
     first = members.loc[table.a]  # the second differs from it in the seed alone
+    shape = shape_of_group.loc[first.group]
     table = table.assign(
-        depth=first.group.map(dict(enumerate(depth_of_group))).to_numpy(),
-        width=first.group.map(dict(enumerate(width_of_group))).to_numpy(),
+        depth=shape.depth.to_numpy(), width=shape.width.to_numpy(),
         epoch=first.epoch.to_numpy())
     by_shape = table.groupby(["depth", "width", "epoch"])
     columns = [name for name in _NAMES if name in table]
