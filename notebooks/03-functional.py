@@ -1029,10 +1029,7 @@ SENTENCES = {
                           "factors.",
     },
 }
-for claim in chapter_claims:
-    if claim.key in SENTENCES:
-        sentence = SENTENCES[claim.key][claim.verdict]
-        glue(f"take-{claim.key}", sentence, display=False)
+claims.say_verdicts(chapter_claims, SENTENCES)
 
 # %% [markdown]
 # ## Exercises

@@ -1179,9 +1179,7 @@ SENTENCES = {
                           "through the trunk does, for every factor, is open.",
     },
 }
-for claim in chapter_claims:
-    sentence = SENTENCES[claim.key][claim.verdict]
-    glue(f"take-{claim.key}", sentence, display=False)
+claims.say_verdicts(chapter_claims, SENTENCES)
 
 # %% [markdown]
 # ## Exercises

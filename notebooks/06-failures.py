@@ -37,7 +37,6 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
-from myst_nb import glue
 
 import wcka
 from wcka.book import (
@@ -718,9 +717,7 @@ SENTENCES = {
                           "in all shapes is open.",
     },
 }
-for claim in chapter_claims:
-    sentence = SENTENCES[claim.key][claim.verdict]
-    glue(f"take-{claim.key}", sentence, display=False)
+claims.say_verdicts(chapter_claims, SENTENCES)
 
 # %% [markdown]
 # ## Exercises

@@ -1002,9 +1002,7 @@ SENTENCES = {
                           "benign copies is open.",
     },
 }
-for claim in chapter_claims:
-    sentence = SENTENCES[claim.key][claim.verdict]
-    glue(f"take-{claim.key}", sentence, display=False)
+claims.say_verdicts(chapter_claims, SENTENCES)
 
 # %% [markdown]
 # ## Exercises

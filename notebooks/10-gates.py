@@ -665,9 +665,7 @@ SENTENCES = {
                           "this run.",
     },
 }
-for claim in chapter_claims:
-    sentence = SENTENCES[claim.key][claim.verdict]
-    glue(f"take-{claim.key}", sentence, display=False)
+claims.say_verdicts(chapter_claims, SENTENCES)
 
 # %% [markdown]
 # ## Exercises

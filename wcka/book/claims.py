@@ -116,6 +116,32 @@ def say(name: str, value: float, form: str = ".3f") -> None:
     glue(name, f"{value:{form}}", display=False)
 
 
+def say_verdicts(
+    claims: Sequence[Claim], sentences: Mapping[str, Mapping[str, str]]
+) -> None:
+    """Keep for each claim the sentence of its verdict, to be glued as "take-KEY".
+
+    Parameters
+    ----------
+    claims : sequence of Claim
+        Those of a chapter.
+    sentences : mapping of str to mapping
+        By the keys of statements, a sentence for each verdict. Claims that are not in
+        it have none.
+
+    Examples
+    --------
+    >>> claim = Claim("3.1", "it is so", "0.9", "holds", key="so")
+    >>> say_verdicts([claim], {"so": {"holds": "It is so."}})
+    """
+    from myst_nb import glue
+
+    for claim in claims:
+        if claim.key in sentences:
+            sentence = sentences[claim.key][claim.verdict]
+            glue(f"take-{claim.key}", sentence, display=False)
+
+
 def interval(value: float, low: float, high: float, form: str = ".2f") -> str:
     """Return a number with its interval, as text.
 
@@ -260,3 +286,14 @@ def verdict_mark(verdict: str) -> str:
     """
     name = verdict.replace(" ", "-")
     return f"<span class='verdict {name}'>{VERDICTS[verdict]}&nbsp;{verdict}</span>"
+
+
+def with_symbol(verdict: str) -> str:
+    """Return a verdict behind its symbol, as plain text.
+
+    Examples
+    --------
+    >>> with_symbol("holds")
+    '● holds'
+    """
+    return f"{VERDICTS[verdict]} {verdict}"

@@ -15,7 +15,7 @@ import yaml
 from matplotlib.patches import Patch
 
 from . import checkout, figures, parameters, records, rules
-from .claims import BEYOND, PARTS, VERDICTS, Claim, part
+from .claims import BEYOND, PARTS, VERDICTS, Claim, part, with_symbol
 from .diff import numbers as glued_numbers
 
 NOT_SEEN = "No run has looked at this yet."
@@ -268,7 +268,7 @@ def calibration(evidence: Evidence) -> str:
         "cannot be told": f"Whether wCKA puts {ends.format('and')} is open.",
     }[verdict]
     return _joined(
-        f"{_symbol(verdict)}. {opening}",
+        f"{with_symbol(verdict)}. {opening}",
         filled("Untrained networks score {02:floor-wcka} by wCKA, "
                "{02:floor-procrustes} by Procrustes, {02:floor-cka} by CKA and "
                "{02:floor-dcka} by dCKA.", evidence),
@@ -529,12 +529,7 @@ def _led(evidence: Evidence, keys: Sequence[str]) -> str:
     """Return the verdict on wCKA's leads, and the sentence that counts them."""
     answered = answers(evidence, keys)
     verdict = rules.fold([answer for _, answer in answered])
-    return f"{_symbol(verdict)}. {lead_sentence(answered)}"
-
-
-def _symbol(verdict: str) -> str:
-    """Return a verdict with its symbol."""
-    return f"{VERDICTS[verdict]} {verdict}"
+    return f"{with_symbol(verdict)}. {lead_sentence(answered)}"
 
 
 def _has(evidence: Evidence, keys: Iterable[str]) -> bool:
@@ -612,8 +607,7 @@ def draw_verdicts(claims: Sequence[Claim], path: Path) -> None:
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     handles = [
-        Patch(facecolor=shade, edgecolor=figures.QUIET,
-              label=f"{VERDICTS[verdict]} {verdict}")
+        Patch(facecolor=shade, edgecolor=figures.QUIET, label=with_symbol(verdict))
         for verdict, (shade, _) in _SHADES.items()]
     fig.legend(handles=handles, loc="outside upper left", ncols=len(handles))
     fig.savefig(path, metadata={"Date": None})

@@ -11,7 +11,7 @@ from pathlib import Path
 import nbformat
 
 from . import checkout, diff, execution, parameters, rules
-from .claims import VERDICTS, Claim, plain_findings
+from .claims import Claim, plain_findings, with_symbol
 
 PROFILE = "large"
 
@@ -184,8 +184,8 @@ def note(found: Sequence[Claim], on_record: Mapping[str, Claim]) -> str:
     for claim, record in both:
         if record.verdict != claim.verdict:
             lines.append(
-                f"- *{claim.statement}* On record: {_shown(record)}. "
-                f"Here: {_shown(claim)}.")
+                f"- *{claim.statement}* On record: {with_symbol(record.verdict)}. "
+                f"Here: {with_symbol(claim.verdict)}.")
     text = "The larger [run of record](../book/rules) comes to "
     if not lines:
         return text + ("the same verdict." if len(both) == 1 else "the same verdicts.")
@@ -196,11 +196,6 @@ def note(found: Sequence[Claim], on_record: Mapping[str, Claim]) -> str:
     else:
         text += f"other verdicts on {len(lines)} of {len(both)} statements"
     return "\n".join([f"{text}; its verdict counts:", "", *lines])
-
-
-def _shown(claim: Claim) -> str:
-    """Return a verdict with its symbol."""
-    return f"{VERDICTS[claim.verdict]} {claim.verdict}"
 
 
 def run(chapter: str) -> Path:
