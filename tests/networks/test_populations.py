@@ -125,6 +125,27 @@ def of_modules(monkeypatch):
     return initialised
 
 
+@pytest.mark.parametrize("per_model", [False, True])
+@pytest.mark.parametrize("bias", [False, True])
+def test_gradients_by_the_weights_are_those_of_autograd(of_modules, bias, per_model):
+    networks = of_modules(
+        nn.Flatten(), nn.Linear(12, 5, bias), nn.ReLU(), nn.Linear(5, 4, bias),
+        nn.Linear(4, 3, bias))
+    x = torch.rand(2, 6, 3, 4, generator=torch.Generator().manual_seed(0))
+    if not per_model:
+        x = x[0]
+    out = {}
+    for name, values in networks.state.items():
+        out[name] = torch.full_like(values, torch.nan)
+    networks.weight_gradients(x, torch.cos, per_model, out)
+    for i in range(2):
+        alone = networks.member(i)
+        logits = alone(x[i] if per_model else x)
+        logits.backward(logits.detach().cos())
+        for name, weights in alone.named_parameters():
+            torch.testing.assert_close(out[name][i], weights.grad)
+
+
 @pytest.mark.parametrize("between", [
     [nn.LayerNorm(6), nn.PReLU()], [nn.Softmax(1)],
     [nn.Unflatten(1, (2, 3)), nn.Flatten()],

@@ -23,9 +23,14 @@ def training_digits(n):
 
 
 @pytest.mark.parametrize("private_order", [False, True])
-def test_members_learn_as_they_would_alone(private_order):
+@pytest.mark.parametrize("architecture", [
+    {"factory": "mlp", "widths": [784, 8, 8, 3]},
+    {"factory": "mlp", "widths": [784, 8, 3], "activation": "tanh"},
+    {"factory": "convnet", "channels": [2, 3], "hidden": [4], "classes": 3},
+], ids=["by hand", "by a graph", "one by one"])
+def test_members_learn_as_they_would_alone(architecture, private_order):
     x, y = training_digits(200)
-    start = small()
+    start = initialise(architecture, [0, 1, 2])
     together = train(start, x, y, 2, batch_size=64, seed=3, private_order=private_order)
     i = 2
     alone = start.member(i)
@@ -40,6 +45,18 @@ def test_members_learn_as_they_would_alone(private_order):
         torch.testing.assert_close(
             together.state[name][i], values, atol=1e-5, rtol=1e-4
         )
+    assert torch.equal(start.member(i).state_dict()[name], start.state[name][i])
+
+
+def test_batch_normalisation_learns_its_statistics():
+    x, y = training_digits(200)
+    start = initialise({"factory": "convnet", "channels": [2], "hidden": [4],
+                        "classes": 3, "batch_norm": True}, [0, 1])
+    together = train(start, x, y, 1, batch_size=200)
+    alone = start.member(1).train()
+    alone(x)
+    for name, values in alone.named_buffers():
+        torch.testing.assert_close(together.state[name][1], values)
 
 
 @pytest.mark.parametrize("strategy", ["fgsm", "pgd"])

@@ -272,8 +272,10 @@ def _walk(
         else:
             gradient = _gradient(lambda images: _logits(model(images)), adversarial,
                                  slope)
-        gradient.sign_().mul_(alpha)
-        adversarial = gradient.add_(adversarial).clamp_(low, high)
+        step = gradient.sign_()
+        # In the storage of the gradient, which nobody needs any more
+        adversarial = torch.add(adversarial, step, alpha=alpha, out=step)
+        adversarial.clamp_(low, high)
     return adversarial
 
 

@@ -186,33 +186,84 @@ class Population(Stacked):
     def input_gradient(self, x: Tensor, slope: Callable[[Tensor], Tensor]) -> Tensor:
         """Return the gradient of every network's loss by its own images (N, n, ...).
 
-        See ``Stacked.input_gradient``. Networks of linear layers and ReLUs are
-        differentiated by hand, without a graph.
+        See ``Stacked.input_gradient``.
         """
-        modules = list(self.network._modules.items())
-        if not all(_is_rectified(module) for _, module in modules):
+        if not self.is_rectified:
             return super().input_gradient(x, slope)
-        outputs = x
-        # Factors of the gradient, with the modules that they come from
-        factors: list[tuple[nn.Module, Tensor]] = []
-        for name, module in modules:
-            if isinstance(module, nn.Linear):
-                weight = self.state[f"{name}.weight"]  # (networks, out, in)
-                bias = self.state.get(f"{name}.bias")
-                outputs = _linear(outputs, True, weight, bias)  # (networks, n, out)
-                factors.append((module, weight))
-            elif isinstance(module, nn.ReLU):
-                outputs = outputs.relu()
-                factors.append((module, outputs > 0))
+        logits, records = self._recorded(x, per_model=True)
+        gradient = slope(logits)  # (networks, n, classes)
+        for name, values in reversed(records):
+            if name:
+                gradient = gradient @ self.state[f"{name}.weight"]  # (networks, n, in)
             else:
-                outputs = outputs.flatten(2)
-        gradient = slope(outputs)  # (networks, n, classes)
-        for module, factor in reversed(factors):
-            if isinstance(module, nn.Linear):
-                gradient = gradient @ factor  # (networks, n, in)
-            else:
-                gradient = gradient.mul_(factor)
+                gradient = gradient.mul_(values.sign())
         return gradient.view(x.shape)
+
+    def weight_gradients(self, x: Tensor, slope: Callable[[Tensor], Tensor],
+                         per_model: bool, out: dict[str, Tensor]) -> None:
+        """Write the gradients of every network's loss by its own weights.
+
+        Only for a population that ``is_rectified``.
+
+        Parameters
+        ----------
+        x, per_model
+            As in ``forward``.
+        slope : function
+            See ``input_gradient``.
+        out : dict of str to Tensor
+            Where to write: contiguous tensors (N, ...), one for each of the state's.
+
+        Examples
+        --------
+        >>> population = initialise({"factory": "mlp", "widths": [4, 3]}, seeds=[0, 1])
+        >>> out = {name: values.clone() for name, values in population.state.items()}
+        >>> ones = torch.ones(5, 4)
+        >>> population.weight_gradients(ones, torch.ones_like, False, out)
+        >>> out["1.weight"].unique(), out["1.bias"].unique()
+        (tensor([5.]), tensor([5.]))
+        """
+        logits, records = self._recorded(x, per_model)
+        gradient = slope(logits)  # (networks, n, classes)
+        for i, (name, values) in reversed(list(enumerate(records))):
+            if not name:
+                gradient = gradient.mul_(values.sign())
+                continue
+            _outer(gradient, values, out[f"{name}.weight"])
+            if f"{name}.bias" in out:
+                torch.sum(gradient, 1, out=out[f"{name}.bias"])
+            if i:
+                gradient = gradient @ self.state[f"{name}.weight"]  # (networks, n, in)
+
+    @cached_property
+    def is_rectified(self) -> bool:
+        """Whether all layers are linear, ReLUs or flatten images.
+
+        Such networks are differentiated by hand, without a graph.
+        """
+        return all(map(_is_rectified, self.network))
+
+    def _recorded(self, x: Tensor,
+                  per_model: bool) -> tuple[Tensor, list[tuple[str, Tensor]]]:
+        """Return logits (N, n, classes), and what the way back needs of each layer.
+
+        That is the name and the inputs of a linear layer, and the outputs of a ReLU
+        under no name.
+        """
+        records = []
+        for name, module in self.network._modules.items():
+            if isinstance(module, nn.Linear):
+                records.append((name, x))
+                weight = self.state[f"{name}.weight"]
+                bias = self.state.get(f"{name}.bias")
+                x = _linear(x, per_model, weight, bias)  # (networks, n, out)
+                per_model = True
+            elif isinstance(module, nn.ReLU):
+                x = x.relu()
+                records.append(("", x))
+            else:
+                x = x.flatten(2 if per_model else 1)
+        return x, records
 
     def position(self, layer: int | None) -> int:
         """Return the number of modules up to a linear layer and its activation.
@@ -639,3 +690,16 @@ def _linear(x: Tensor, per_model: bool, weight: Tensor, bias: Tensor | None) -> 
     row_biases = None if bias is None else bias.flatten()  # (networks * out,)
     outputs = nn.functional.linear(x, rows, row_biases)  # (n, networks * out)
     return outputs.unflatten(1, weight.shape[:2]).transpose(0, 1)  # (networks, n, out)
+
+
+def _outer(gradient: Tensor, x: Tensor, out: Tensor) -> None:
+    """Write the gradients (N, out, in) of linear layers' weights.
+
+    `gradient` is that of the outputs (N, n, out); inputs are (n, in) where all models
+    share them, else (N, n, in).
+    """
+    if x.ndim == 3:
+        torch.bmm(gradient.mT, x, out=out)
+    else:
+        rows = gradient.mT.flatten(0, 1)  # (networks * out, n)
+        torch.mm(rows, x, out=out.flatten(0, 1))

@@ -1,13 +1,13 @@
 """Training of a population: all networks together, each on its own loss."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import one_hot
 from tqdm import tqdm
 
 from ..measures.spelling import nearest
@@ -135,14 +135,11 @@ def course(population, x, labels, learning_rate, batch_size, seed, private_order
     labels = torch.as_tensor(labels, device=x.device)
     if len(x) != len(labels):
         raise ValueError(f"{len(x)} inputs but {len(labels)} labels")
-    learner, optimizer = _learner(population, learning_rate)
-    # A second view of the members: the same storage, but no gradients of weights.
-    current = Population(
-        population.architecture, _detached(learner.state), population.members
-    )
+    learner = _Learner(population, learning_rate)
+    current = learner.population
     target = current if trunk is None else Transfer(trunk, current)
     order_streams = []
-    for i in range(len(learner) if private_order else 1):
+    for i in range(len(current) if private_order else 1):
         order_streams.append(np.random.default_rng([seed, i]))
     # A separate stream for attacks: with every strategy the order of images is the same
     attack_seeds = np.random.default_rng([seed, 1])
@@ -162,24 +159,62 @@ def course(population, x, labels, learning_rate, batch_size, seed, private_order
             if isinstance(target, Transfer):
                 with torch.no_grad():
                     images = target.features(images, per_model)
-            _step(learner, optimizer, images, labels[batch], per_model)
+            learner.step(images, labels[batch], per_model)
         yield current
 
 
-def _learner(
-    population: Population, learning_rate: float
-) -> tuple[Population, torch.optim.Optimizer]:
-    """Copy a population with gradients of its weights, and return Adam for them."""
-    parameter_names = {name for name, _ in population.network.named_parameters()}
-    state = copied(population.state)
-    parameters = []
-    for name, values in state.items():
-        if name in parameter_names:
-            parameters.append(values.requires_grad_())
-    learner = Population(population.architecture, state, population.members)
-    learner.network.train()  # batch normalisation updates its running statistics
-    # The fused kernel makes one pass over the weights where the others make a dozen.
-    return learner, torch.optim.Adam(parameters, lr=learning_rate, fused=True)
+class _Learner:
+    """A copy of a population, and Adam for its weights.
+
+    All weights are parts of one vector, and so are their gradients: the optimizer makes
+    one pass over it, however many layers there are.
+    """
+
+    def __init__(self, population: Population, learning_rate: float):
+        parameter_names = [name for name, _ in population.network.named_parameters()]
+        values = [population.state[name].detach() for name in parameter_names]
+        vector = torch.cat([weights.flatten() for weights in values])
+        vector.grad = torch.zeros_like(vector)
+        sizes = [weights.numel() for weights in values]
+        state = copied(population.state)
+        self.gradients: dict[str, Tensor] = {}
+        for name, weights, part, gradient in zip(
+                parameter_names, values, vector.split(sizes), vector.grad.split(sizes)):
+            state[name] = part.view(weights.shape)
+            self.gradients[name] = gradient.view(weights.shape)
+        self.population = Population(population.architecture, state, population.members)
+        # The fused kernel makes one pass over the weights where others make a dozen.
+        self.optimizer = torch.optim.Adam([vector], lr=learning_rate, fused=True)
+
+    def step(self, x: Tensor, labels: Tensor, per_model: bool) -> None:
+        """Take one step of the optimizer on one minibatch.
+
+        `x` and `per_model` are as in ``Population.forward``; the labels are (n,) or,
+        with a minibatch of its own for each network, (N, n).
+        """
+
+        def slope(logits: Tensor) -> Tensor:
+            # Of the sum over networks of the mean over the minibatch
+            wanted = one_hot(labels, logits.shape[-1])  # (n, classes) or (N, n, ...)
+            return (logits.softmax(-1) - wanted) / labels.shape[-1]
+
+        if self.population.is_rectified:
+            self.population.weight_gradients(x, slope, per_model, self.gradients)
+        else:
+            self._backward(x, slope, per_model)
+        self.optimizer.step()
+
+    def _backward(self, x: Tensor, slope: Callable, per_model: bool) -> None:
+        """Let a graph of the computation fill in the gradients."""
+        state = dict(self.population.state)
+        for name, gradient in self.gradients.items():
+            state[name] = state[name].detach().requires_grad_()
+            state[name].grad = gradient.zero_()
+        members = self.population.members
+        learner = Population(self.population.architecture, state, members)
+        learner.network.train()  # batch normalisation updates its running statistics
+        logits = learner.forward(x, per_model=per_model)  # (networks, n, classes)
+        logits.backward(slope(logits.detach()))
 
 
 def _minibatches(streams: list[np.random.Generator], n: int, batch_size: int,
@@ -193,27 +228,6 @@ def _minibatches(streams: list[np.random.Generator], n: int, batch_size: int,
     order = torch.from_numpy(permutations).to(device)  # (1 or networks, n)
     for batch in order.split(batch_size, dim=1):
         yield batch.squeeze(0)
-
-
-def _step(
-    learner: Population, optimizer, x: Tensor, labels: Tensor, per_model: bool
-) -> None:
-    """Take one step of the optimizer on one minibatch."""
-    logits = learner.forward(x, per_model=per_model)  # (networks, batch, classes)
-    targets = labels.expand(logits.shape[:2])  # (networks, batch)
-    loss = cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="sum")
-    optimizer.zero_grad()
-    # The sum over networks of the mean over the minibatch
-    (loss / labels.shape[-1]).backward()
-    optimizer.step()
-
-
-def _detached(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return a state's tensors with the same storage, without gradients."""
-    detached = {}
-    for name, values in state.items():
-        detached[name] = values.detach()
-    return detached
 
 
 def copied(state: dict[str, Tensor]) -> dict[str, Tensor]:
