@@ -97,14 +97,19 @@ def as_inputs(images: np.ndarray, device: str | torch.device = "cpu") -> torch.T
 
 @lru_cache(maxsize=4)  # both splits of both data sets, 110 MB
 def _read(folder: Path, dataset: str, split: str) -> tuple[np.ndarray, np.ndarray]:
-    # torchvision's readers, not its classes: given a root of theirs with a "processed"
-    # folder from before 2021, the classes load that, unchecked, and leave the raw files
-    # aside.
-    from torchvision.datasets.mnist import read_image_file, read_label_file
-
     fetch(dataset)
-    return (read_image_file(folder / f"{SPLITS[split]}-images-idx3-ubyte").numpy(),
-            read_label_file(folder / f"{SPLITS[split]}-labels-idx1-ubyte").numpy())
+    images = _values(folder / f"{SPLITS[split]}-images-idx3-ubyte", header=16)
+    labels = _values(folder / f"{SPLITS[split]}-labels-idx1-ubyte", header=8)
+    return images.reshape(-1, 28, 28), labels.astype(np.int64)
+
+
+def _values(file: Path, header: int) -> np.ndarray:
+    """Return the bytes of a file behind its header.
+
+    That is all there is to these files, whose md5 is known. Reading them by torchvision
+    would import PyTorch's compiler in every process, which takes seconds.
+    """
+    return np.fromfile(file, np.uint8, offset=header)
 
 
 def _classes(classes: Sequence[int] | None) -> list[int]:
