@@ -8,6 +8,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
+from torch.optim.adam import adam
 from tqdm import tqdm
 
 from ..measures.spelling import nearest
@@ -174,20 +175,27 @@ class _Learner:
         parameter_names = [name for name, _ in population.network.named_parameters()]
         values = [population.state[name].detach() for name in parameter_names]
         vector = torch.cat([weights.flatten() for weights in values])
-        vector.grad = torch.zeros_like(vector)
+        gradient_vector = torch.zeros_like(vector)
         sizes = [weights.numel() for weights in values]
         state = copied(population.state)
         self.gradients: dict[str, Tensor] = {}
-        for name, weights, part, gradient in zip(
-                parameter_names, values, vector.split(sizes), vector.grad.split(sizes)):
+        parts = zip(vector.split(sizes), gradient_vector.split(sizes))
+        for name, weights, (part, gradient) in zip(parameter_names, values, parts):
             state[name] = part.view(weights.shape)
             self.gradients[name] = gradient.view(weights.shape)
         self.population = Population(population.architecture, state, population.members)
-        # The fused kernel makes one pass over the weights where others make a dozen.
-        self.optimizer = torch.optim.Adam([vector], lr=learning_rate, fused=True)
+        # Adam's function, and not the class: creating one of any optimizer imports
+        # PyTorch's compiler, for as long as many a population trains. The fused kernel
+        # makes one pass over the weights where others make a dozen.
+        steps = torch.zeros((), device=vector.device)
+        moments = torch.zeros_like(vector), torch.zeros_like(vector)
+        self._update = partial(
+            adam, [vector], [gradient_vector], [moments[0]], [moments[1]], [], [steps],
+            fused=True, amsgrad=False, beta1=0.9, beta2=0.999, lr=learning_rate,
+            weight_decay=0, eps=1e-8, maximize=False)
 
     def step(self, x: Tensor, labels: Tensor, per_model: bool) -> None:
-        """Take one step of the optimizer on one minibatch.
+        """Take one step of Adam on one minibatch.
 
         `x` and `per_model` are as in ``Population.forward``; the labels are (n,) or,
         with a minibatch of its own for each network, (N, n).
@@ -202,7 +210,7 @@ class _Learner:
             self.population.weight_gradients(x, slope, per_model, self.gradients)
         else:
             self._backward(x, slope, per_model)
-        self.optimizer.step()
+        self._update()
 
     def _backward(self, x: Tensor, slope: Callable, per_model: bool) -> None:
         """Let a graph of the computation fill in the gradients."""
