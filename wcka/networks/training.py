@@ -1,6 +1,7 @@
 """Training of a population: all networks together, each on its own loss."""
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 
 import numpy as np
@@ -15,6 +16,8 @@ from ..measures.spelling import nearest
 from . import attacks
 from .populations import Population, Transfer, extract
 
+# Multiply-adds of one step, up to which one thread takes less time than two
+_SHORT_STEP = 1e8
 _ATTACKS = {"standard": None, **attacks.BY_GRADIENT}
 
 
@@ -146,22 +149,39 @@ def course(population, x, labels, learning_rate, batch_size, seed, private_order
     attack_seeds = np.random.default_rng([seed, 1])
     yield current
     while True:
-        for batch in _minibatches(order_streams, len(x), batch_size, x.device):
-            images = x[batch]  # (batch, ...) shared, or (networks, batch, ...)
-            per_model = batch.ndim == 2
-            if attack:
-                per_model = not shared_attack
-                images = attack(
-                    target if per_model else target.forward,
-                    images,
-                    labels[batch],
-                    seed=int(attack_seeds.integers(2**31)),
-                )  # (networks, batch, ...), or (batch, ...) for a shared attack
-            if isinstance(target, Transfer):
-                with torch.no_grad():
-                    images = target.features(images, per_model)
-            learner.step(images, labels[batch], per_model)
+        with _suitable_threads(target, batch_size):
+            for batch in _minibatches(order_streams, len(x), batch_size, x.device):
+                images = x[batch]  # (batch, ...) shared, or (networks, batch, ...)
+                per_model = batch.ndim == 2
+                if attack:
+                    per_model = not shared_attack
+                    images = attack(
+                        target if per_model else target.forward,
+                        images,
+                        labels[batch],
+                        seed=int(attack_seeds.integers(2**31)),
+                    )  # (networks, batch, ...), or (batch, ...) for a shared attack
+                if isinstance(target, Transfer):
+                    with torch.no_grad():
+                        images = target.features(images, per_model)
+                learner.step(images, labels[batch], per_model)
         yield current
+
+
+@contextmanager
+def _suitable_threads(
+    target: Population | Transfer, batch_size: int
+) -> Iterator[None]:
+    """Use one thread where a step is so short that a second one delays it."""
+    threads = torch.get_num_threads()
+    if isinstance(target, Population) and target.is_rectified:
+        weights = sum(values.numel() for values in target.state.values())
+        if weights * batch_size < _SHORT_STEP:
+            torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 class _Learner:
