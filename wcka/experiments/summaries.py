@@ -9,7 +9,7 @@ from torch import Tensor
 from ..measures.all_pairs import PAPER_MEASURES, compare
 from ..networks.populations import Population, chains
 from .grid_inputs import drawn_rows, seen_by_networks, trunk_of
-from .grid_members import grid_networks
+from .grid_members import FACTORS, grid_networks
 
 
 def overview(members: pd.DataFrame) -> pd.DataFrame:
@@ -43,6 +43,55 @@ def overview(members: pd.DataFrame) -> pd.DataFrame:
             columns.append(attack)
     return cells[columns].median().assign(
         lowest=cells.accuracy.min(), collapsed=cells.collapsed.sum())
+
+
+def learned_pairs(members: pd.DataFrame, pairs: pd.DataFrame,
+                  least_accuracy: float) -> pd.DataFrame:
+    """Return the pairs of which both networks have learned.
+
+    Parameters
+    ----------
+    members, pairs : DataFrame
+        As from ``benchmark.grid``.
+    least_accuracy : float
+        Clean accuracy from which a network that has not collapsed counts as having
+        learned.
+
+    Examples
+    --------
+    >>> members = pd.DataFrame({
+    ...     "model": ["A", "B", "C"], "accuracy": [0.9, 0.8, 1.0],
+    ...     "collapsed": [False, False, True]})
+    >>> pairs = pd.DataFrame({"a": ["A", "A", "B"], "b": ["B", "C", "C"]})
+    >>> learned_pairs(members, pairs, 0.8).values.tolist()
+    [['A', 'B']]
+    """
+    has_learned = (members.accuracy >= least_accuracy) & ~members.collapsed
+    models = members.model[has_learned]
+    return pairs[pairs.a.isin(models) & pairs.b.isin(models)]
+
+
+def start_counts(pairs: pd.DataFrame) -> dict[str, int]:
+    """Return how many starts pairs come from, for each factor that networks differ in.
+
+    Parameters
+    ----------
+    pairs : DataFrame
+        As from ``benchmark.grid``.
+
+    Examples
+    --------
+    >>> pairs = pd.DataFrame({"differs": ["seed", "seed"], "start a": ["A", "A"],
+    ...                       "start b": ["B", "C"]})
+    >>> start_counts(pairs)
+    {'epoch': 0, 'seed': 3, 'architecture': 0, 'strategy': 0}
+    """
+    counts = {}
+    for factor in FACTORS:
+        of_factor = pairs[pairs.differs == factor]
+        starts = of_factor[["start a", "start b"]].to_numpy().ravel()
+        counts[factor] = len(pd.unique(starts))
+    return counts
 
 
 def strategy_table(members: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
