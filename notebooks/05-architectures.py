@@ -55,6 +55,7 @@ from wcka.book import (
     claims,
     distinct,
     figures,
+    interval,
     leads,
     rules,
     say,
@@ -65,6 +66,7 @@ from wcka.experiments import (
     cached,
     crossed,
     ensemble_similarities,
+    gated_chains,
     jobs,
     matching,
     statistics,
@@ -131,6 +133,8 @@ attacked_images: int = 128  # test images that are attacked
 clean_images: int = 500
 # whose activations are compared: "last hidden" or "logits"
 layer: str = "last hidden"
+# Gaussian inputs over which expected Jacobians are means
+draws: int = 500
 # clean accuracy from which a network counts as having learned; pairs of such
 # networks are judged
 learned: float = 0.9
@@ -186,6 +190,7 @@ within(
     attack_steps=(attack_steps, 1, 1000),
     attacked_images=(attacked_images, 10, 10000),
     clean_images=(clean_images, attacked_images, 10000),
+    draws=(draws, 10, 100000),
     learned=(learned, 0, 1),
     other_limits=(other_limits, 0, 1),
     channels=(channels, 1, 10000),
@@ -199,8 +204,8 @@ within(
 # ## The linear skeleton
 #
 # The paper's chain $W_1 W_2 \cdots W_l$ has a second meaning. Without its activation functions a fully connected
-# network is an affine map, and the chain is its Jacobian. This needs no
-# matrices. So take the nonlinearities out of *any* network, call the rest its {term}`linear skeleton`, and let
+# network is an affine map, and the chain is its Jacobian. A Jacobian needs no
+# weight matrices. So take the nonlinearities out of *any* network, call the rest its {term}`linear skeleton`, and let
 # its chain be the Jacobian, inputs × outputs:
 #
 # - every elementwise activation becomes the identity;
@@ -489,6 +494,7 @@ probing = {
 }
 
 # Networks, and pairs of networks, by data set
+models_of = {}
 members_of = {}
 all_pairs_of = {}
 for dataset in datasets:
@@ -499,6 +505,7 @@ for dataset in datasets:
     members, pairs = benchmark.grid(
         models, probe_names, layer, attacked_images,
         {**probing, "dataset": dataset}, scheduler=scheduler)
+    models_of[dataset] = models
     members_of[dataset] = members
     all_pairs_of[dataset] = pairs
 
@@ -857,6 +864,62 @@ glue("conv-residual", residual_text, display=False)
 # %% [markdown]
 # {glue:text}`conv-residual`
 #
+# ### With the gates
+#
+# The {term}`chain` leaves the activation functions out. [Chapter 10](10-gates) keeps them: E[J], the mean over Gaussian inputs
+# of a network's {term}`Jacobian`, follows agreement better there among fully connected networks. Here it is {glue:text}`gates-words`,
+# in the mean of Pearson's r over the factors. The hypothesis, that it is ahead on each data set, stood before the {term}`run of record`.
+
+# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the mean correlations of chains and of expected Jacobians"}
+expected = jobs.run_jobs(
+    gated_chains.expected_similarities,
+    [{"models": models_of[dataset], "draws": draws, "seed": seed}
+     for dataset in datasets],
+    description="expected Jacobians", scheduler=scheduler)
+
+
+def with_interval(estimate, form=".2f"):
+    """Write an estimate with its interval."""
+    return interval(estimate.value, estimate.low, estimate.high, form)
+
+
+def mean_correlations(dataset, pairs):
+    """Mean r over the factors of wCKA and E[J], and the lead of E[J]."""
+    members = members_of[dataset]
+    of_dataset = expected[expected.dataset == dataset]
+    pairs = summaries.with_columns_of(
+        of_dataset.drop(columns=["dataset", "differs"]), members, pairs)
+    design = crossed.Design(
+        pairs["start a"], pairs["start b"], pairs["probe"],
+        dict(zip(members.start, members.architecture)))
+    r, behind = crossed.mean_correlations(
+        design, pairs.differs, pairs.agreement,
+        pairs[["wcka", "expected, Gaussian"]], "wcka")
+    lead = behind["expected, Gaussian"]
+    return r, lead._replace(value=-lead.value)
+
+
+gate_rows = {}
+gate_leads = {}
+for dataset in datasets:
+    r, lead = mean_correlations(dataset, pairs_of[dataset])
+    gate_leads[dataset] = lead
+    gate_rows[DATASET_NAMES[dataset]] = {
+        "wCKA": with_interval(r["wcka"]),
+        "E[J]": with_interval(r["expected, Gaussian"]),
+        "lead of E[J]": with_interval(lead, "+.2f"),
+    }
+pd.DataFrame(gate_rows).T.style
+
+# %% tags=["remove-cell"]
+gate_words = []
+for dataset, lead in gate_leads.items():
+    side = "ahead of" if lead.value > 0 else "behind"
+    gate_words.append(
+        f"{abs(lead.value):.2f} {side} wCKA on {DATASET_NAMES[dataset]}")
+glue("gates-words", " and ".join(gate_words), display=False)
+
+# %% [markdown]
 # ### Heads of different trunks
 #
 # [Chapter 4](04-transfer) compares {term}`heads <head>` alone, features × outputs, on one {term}`trunk`. Here every
@@ -909,7 +972,7 @@ say("wholes-highest", network_wcka.max(), ".2f")
 # fruit". We judge its sentences about fully connected networks here again, by the same [rules](../book/rules).
 # Calibration: is it so in each kind of network and data set that no untrained pair scores as high as any pair of
 # consecutive epochs, and are the other measures' floors higher than wCKA's? Strength: one row per data set, with every
-# factor and every other measure. For architecture, read it with the
+# factor and every other measure. Gates: is the lead of E[J] over wCKA above zero on each data set? For architecture, read it with the
 # table of residual pairs above.
 
 # %% tags=["hide-input"]
@@ -974,6 +1037,16 @@ findings = {
         separation_parts(), separation_text()),
     "convolutional-floor": rules.Finding(floor_parts()),
 }
+
+
+def gate_finding(leads_of_gates):
+    """The finding on the lead of E[J], by data set."""
+    return rules.Finding([
+        rules.Part(DATASET_NAMES[dataset], *lead)
+        for dataset, lead in leads_of_gates.items()])
+
+
+findings["convolutional-gates"] = gate_finding(gate_leads)
 for dataset in DATASET_NAMES:
     key = f"convolutional-{dataset}"
     if dataset in datasets:
@@ -986,15 +1059,19 @@ for dataset in DATASET_NAMES:
 # The same with other limits from which networks count as having learned
 findings_at = {}
 for limit in other_limits:
-    findings_at[limit] = dict(findings)
+    there = {}
+    leads_there = {}
     for dataset in datasets:
         pairs = summaries.learned_pairs(
             members_of[dataset], all_pairs_of[dataset], limit)
-        if min(summaries.start_counts(pairs).values()) < 3:
-            findings_at.pop(limit)
-            break
-        findings_at[limit][f"convolutional-{dataset}"] = rules.Finding(
-            leads.parts(compare_both(pairs)))
+        if min(summaries.start_counts(pairs).values()) >= 3:
+            there[f"convolutional-{dataset}"] = rules.Finding(
+                leads.parts(compare_both(pairs)))
+            _, leads_there[dataset] = mean_correlations(dataset, pairs)
+    if len(there) == len(datasets):
+        findings_at[limit] = {
+            **findings, **there,
+            "convolutional-gates": gate_finding(leads_there)}
 chapter_claims = rules.judge("05", findings)
 claims.show(chapter_claims, findings_at)
 
@@ -1017,7 +1094,19 @@ STRENGTH_CLAUSES = {
     "cannot be told": "it is open whether wCKA follows agreement better than "
                       "the other measures",
 }
+GATE_SENTENCES = {
+    "holds": "With its gates (E[J]) a convolutional network's chain follows "
+             "agreement better on each data set.",
+    "partly": "With its gates (E[J]) a convolutional network's chain follows "
+              "agreement better on some data sets, and not on others.",
+    "fails": "With its gates (E[J]) a convolutional network's chain follows "
+             "agreement not noticeably better on any data set.",
+    "cannot be told": "Whether a convolutional network's chain follows "
+                      "agreement better with its gates (E[J]) is open.",
+}
 verdicts = {claim.key: claim.verdict for claim in chapter_claims}
+glue("take-gates", GATE_SENTENCES[verdicts["convolutional-gates"]],
+     display=False)
 glue("take-separation",
      SEPARATION_SENTENCES[verdicts["convolutional-separation"]], display=False)
 strength_clauses = []
@@ -1068,6 +1157,7 @@ pd.Series(between_seeds).unstack().style.format("{:.3f}")
 #   It is verified each time. Gates, layer normalisation and attention are refused, or frozen at a reference input if you ask.
 # - Permuting and rescaling channels does not change it, through batch normalisation and residual connections.
 # - Compare with untrained networks of the same shape: they show where zero is.
+# - {glue:text}`take-gates`
 # - A network that ends in a mean over places has lost the places in its chain, so a low wCKA between two of them
 #   does not show a difference.
 # - The skeleton does not see which activation functions, pooling and biases a network has.

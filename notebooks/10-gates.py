@@ -371,11 +371,9 @@ def gated_pairs(dataset, least_accuracy):
     members, pairs = grids[dataset]
     gated = gated_chains.gated_similarities(
         models_by_dataset[dataset], draws, seed)
-    gated = gated.drop(columns=["differs", "wcka"])
-    names = members.model.to_numpy()
-    gated = gated.assign(a=names[gated.a], b=names[gated.b])
-    pairs = summaries.learned_pairs(members, pairs, least_accuracy)
-    return pairs.astype({"a": str, "b": str}).merge(gated, on=["a", "b"])
+    return summaries.with_columns_of(
+        gated.drop(columns=["differs", "wcka"]), members,
+        summaries.learned_pairs(members, pairs, least_accuracy))
 
 
 def mean_correlations(dataset, pairs):

@@ -120,6 +120,32 @@ def test_a_grid_has_the_similarities_of_single_networks():
     assert table.agop.between(0, 1).all()
 
 
+def test_expected_similarities_alone_are_the_same():
+    everything = gated_chains.gated_similarities(MODELS[:2], draws=200, seed=4)
+    alone = gated_chains.expected_similarities(MODELS[:2], draws=200, seed=4)
+    columns = ["differs", "a", "b", "expected, Gaussian"]
+    assert alone[columns].equals(everything[columns])
+    assert set(alone.dataset) == {"mnist"}
+
+
+def test_convolutional_grids_have_expected_similarities():
+    network = {"factory": "convnet", "channels": [2], "hidden": [4], "classes": 3,
+               "batch_norm": True}
+    models = [{"architecture": network, "strategy": "standard", **SETTINGS}]
+    table = gated_chains.expected_similarities(models, draws=30, seed=4)
+    (population,), _ = grid_networks(models)
+    moments = wcka.input_moments(gated_chains.training_inputs(models))
+    inputs = wcka.gaussian_inputs(30, *moments, seed=4)
+    jacobians = []
+    for i in range(2):
+        network_after = population.member(i).double().eval()
+        jacobian = torch.func.vmap(torch.func.jacrev(
+            lambda x: network_after(x.view(1, 1, 28, 28))[0]))(inputs)
+        jacobians.append(jacobian.mean(0).T.detach())  # (pixels, classes)
+    assert table["expected, Gaussian"].tolist() == pytest.approx(
+        [wcka.cka(*jacobians)], abs=1e-9)
+
+
 def test_grids_without_gates_leave_out_what_needs_them():
     table = gated_chains.gated_similarities(
         [model([6], activation="tanh")], draws=20)

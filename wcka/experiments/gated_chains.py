@@ -268,6 +268,42 @@ def gated_similarities(
     return pairs_by_factor(members).assign(**columns)
 
 
+@cached
+def expected_similarities(
+    models: Sequence[dict], draws: int = 1000, seed: int = 0
+) -> pd.DataFrame:
+    """Return the similarity of a grid's pairs by expected Jacobians alone.
+
+    Parameters
+    ----------
+    models, draws, seed
+        As in ``gated_similarities``; networks of any kind that has gradients.
+
+    Returns
+    -------
+    DataFrame
+        Columns dataset, differs, a, b, and "expected, Gaussian" as in
+        ``gated_similarities``.
+
+    Examples
+    --------
+    >>> model = {"architecture": {"factory": "convnet", "channels": [2], "hidden": [4],
+    ...                           "classes": 2},
+    ...          "strategy": "standard", "seeds": [0, 1], "dataset": "mnist",
+    ...          "classes": [0, 1], "epochs": 0}
+    >>> table = expected_similarities([model], draws=5)
+    >>> table[["differs", "a", "b"]].values.tolist()
+    [['seed', 0, 1]]
+    """
+    populations, members = grid_networks(models)
+    inputs = gaussian_inputs(draws, *input_moments(training_inputs(models)), seed)
+    features = _stacked(populations, population_jacobians, inputs)
+    table = pairs_by_factor(members).assign(**{
+        "expected, Gaussian": compare("cka", features, pair_positions(members))})
+    table.insert(0, "dataset", models[0]["dataset"])
+    return table
+
+
 def training_inputs(models: Sequence[dict]) -> Tensor:
     """Return the training images of a grid as its networks see them, (n, inputs).
 

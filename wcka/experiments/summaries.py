@@ -71,6 +71,32 @@ def learned_pairs(members: pd.DataFrame, pairs: pd.DataFrame,
     return pairs[pairs.a.isin(models) & pairs.b.isin(models)]
 
 
+def with_columns_of(table: pd.DataFrame, members: pd.DataFrame,
+                    pairs: pd.DataFrame) -> pd.DataFrame:
+    """Return pairs with the columns of another table of the same grid.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Under "a" and "b" positions of networks among the members, and columns that
+        `pairs` does not have.
+    members, pairs : DataFrame
+        As from ``benchmark.grid``.
+
+    Examples
+    --------
+    >>> members = pd.DataFrame({"model": ["A", "B"]})
+    >>> pairs = pd.DataFrame({"a": ["A", "A"], "b": ["B", "B"], "probe": ["x", "y"]})
+    >>> table = pd.DataFrame({"a": [0], "b": [1], "expected": [0.5]})
+    >>> with_columns_of(table, members, pairs).values.tolist()
+    [['A', 'B', 'x', 0.5], ['A', 'B', 'y', 0.5]]
+    """
+    names = members.model.to_numpy()
+    table = table.assign(a=names[table.a], b=names[table.b])
+    pairs = pairs.astype({"a": str, "b": str})
+    return pairs.merge(table, on=["a", "b"], how="left", validate="m:1")
+
+
 def start_counts(pairs: pd.DataFrame) -> dict[str, int]:
     """Return how many starts pairs come from, for each factor that networks differ in.
 
