@@ -51,13 +51,19 @@ def code_of(modules: Iterable[str]) -> str:
     >>> "skimage" in code, "torch" in code
     (True, False)
     """
+    libraries, code = _libraries_and_code(tuple(modules))
+    lines = [f"{library} {_version(library)}" for library in sorted(libraries)]
+    return "\n".join([*lines, code])
+
+
+@functools.cache  # each call of a cached function asks for it
+def _libraries_and_code(modules: tuple[str, ...]) -> tuple[set[str], str]:
+    """Return what modules, and all that they import, need and are."""
     names = _closure(modules)
     libraries = set()
     for name in names:
         libraries |= _libraries(name)
-    lines = [f"{library} {_version(library)}" for library in sorted(libraries)]
-    lines += [_stripped(name) for name in names]
-    return "\n".join(lines)
+    return libraries, "\n".join(_stripped(name) for name in names)
 
 
 def stripped_code(source: str) -> str:
