@@ -866,9 +866,9 @@ glue("conv-residual", residual_text, display=False)
 #
 # ### With the gates
 #
-# The {term}`chain` leaves the activation functions out. [Chapter 10](10-gates) keeps them: E[J], the mean over Gaussian inputs
-# of a network's {term}`Jacobian`, follows agreement better there among fully connected networks. Here it is {glue:text}`gates-words`,
-# in the mean of Pearson's r over the factors. The hypothesis, that it is ahead on each data set, stood before the {term}`run of record`.
+# The {term}`chain` leaves the activation functions out. The {term}`expected Jacobian`, E[J], a mean over Gaussian inputs, keeps
+# them; [chapter 10](10-gates) compares the two among fully connected networks. Here E[J] is {glue:text}`gates-words`, in the mean of
+# Pearson's r over the factors.
 
 # %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the mean correlations of chains and of expected Jacobians"}
 expected = jobs.run_jobs(
@@ -972,8 +972,8 @@ say("wholes-highest", network_wcka.max(), ".2f")
 # fruit". We judge its sentences about fully connected networks here again, by the same [rules](../book/rules).
 # Calibration: is it so in each kind of network and data set that no untrained pair scores as high as any pair of
 # consecutive epochs, and are the other measures' floors higher than wCKA's? Strength: one row per data set, with every
-# factor and every other measure. Gates: is the lead of E[J] over wCKA above zero on each data set? For architecture, read it with the
-# table of residual pairs above.
+# factor and every other measure. Gates: is the lead of E[J] over wCKA above zero on each data set?
+# This was asked before the {term}`run of record`. For architecture, read the rows on strength with the table of residual pairs above.
 
 # %% tags=["hide-input"]
 def separation_parts():
