@@ -26,13 +26,15 @@ KERNELS_START_IN = {"test_diff", "test_execution"}
 
 
 def pytest_itemcollected(item):
-    """Mark the tests of executed chapters and of pages slow.
+    """Mark the tests of executed chapters, of pages and of experiments slow.
 
-    Tests that run a small chapter of their own start a kernel, which is slow too.
+    Tests that run a small chapter of their own start a kernel, which is slow too; those
+    of experiments train networks and start processes.
     """
     runs_own_chapter = "chapter" in item.fixturenames
     starts_kernel = runs_own_chapter and item.path.stem in KERNELS_START_IN
-    if starts_kernel or CHAPTER_FIXTURES & set(item.fixturenames):
+    trains = item.path.parent.name == "experiments"
+    if starts_kernel or trains or CHAPTER_FIXTURES & set(item.fixturenames):
         item.add_marker(pytest.mark.slow)
 
 

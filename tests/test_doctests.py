@@ -25,12 +25,13 @@ def module_names():
     return sorted(names)
 
 
-# Its example runs a small grid three times.
-SLOW = pytest.param("wcka.experiments.sensitivity", marks=pytest.mark.slow)
-QUICK = [name for name in module_names() if name not in SLOW.values]
+def marked(name):
+    """Mark a module slow whose examples train networks."""
+    trains = name.startswith("wcka.experiments.") or name == "wcka.book.explorer"
+    return pytest.param(name, marks=[pytest.mark.slow] if trains else [])
 
 
-@pytest.mark.parametrize("name", [*QUICK, SLOW])
+@pytest.mark.parametrize("name", map(marked, module_names()))
 def test_examples_of_a_module_give_what_they_say(name):
     module = importlib.import_module(name)
     torch.manual_seed(0)  # some networks of examples would be dead by bad luck

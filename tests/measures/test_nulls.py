@@ -61,8 +61,10 @@ def over_all_orders(name, x, y, inputs):
 
 
 @pytest.mark.parametrize("name", CLOSED_FORM)
-@pytest.mark.parametrize(
-    ("kind", "n"), [*itertools.product(KINDS, (4, 5, 6)), ("t3", 7), ("one-hot", 7)])
+@pytest.mark.parametrize(("kind", "n"), [
+    *itertools.product(KINDS, (4, 5, 6)),
+    pytest.param("t3", 7, marks=pytest.mark.slow),
+    pytest.param("one-hot", 7, marks=pytest.mark.slow)])
 def test_moments_are_those_over_all_orders(name, kind, n):
     rng = np.random.default_rng([n, KINDS.index(kind)])
     x = drawn_features(kind, n, 3, rng)
