@@ -5,8 +5,15 @@ from itertools import product
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
-from wcka.experiments.separation import leads_in_order, misordered
+from wcka.experiments.crossed import Estimate
+from wcka.experiments.separation import (
+    bound_on_zero,
+    leads_in_order,
+    misordered,
+    note_on_zeros,
+)
 
 
 def wrong_share(lower, upper):
@@ -42,6 +49,34 @@ def test_misordered_pairs_are_counted_and_networks_left_out_with_all_rows():
 def test_groups_apart_are_an_exact_fact():
     share = misordered([0, 1, 1], [2, 3, 3], [0, 1, 2], [0, 1, 2])
     assert (share.value, share.error) == (0, 0)
+
+
+@pytest.mark.parametrize("count", [1, 5, 12, 300])
+def test_the_bound_on_zero_is_that_of_clopper_and_pearson(count):
+    interval = stats.binomtest(0, count, alternative="less").proportion_ci(0.95)
+    assert bound_on_zero(count) == pytest.approx(interval.high)
+    # With this share of networks that err, none of them is drawn with 5 %.
+    assert (1 - bound_on_zero(count)) ** count == pytest.approx(0.05)
+
+
+def test_the_rule_of_three():
+    assert bound_on_zero(300) == pytest.approx(3 / 300, rel=0.01)
+
+
+def test_bounds_of_nothing_are_refused():
+    with pytest.raises(ValueError, match="at least one network"):
+        bound_on_zero(0)
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        bound_on_zero(3, 95)
+
+
+def test_the_note_counts_the_networks_of_a_share_of_zero():
+    lower, upper = np.arange(5), np.arange(5) + 5
+    share = misordered(lower, upper, range(5), range(5))
+    assert note_on_zeros([share], "roots") == (
+        "a share of 0 means that none of 5 roots has a pair in the wrong order; up to "
+        "45 % of others may have one (95 %, Clopper and Pearson)")
+    assert note_on_zeros([Estimate(0.0, 0.1, 4), Estimate(0.2, 0.1, 4)], "roots") == ""
 
 
 def test_a_group_of_one_network_has_no_error():

@@ -1,8 +1,12 @@
 """How often scores put two groups in the wrong order, with errors over networks.
 
 Rows of one network, or of one pair of networks, are not independent. Errors are
-jackknives that leave out a network with all its rows.
+jackknives that leave out a network with all its rows. Where no pair is in the wrong
+order, with and without any network, a jackknife says nothing, and the number of
+networks bounds what may be.
 """
+
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -58,6 +62,72 @@ def misordered(lower, upper, lower_networks, upper_networks) -> Estimate:
         without_networks.append([overlap(kept_lower, kept_upper)])
     share, = estimates_from([overlap(lower, upper)], without_networks)
     return share
+
+
+def bound_on_zero(count: int, level: float = 0.95) -> float:
+    """Return the largest share of networks that may err although none of some did.
+
+    It is the upper end of the one-sided interval of Clopper & Pearson (1934), and about
+    3 / count at 95 % (the rule of three). A network errs if any pair of rows with it is
+    in the wrong order, so that the share of such pairs is smaller still.
+
+    Parameters
+    ----------
+    count : int
+        Number of independent networks, at least 1.
+    level : float
+        Confidence, between 0 and 1.
+
+    Raises
+    ------
+    ValueError
+        For no network, or another level.
+
+    Examples
+    --------
+    >>> round(bound_on_zero(12), 3), round(bound_on_zero(60), 3)
+    (0.221, 0.049)
+    """
+    if count < 1:
+        raise ValueError(f"count: wanted at least one network, got {count}")
+    if not 0 < level < 1:
+        raise ValueError(f"level: wanted between 0 and 1, got {level}")
+    return 1 - (1 - level) ** (1 / count)
+
+
+def note_on_zeros(shares: Sequence[Estimate], unit: str) -> str:
+    """Return a clause on shares of zero, which have no jackknife error.
+
+    Parameters
+    ----------
+    shares : sequence of Estimate
+        As ``misordered`` returns them.
+    unit : str
+        What was left out, in the plural.
+
+    Returns
+    -------
+    str
+        Empty where no share is zero.
+
+    Examples
+    --------
+    >>> note_on_zeros([Estimate(0.0, 0.0, 11), Estimate(0.1, 0.02, 11)], "families")
+    'a share of 0 means that none of 12 families has a pair in the wrong order; up ...
+    >>> note_on_zeros([Estimate(0.1, 0.02, 11)], "families")
+    ''
+    """
+    counts = []
+    for share in shares:
+        if share.value == 0 and share.error == 0:
+            counts.append(round(share.df) + 1)
+    if not counts:
+        return ""
+    count = min(counts)
+    percent = 100 * bound_on_zero(count)
+    return (f"a share of 0 means that none of {count} {unit} has a pair in the wrong "
+            f"order; up to {percent:.0f} % of others may have one (95 %, Clopper and "
+            f"Pearson)")
 
 
 def _two_dimensional(networks) -> np.ndarray:
