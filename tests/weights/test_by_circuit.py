@@ -88,12 +88,42 @@ def test_all_pairs_of_a_folder_are_compared_and_others_left_out(tmp_path):
     assert "no layers.1.mlp.up_proj.weight" in reason
 
 
-def test_networks_of_other_depth_are_compared_as_far_as_both_go(tmp_path):
-    paths = [save(tmp_path / "a", *network(0, depth=3)),
-             save(tmp_path / "b", *network(1, depth=2))]
-    result = compared(*paths)
-    assert "ov 1" in result["layers"] and "ov 2" not in result["layers"]
-    assert any("the first 2 of 2 to 3" in line for line in result["assumed"])
+def with_layers(weights, layers):
+    """The same network with some of its layers, in this order."""
+    chosen = {}
+    for name, values in weights.items():
+        if ".layers." not in name:
+            chosen[name] = values
+    for number, layer in enumerate(layers):
+        prefix = f"model.layers.{layer}."
+        for name, values in weights.items():
+            if name.startswith(prefix):
+                chosen[f"model.layers.{number}.{name.removeprefix(prefix)}"] = values
+    return chosen
+
+
+def test_layers_of_other_depths_are_compared_at_the_same_relative_depth(tmp_path):
+    """Every second layer of a network, as distilled ones begin with."""
+    weights, config = network(0, depth=5)
+    paths = [save(tmp_path / "deep", weights, config),
+             save(tmp_path / "half", with_layers(weights, [0, 2, 4]), config),
+             save(tmp_path / "short", with_layers(weights, [0, 1, 2]), config)]
+    result = compared(*paths[:2])
+    assert result["all"]["wcka"][0][1] == pytest.approx(1, abs=1e-12)
+    names = [f"{circuit} {layer}" for circuit in ("ov", "qk", "mlp")
+             for layer in range(3)]
+    assert list(result["layers"]) == ["direct", *names]
+    note, = [line for line in result["assumed"] if "relative depth" in line]
+    assert note == ("networks have 3 to 5 layers: 3 of each are compared, at the same "
+                    "relative depth")
+    assert note in report.described(result).splitlines()
+    # Of the first three layers, the second and the third stand elsewhere.
+    short = compared(paths[0], paths[2])["layers"]
+    values = [short[f"mlp {layer}"]["wcka"][0][1] for layer in range(3)]
+    assert values[0] == pytest.approx(1, abs=1e-12) and max(values[1:]) < 0.99
+    # Two of one depth are compared layer by layer, and nothing is said.
+    same = compared(*paths[1:])
+    assert not any("relative depth" in line for line in same["assumed"])
 
 
 def test_an_unknown_family_is_no_transformer_and_the_refusal_says_what_helps(tmp_path):

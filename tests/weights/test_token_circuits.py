@@ -31,7 +31,12 @@ from transformer_models import (
 
 import wcka
 from wcka.weights import formats
-from wcka.weights.token_circuits import CIRCUITS, circuits, compare_circuits
+from wcka.weights.token_circuits import (
+    CIRCUITS,
+    circuits,
+    compare_circuits,
+    corresponding_layers,
+)
 
 # --------------------------------------------------------- circuits by their definition
 
@@ -740,6 +745,24 @@ def test_networks_of_other_depths_and_widths_are_compared():
     shapes = {circuit: table.shape
               for circuit, table in compare_circuits([shallow, deep]).items()}
     assert shapes == dict.fromkeys(CIRCUITS, (1, 2, 2))
+
+
+@pytest.mark.parametrize(("depths", "layers"), [
+    ([1, 4], [[0], [0]]),
+    ([2, 6], [[0, 1], [0, 5]]),
+    ([4, 4], [[0, 1, 2, 3], [0, 1, 2, 3]]),
+    ([12, 6], [[0, 2, 4, 7, 9, 11], [0, 1, 2, 3, 4, 5]])])
+def test_the_first_layers_correspond_and_the_last_ones(depths, layers):
+    assert corresponding_layers(depths) == layers
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(1, 60), min_size=1, max_size=4))
+def test_corresponding_layers_are_layers_in_order(depths):
+    for depth, layers in zip(depths, corresponding_layers(depths)):
+        assert len(layers) == min(depths)
+        assert layers == sorted(set(layers))
+        assert layers[0] >= 0 and layers[-1] < depth
 
 
 def test_values_do_not_depend_on_who_else_is_compared():

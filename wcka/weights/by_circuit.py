@@ -58,7 +58,7 @@ def compare_transformers(files: FileGroup) -> dict[str, Any]:
     dict
         What ``comparison.compare_files`` says of its networks. "all" has the median
         over circuits of their means over layers, "layers" one table per circuit and
-        layer.
+        layer of the shallowest network; see ``token_circuits.corresponding_layers``.
 
     Raises
     ------
@@ -86,8 +86,8 @@ def compare_transformers(files: FileGroup) -> dict[str, Any]:
     depths = [network.depth for network in networks]
     if len(set(depths)) > 1:
         assumed.append(
-            f"layers are compared by their numbers: the first {min(depths)} of "
-            f"{min(depths)} to {max(depths)}")
+            f"networks have {min(depths)} to {max(depths)} layers: {min(depths)} of "
+            f"each are compared, at the same relative depth")
     for file, network in zip(files.fitting, networks):
         assumed += [f"{file.name}: {network_note}" for network_note in network.notes]
     layers = {}

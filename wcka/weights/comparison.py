@@ -16,7 +16,7 @@ from .fully_connected import compare_chains
 
 # The version of what compare_files returns and --json prints: raised when a key changes
 # its meaning.
-SCHEMA = 4
+SCHEMA = 5
 
 
 def compare_files(
@@ -55,7 +55,7 @@ def compare_files(
     Returns
     -------
     dict
-        - "schema": 4, the version of this list.
+        - "schema": 5, the version of this list.
         - "files": their names.
         - "left out": the files of a folder that do not fit, each with the reason.
         - "assumed": sentences on what was assumed to read the files, in order.

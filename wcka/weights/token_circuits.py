@@ -239,8 +239,9 @@ def compare_circuits(networks: Sequence[Circuits]) -> dict[str, Array]:
     -------
     dict of str to ndarray
         Of each of ``CIRCUITS`` CKA (layers, N, N) over tokens, in [0, 1]: one "layer"
-        for the direct one, and those that the shallowest network has for the others.
-        NaN, with a warning, where a circuit is zero or the same for all tokens.
+        for the direct one, and for the others those of the shallowest network, each
+        with its ``corresponding_layers``. NaN, with a warning, where a circuit is zero
+        or the same for all tokens.
 
     Raises
     ------
@@ -262,9 +263,10 @@ def compare_circuits(networks: Sequence[Circuits]) -> dict[str, Array]:
     similarities: dict[str, list[Array]] = {circuit: [] for circuit in CIRCUITS}
     direct = [network.to_outputs for network in networks]
     similarities["direct"].append(_cka(direct, products))
-    layers = range(min(network.network.depth for network in networks))
-    for layer in tqdm(layers, "layers", leave=False, delay=2, disable=None):
-        of_networks = [network.maps(layer) for network in networks]
+    depths = [network.network.depth for network in networks]
+    places = list(zip(*corresponding_layers(depths)))
+    for layers in tqdm(places, "layers", leave=False, delay=2, disable=None):
+        of_networks = [network.maps(layer) for network, layer in zip(networks, layers)]
         for circuit in CIRCUITS[1:]:
             maps = [of_network[circuit] for of_network in of_networks]
             similarities[circuit].append(_cka(maps, products))
@@ -274,6 +276,34 @@ def compare_circuits(networks: Sequence[Circuits]) -> dict[str, Array]:
         warn_caller("some circuits are zero, or the same for all tokens: they have no "
                     "similarity, NaN")
     return tables
+
+
+def corresponding_layers(depths: Sequence[int]) -> list[list[int]]:
+    """Return which layers of networks are compared with each other.
+
+    They are at the same relative depth: the first layers with each other, the last
+    ones, and so on in between. Networks of one depth are compared layer by layer.
+
+    Parameters
+    ----------
+    depths : sequence of int
+        The number of layers of each network, at least 1.
+
+    Returns
+    -------
+    list of list of int
+        For each network as many layers, from 0, as the shallowest network has.
+
+    Examples
+    --------
+    >>> corresponding_layers([3, 3, 5])
+    [[0, 1, 2], [0, 1, 2], [0, 2, 4]]
+    """
+    layers = []
+    for depth in depths:
+        places = np.linspace(0, depth - 1, min(depths))
+        layers.append(places.round().astype(int).tolist())
+    return layers
 
 
 def _products_of_embeddings(networks: Sequence[Circuits]) -> list[list[Tensor]]:
