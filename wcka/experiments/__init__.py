@@ -8,6 +8,6 @@ __getattr__, __dir__, __all__ = attach(__name__, {
     "cache": ("cached",),
     "calibration": ("ensemble_similarities",),
     "ensembles": ("calibration_error", "least_similar"),
-    "sensitivity": ("variants",),
+    "sensitivity": ("open_choices", "other_trainings", "variants"),
     "training_runs": ("frozen", "pretrained", "trained"),
 })
