@@ -15,6 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 from matplotlib_inline.backend_inline import set_matplotlib_formats
+from pandas.io.formats.style import Styler
 
 from ..measures.all_pairs import MEASURE_LABELS
 from ..measures.spelling import nearest
@@ -486,6 +487,26 @@ def layers(maps: dict[str, dict[str, np.ndarray]]) -> Figure:
 
 
 # ------------------------------------------------------- files of the command line
+
+
+def choice_table(r: pd.DataFrame) -> Styler:
+    """Return a table of correlations with one choice changed at a time, as a heat map.
+
+    Parameters
+    ----------
+    r : DataFrame
+        As from ``sensitivity.variants``: rows by choice and measure.
+
+    Examples
+    --------
+    >>> rows = pd.MultiIndex.from_tuples([("as above", "wcka")])
+    >>> "0.50" in choice_table(pd.DataFrame({"seed": [0.5]}, rows)).to_html()
+    True
+    """
+    labelled = r.rename(MEASURE_LABELS, level=1).rename_axis([None, None])
+    return labelled.style.format("{:.2f}", na_rep="–").background_gradient(
+        cmap="cividis", vmin=0, vmax=1, axis=None, text_color_threshold=0.18,
+    ).highlight_null(props="background-color: transparent; color: inherit")
 
 
 def check_image(path: Path) -> None:
