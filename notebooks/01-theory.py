@@ -20,7 +20,7 @@
 # :class: tip
 # Two networks of different {term}`seed` were trained on the same task: {term}`CKA` of their {term}`activations <activation>`
 # is {glue:text}`cka-xy`, {term}`dCKA` {glue:text}`dcka-psd`, and {term}`wCKA`, which looks at weights, {glue:text}`wcka-ab`.
-# wCKA is the CKA of the two networks without their nonlinearities on white noise, where the networks as they are have
+# wCKA is the CKA of the two networks without their nonlinearities on white noise; with nonlinearities their CKA there is
 # {glue:text}`noise-real`. Rescaling hidden units changes no prediction; it takes CKA of a network with itself to
 # {glue:text}`rescaled-cka`, and wCKA to {glue:text}`rescaled-wcka`. One added {term}`dead unit` changes no prediction
 # either; with outgoing weights ten times as large as the others it takes wCKA of a network with itself to
@@ -40,7 +40,6 @@
 # - name the changes that leave a network's function alone and still move wCKA.
 
 # %% tags=["hide-input"]
-from collections import Counter
 from copy import deepcopy
 
 import matplotlib.pyplot as plt
@@ -52,7 +51,7 @@ from myst_nb import glue
 from torch import nn
 
 import wcka
-from wcka.book import claims, distinct, figures, rules, say, within
+from wcka.book import claims, distinct, figures, rules, say, sentences, within
 from wcka.experiments import trained
 from wcka.measures import (
     INVARIANCES,
@@ -144,8 +143,8 @@ assert x.shape == (min(probes, len(images)), hidden[-1])
 # $$ (eq-linear-cka)
 #
 # `definitions.cka` is {eq}`eq-cka` in three lines of NumPy, with kernels; `wcka.cka` computes
-# {eq}`eq-linear-cka`. Every measure of the module has such a definition, which its tests compare it with:
-# see {doc}`../book/api/measures`.
+# {eq}`eq-linear-cka`. Tests compare each measure of the module with such a definition: see
+# {doc}`../book/api/measures`.
 
 # %%
 print(f"by kernels {definitions.cka(x, y):.12f}, "
@@ -206,7 +205,7 @@ assert np.isclose(wcka.procrustes(x, y), s)
 assert np.isclose(1 - residual / 2, s)
 
 # %% [markdown]
-# Public code reports at least six different numbers under this one name. For our two networks:
+# Public code reports at least six different numbers under the name Procrustes. For our two networks:
 
 # %%
 u = x / np.linalg.norm(x)  # not centred
@@ -417,7 +416,7 @@ assert abs(settled["without nonlinearities"] - wcka_ab) < 0.02
 # ### Shuffled and rescaled units
 #
 # Shuffle the units of every hidden layer, or multiply each ReLU unit by a positive number and divide
-# the next layer's weights by it. The weights change; the function and the chain do not.
+# the next layer's weights by that number. The weights change; the function and the chain do not.
 
 # %% mystnb={"figure": {"name": "fig-weights", "caption": "One network, three ways to write it. Shuffling the hidden units or rescaling them makes other weight matrices (left two columns: the second and third layer) and the same chain (right: its columns as pictures, one per class). Each picture has its own scale; red is positive, blue negative."}, "image": {"alt": "A grid of pictures. Rows: the network as trained, its units permuted, its units rescaled. The two weight matrices look different in every row; the three chain pictures, blurred templates of the digits, are the same in all rows."}}
 versions = {
@@ -497,7 +496,7 @@ say("rescaled-wcka", rescaled_row["wcka"], ".6f")
 # Why is wCKA invariant to permutation? The paper's section 2.3 names two properties: the chain's
 # invariance to permutation, and CKA's invariance to orthogonal transformations, of which permutations are some. But
 # permuted hidden units cancel inside the product of the weights, so CKA sees the same matrix as before, and its
-# invariance is not needed. It concerns permuted *outputs*: they move the
+# invariance is not needed. That invariance concerns permuted *outputs*: they move the
 # chain by {glue:text}`outputs-chain` of its size, and wCKA with itself is {glue:text}`outputs-wcka`.
 
 # %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show what permuted hidden units and permuted outputs move"}
@@ -835,23 +834,10 @@ chapter_claims = rules.judge("01", findings)
 claims.show(chapter_claims)
 
 # %% tags=["remove-cell"]
-counts = Counter(claim.verdict for claim in chapter_claims)
-VERBS = {
-    "holds": ("holds", "hold"),
-    "partly": ("holds in part", "hold in part"),
-    "fails": ("fails", "fail"),
-    "cannot be told": ("cannot be told", "cannot be told"),
-}
-count_texts = []
-for verdict, (singular, plural) in VERBS.items():
-    if counts[verdict]:
-        verb = singular if counts[verdict] == 1 else plural
-        count_texts.append(f"{counts[verdict]} {verb}")
-counted = " and ".join(count_texts[-2:])
-if count_texts[:-2]:
-    counted = ", ".join([*count_texts[:-2], counted])
-glue("take-claims", f"Of the {len(chapter_claims)} sentences of the paper that "
-     f"are judged here, {counted}.", display=False)
+count_sentence = sentences.count_sentence(
+    [claim.verdict for claim in chapter_claims],
+    "sentence of the paper", "sentences of the paper that are judged here")
+glue("take-claims", count_sentence, display=False)
 
 # %% [markdown]
 # ## Exercises

@@ -47,7 +47,7 @@ import pandas as pd
 from myst_nb import glue
 
 import wcka
-from wcka.book import claims, distinct, figures, rules, say, within
+from wcka.book import claims, distinct, figures, rules, say, sentences, within
 from wcka.experiments import (
     crossed,
     ensemble_similarities,
@@ -174,17 +174,17 @@ if len(other_classes) != len(classes):
 # %% [markdown]
 # ## What calibration means
 #
-# The paper does not define the word. We take four conditions, with the margin of the book's
+# The paper does not define the word. We take four conditions, with the {term}`margin` of the book's
 # [rules](../book/rules), and test each:
 #
 # 1. **Floor.** Pairs of networks that share nothing score at most the margin, on average.
 # 2. **Ceiling.** Pairs that are nearly the same network all score within the margin of 1.
-# 3. **Separation.** With no probes does a pair of the first kind score as high as any of the second.
+# 3. **Separation.** On no set of probes does a pair of the first kind score as high as any of the second.
 # 4. **Fixed points.** Floor and ceiling move by at most the margin when the probes change: their
-#    number, and the corruption they are seen through.
+#    number, and the {term}`corruption` they are seen through.
 #
 # Pairs that share nothing are networks with independent random
-# weights. Nearly the same network is one network at consecutive epochs, after training has converged.
+# weights. Pairs that are nearly the same are one network at consecutive epochs, after training has converged.
 #
 # ## The two ensembles
 #
@@ -238,7 +238,7 @@ glue("followed", str(followed), display=False)
 #
 # All pairs of untrained networks, and all pairs of consecutive epochs, by all four measures. The
 # measures of activations are probed with all test images of the three classes, clean and under each of
-# the 15 {term}`corruptions <corruption>` of MNIST-C {cite}`mu2019`. (The paper's text says 3,147 test images, which is the
+# the 15 corruptions of MNIST-C {cite}`mu2019`. (The paper's text says 3,147 test images, which is the
 # count of these digits; the caption of its figure 1 says 3,417.)
 
 # %%
@@ -314,7 +314,7 @@ plt.show()
 # %% [markdown]
 # With {glue:text}`n-images` clean probes the floors are {glue:text}`floor-procrustes` for Procrustes,
 # {glue:text}`floor-cka` for CKA, {glue:text}`floor-dcka` for dCKA and {glue:text}`floor-wcka` for wCKA,
-# whose highest pair of untrained networks scores {glue:text}`wcka-highest`. Representations without
+# whose highest pair of untrained networks scores {glue:text}`wcka-highest`. {term}`Representations <representation>` without
 # any variance, which have no similarity, were left out: {glue:text}`n-dead` values. The folded table has intervals that
 # leave out whole networks, since pairs that share a network are not independent observations.
 
@@ -483,7 +483,7 @@ for name, short in short_names.items():
 # direction on. The standard deviation of dCKA is
 # {glue:text}`fog-spread` in fog and {glue:text}`impulse-spread` in impulse noise.
 #
-# CKA answers "do these networks see these images in a similar way?", not "are these networks similar?".
+# So CKA answers "do these networks see these images in a similar way?", not "are these networks similar?".
 #
 # ## How many probes are enough (figure 1b)
 
@@ -606,7 +606,7 @@ for measure in PAPER_MEASURES:
 #
 # ## What it costs (figure 1c)
 #
-# Counted are the multiply-adds of one comparison, with activations computed beforehand and chains multiplied anew; the
+# Counted are the multiply-adds of one comparison, with activations computed beforehand and {term}`chains <chain>` multiplied anew; the
 # folded figure has times beside them, the shortest of {glue:text}`timing-runs` interleaved runs. [Chapter 8](08-cost) has
 # more measures and wider networks.
 
@@ -667,7 +667,7 @@ plt.show()
 glue("timing-runs", str(timing_runs), display=False)
 glue("timed-most", f"{timed_sizes[-1]:,}", display=False)
 count_ratios = counts.loc[activation_measures] / counts.loc["wcka"]
-cheaper_texts = []
+cheaper_up_to = {}  # the largest number of probes, by measure
 for measure in activation_measures:
     row = count_ratios.loc[measure]
     ratio_form = ".1f" if row.iloc[-1] < 100 else ",.0f"
@@ -675,10 +675,8 @@ for measure in activation_measures:
     say(f"exponent-{measure}", exponents[measure], ".1f")
     if (row < 1).any():
         size = row.index[row < 1].max()
-        cheaper_texts.append(
-            f"{MEASURE_LABELS[measure]} up to {size:,} probes")
-cheaper_text = ", ".join(cheaper_texts) or "none of them"
-glue("cheaper", cheaper_text, display=False)
+        cheaper_up_to[MEASURE_LABELS[measure]] = size
+glue("cheaper", sentences.cheaper_sentence(cheaper_up_to), display=False)
 glue("growth", timing.growth_sentence(growths, "the number of probes"),
      display=False)
 
@@ -687,8 +685,7 @@ glue("growth", timing.growth_sentence(growths, "the number of probes"),
 # {glue:text}`ratio-procrustes` (Procrustes) and {glue:text}`ratio-dcka` (dCKA) times as many
 # multiply-adds as by wCKA. Between the largest sizes the counts grow like the number of probes to the
 # power {glue:text}`exponent-cka`, {glue:text}`exponent-procrustes` and {glue:text}`exponent-dcka`; that
-# of wCKA is constant. At these sizes of the figure others take fewer than wCKA: {glue:text}`cheaper`.
-# {glue:text}`growth`
+# of wCKA is constant. {glue:text}`cheaper` {glue:text}`growth`
 #
 # ## Is a floor at zero a virtue?
 #
@@ -707,7 +704,7 @@ glue("growth", timing.growth_sentence(growths, "the number of probes"),
 #
 # for centred {term}`kernels <kernel>` $\mathbf K$. The effective rank $r$ counts the directions that a model uses, and
 # $\tau$ is zero where rows are about as long as Gaussian ones. `wcka.null` computes this {term}`null` for any pair of
-# models, with the probability that chance reaches their value. For {term}`chains <chain>` $r$ lies between 1 and the
+# models, with the probability that chance reaches their value. For chains $r$ lies between 1 and the
 # number of outputs $c$. With 784 pixels and three classes the mean
 # *must* lie below $3/783$, whatever the layers do. For a product of Gaussian
 # matrices with hidden widths $n_i$ the effective rank itself follows from the sizes,
@@ -800,10 +797,10 @@ for name, (column, expected) in compared_columns.items():
 # {glue:text}`expected-784`); with 8 inputs the same kind of network has its floor
 # at {glue:text}`floor-8`. So **the floor of wCKA is what any product of
 # random matrices gives in this number of dimensions**, whatever the networks. It is the bias of
-# the biased criterion of [chapter 1](01-theory), with pixels in the place of probes.
+# the biased criterion of [chapter 1](01-theory), with pixels instead of probes.
 #
-# Activations have such a null, too, but untrained networks see the same images. In a random order of the images CKA would
-# be {glue:text}`null-cka` on average; {glue:text}`beyond-cka` % of the pairs of untrained networks are
+# Activations have such a null, too, but untrained networks see the same images. If one of two networks saw them in a random
+# order, CKA would be {glue:text}`null-cka` on average; {glue:text}`beyond-cka` % of the pairs of untrained networks are
 # significantly above it (p < 0.05), {glue:text}`beyond-dcka` % by dCKA, and {glue:text}`beyond-wcka` % by wCKA.
 # So wCKA's floor is *known beforehand*, from the two networks
 # alone; that of activations must be measured for every set of probes. `wcka.null(a, b).score()` rescales a value to be 0 up
@@ -1223,6 +1220,10 @@ cost_parts.append(
 cost_parts.append(fact(
     f"wCKA takes the fewest operations at {timed_sizes[-1]:,} probes",
     is_lowest.all()))
+cheaper_texts = []
+for name, size in cheaper_up_to.items():
+    cheaper_texts.append(f"{name} up to {size:,} probes")
+cheaper_text = ", ".join(cheaper_texts) or "none of them"
 exponent_texts = []
 for measure in PAPER_MEASURES:
     exponent = abs(exponents[measure])  # no minus zero

@@ -26,8 +26,8 @@
 # A similarity of networks is worth something if networks that it calls similar behave similarly. The paper
 # (section 3.2, figures 2 and 3) tests this: it trains a grid of networks, takes all pairs that differ
 # in one factor (epoch, {term}`seed`, architecture or training strategy), and correlates the pair's
-# similarity with its {term}`agreement` on clean, corrupted and attacked images. It finds that wCKA correlates best. This chapter rebuilds the
-# benchmark and asks how certain that is. Its rules were written down before the run of record ([the rules](../book/rules)).
+# similarity with its {term}`agreement` on clean, corrupted and attacked images. It finds that {term}`wCKA` correlates best. This chapter rebuilds the
+# benchmark and asks how certain that is. Its rules were written down before the {term}`run of record` ([the rules](../book/rules)).
 #
 # After this chapter you can
 #
@@ -59,6 +59,8 @@ from wcka.experiments import (
     coverage,
     crossed,
     jobs,
+    open_choices,
+    other_trainings,
     statistics,
     summaries,
     variants,
@@ -227,7 +229,7 @@ plt.show()
 # narrow networks hardly learn, so we train at `train_eps`.
 #
 # **Seeds** set the initial weights only: all networks see the same images in the same order.
-# Networks of one architecture and seed are one **start**: they have the same weights before
+# Networks of one architecture and seed are one {term}`start`: they have the same weights before
 # training, whatever their strategy. Starts of different architectures are drawn independently. (PyTorch draws the same numbers for
 # one seed, so untrained networks with one and with four hidden layers of 32 would have a wCKA of {glue:text}`same-draw` instead of
 # {glue:text}`own-draw`.)
@@ -350,7 +352,7 @@ say("weak-covariance-seed",
 # 95 % of the clean images ({glue:text}`n-collapsed` networks; {glue:text}`n-last-collapsed` of them at the last
 # epoch). Others, mostly narrow and early, have not learned the task yet
 # ({glue:text}`n-weak` networks with a clean accuracy below {glue:text}`learned-percent` %). The paper speaks of
-# trained networks, and so do the verdicts of this chapter: a pair counts if **both networks have learned**
+# trained networks, and so do the {term}`verdicts <verdict>` of this chapter: a pair counts if **both networks have learned**
 # ({glue:text}`n-learned` networks, {glue:text}`n-pairs` pairs).
 #
 # That choice matters. Pairs of networks that differ in the seed and of which one has not learned are
@@ -381,8 +383,8 @@ plt.show()
 # %% [markdown]
 # ## Similarity against agreement (figure 3)
 #
-# Each pair has four similarities. The activation measures are probed with all clean test images, on
-# the layer named by `layer`; wCKA takes the chains of weights. (Probing them with the images that
+# Each pair has four similarities. The measures of {term}`activations <activation>` ({term}`Procrustes`, {term}`CKA`, {term}`dCKA`) are
+# probed with all clean test images, on the layer named by `layer`; wCKA takes the {term}`chains <chain>` of weights. (Probing them with the images that
 # the agreement is counted on is the paper's other possible reading; see the variants.) So a pair has
 # one similarity by each measure, and as many agreements as there are probes.
 
@@ -405,9 +407,8 @@ with figures.many_marks():
     plt.show()
 
 # %% [markdown]
-# At the 5 % level, over starts and probes, wCKA's r is higher for {glue:text}`ahead-r`, and lower for {glue:text}`behind-r`.
-# Its ρ is higher for {glue:text}`ahead-rho`, and lower for {glue:text}`behind-rho`. These are
-# {glue:text}`n-comparisons` tests, corrected for their number by Holm's method, separately for r and ρ.
+# {glue:text}`leads-r` {glue:text}`leads-rho` These are {glue:text}`n-comparisons` tests at the 5 % level, over starts and
+# probes, corrected for their number by Holm's method, separately for r and ρ.
 
 # %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show all correlations and leads with their intervals"}
 leads.table(results).style
@@ -428,11 +429,10 @@ say("steiger-significant", (comparisons["p Steiger"] < 0.05).sum(), "d")
 say("meng-significant", (comparisons["p Meng"] < 0.05).sum(), "d")
 say("zou-significant", zou_significant.sum(), "d")
 say("model-significant", (comparisons["p model"] < 0.05).sum(), "d")
-for name, rows in (("r", pearson), ("rho", spearman)):
-    ahead = leads.significant_differences(rows, 1)
-    behind = leads.significant_differences(rows, -1)
-    glue(f"ahead-{name}", ahead, display=False)
-    glue(f"behind-{name}", behind, display=False)
+glue("leads-r", leads.lead_sentence(pearson, "Pearson's r of wCKA"),
+     display=False)
+glue("leads-rho", leads.lead_sentence(spearman, "Spearman's ρ of wCKA"),
+     display=False)
 for factor in benchmark.FACTORS:
     say(f"ceiling-{factor}", highest[factor], ".2f")
 widths_over_starts = correlations["model high"] - correlations["model low"]
@@ -446,7 +446,7 @@ say("wider", (widths_over_starts / widths_over_rows).median(), ".0f")
 # "the sample size", presumably the number of rows (for ρ we take the error of {cite:t}`bonett2000`). That would be right for
 # independent rows. Ours are not: {glue:text}`n-rows` rows come from {glue:text}`n-pairs` pairs, and these from {glue:text}`n-starts`
 # starts. One odd start is in thousands of rows, and so is one odd probe. So next to the
-# paper's intervals stand ones that speak for other starts *and* other probes: a jackknife leaves out a whole
+# paper's intervals stand ones that speak for other starts *and* other probes: a {term}`jackknife` leaves out a whole
 # start at a time, another one a whole probe, and the two variances are added, minus that of
 # their interaction {cite}`schuett2023`. Architectures are chosen, and not drawn: when a
 # start is left out, the others of its architecture count for it {cite}`jones1974`. The intervals are wider than the
@@ -454,7 +454,7 @@ say("wider", (widths_over_starts / widths_over_rows).median(), ".0f")
 #
 # With the paper's test, {glue:text}`paper-significant` of the {glue:text}`n-comparisons` differences are
 # significant. That test also takes the two correlations for independent, though both are with
-# the same agreement. Tests that know better but still count rows find {glue:text}`steiger-significant`
+# the same agreement. Tests that allow for this, but still count rows, find {glue:text}`steiger-significant`
 # {cite}`steiger1980`, {glue:text}`meng-significant` {cite}`meng1992` and {glue:text}`zou-significant` {cite}`zou2007`. Over starts
 # {glue:text}`model-significant` are left.
 #
@@ -546,28 +546,22 @@ for factor in ("seed", "strategy"):
         r = readings.loc[(factor, column), "r"]
         say(f"reading-{factor}-{name}", r, ".2f")
 rivals = {
-    "procrustes": procrustes_on_probe,
-    "gap": "accuracy gap",
-    "clean": "clean agreement",
+    "procrustes": (procrustes_on_probe, "Procrustes on the probe"),
+    "gap": ("accuracy gap", "The gap in accuracy"),
+    "clean": ("clean agreement", "Agreement on clean images"),
 }
-for name, rival in rivals.items():
-    ahead = leads.factors_led_by(readings, rival, significantly=False)
-    significantly_ahead = leads.factors_led_by(
-        readings, rival, significantly=True)
-    glue(f"{name}-ahead", ahead, display=False)
-    glue(f"{name}-significantly-ahead", significantly_ahead, display=False)
+for name, (rival, label) in rivals.items():
+    sentence = leads.rival_sentence(readings, rival, label)
+    glue(f"rival-{name}", sentence, display=False)
 
 # %% [markdown]
 # For strategy, Procrustes on the probe itself reaches {glue:text}`reading-strategy-procrustes` and CKA
 # {glue:text}`reading-strategy-cka`, against {glue:text}`reading-strategy-wcka` for wCKA, which does not
 # see the probe; for seed it is {glue:text}`reading-seed-procrustes`, {glue:text}`reading-seed-cka` and
-# {glue:text}`reading-seed-wcka`. Procrustes is ahead of wCKA for {glue:text}`procrustes-ahead` (significantly,
-# over starts and probes: {glue:text}`procrustes-significantly-ahead`).
+# {glue:text}`reading-seed-wcka`. {glue:text}`rival-procrustes`
 #
-# The gap in accuracy has a higher r than wCKA for {glue:text}`gap-ahead` (significantly:
-# {glue:text}`gap-significantly-ahead`), agreement on clean images for {glue:text}`clean-ahead` (significantly:
-# {glue:text}`clean-significantly-ahead`). Before anyone uses a similarity to predict agreement on other
-# images, it should be compared with these two. Neither is a rival where there are no images at all.
+# {glue:text}`rival-gap` {glue:text}`rival-clean` Before anyone uses a similarity to predict agreement on other
+# images, it should be compared with these two baselines. Neither is a rival where there are no images at all.
 
 # %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show all measures, pair by pair", "figure": {"name": "fig-scatter", "caption": "Similarity against agreement for each measure (rows) and factor (columns), one dot per pair and probe: clean (black), corrupted (orange), attacked (green)."}, "image": {"alt": "Sixteen scatter plots of agreement against similarity: rows are Procrustes, CKA, dCKA and wCKA, columns epoch, seed, architecture and strategy; dots coloured by kind of probe."}}
 figures.scatters(table, PAPER_MEASURES)
@@ -584,13 +578,7 @@ with figures.many_marks():
 sensitivity, sensitivity_leads = variants(
     models, members, all_rows, layer, probe_images, probing, learned,
     architecture_of_start)
-sensitivity.rename(MEASURE_LABELS, level=1).style.format(
-    "{:.2f}", na_rep="–",
-).background_gradient(
-    cmap="cividis", vmin=0, vmax=1, axis=None, text_color_threshold=0.18,
-).highlight_null(
-    props="background-color: transparent; color: inherit",
-)
+figures.choice_table(sensitivity)
 
 # %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show wCKA's lead over the strongest of the other three, with intervals"}
 lead_texts = {}
@@ -600,6 +588,31 @@ for (choice, factor), lead in sensitivity_leads.iterrows():
         f"{text}, {MEASURE_LABELS[lead.rival]}")
 pd.DataFrame(lead_texts).reindex(
     sensitivity_leads.index.unique(0)).fillna("–").rename_axis(None)
+
+# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show r with other architectures, corruptions, attacks and scales"}
+few_attacked = {**probing, "attacked": probe_images}
+# The default of the library torchattacks, and what is usual for MNIST
+strengths = [8 / 255, 0.3]
+open_r, open_leads = open_choices(
+    models, members, table, layer, probe_images, few_attacked, strengths,
+    architecture_of_start)
+figures.choice_table(open_r)
+
+# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show r of some networks that are trained otherwise"}
+TRAININGS = {
+    "batches of four times the size": {"batch_size": 4 * batch_size},
+    "three times the learning rate": {"learning_rate": 3e-3},
+    "trained on attacks of twice the strength": {"eps": 2 * train_eps},
+}
+some_models = []  # few that are trained fast, on each fourth probe
+for model in models:
+    hidden = model["architecture"]["widths"][1:-1]
+    if hidden in architectures[1:3] and model["strategy"] in strategies[:2]:
+        some_models.append(model)
+training_r, training_leads = other_trainings(
+    some_models, TRAININGS, probe_names[::4], layer, probe_images,
+    {**few_attacked, "images": probe_images}, learned, architecture_of_start)
+figures.choice_table(training_r)
 
 # %% tags=["remove-cell"]
 few = f"{probe_images} images"
@@ -614,40 +627,94 @@ for name, variant in variant_rows.items():
         r = sensitivity.loc[(variant, measure), "seed"]
         say(f"{name}-{measure}", r, ".2f")
     best = sensitivity.loc[variant].dropna(axis=1).idxmax().map(MEASURE_LABELS)
-    best_texts = [f"{factor} {measure}" for factor, measure in best.items()]
-    best_text = ", ".join(best_texts) or "nothing (no pairs)"
+    best_texts = [f"{measure} for {factor}" for factor, measure in best.items()]
+    best_text = ", ".join(best_texts) or "no measure (there are no pairs)"
     glue(f"{name}-best", best_text, display=False)
 as_above = sensitivity.loc["as above"]
 few_changes = sensitivity.loc[f"clean, {few}"] - as_above.drop("wcka")
 say("few-move", few_changes.abs().max().max(), ".2f")
-own_attack = sensitivity.loc["each under its own attack"] - as_above
-say("own-low", own_attack.min().min(), "+.2f")
-say("own-high", own_attack.max().max(), "+.2f")
+
+
+def mean_lead(leads_of_choices):
+    """Mean over factors of wCKA's lead, by choice."""
+    return leads_of_choices.value.astype(float).groupby(level=0).mean()
+
+
+def say_changes(name, r, leads_of_choices, choices):
+    """Keep how far choices move r and the mean over factors of wCKA's lead.
+
+    Changes of r are over choices, measures and factors; the lead is that over
+    the strongest of the other measures.
+    """
+    if not choices:
+        return
+    changes = pd.concat(
+        [r.loc[choice] - r.loc["as above"] for choice in choices])
+    mean_leads = mean_lead(leads_of_choices).reindex(choices)
+    say(f"{name}-low", changes.min().min(), "+.2f")
+    say(f"{name}-high", changes.max().max(), "+.2f")
+    say(f"{name}-lead-low", mean_leads.min(), "+.2f")
+    say(f"{name}-lead-high", mean_leads.max(), "+.2f")
+
+
+other_layers = []
+for name in benchmark.LAYERS:
+    if name != layer:
+        other_layers.append(f"{name}, {few}")
 changed_choices = {
-    "wang": ("rows normalised", "wcka"),
-    "bias": ("with biases", "wcka"),
-    "psd": (f"no PSD step, {few}", "dcka"),
+    "wang": ["rows normalised"],
+    "bias": ["with biases"],
+    "uncentred": ["uncentred"],
+    "psd": [f"no PSD step, {few}"],
+    "own": ["each under its own attack"],
+    "last": ["last epoch only"],
+    "choice-layers": other_layers,
 }
-for name, (variant, measure) in changed_choices.items():
-    change = sensitivity.loc[(variant, measure)] - as_above.loc[measure]
-    say(f"{name}-low", change.min(), "+.2f")
-    say(f"{name}-high", change.max(), "+.2f")
+for name, choices in changed_choices.items():
+    say_changes(name, sensitivity, sensitivity_leads, choices)
+
+attacked_anew = []
+left_out = []
+for choice in open_r.index.unique(0):
+    if choice.startswith("attacks"):
+        attacked_anew.append(choice)
+    if choice.startswith("without"):
+        left_out.append(choice)
+open_names = {
+    "architectures": left_out,
+    "anew": ["corruptions and noise drawn anew"],
+    "not-scaled": ["Procrustes, not scaled"],
+    "printed": ["Procrustes, as printed"],
+}
+for name, choices in open_names.items():
+    say_changes(name, open_r, open_leads, choices)
+eps_names = ("eps-weak", "eps-strong")
+for name, choice in zip(eps_names, attacked_anew):
+    say_changes(name, open_r, open_leads, [choice])
+for name, choice in zip(("batch", "rate", "train-eps"), TRAININGS):
+    say_changes(name, training_r, training_leads, [choice])
+for name, strength in zip(eps_names, strengths):
+    say(name, strength, ".2g")
+say("lead", mean_lead(sensitivity_leads)["as above"], "+.2f")
+say("few-trained-lead", mean_lead(training_leads)["as above"], "+.2f")
 
 # %% [markdown]
 # - **Networks that failed** decide much. With collapsed networks, r for seed is
 #   {glue:text}`collapsed-procrustes` by Procrustes and {glue:text}`collapsed-wcka` by wCKA; among all that have not
 #   collapsed {glue:text}`alive-procrustes` and {glue:text}`alive-wcka`; among those that have learned
-#   {glue:text}`learned-procrustes` and {glue:text}`learned-wcka`. In the same order {glue:text}`collapsed-best`; {glue:text}`alive-best`;
-#   {glue:text}`learned-best` have the highest r. The paper does not say which
-#   networks were in its grid.
+#   {glue:text}`learned-procrustes` and {glue:text}`learned-wcka`. The highest r is, with collapsed
+#   networks, that of {glue:text}`collapsed-best`; among all that have not collapsed, that of {glue:text}`alive-best`; among those that
+#   have learned, that of {glue:text}`learned-best`. The paper does not say which networks were in its grid.
 # - **Each kind of pair's mean taken away.** Pairs of the same architectures, strategies and epochs on
 #   one probe are one kind. What is left is whether a measure knows *which seeds* behave similarly:
 #   for pairs that differ in the seed Procrustes {glue:text}`kinds-procrustes`, wCKA
-#   {glue:text}`kinds-wcka`. Here {glue:text}`kinds-best` have the highest r.
-# - **The number of images**: with `probe_images` clean ones no r moves by more than {glue:text}`few-move`. So what changes "on the
-#   probe" is the probe.
-# - **dCKA without the PSD step**: r changes by {glue:text}`psd-low` to {glue:text}`psd-high`. **Rows normalised**, as in {cite:t}`wang2022`: wCKA's r
+#   {glue:text}`kinds-wcka`. The highest r is that of {glue:text}`kinds-best`.
+# - **The number of images**: with `probe_images` clean images no r moves by more than {glue:text}`few-move`. What changes r "on the
+#   probe" is therefore the probe.
+# - **dCKA without the** {term}`PSD step`: r changes by {glue:text}`psd-low` to {glue:text}`psd-high`. **Rows normalised**, as in {cite:t}`wang2022`: wCKA's r
 #   changes by {glue:text}`wang-low` to {glue:text}`wang-high`. **With biases**: {glue:text}`bias-low` to {glue:text}`bias-high`.
+# - **Further choices that the paper leaves open** are in the two folded tables above, and beside each other in the
+#   {doc}`reproduction report <../book/report>`.
 
 # %% [markdown]
 # ## All pairs

@@ -55,6 +55,7 @@ from wcka.book import (
     leads,
     rules,
     say,
+    sentences,
     within,
 )
 from wcka.experiments import (
@@ -435,7 +436,7 @@ else:
     glue("runs", "starts (a trunk, an architecture and a seed)", display=False)
 
 # %% [markdown]
-# {glue:text}`n-heads` heads come from {glue:text}`n-starts` starts (a trunk, an architecture and a seed). Each is kept at
+# {glue:text}`n-heads` heads come from {glue:text}`n-starts` {term}`starts <start>` (a trunk, an architecture and a seed). Each is kept at
 # {glue:text}`n-checkpoints` epochs, which makes {glue:text}`n-networks` networks. Their median accuracy is
 # {glue:text}`last-accuracy` %, {glue:text}`last-gain` percentage points from the checkpoint before. A pair counts if **both heads have
 # learned**, as in the chapter before: {glue:text}`n-collapsed` networks predict one class for nearly all images, and
@@ -445,7 +446,7 @@ else:
 # ## Does agreement vary?
 #
 # A {term}`probe` on which all heads {term}`agree <agreement>` equally often says nothing about any measure. So a probe **counts** below
-# if agreement varies on it: if two standard deviations to either side of the mean span at least the margin of
+# if agreement varies on it: if two standard deviations to either side of the mean span at least the {term}`margin` of
 # [the rules](../book/rules), below which a difference matters to nobody. That rule never looks at a similarity.
 
 # %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the table of how much agreement varies"}
@@ -504,7 +505,7 @@ say("transfer-mean-agreement", table.agreement.mean(), ".3f")
 # ## Similarity against agreement (figure 4)
 #
 # wCKA compares the **{term}`chains <chain>` of the heads**: features × outputs. It does not see the trunk or an image. The
-# activation measures see the heads' own layers on clean test images, which went through the trunk. Correlations are within
+# measures of {term}`activations <activation>` see the heads' own layers on clean test images, which went through the trunk. Correlations are within
 # trunks: each trunk's mean is taken away from similarity and agreement. Intervals speak for other {glue:text}`runs` and for other
 # probes.
 #
@@ -530,35 +531,9 @@ with figures.many_marks():
     plt.show()
 
 # %% tags=["remove-cell"]
-def joined(names):
-    """Join names to a list in English."""
-    if len(names) < 2:
-        return "".join(names)
-    return f"{', '.join(names[:-1])} and {names[-1]}"
-
-
-def higher_and_lower(higher, lower, subject, more, less, neither):
-    """Say what is significantly higher and what is lower; or that none is."""
-    if not higher and not lower:
-        return f"{subject} {neither}."
-    clauses = []
-    if higher:
-        clauses.append(f"significantly {more} {joined(higher)}")
-    if lower:
-        clauses.append(f"significantly {less} {joined(lower)}")
-    return f"{subject} {' and '.join(clauses)}."
-
-
 SYMBOLS = {"pearson": ("r", "Pearson's r"), "spearman": ("rho", "Spearman's ρ")}
 for method, (name, symbol) in SYMBOLS.items():
-    factor_lists = []  # where wCKA is ahead, where it is behind
-    for sign in (1, -1):
-        text = leads.significant_differences(results[method], sign)
-        factor_lists.append([] if text == "no factor" else text.split("; "))
-    sentence = higher_and_lower(
-        *factor_lists, f"{symbol} of wCKA is", "higher for", "lower for",
-        "not significantly different from that of any other measure, for any "
-        "factor")
+    sentence = leads.lead_sentence(results[method], f"{symbol} of wCKA")
     glue(f"transfer-leads-{name}", sentence, display=False)
 
 # %% [markdown]
@@ -601,7 +576,7 @@ for factor in benchmark.FACTORS:
     r_of_wcka = r_of_trunks[factor].xs("wcka", level="measure")
     say(f"trunk-low-{factor}", r_of_wcka.min(), ".2f")
     say(f"trunk-high-{factor}", r_of_wcka.max(), ".2f")
-glue("first-places", joined(first_places), display=False)
+glue("first-places", sentences.listed(first_places), display=False)
 
 # %% [markdown]
 # wCKA's r lies between {glue:text}`trunk-low-epoch` and {glue:text}`trunk-high-epoch` (epoch),
@@ -638,18 +613,7 @@ RIVALS = {f"{measure}, on the probe": MEASURE_LABELS[measure] + " on the probe"
           for measure in ACTIVATION_MEASURES}
 RIVALS["accuracy gap"] = "the gap in accuracy"
 RIVALS["clean agreement"] = "the agreement on clean images"
-rival_texts = []
-for rival, label in RIVALS.items():
-    ahead = leads.factors_led_by(readings, rival, significantly=True)
-    if ahead != "no factor":
-        rival_texts.append(f"{label} ({ahead})")
-if not rival_texts:
-    rival_sentence = ("None of the measures on the probe and of the baselines "
-                      "follows agreement significantly better than wCKA, for "
-                      "any factor.")
-else:
-    rival_sentence = (f"Significantly better at following agreement than wCKA: "
-                      f"{joined(rival_texts)}.")
+rival_sentence = leads.better_rivals_sentence(readings, RIVALS)
 glue("transfer-rivals", rival_sentence, display=False)
 
 # %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the table of choices: r with one choice changed at a time, averaged over trunks"}
@@ -669,14 +633,7 @@ for name, models in models_of.items():
         layer, probe_images, probing, learned)
 by_choice = pd.concat(sensitivity_of_trunks).groupby(level=[1, 2], sort=False)
 sensitivity = by_choice.mean().reindex(columns=benchmark.FACTORS)
-sensitivity.rename(MEASURE_LABELS, level=1).rename_axis(
-    [None, None]).style.format(
-    "{:.2f}", na_rep="–",
-).background_gradient(
-    cmap="cividis", vmin=0, vmax=1, axis=None, text_color_threshold=0.18,
-).highlight_null(
-    props="background-color: transparent; color: inherit",
-)
+figures.choice_table(sensitivity)
 
 # %% tags=["remove-cell"]
 few = f"{probe_images} images"
@@ -734,7 +691,7 @@ control_members, control_rows = benchmark.grid(
 summaries.overview(control_members).style.format(precision=3)
 
 # %% [markdown]
-# To compare like with like, only pairs count of heads of these architectures that have learned, on the probes that count
+# To compare like with like, only pairs of heads of these architectures that have learned are compared, on the probes that count
 # behind the trunks. For r the mean of each probe is taken away, as probes may differ more from each other without
 # the trunk, which alone would reduce r. The two places share no head, so their estimates are independent, and the error
 # of a difference is the root of the sum of both squares. Without a trunk the intervals speak for other starts.
@@ -887,16 +844,17 @@ PREDICTIONS = {
         "more similar by", "less similar by",
         "not significantly more or less similar than on pixels by any measure"),
     "agree": (
-        agreement_changes, "Behind the trunks they agree",
+        agreement_changes,
+        "Behind the trunks heads of different strategy agree",
         "more often on", "less often on",
         "neither significantly more nor less often than on pixels"),
     "follow": (
         r_changes, "Behind the trunks r is", "higher for", "lower for",
         "not significantly different for any measure"),
 }
-for name, (differences, *words) in PREDICTIONS.items():
-    sentence = higher_and_lower(
-        significant_changes(differences, 1),
+for name, (differences, subject, *words) in PREDICTIONS.items():
+    sentence = sentences.higher_and_lower(
+        subject, significant_changes(differences, 1),
         significant_changes(differences, -1), *words)
     glue(f"prediction-{name}", sentence, display=False)
 for place, short in zip(PLACES, ("trunk", "pixels")):
@@ -1008,9 +966,9 @@ for measure in ("cka", "wcka"):
 #
 # So far wCKA compared heads alone: features × outputs. For heads on different trunks that number means nothing, as
 # feature 7 of one trunk is not feature 7 of another. The chain *through* the trunk, inputs × outputs, has no such trouble: it is the
-# chain of the trunk's {term}`linear skeleton` ([chapter 5](05-architectures)) times that of the head. Within a pair both heads
-# have one trunk, so the two only differ in what they weigh: the trunk's chain weighs a feature by what it lets through of the image, and
-# a dead feature has no weight. {glue:text}`take-agnostic`
+# chain of the trunk's {term}`linear skeleton` ([chapter 5](05-architectures)) times that of the head. Both heads of a pair have
+# one trunk, so the two chains differ only in how they weight features: heads alone weight all equally, the chain through the trunk by what
+# the trunk lets through of the image, and a dead feature not at all. {glue:text}`take-agnostic`
 
 # %%
 through_column = "wcka, through the trunk"
@@ -1057,10 +1015,10 @@ pd.DataFrame({
 significant = through_trunk[through_trunk["p model"] < 0.05]
 better = significant[significant.difference < 0]
 worse = significant[significant.difference > 0]
-sentence = higher_and_lower(
-    list(better.index), list(worse.index),
-    "Through the trunk Pearson's r with agreement is", "higher for",
-    "lower for", "not significantly different for any factor")
+sentence = sentences.higher_and_lower(
+    "Through the trunk Pearson's r with agreement is", list(better.index),
+    list(worse.index), "higher for", "lower for",
+    "not significantly different for any factor")
 glue("through-sentence", sentence, display=False)
 
 # %% [markdown]

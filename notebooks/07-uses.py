@@ -18,7 +18,7 @@
 #
 # ```{admonition} In one paragraph
 # :class: tip
-# The paper names three uses that wCKA could have, and tries none. Here each is tried on real data, beside simpler numbers that
+# The paper names three uses that {term}`wCKA` could have, and tries none. Here each is tried on real data, beside simpler numbers that
 # somebody would use today. {glue:text}`take-pruning` {glue:text}`take-ensembles` {glue:text}`take-trusted`
 # ```
 #
@@ -27,7 +27,7 @@
 #
 # After this chapter you can
 #
-# - say which copies of a network {term}`wCKA` still calls similar, and what it does not notice;
+# - say which copies of a network wCKA still calls similar, and what it does not notice;
 # - say whether low wCKA picks ensembles that are more diverse than random ones, and more accurate;
 # - say whether wCKA orders pruned networks by the harm better than simpler numbers do, without data.
 
@@ -48,6 +48,7 @@ from wcka.book import (
     interval,
     rules,
     say,
+    sentences,
     within,
 )
 from wcka.experiments import (
@@ -370,22 +371,14 @@ order_table = pd.DataFrame(order_rows).T
 order_table.style.format("{:.1%}")
 
 # %% tags=["remove-cell"]
-def order_text(score, label):
-    """Shares of pairs that a score puts in the wrong order, as text."""
-    row = order_table.loc[score]
-    return (f"{label} {row['strangers']:.1%} of the pairs with a stranger and "
-            f"{row['changed copies']:.1%} of those with a changed copy")
-
-
+wrong_shares = {}
 if has_both:
-    order_sentence = (
-        f"{order_text('wCKA', 'wCKA gets')} in the wrong order; "
-        f"{order_text('cosine, matched', 'the cosine after matching')}. "
-        f"Guessing would get 50 %.")
-else:
-    order_sentence = ("In this run copies are all faithful, or all changed, so "
-                      "that there is nothing to be put in order.")
-glue("order-sentence", order_sentence.replace("%", " %"), display=False)
+    for score, label in (("wCKA", "wCKA"),
+                         ("cosine, matched", "the cosine after matching")):
+        row = order_table.loc[score]
+        wrong_shares[label] = (row["strangers"], row["changed copies"])
+glue("order-sentence", sentences.wrong_order_sentence(wrong_shares),
+     display=False)
 
 
 def share_fooled(networks):
@@ -668,29 +661,18 @@ GLUE_NAMES = {
 }
 
 
-def joined(names):
-    """Join names to a list in English."""
-    *first_names, last_name = names
-    if not first_names:
-        return last_name
-    return f"{', '.join(first_names)} and {last_name}"
-
-
-def beaten_sentence(choice):
-    """Say how many random ensembles are beaten by those of one choice."""
-    texts = []
+def shares_beaten(choice):
+    """Shares of random ensembles that those of one choice beat."""
+    shares = {}
     for pool_name in candidate_networks:
-        percents = []
-        for name in RESPECTS:
-            lead = leads[pool_name, choice, name]
-            percents.append(f"{100 * (lead.value + 0.5):.0f} % in {name}")
-        texts.append(f"{joined(percents)} ({pool_name})")
-    shares = ", and ".join(texts).replace(" % ", " % of random ones ", 1)
-    return f"{BEGINNINGS[choice]} beat {shares}."
+        shares[pool_name] = {
+            name: leads[pool_name, choice, name].value + 0.5
+            for name in RESPECTS}
+    return shares
 
 
-def chance_sentence(choice):
-    """Say in which respects a choice is significantly better than chance."""
+def beats_chance(choice):
+    """Whether a choice is significantly better than chance, by respect."""
     names = []
     p_values = []
     for pool_name in candidate_networks:
@@ -700,21 +682,15 @@ def chance_sentence(choice):
             # Of many equal pools nothing varies, and there is no p.
             is_better = lead.value > 0 and np.isfinite(lead.p)
             p_values.append(lead.p if is_better else 1.0)
-    is_significant = holm(p_values) < rules.LEVEL
-    better = [name for name, yes in zip(names, is_significant) if yes]
-    if not better:
-        return (f"Choosing by {choice} does not beat chance significantly, "
-                f"neither in disagreement nor in accuracy.")
-    beginning = f"Choosing by {choice} beats chance significantly in"
-    if len(better) == len(names):
-        return (f"{beginning} disagreement and accuracy, among networks of one "
-                f"shape and of several.")
-    return f"{beginning} {joined(better)}, not in the other respects."
+    return dict(zip(names, holm(p_values) < rules.LEVEL))
 
 
 for choice, name in GLUE_NAMES.items():
-    glue(f"beaten-{name}", beaten_sentence(choice), display=False)
-    glue(f"chance-{name}", chance_sentence(choice), display=False)
+    beaten_sentence = sentences.beaten_sentence(
+        BEGINNINGS[choice], shares_beaten(choice))
+    chance_sentence = sentences.chance_sentence(choice, beats_chance(choice))
+    glue(f"beaten-{name}", beaten_sentence, display=False)
+    glue(f"chance-{name}", chance_sentence, display=False)
 
 # %% [markdown]
 # How much of that is significant? {glue:text}`chance-wcka` {glue:text}`chance-agreement` {glue:text}`chance-accuracy` The folded
@@ -743,7 +719,7 @@ say("n-candidates", candidates, "d")
 #
 # ## Pruning
 #
-# Prune the smallest weights step by step (`shares`). Does wCKA between the pruned network and the whole one say, without data, when it
+# Prune the smallest weights step by step (`shares`). Does wCKA between the pruned network and the whole one say, without data, when pruning
 # begins to do harm? The obvious rivals need no data either: the
 # cosine of weights (nearly the square root of the share of the weights' squared norm that is left), the product of the layers' cosines, which
 # knows of depth, and simply the share that is left. {glue:text}`take-pruning`
@@ -840,8 +816,8 @@ say("edge-high", last_wcka.max(), ".2f")
 # order. Where areas are close to one, what tells scores apart is who puts fewer pairs in the wrong order. So wCKA's **lead** over a rival
 # is the rival's wrong pairs minus wCKA's, divided by the sum of both. It is between minus one and one.
 #
-# In practice somebody sets a threshold on the networks that they have. If it is set on all other shapes, so that it misses at most one harmed
-# step in twenty, which share of the harmed steps of the shape left out is caught, and which share of its harmless steps raises a false alarm?
+# In practice somebody sets a threshold on the networks that they have. Let it be set on all other shapes, so that it misses at most one harmed
+# step in twenty. Which share of the harmed steps of the shape left out is caught, and which share of its harmless steps raises a false alarm?
 
 # %%
 SIGNS = ("wCKA", "cosine of weights", "cosine, by layers", "share left", "CKA")

@@ -46,7 +46,7 @@ import torch
 from myst_nb import glue
 
 import wcka
-from wcka.book import claims, distinct, figures, rules, say, within
+from wcka.book import claims, distinct, figures, rules, say, sentences, within
 from wcka.experiments import operations, other_libraries, timing, trained
 from wcka.measures import (
     ACTIVATION_MEASURES,
@@ -211,7 +211,7 @@ say("minibatch-biased", np.abs(minibatch_cka - biased_cka).max())
 
 # %% [markdown]
 # {numref}`fig-family` has four groups. {term}`CKA` in its variants, {term}`Procrustes`, {term}`dCKA` and SVCCA do not notice
-# rotations. Mean CCA does not notice *any* invertible map; PWCCA, which
+# rotations. Mean CCA notices no invertible map at all; PWCCA, which
 # weights by the units of its first argument, notices nearly all. The two measures of {cite:t}`godfrey2022` do not notice what
 # ReLU lets through: the order and
 # the positive scale of units. Only wCKA has no probes. It is not alone in reflecting the symmetries of weights: an
@@ -261,13 +261,8 @@ agreement.style.format(number_formats).hide().hide(["single"], axis=1)
 glue("missing", ", ".join(missing) or "nothing", display=False)
 equal_rows = agreement[agreement["why they differ"] == ""]
 single_rows = agreement[agreement.single.astype(bool)]
-agreement_text = "No function gives our value."
-if not peers:
-    agreement_text = "No other library is installed here."
-elif len(equal_rows):
-    agreement_text = (
-        f"{len(equal_rows)} of {len(agreement)} functions give our value to "
-        f"{equal_rows.difference.max():.0e} or better.")
+agreement_text = sentences.equal_values_sentence(
+    list(equal_rows.difference), len(agreement))
 if len(single_rows):
     agreement_text += (
         " Those that compute in float32 are off by up to "

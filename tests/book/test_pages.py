@@ -94,9 +94,9 @@ def test_the_scorecard_is_in_the_order_of_the_paper_and_links_the_chapters():
 
 
 def test_the_tally_counts_claims_by_verdict_and_those_beyond_the_paper_apart():
-    of_paper = ("Of 3 claims of the paper, **1** holds, **1** holds in part and **1** "
-                "cannot be told from these runs.")
-    beyond = "The **1** statement beyond the paper that was tested fails."
+    of_paper = ("Of 3 claims of the paper, 1 holds, 1 holds in part and 1 cannot be "
+                "told from these runs.")
+    beyond = "The one statement beyond the paper that was tested fails."
     assert builder.tally(CLAIMS) == f"{of_paper} {beyond}"
     assert "beyond" not in builder.tally({"11-more": CLAIMS["11-more"]})
 

@@ -3,7 +3,8 @@
 from .._lazy import attach
 
 __getattr__, __dir__, __all__ = attach(__name__, {
-    "": ("checkout", "claims", "figures", "leads", "parameters", "rules"),
+    "": ("checkout", "claims", "figures", "leads", "parameters", "rules",
+         "sentences"),
     "claims": ("interval", "say"),
     "ranges": ("distinct", "within"),
 })

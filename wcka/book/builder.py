@@ -26,6 +26,7 @@ from . import (
     parameters,
     records,
     rules,
+    sentences,
     worked_pages,
 )
 
@@ -244,16 +245,16 @@ def tally(found: dict[str, list[claims.Claim]]) -> str:
     Examples
     --------
     >>> tally({"01-theory": [claims.Claim("3.1", "it is so", "0.9", "holds")]})
-    'The **1** claim of the paper that was tested holds.'
+    'The one claim of the paper that was tested holds.'
     """
     rows = list(itertools.chain.from_iterable(found.values()))
-    sentences = [front.count_sentence(
-        front.of_paper(rows), "claim of the paper", "claims of the paper")]
+    text = sentences.count_sentence(
+        front.of_paper(rows), "claim of the paper", "claims of the paper")
     beyond = front.beyond_paper(rows)
     if beyond:
-        sentences.append(front.count_sentence(
-            beyond, "statement beyond the paper", "statements beyond the paper"))
-    return " ".join(sentences)
+        text += " " + sentences.count_sentence(
+            beyond, "statement beyond the paper", "statements beyond the paper")
+    return text
 
 
 def with_record(

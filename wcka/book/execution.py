@@ -26,7 +26,8 @@ from .diff import canonical
 from .parameters import read_parameters
 
 # The modules that word and draw what a page shows.
-_SHOWN = ("book.claims", "book.figures", "book.leads", "book.rules")
+_SHOWN = (
+    "book.claims", "book.figures", "book.leads", "book.rules", "book.sentences")
 
 # How the names of files begin that hold a notebook while it runs
 _PARTIAL = ".wcka-run-"

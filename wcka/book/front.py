@@ -17,19 +17,13 @@ from matplotlib.patches import Patch
 from . import checkout, figures, parameters, records, rules
 from .claims import BEYOND, PARTS, VERDICTS, Claim, part, with_symbol
 from .diff import numbers as glued_numbers
+from .sentences import capitalised, listed
 
 NOT_SEEN = "No run has looked at this yet."
 _NOT_ON_RECORD = "(This is what the present build found; no run of record did.)"
 # A number that a chapter glues, {03:few-move}, or a parameter of it, {03.eps}
 _NAME = re.compile(r"\{(\d\d)([:.])([\w-]+)\}")
 _FACTOR = re.compile(r"\b(epoch|seed|architecture|strategy)\b")
-# One claim, several claims, of each verdict
-_VERBS = {
-    "holds": ("holds", "hold"),
-    "partly": ("holds in part", "hold in part"),
-    "fails": ("fails", "fail"),
-    "cannot be told": ("cannot be told from these runs",) * 2,
-}
 # Colours of bars, as verdicts have them in tables, and of the counts on them
 _SHADES = {
     "holds": ("#00694e", "white"),
@@ -133,19 +127,6 @@ def gather(
 # ---------------------------------------------------------------------- parts of speech
 
 
-def listed(names: Sequence[str]) -> str:
-    """Return names as a list in a sentence.
-
-    Examples
-    --------
-    >>> listed(["a"]), listed(["a", "b"]), listed(["a", "b", "c"])
-    ('a', 'a and b', 'a, b and c')
-    """
-    if len(names) < 2:
-        return "".join(names)
-    return f"{', '.join(names[:-1])} and {names[-1]}"
-
-
 def filled(template: str, evidence: Evidence) -> str:
     """Return a text with its numbers; an empty one if one of them is missing.
 
@@ -166,7 +147,7 @@ def filled(template: str, evidence: Evidence) -> str:
     for chapter, kind, name in _NAME.findall(template):
         source = evidence.numbers if kind == ":" else evidence.values
         value = source.get(chapter, {}).get(name)
-        if value is None or value == "nan":
+        if value is None or str(value).lstrip("+-") == "nan":
             return ""
         texts[f"{{{chapter}{kind}{name}}}"] = _plain(value)
     for name, text in texts.items():
@@ -183,43 +164,6 @@ def _plain(value: object) -> str:
             for element in value]
         return listed(texts)
     return f"{value:,}" if isinstance(value, int) else str(value)
-
-
-def count_sentence(verdicts: Sequence[str], one: str, several: str) -> str:
-    """Return a sentence that counts claims by verdict.
-
-    Parameters
-    ----------
-    verdicts : sequence of str
-        One per claim.
-    one, several : str
-        What one claim is called, and what several are called.
-
-    Examples
-    --------
-    >>> count_sentence([], "claim", "claims")
-    'No claim was tested.'
-    >>> count_sentence(["holds"], "claim", "claims")
-    'The **1** claim that was tested holds.'
-    >>> count_sentence(["fails", "fails"], "claim", "claims")
-    'All **2** claims fail.'
-    >>> count_sentence(["holds", "partly", "partly"], "claim", "claims")
-    'Of 3 claims, **1** holds and **2** hold in part.'
-    """
-    counts = Counter(verdicts)
-    total = len(verdicts)
-    if total == 0:
-        return f"No {one} was tested."
-    if total == 1:
-        return f"The **1** {one} that was tested {_VERBS[verdicts[0]][0]}."
-    if len(counts) == 1:
-        return f"All **{total}** {several} {_VERBS[verdicts[0]][1]}."
-    phrases = []
-    for verdict, (singular, plural) in _VERBS.items():
-        count = counts[verdict]
-        if count:
-            phrases.append(f"**{count}** {singular if count == 1 else plural}")
-    return f"Of {total} {several}, {listed(phrases)}."
 
 
 # ----------------------------------------------------------------------- five sentences
@@ -393,8 +337,7 @@ def use_sentence(verdicts: Mapping[str, str]) -> str:
         names = [use for use, of_use in verdicts.items() if of_use == verdict]
         if names:
             phrases.append(form.format(listed(names)))
-    text = "; ".join(phrases)
-    return f"{text[0].upper()}{text[1:]}."
+    return capitalised(f"{'; '.join(phrases)}.")
 
 
 def moved_sentence(answered: Sequence[tuple[str, str]]) -> str:

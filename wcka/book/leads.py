@@ -13,6 +13,7 @@ from ..measures.all_pairs import MEASURE_LABELS
 from ..measures.nulls import holm
 from .claims import interval
 from .rules import LEVEL, Part
+from .sentences import capitalised, higher_and_lower, listed
 
 _METHOD_LABELS = {"pearson": "Pearson's r", "spearman": "Spearman's ρ"}
 
@@ -91,6 +92,30 @@ def _lead_text(measure: str, row: pd.Series) -> str:
     return interval(row.difference, low, high, "+.2f")
 
 
+def lead_sentence(results: pd.DataFrame, subject: str) -> str:
+    """Return a sentence on where wCKA's correlation is significantly ahead or behind.
+
+    Parameters
+    ----------
+    results : DataFrame
+        Comparisons by factor and measure.
+    subject : str
+        The correlation, such as "Pearson's r of wCKA".
+
+    Examples
+    --------
+    >>> index = pd.MultiIndex.from_product([["seed"], ["cka", "dcka"]],
+    ...                                    names=["differs", "measure"])
+    >>> rows = pd.DataFrame({"difference": 0.2, "p model": [0.01, 0.2]}, index)
+    >>> lead_sentence(rows, "r of wCKA")
+    'r of wCKA is significantly higher for seed (than CKA).'
+    """
+    return higher_and_lower(
+        f"{subject} is", _of_sign(results, 1), _of_sign(results, -1),
+        "higher for", "lower for",
+        "not significantly different from that of any other measure, for any factor")
+
+
 def significant_differences(results: pd.DataFrame, sign: int) -> str:
     """Name the measures that wCKA leads significantly, or trails, by factor.
 
@@ -114,17 +139,88 @@ def significant_differences(results: pd.DataFrame, sign: int) -> str:
     >>> significant_differences(rows, 1), significant_differences(rows, -1)
     ('seed (than CKA)', 'no factor')
     """
+    return "; ".join(_of_sign(results, sign)) or "no factor"
+
+
+def _of_sign(results: pd.DataFrame, sign: int) -> list[str]:
+    """Return each factor with the measures that wCKA leads there (1) or trails (-1)."""
     has_sign = sign * results.difference > 0
     significant_rows = results[has_sign & _is_significant(results)]
     texts = []
     for factor, part in significant_rows.groupby("differs", sort=False):
         names = [MEASURE_LABELS[measure] for _, measure in part.index]
         texts.append(f"{factor} (than {', '.join(names)})")
-    return "; ".join(texts) or "no factor"
+    return texts
 
 
-def factors_led_by(results: pd.DataFrame, rival: str, significantly: bool) -> str:
-    """Name the factors where a rival's correlation is above wCKA's.
+def rival_sentence(results: pd.DataFrame, rival: str, name: str) -> str:
+    """Return a sentence on the factors where a rival's correlation is above wCKA's.
+
+    Parameters
+    ----------
+    results : DataFrame
+        Comparisons by factor and measure.
+    rival : str
+        A measure.
+    name : str
+        What it is called, at the beginning of the sentence.
+
+    Examples
+    --------
+    >>> index = pd.MultiIndex.from_product([["seed", "epoch"], ["cka"]],
+    ...                                    names=["differs", "measure"])
+    >>> rows = pd.DataFrame({"difference": -0.2, "p model": [0.01, 0.2]}, index)
+    >>> rival_sentence(rows, "cka", "CKA")
+    'CKA has a higher r than wCKA for seed and epoch, significantly for seed.'
+    """
+    ahead = factors_led_by(results, rival, significantly=False)
+    significantly_ahead = factors_led_by(results, rival, significantly=True)
+    if not ahead:
+        return f"{name} has a higher r than wCKA for no factor."
+    if not significantly_ahead:
+        ending = "not significantly"
+    elif significantly_ahead == ahead:
+        ending = "significantly"
+    else:
+        ending = f"significantly for {listed(significantly_ahead)}"
+    return f"{name} has a higher r than wCKA for {listed(ahead)}, {ending}."
+
+
+def better_rivals_sentence(results: pd.DataFrame, names: dict[str, str]) -> str:
+    """Return a sentence on the rivals that follow agreement better than wCKA.
+
+    Parameters
+    ----------
+    results : DataFrame
+        Comparisons by factor and measure.
+    names : dict of str to str
+        What each rival is called, by its measure.
+
+    Examples
+    --------
+    >>> index = pd.MultiIndex.from_product([["seed", "epoch"], ["cka"]],
+    ...                                    names=["differs", "measure"])
+    >>> rows = pd.DataFrame({"difference": -0.2, "p model": [0.01, 0.2]}, index)
+    >>> better_rivals_sentence(rows, {"cka": "CKA"})
+    'CKA (seed) follows agreement significantly better than wCKA.'
+    """
+    better = []
+    for rival, name in names.items():
+        factors = factors_led_by(results, rival, significantly=True)
+        if factors:
+            better.append(f"{name} ({', '.join(factors)})")
+    if not better:
+        return ("None of the measures on the probe and of the baselines follows "
+                "agreement significantly better than wCKA, for any factor.")
+    verb = "follows" if len(better) == 1 else "follow"
+    return capitalised(
+        f"{listed(better)} {verb} agreement significantly better than wCKA.")
+
+
+def factors_led_by(
+    results: pd.DataFrame, rival: str, significantly: bool
+) -> list[str]:
+    """Return the factors where a rival's correlation is above wCKA's.
 
     Parameters
     ----------
@@ -135,27 +231,22 @@ def factors_led_by(results: pd.DataFrame, rival: str, significantly: bool) -> st
     significantly : bool
         Whether to name factors only where the difference is significant.
 
-    Returns
-    -------
-    str
-        Names with commas, or "no factor".
-
     Examples
     --------
     >>> index = pd.MultiIndex.from_product([["seed", "epoch"], ["cka"]],
     ...                                    names=["differs", "measure"])
     >>> rows = pd.DataFrame({"difference": -0.2, "p model": [0.01, 0.2]}, index)
     >>> factors_led_by(rows, "cka", significantly=False)
-    'seed, epoch'
+    ['seed', 'epoch']
     >>> factors_led_by(rows, "cka", significantly=True)
-    'seed'
+    ['seed']
     """
     is_ahead = results.difference < 0
     if significantly:
         is_ahead &= _is_significant(results)
     rows = results.xs(rival, level="measure")
     is_ahead = is_ahead.xs(rival, level="measure")
-    return ", ".join(rows.index[is_ahead]) or "no factor"
+    return rows.index[is_ahead].tolist()
 
 
 def _is_significant(results: pd.DataFrame) -> pd.Series:

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
+from torch import Tensor
 
 from ..measures.all_pairs import ACTIVATION_MEASURES, NO_PSD, PAPER_MEASURES, UNCENTRED
 from ..measures.inner_products import nuclear_norms, represented
@@ -21,6 +22,7 @@ from .grid_inputs import LAYERS, drawn_rows, seen_by_networks, trunk_of
 from .grid_members import grid_networks, pair_positions
 from .jobs import run_jobs
 from .statistics import demeaned, r_by_factor
+from .summaries import learned_pairs, with_columns_of
 
 _AS_THEY_ARE = dict(zip(PAPER_MEASURES, PAPER_MEASURES))
 # Distances of Procrustes that depend on the scale: whether activations are centred
@@ -131,7 +133,7 @@ def open_choices(
         choices[f"attacks at eps {eps:.2g}, {probing['attacked']} images"] = (
             _attacked_anew(models, members, rows, layer, other), _AS_THEY_ARE)
     distances = printed_procrustes(models, layer, samples, probing)
-    with_distances = rows.merge(_named(distances, members), on=["a", "b"])
+    with_distances = with_columns_of(distances, members, rows)
     for column in _PRINTED:
         choices[f"Procrustes, {column}"] = with_distances, {"procrustes": column}
     return _tables(choices, strata)
@@ -175,9 +177,7 @@ def other_trainings(
     for choice, change in {"as above": {}, **changes}.items():
         changed_models = [{**model, **change} for model in models]
         members, table = grid(changed_models, probes, layer, samples, probing)
-        has_learned = members.model[(members.accuracy >= learned) & ~members.collapsed]
-        rows = table[table.a.isin(has_learned) & table.b.isin(has_learned)]
-        choices[choice] = rows, _AS_THEY_ARE
+        choices[choice] = learned_pairs(members, table, learned), _AS_THEY_ARE
     return _tables(choices, strata)
 
 
@@ -216,7 +216,7 @@ def printed_procrustes(
     a, b = pair_positions(members)
     x = drawn_rows(
         seen_by_networks(trunk_of(models), "clean", probing), samples, probing)
-    activations = {}  # by the position of the network
+    activations: dict[str, Tensor] = {}  # by the position of the network
     for population in populations:
         for values in population.activations(x, LAYERS[layer](population)):
             activations[str(len(activations))] = values
