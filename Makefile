@@ -32,7 +32,7 @@ book: $(INSTALLED)  ## run the chapters that changed and build the html: PROFILE
 pdf: $(INSTALLED)  ## the book, and a PDF of it (needs Chromium): PROFILE=quick
 	@$(RUN) -m wcka book --profile $(PROFILE) --pdf
 
-check: $(INSTALLED)  ## the quick lane: linters, types, and tests without chapters or a browser
+check: $(INSTALLED)  ## the quick lane: linters, types, tests but of experiments, chapters, pages
 	@$(RUN) -m ruff check .
 	@$(RUN) -m mypy
 	@$(VENV)/bin/lint-imports > $(VENV)/imports.log || { cat $(VENV)/imports.log; exit 1; }
