@@ -18,8 +18,8 @@
 #
 # ```{admonition} In one paragraph
 # :class: tip
-# wCKA sees one product of matrices and nothing else: no biases, no activations, no data. {glue:text}`take-same-function`
-# {glue:text}`take-chosen-chain` {glue:text}`take-shapes-alike` Some failures are mended by another weighting of the chain;
+# {term}`wCKA` sees one product of matrices and nothing else: no biases, no activations, no data. {glue:text}`take-same-function`
+# {glue:text}`take-chosen-chain` {glue:text}`take-shapes-alike` Some failures are mended by another weighting of the {term}`chain`;
 # [chapter 10](10-gates) asks which repair follows behaviour.
 # ```
 #
@@ -167,16 +167,16 @@ say("accuracy-low", accuracies.min(), ".1f")
 say("accuracy-high", accuracies.max(), ".1f")
 
 # %% [markdown]
-# **Remedies.** A chain is a matrix, and wCKA the CKA of two of them. Before they are compared one can
+# **Remedies.** A chain is a matrix, and wCKA the {term}`CKA` of two of them. Before they are compared one can
 #
 # - weight the inputs by their **spread**: row $i$ times the standard deviation of pixel $i$;
-# - weight them by their **covariance** $\Sigma$, $\Sigma^{1/2} W$. That is CKA of what the two linear skeletons
+# - weight them by their **covariance** $\Sigma$, $\Sigma^{1/2} W$. That is CKA of what the two {term}`linear skeletons <linear skeleton>`
 #   *put out* for the data: $\lVert W_b^\top \Sigma W_a\rVert$ is the cross-covariance of $X W_a$ and $X W_b$;
 # - carry the **biases** along, as one more row (`chain(model, bias=True)`);
 # - take from each row its mean over the outputs (**outputs centred**): what is added to every logit changes no
 #   probability.
 #
-# The first two need images, if no labels. Centring over the inputs is part of wCKA already.
+# The first two need images, but no labels. Centring over the inputs is part of wCKA already.
 
 # %%
 spread = train_inputs.std(0)[:, None].double()  # (784, 1)
@@ -229,7 +229,7 @@ def compare_networks(a, b):
 #
 # - *border redrawn*: pixels that are black in all test images get new initial weights. Those that are black in the training images, too, were
 #   never touched by training;
-# - *dead units*: units that are never active for inputs in $[0, 1]$, with weights like any other;
+# - {term}`dead units <dead unit>`: units that are never active for inputs in $[0, 1]$, with weights like any other;
 # - *all logits lifted*: one linear function is added to every logit;
 # - *a random chain*: as $z + c = \mathrm{relu}(z + c)$ where $c$ is large and $z = \mathrm{relu}(z) - \mathrm{relu}(-z)$, the
 #   three units of $t\,[\mathrm{relu}(z) - \mathrm{relu}(-z) - \mathrm{relu}(z+c) + c] = 0$ do nothing, but their chain is
@@ -243,7 +243,7 @@ def compare_networks(a, b):
 # - *signs flipped*: half of the hidden units change the sign of their weights on both sides;
 # - *impersonated*: an untrained network that was given the chain of the trained one, in the same way.
 #
-# For scale: the same network from *another seed*, and from *another seed, untrained*. (CKA is that of the last hidden layer, so it cannot
+# For scale: the same network from *another* {term}`seed`, and from *another seed, untrained*. (CKA is that of the last hidden layer, so it cannot
 # see what is done to logits.)
 
 # %%
@@ -333,16 +333,16 @@ say("silent-norm", 100 * silent_shares.median(), ".0f")
 # - **What is added to all logits** takes it to {glue:text}`broken-lifted`; with outputs centred it is
 #   {glue:text}`broken-lifted-centred`.
 # - **Any chain fits any function.** The same function with the chain of an untrained network scores {glue:text}`broken-random` with itself. An
-#   untrained network with the chain of a trained one scores {glue:text}`broken-impersonated`, and agrees with it on
-#   {glue:text}`broken-impersonated-agreement` of the images. Nobody trains such a network by accident. But somebody who wants a high
+#   untrained network with the chain of a trained one has a wCKA of {glue:text}`broken-impersonated` with it, and an agreement of
+#   {glue:text}`broken-impersonated-agreement`. Nobody trains such a network by accident. But somebody who wants a high
 #   wCKA can have it, and where the chains are equal no remedy can help.
-# - **Signs and biases.** With flipped signs wCKA says {glue:text}`broken-flipped` and agreement {glue:text}`broken-flipped-agreement`; with
-#   drowned biases {glue:text}`broken-drowned` and {glue:text}`broken-drowned-agreement`. Biases carried along, it is {glue:text}`broken-drowned-biases` for the
-#   biases, and still {glue:text}`broken-flipped-biases` for the signs, which are equal in all that a chain can hold.
+# - **Signs and biases.** With flipped signs wCKA is {glue:text}`broken-flipped` and agreement {glue:text}`broken-flipped-agreement`; with
+#   drowned biases {glue:text}`broken-drowned` and {glue:text}`broken-drowned-agreement`. If the chain carries the biases, wCKA is
+#   {glue:text}`broken-drowned-biases` where they are drowned, and still {glue:text}`broken-flipped-biases` where signs are flipped, since no chain holds signs.
 #
-# What the covariance does to the floor: two seeds score {glue:text}`broken-seed-covariance` instead of {glue:text}`broken-seed`,
+# What the covariance does to the {term}`floor`: two seeds score {glue:text}`broken-seed-covariance` instead of {glue:text}`broken-seed`,
 # and an untrained network with a trained one {glue:text}`broken-untrained-covariance` instead of {glue:text}`broken-untrained`. Pixels vary together, so any two skeletons
-# share something in what they put out, as activations do (chapter [2](02-calibration)).
+# share something in what they put out, as activations do ([chapter 2](02-calibration)).
 #
 # ## The scale of one logit
 
