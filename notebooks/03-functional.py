@@ -695,8 +695,10 @@ for name, choice in zip(("batch", "rate", "train-eps"), TRAININGS):
     say_changes(name, training_r, training_leads, [choice])
 for name, strength in zip(eps_names, strengths):
     say(name, strength, ".2g")
-say("lead", mean_lead(sensitivity_leads)["as above"], "+.2f")
-say("few-trained-lead", mean_lead(training_leads)["as above"], "+.2f")
+of_all = mean_lead(sensitivity_leads).get("as above", np.nan)
+say("lead", of_all, "+.2f")
+of_some = mean_lead(training_leads).get("as above", np.nan)
+say("few-trained-lead", of_some, "+.2f")
 
 # %% [markdown]
 # - **Networks that failed** decide much. With collapsed networks, r for seed is
