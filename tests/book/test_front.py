@@ -127,6 +127,16 @@ def test_a_sentence_whose_number_is_missing_is_left_out():
     assert front.filled("{03.eps}; {03.n}", evidence) == "[8] and [16, 16]; 1,500"
 
 
+def test_numbers_of_no_record_are_marked_in_the_table_of_choices():
+    numbers = {"03": {"wider": "9", "last-low": "-0.1", "last-high": "+0.1"}}
+    evidence = evidence_of(numbers=numbers)._replace(unrecorded=frozenset(
+        ["03:last-low", "03:last-high"]))
+    row, = [line for line in front.choice_table(evidence).splitlines()
+            if "Number of epochs" in line]
+    assert "r changes by -0.1 to +0.1. † Intervals" in row
+    assert row.count("†") == 1
+
+
 # ------------------------------------------------------------------------ headlines
 
 

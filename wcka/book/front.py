@@ -50,6 +50,8 @@ class Evidence(NamedTuple):
         The glued numbers, as text, by the chapter's number and their names.
     values : dict of str to dict
         The parameters, by the chapter's number and their names.
+    unrecorded : frozenset of str
+        Numbers that are of no run of record, such as "03:few-move".
 
     Examples
     --------
@@ -61,6 +63,7 @@ class Evidence(NamedTuple):
     recorded: frozenset[str]
     numbers: dict[str, dict[str, str]]
     values: dict[str, dict[str, object]]
+    unrecorded: frozenset[str] = frozenset()
 
 
 def nothing() -> Evidence:
@@ -114,14 +117,19 @@ def gather(
             claims_by_key[claim.key] = claim
     numbers = {}
     values = {}
+    unrecorded: set[str] = set()
     for stem, notebook in notebooks.items():
         chapter = stem[:2]
         record = records.read(chapter) or notebook.metadata["wcka"]["run"]
+        of_build = glued_numbers(notebook)
+        of_record = record.get("numbers", {})
         # A number that a chapter glues only since its record is that of this build.
-        numbers[chapter] = glued_numbers(notebook) | record.get("numbers", {})
+        numbers[chapter] = of_build | of_record
+        unrecorded |= {f"{chapter}:{name}" for name in of_build.keys() - of_record}
         changed = record["parameters"]
         values[chapter] = all_values(checkout.find_chapter(chapter), changed)
-    return Evidence(claims_by_key, frozenset(on_record), numbers, values)
+    return Evidence(claims_by_key, frozenset(on_record), numbers, values,
+                    frozenset(unrecorded))
 
 
 # ---------------------------------------------------------------------- parts of speech
@@ -642,6 +650,8 @@ def open_choices() -> list[dict]:
 def choice_table(evidence: Evidence) -> str:
     """Return the table of what the paper leaves open, as MyST.
 
+    A dagger marks sentences with a number that is of no run of record.
+
     Examples
     --------
     >>> lines = choice_table(nothing()).splitlines()
@@ -656,8 +666,12 @@ def choice_table(evidence: Evidence) -> str:
         measured = []
         for template in entry["matters"]:
             sentence = filled(template, evidence)
-            if sentence:
-                measured.append(sentence)
+            if not sentence:
+                continue
+            names = {"".join(match) for match in _NAME.findall(template)}
+            if names & evidence.unrecorded:
+                sentence += " †"
+            measured.append(sentence)
         text = " ".join(measured) or "not measured"
         if not measured and entry["try"]:
             text += f" (`python -m wcka run {entry['try']}` would tell)"
