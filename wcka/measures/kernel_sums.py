@@ -159,27 +159,36 @@ class _BlockProducts:
     def __init__(self, given: Sequence[Representation]):
         self.models = models = [narrow(model) for model in given]
         self.n = models[0].n
+        self.kept: Tensor | None = None
+        if all(model.kept is not None for model in models):
+            self.kept = self.rows(slice(None))
         gram: Any = 0.0
         diagonals = []
         for part in pieces(self.n):
-            x = beside(models, part, 0).double()  # (models, rows, columns)
+            x = self.rows(part)
             gram = gram + x.mT @ x
             diagonals.append(x.square().sum(2))
         self.gram: Tensor = gram
         self.diagonal = torch.cat(diagonals, 1)
         squared_rows = []
         for part in pieces(self.n):
-            x = beside(models, part, 0).double()
+            x = self.rows(part)
             squared_rows.append((x @ self.gram).mul_(x).sum(2))
         self.squared_rows = torch.cat(squared_rows, 1)
         self.trace = self.diagonal.sum(1)
         self.squares = self.gram.square().sum((1, 2))
 
+    def rows(self, part: slice) -> Tensor:
+        """Return a slice of rows of all models (models, rows, columns), in float64."""
+        if self.kept is not None:
+            return self.kept[:, part]
+        return beside(self.models, part, 0).double()
+
     def coordinates(self, vectors: Tensor) -> Tensor:
         """Return X'v (models, d, 1) for one vector v per model; its square is v'Kv."""
         total = self.gram.new_zeros((len(self.models), self.gram.shape[1], 1))
         for part in pieces(self.n):
-            x = beside(self.models, part, 0).double()
+            x = self.rows(part)
             total += x.mT @ vectors[:, part, None]
         return total
 
@@ -187,7 +196,7 @@ class _BlockProducts:
         """Return K v (models, n), from the coordinates X'v."""
         products = []
         for part in pieces(self.n):
-            x = beside(self.models, part, 0).double()
+            x = self.rows(part)
             products.append((x @ coordinates)[:, :, 0])
         return torch.cat(products, 1)
 
@@ -233,7 +242,7 @@ class _BlockProducts:
         width = self.gram.shape[1]
         tensors: list[Any] = [0.0] * width  # T_ijk for j, k >= i, by i
         for part in pieces(self.n, _ROWS):
-            x = beside(self.models, part, 0).double().mT.contiguous()
+            x = self.rows(part).mT.contiguous()
             for i in range(width):
                 columns = x[:, i:]  # (models, columns, rows)
                 tensors[i] = tensors[i] + (x[:, i, None] * columns) @ columns.mT
