@@ -12,21 +12,28 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 from PIL import Image
 from safetensors.torch import save_file
+from scipy import stats
 from torch import nn
-from transformer_models import llama
+from transformer_models import llama, weights_of
 
 import wcka
 from wcka.cli import main
 from wcka.networks import architectures
 from wcka.weights import kinship, symmetry
 from wcka.weights.comparison import compare_files
-from wcka.weights.forest import LEVEL, family_forest, spanning_edges
+from wcka.weights.forest import (
+    LEVEL,
+    against_other_strangers,
+    family_forest,
+    spanning_edges,
+)
 from wcka.weights.kinship import (
     described_families,
     find_families,
     first_layer_similarities,
     normalised_units,
 )
+from wcka.weights.strangers import language_model_scores
 
 WIDTHS = (40, 12, 12, 3)
 
@@ -114,8 +121,6 @@ def test_families_are_told_from_strangers():
 
 def test_p_is_that_of_students_t_with_the_number_of_networks():
     """Of single networks and one kin pair, written out."""
-    from scipy import stats
-
     count = 8
     scores = with_family(noisy_strangers(count), [0, 1])
     z = np.arctanh(np.clip(scores, -1, 1 - 1e-12))
@@ -313,10 +318,11 @@ def test_the_command_prints_json_with_its_keys(folder, capsys):
     assert list(result) == [
         "schema", "files", "left out", "assumed", "score", "scores", "families",
         "alone", "edges", "strangers", "undecided", "seconds"]
-    assert result["schema"] == kinship.SCHEMA == 1
+    assert result["schema"] == kinship.SCHEMA == 2
     assert np.shape(result["scores"]) == (6, 6)
     assert set(result["edges"][0]) == {"a", "b", "score", "p"}
-    assert set(result["strangers"]) == {"count", "mean", "max"}
+    assert set(result["strangers"]) == {"of", "count", "mean", "max"}
+    assert result["strangers"]["of"] == "folder"
     assert result["undecided"] == ""
 
 
@@ -360,6 +366,7 @@ def test_small_folders_have_a_tree_and_no_p(folder, capsys):
     text = capsys.readouterr().out
     assert text.startswith("3 files, kinship undecided: 3 networks are too few")
     assert "`-- " in text and "  p " not in text
+    assert "the book has none for first layers" in text
     assert main(["family", str(folder), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["edges"][0]["p"] is None
 
@@ -373,7 +380,7 @@ def test_a_folder_of_strangers_says_so(tmp_path, capsys):
     assert "strangers: 15 pairs" in text and "family of" not in text
 
 
-def answer(sizes, undecided=""):
+def answer(sizes, undecided="", strangers="folder"):
     names = [f"{i}.pt" for i in range(12)]
     families = []
     edges = []
@@ -386,7 +393,8 @@ def answer(sizes, undecided=""):
     result = {
         "files": names, "left out": {}, "assumed": [], "score": kinship.PROCRUSTES,
         "scores": np.eye(12).tolist(), "families": families, "alone": [],
-        "edges": edges, "strangers": {"count": 1, "mean": 0.1, "max": 0.1},
+        "edges": edges,
+        "strangers": {"of": strangers, "count": 1, "mean": 0.1, "max": 0.1},
         "undecided": undecided, "seconds": 0.0}
     return described_families(result).splitlines()[0]
 
@@ -399,6 +407,8 @@ def test_the_first_line_reads_well_for_none_one_and_several():
     assert answer([5, 3, 2]) == "12 files: 3 families of 5, 3 and 2"
     assert answer([4, 4], "why") == "12 files: perhaps 2 families of 4 and 4, but why"
     assert answer([], "why") == "12 files, kinship undecided: why"
+    assert answer([], "why", "book") == (
+        "12 files, kinship undecided: why; p is against strangers of the book")
 
 
 def test_notes_that_many_files_share_are_one_line(tmp_path, capsys):
@@ -458,21 +468,110 @@ def test_a_folder_without_checkpoints_is_refused(tmp_path, capsys):
 # ------------------------------------------------------------------------- transformers
 
 
-def test_transformers_are_scored_by_the_median_of_their_circuits(tmp_path):
-    for name, seed, child in (("root", 0, 0), ("child", 0, 1), ("a", 1, 0), ("b", 2, 0),
-                              ("c", 3, 0), ("d", 4, 0)):
-        weights, config = llama(seed, tokens=60, depth=2)
-        if child:
-            weights = perturbed(weights, child)
-        place = tmp_path / name
+def save_transformers(folder, **networks):
+    """Write folders of transformers: pairs of weights and configuration."""
+    for name, (weights, config) in networks.items():
+        place = folder / name
         place.mkdir()
         stored = {key: values.contiguous() for key, values in weights.items()}
         save_file(stored, place / "model.safetensors")
-        text = json.dumps({**config, "model_type": "llama"})
-        (place / "config.json").write_text(text, "utf-8")
+        (place / "config.json").write_text(json.dumps(config), "utf-8")
+
+
+def language_model(seed, child=0):
+    """A llama, or its child with a little noise."""
+    weights, config = llama(seed, tokens=60, depth=2)
+    if child:
+        weights = perturbed(weights, child)
+    return weights, {**config, "model_type": "llama"}
+
+
+def test_transformers_are_scored_by_the_median_of_their_circuits(tmp_path):
+    save_transformers(
+        tmp_path, root=language_model(0), child=language_model(0, 1),
+        a=language_model(1), b=language_model(2), c=language_model(3),
+        d=language_model(4))
     result = find_families([str(tmp_path)])
     assert result["score"] == kinship.CIRCUITS
     expected = compare_files([str(tmp_path)])["all"]["wcka"]
     assert_allclose(result["scores"], expected, atol=1e-12)
     family, = result["families"]
     assert sorted(name.rsplit("/", 1)[1] for name in family) == ["child", "root"]
+    assert result["strangers"]["of"] == "folder"
+
+
+def test_two_language_models_are_held_against_strangers_of_the_book(tmp_path, capsys):
+    save_transformers(tmp_path, root=language_model(0), child=language_model(0, 1))
+    result = find_families([str(tmp_path)])
+    others = language_model_scores()
+    expected = {"of": "book", "count": len(others), "mean": others.mean(),
+                "max": others.max()}
+    assert result["strangers"] == pytest.approx(expected)
+    edge, = result["edges"]
+    assert edge["p"] < 0.001
+    # The folder itself decides nothing.
+    assert not result["families"] and "too few" in result["undecided"]
+    assert main(["family", str(tmp_path)]) == 0
+    text = capsys.readouterr().out
+    first, *_ = text.splitlines()
+    assert first.endswith("; p is against strangers of the book")
+    assert f"{len(others)} pairs of small language models from the book" in text
+    assert "models that learned more may have more in common" in text
+    assert " p " in text
+
+
+def test_two_strangers_do_not_stand_out_from_those_of_the_book(tmp_path):
+    """Random weights of one kind have less in common than trained models."""
+    save_transformers(tmp_path, a=language_model(1), b=language_model(2))
+    result = find_families([str(tmp_path)])
+    assert result["edges"][0]["p"] > LEVEL
+
+
+@pytest.mark.parametrize("model_type", ["bert", "vit"])
+def test_other_transformers_have_no_strangers_in_the_book(tmp_path, model_type):
+    weights, config = weights_of(model_type)
+    child = perturbed(weights, 1)
+    save_transformers(tmp_path, root=(weights, config), child=(child, config))
+    result = find_families([str(tmp_path)])
+    assert np.isnan(result["edges"][0]["p"])
+    assert result["strangers"]["of"] == "folder" and not result["strangers"]["count"]
+
+
+def test_p_against_other_strangers_is_that_of_one_more_kind():
+    """A prediction by Student's t on the scale of Fisher's z, times the pairs left."""
+    others = np.array([0.05, 0.1, 0.12, 0.2])
+    scores = with_family(noisy_strangers(3), [0, 1])
+    forest = against_other_strangers(family_forest(scores), scores, others)
+    z = np.arctanh(others)
+    spread = z.std(ddof=1) * np.sqrt(1 + 1 / 4)
+    p = [stats.t.sf((np.arctanh(edge.score) - z.mean()) / spread, 3)
+         for edge in forest.edges]
+    # Three pairs before the first merge, and two after it.
+    expected = [min(3 * p[0], 1), max(min(2 * p[1], 1), min(3 * p[0], 1))]
+    assert [edge.p for edge in forest.edges] == pytest.approx(expected)
+    assert forest.undecided and not forest.families()
+
+
+def test_p_against_other_strangers_is_as_small_as_it_says():
+    """Scores that are drawn from the same kinds have p below 5 % in 5 % of cases."""
+    rng = np.random.default_rng(0)
+    scores = np.tanh(rng.normal(0.1, 0.05, (2000, 9)))
+    below = 0
+    for score, *others in scores:
+        table = table_of(2, {(0, 1): score})
+        forest = against_other_strangers(
+            family_forest(table), table, np.array(others))
+        below += forest.edges[0].p < 0.05
+    assert below / len(scores) == pytest.approx(0.05, abs=0.015)
+
+
+def test_too_few_other_strangers_are_refused():
+    scores = table_of(2, {(0, 1): 0.9})
+    with pytest.raises(ValueError, match="at least 3 strangers, got 2"):
+        against_other_strangers(family_forest(scores), scores, np.array([0.1, 0.2]))
+
+
+def test_a_forest_without_edges_keeps_none():
+    scores = noisy_strangers(8)
+    forest = against_other_strangers(family_forest(scores), scores, np.full(3, 0.1))
+    assert forest.edges == [] and len(forest.strangers) == 3

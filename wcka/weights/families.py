@@ -189,6 +189,8 @@ FAMILIES: dict[str, Family] = {
         transform_norm="vocab_layer_norm.weight"),
     "vit": _VIT,
 }
+# Families that do not predict the next token
+ENCODERS = frozenset({"bert", "roberta", "distilbert", "vit"})
 # How names of layers begin that stand behind the stream, outside of its prefix
 _HEADS = ("lm_head.", "cls.", "classifier.", "embed_out.", "vocab_")
 # Names that later versions of transformers give to the same weights

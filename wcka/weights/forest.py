@@ -276,7 +276,7 @@ def family_forest(scores: Array) -> Forest:
     if scores[a, b].max() > 1 + _ROUNDING:
         raise ValueError(f"scores: wanted at most 1, got {scores[a, b].max()}")
     edges = spanning_edges(scores)
-    z = np.arctanh(np.clip(scores, -1 + _ROUNDING, 1 - _ROUNDING))
+    z = _fisher(scores)
     for merges in range(count - LEAST_FAMILIES, 0, -1):
         p = _corrected(z, edges[:merges])
         if p[-1] < LEVEL:
@@ -293,6 +293,60 @@ def family_forest(scores: Array) -> Forest:
 
 
 _ADVICE = "add networks that are known to be strangers"
+
+
+def against_other_strangers(forest: Forest, scores: Array, others: Array) -> Forest:
+    """Return a forest whose edges have p against strangers from elsewhere.
+
+    Parameters
+    ----------
+    forest : Forest
+        As ``family_forest`` returns it; its families stay as they are.
+    scores : ndarray
+        (N, N), those that it was found from.
+    others : ndarray
+        (k,), at least three scores of pairs of strangers that are independent of each
+        other, each of another kind of network.
+
+    Returns
+    -------
+    Forest
+        Its strangers are `others`. p is the probability that one more kind reaches a
+        score, by Student's t on the scale of Fisher's z with k - 1 degrees of freedom;
+        corrected as in the module.
+
+    Raises
+    ------
+    ValueError
+        For fewer than three strangers.
+
+    Examples
+    --------
+    >>> scores = np.array([[1, 0.9], [0.9, 1]])
+    >>> forest = family_forest(scores)
+    >>> forest = against_other_strangers(forest, scores, np.array([0.1, 0.2, 0.15]))
+    >>> forest.edges[0].p < 0.01, bool(forest.undecided)
+    (True, True)
+    """
+    others = np.asarray(others, float)
+    if len(others) < LEAST_FAMILIES:
+        raise ValueError(f"wanted at least {LEAST_FAMILIES} strangers, got "
+                         f"{len(others)}")
+    if not forest.edges:
+        return replace(forest, strangers=others)
+    z = _fisher(others)
+    strangers = _Strangers(
+        len(z), len(z), float(z.mean()), float(z.var(ddof=1)), len(z) - 1)
+    pairs = [(edge.a, edge.b) for edge in forest.edges]
+    p = _by_holm(strangers, _fisher(_checked(scores)), pairs)
+    return replace(
+        forest, edges=_edges(scores, pairs, p), strangers=others)
+
+
+def _fisher(scores: Array) -> Array:
+    """Return Fisher's z of scores; a score of 1 has a large one."""
+    z: Array = np.arctanh(np.clip(scores, -1 + _ROUNDING, 1 - _ROUNDING))
+    return z
 
 
 def _merges_to_few(z: Array, edges: Sequence[tuple[int, int]]) -> int:
@@ -352,9 +406,16 @@ def _corrected(
     strangers = _strangers(z, _labels_of(networks, edges))
     if degrees is not None:
         strangers = replace(strangers, degrees=degrees)
+    return _by_holm(strangers, z, edges)
+
+
+def _by_holm(
+    strangers: _Strangers, z: Array, edges: Sequence[tuple[int, int]],
+) -> Array:
+    """Return p of each merge, times the number of pairs not yet within a family."""
     a, b = np.array(edges).T
     p = np.nan_to_num(strangers.p(z[a, b]), nan=1.0)
-    remaining = [_pairs_between(_labels_of(networks, edges[:k]))
+    remaining = [_pairs_between(_labels_of(len(z), edges[:k]))
                  for k in range(len(edges))]
     corrected: Array = np.maximum.accumulate(np.minimum(p * remaining, 1))
     return corrected

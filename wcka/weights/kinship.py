@@ -7,7 +7,8 @@ units have norm 1. It does not change when hidden units are permuted or multipli
 positive numbers. That of two transformers is the median of their four circuits, see
 ``token_circuits``.
 
-Families and trees are those of ``forest``.
+Families and trees are those of ``forest``. A folder of few language models is compared
+with strangers of the book, see ``strangers``.
 """
 
 import time
@@ -24,16 +25,18 @@ from ..measures.spelling import printable
 from ..measures.validation import Array, matrix
 from .by_circuit import are_transformers, compare_transformers
 from .checkpoints import Checkpoint
+from .families import ENCODERS, config_beside, family_of
 from .file_group import FileGroup, read_group
-from .forest import LEVEL, Forest, family_forest
+from .forest import LEVEL, Forest, against_other_strangers, family_forest
 from .fully_connected import notes_on_chains, read_chains
 from .messages import listed
 from .report import short_names
+from .strangers import language_model_scores
 from .wiring import Chain, Layer
 
 # The version of what find_families returns and --json prints: raised when a key changes
 # its meaning.
-SCHEMA = 1
+SCHEMA = 2
 PROCRUSTES = "procrustes of first layers"
 CIRCUITS = "median of four circuits"
 # Pairs times cubed rank that singular values may take: less than a minute of two cores
@@ -143,7 +146,7 @@ def find_families(
     Returns
     -------
     dict
-        - "schema": 1, the version of this list.
+        - "schema": 2, the version of this list.
         - "files": their names.
         - "left out": the files of a folder that do not fit, each with the reason.
         - "assumed": sentences on what was assumed to read the files, in order.
@@ -155,9 +158,12 @@ def find_families(
           which neither is said to come from the other, "score", and "p", the corrected
           probability that strangers reach it; NaN where it is not known. Where files
           are too few for families, the edges of one tree of all.
-        - "strangers": "count", "mean" and "max" of the pairs between families; NaN
-          where nobody knows.
-        - "undecided": the reason why there is no p; "" otherwise.
+        - "strangers": those that p is computed from: "of" is "folder" for the pairs
+          between families, or "book" for the scores of ``strangers``, which stand in
+          where a folder of language models has too few; then "count", "mean" and "max",
+          NaN where nobody knows.
+        - "undecided": the reason why the folder tells no families for certain; ""
+          otherwise.
         - "seconds": the time that all took.
 
     Raises
@@ -191,6 +197,10 @@ def find_families(
     names = [file.name for file in files.fitting]
     _check_scores(scores, names)
     forest = family_forest(scores)
+    source = "folder"
+    if forest.undecided and kind == CIRCUITS and _are_decoders(files):
+        forest = against_other_strangers(forest, scores, language_model_scores())
+        source = "book"
     return {
         "schema": SCHEMA,
         "files": names,
@@ -198,10 +208,16 @@ def find_families(
         "assumed": assumed,
         "score": kind,
         "scores": scores.tolist(),
-        **_named(forest, names),
+        **_named(forest, names, source),
         "undecided": forest.undecided,
         "seconds": time.perf_counter() - start,
     }
+
+
+def _are_decoders(files: FileGroup) -> bool:
+    """Tell whether all files are transformers that predict the next token."""
+    configs = [config_beside(file.name) for file in files.fitting]
+    return all(config and family_of(config) not in ENCODERS for config in configs)
 
 
 def _first_layers(
@@ -271,7 +287,7 @@ def _check_scores(scores: Array, names: Sequence[str]) -> None:
                              f"has no score")
 
 
-def _named(forest: Forest, names: Sequence[str]) -> dict[str, Any]:
+def _named(forest: Forest, names: Sequence[str], source: str) -> dict[str, Any]:
     """Return families, edges and strangers as JSON holds them."""
     edges = []
     for edge in forest.edges:
@@ -281,7 +297,7 @@ def _named(forest: Forest, names: Sequence[str]) -> dict[str, Any]:
     for members in forest.families():
         families.append([names[i] for i in members])
     strangers: dict[str, Any] = {
-        "count": len(forest.strangers), "mean": np.nan, "max": np.nan}
+        "of": source, "count": len(forest.strangers), "mean": np.nan, "max": np.nan}
     if len(forest.strangers):
         strangers["mean"] = float(forest.strangers.mean())
         strangers["max"] = float(forest.strangers.max())
@@ -310,8 +326,7 @@ def described_families(result: dict[str, Any]) -> str:
     >>> result = {"files": ["a.pt", "b.pt", "c.pt"], "left out": {}, "assumed": [],
     ...           "score": PROCRUSTES, "scores": scores, "edges": edges, "alone": [],
     ...           "families": [["a.pt", "b.pt", "c.pt"]], "undecided": "",
-    ...           "strangers": {"count": 0, "mean": float("nan"), "max": float("nan")},
-    ...           "seconds": 1.0}
+    ...           "strangers": {"of": "folder", "count": 0}, "seconds": 1.0}
     >>> print(described_families(result).splitlines()[0])
     3 files: one family of 3
     >>> for line in described_families(result).splitlines()[2:5]:
@@ -341,7 +356,7 @@ def described_families(result: dict[str, Any]) -> str:
     if result["edges"]:
         lines.append("edges join neighbours: they do not tell which of two networks "
                      "comes from the other")
-    if result["families"]:
+    if result["families"] and result["strangers"]["of"] == "folder":
         lines.append("p holds for strangers as there are here: where tasks differ, "
                      "networks that share nothing but the task look like a family")
     lines.append(f"scores: {result['score']}; {result['seconds']:.1f} s")
@@ -368,7 +383,10 @@ def _answer(result: dict[str, Any]) -> str:
     count = len(result["files"])
     sizes = [len(family) for family in result["families"]]
     if result["undecided"] and not sizes:
-        return f"{count} files, kinship undecided: {result['undecided']}"
+        text = f"{count} files, kinship undecided: {result['undecided']}"
+        if result["strangers"]["of"] == "book":
+            text += "; p is against strangers of the book"
+        return text
     if not sizes:
         return (f"{count} files: no pair stands out from the others, so that none of "
                 f"the networks are kin, or all are")
@@ -387,10 +405,21 @@ def _sentence_on_strangers(result: dict[str, Any]) -> str:
     strangers = result["strangers"]
     count = strangers["count"]
     if not count:
-        return "strangers: which pairs are of different families is not known"
+        text = "strangers: which pairs are of different families is not known"
+        if result["score"] == PROCRUSTES:
+            text += (", and the book has none for first layers: what these have in "
+                     "common depends on their inputs and the number of units")
+        return text
+    scores = (f"scores {strangers['mean']:.4f} on average, at most "
+              f"{strangers['max']:.4f}")
+    if strangers["of"] == "book":
+        return (f"strangers: {count} pairs of small language models from the book, "
+                f"each pair of another size or training, which learned one text from "
+                f"different weights, {scores}; p is the probability that a pair of one "
+                f"more such kind reaches a score (Student's t, corrected by Holm): "
+                f"models that learned more may have more in common without any descent")
     pairs = "1 pair" if count == 1 else f"{count} pairs"
-    text = (f"strangers: {pairs} of different families, scores {strangers['mean']:.4f} "
-            f"on average, at most {strangers['max']:.4f}")
+    text = f"strangers: {pairs} of different families, {scores}"
     if result["edges"] and not result["undecided"]:
         text += (f"; p is the probability that one of all such pairs reaches a score "
                  f"(Student's t, corrected by Holm; families end at {LEVEL:.0%})")
