@@ -12,7 +12,7 @@ from scipy import stats
 
 import wcka
 from wcka.measures.all_pairs import MEASURES, kernel_features
-from wcka.measures.nulls import CLOSED_FORM
+from wcka.measures.nulls import CLOSED_FORM, judged, pearson_tail
 from wcka.networks import image_sets
 from wcka.networks.populations import chains, initialise
 from wcka.networks.training import train
@@ -155,6 +155,23 @@ def test_p_values_are_cautious_where_a_few_rows_are_long(kind, n, d):
     p = null_p_values(kind, n, d)
     for level in (0.05, 0.01, 0.001):
         assert (p < level).mean() < 1.2 * level
+
+
+def test_the_tail_is_that_of_pearson_3():
+    z = np.array([[-9.0, -1.0, 0.0, 0.5, 3.0, 20.0, np.nan]])
+    skewness = np.array([[-3.0], [-0.5], [-1e-4], [0.0], [1e-7], [1e-3], [0.8], [12.0]])
+    expected = stats.pearson3.sf(z, skewness)
+    np.testing.assert_allclose(pearson_tail(z, skewness), expected, rtol=1e-6)
+
+
+def test_p_grows_as_the_value_falls():
+    """Also where it is made larger, since a few rows are long."""
+    values = np.linspace(0, 1, 1000)
+    for smooth in (0.1, 2.0):
+        for skewness in (0.1, 0.5, 2.0, 8.0):
+            moments = np.full(4, [0.1, 0.05, skewness, smooth])
+            p = judged(values, *moments[:, None]).p
+            assert (np.diff(p) <= 0).all() and p[0] <= 1
 
 
 def test_what_is_related_is_found():

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
-from scipy import stats
+from scipy import special, stats
 
 from .all_pairs import (
     MEASURES,
@@ -167,15 +167,15 @@ def null_distributions(
     if name in ("cka", "wcka", "dcka"):
         models = kernel_features(name, arrays, **options)
         values = kernel_similarities(models, pairs)
-        return _judged(values, *moments(sums_of(models), n, pairs))
+        return judged(values, *moments(sums_of(models), n, pairs))
     values = similarities(name, features, labels, pairs, **options)
     if name in ("rbf_cka", "relu_cka"):
         sums = sums_of_kernels(measure_kernels(name, arrays, **options))
-        return _judged(values, *moments(sums, n, pairs))
+        return judged(values, *moments(sums, n, pairs))
     if name not in CLOSED_FORM:
         return _drawn(name, values, arrays, pairs, draws, options)
     sums = sums_of(represented(arrays), u_centred=True)
-    return _judged(values, *moments(sums, n, pairs))
+    return judged(values, *moments(sums, n, pairs))
 
 
 def moments(
@@ -236,6 +236,7 @@ def moments(
     return mean, sd, skewness, smooth
 
 
+_SYMMETRIC = 1e-5  # skewness below which the distribution is taken as normal
 # A few long rows decide where the skewness is so many times that of the eigenvalues,
 # and larger by so much. There the share of 17 million null pairs below a level was up
 # to 2.3 times the level, so p is multiplied by more; and where the skewness is extreme,
@@ -246,12 +247,26 @@ _CAUTION = 2.5
 _EXTREME = 6.0
 
 
-def _judged(values: Array, mean: Array, sd: Array, skewness: Array, smooth: Array,
-            ) -> Null:
-    """Return null distributions with z and p, by three moments."""
+def judged(values: Array, mean: Array, sd: Array, skewness: Array, smooth: Array,
+           ) -> Null:
+    """Return null distributions with z and p, by three moments.
+
+    Parameters
+    ----------
+    values : ndarray
+        Similarities, of a shape that fits the others.
+    mean, sd, skewness, smooth : ndarray
+        As ``moments`` returns them.
+
+    Examples
+    --------
+    >>> null = judged(np.array([0.2, 0.5]), *np.array([[0.2], [0.1], [0.0], [0.0]]))
+    >>> null.p.round(4).tolist()
+    [0.5, 0.0013]
+    """
     with np.errstate(invalid="ignore", divide="ignore"):
         z = np.where(sd > 0, (values - mean) / sd, np.nan)
-    p = np.asarray(stats.pearson3.sf(z, skewness))
+    p = pearson_tail(z, skewness)
     has_long_rows = ((skewness > _LONG_ROWS * smooth)
                      & (skewness > smooth + _LONG_ROWS_LEAST))
     p = np.where(has_long_rows, np.minimum(_CAUTION * p, 1), p)
@@ -260,6 +275,38 @@ def _judged(values: Array, mean: Array, sd: Array, skewness: Array, smooth: Arra
     p = np.where(sd == 0, 1.0, p)  # each re-pairing gives the value itself
     p = np.where(np.isnan(values), np.nan, p)
     return Null(values, mean, sd, skewness, z, p)
+
+
+def pearson_tail(z: Array, skewness: Array) -> Array:
+    """Return the share of Pearson's type III distribution that lies above z.
+
+    ``scipy.stats.pearson3.sf`` gives the same in three times the time, and in thirty
+    times for a single value.
+
+    Parameters
+    ----------
+    z, skewness : ndarray
+        Of mean 0 and variance 1; of shapes that fit, that of the result being z's.
+
+    Examples
+    --------
+    >>> pearson_tail(np.array([1.0, 1.0]), np.array([0.0, 2.0])).round(4).tolist()
+    [0.1587, 0.1353]
+    """
+    z, skewness = np.broadcast_arrays(z, skewness)
+    tail = special.ndtr(-z)  # of no skewness
+    # These functions' own `where` writes beyond the end of arrays (SciPy 1.17).
+    is_right = skewness > _SYMMETRIC
+    tail[is_right] = special.gammaincc(*_gamma(z[is_right], skewness[is_right]))
+    is_left = skewness < -_SYMMETRIC
+    tail[is_left] = special.gammainc(*_gamma(-z[is_left], skewness[is_left]))
+    return tail
+
+
+def _gamma(z: Array, skewness: Array) -> tuple[Array, Array]:
+    """Return the shape of a gamma distribution, and z on its scale, from zero on."""
+    shape = 4 / skewness**2
+    return shape, np.maximum(shape + z * np.sqrt(shape), 0)
 
 
 def holm(p: ArrayLike) -> Array:
