@@ -23,7 +23,7 @@
 # are frozen. {glue:text}`take-separation` Its {term}`floor` among untrained networks is at most
 # {glue:text}`conv-floor-wcka`, that of {term}`CKA` {glue:text}`conv-floor-cka`. Between {term}`seeds <seed>` wCKA ranges
 # from {glue:text}`conv-seeds-low` to {glue:text}`conv-seeds-high`, and where it is lowest (*{glue:text}`conv-lowest-kind`*)
-# {term}`agreement` is {glue:text}`conv-lowest-agreement`. {glue:text}`take-strength`
+# {term}`agreement` is {glue:text}`conv-lowest-agreement`. {glue:text}`take-strength` {glue:text}`take-gates`
 # ```
 #
 # Few networks are fully connected. The paper has no chain for convolutions, residual connections and

@@ -333,7 +333,8 @@ for name in ("dead units", "a random chain", "border redrawn",
 # %% [markdown]
 # ## Does it follow behaviour?
 #
-# This is the test of [chapter 3](03-functional), on its networks, pairs and {term}`probes <probe>`. What was tested was written down before the
+# This is the test of [chapter 3](03-functional), on its networks, pairs and {term}`probes <probe>`; [chapter 5](05-architectures) has
+# the one on convolutional networks. What was tested was written down before the
 # {term}`run of record`, whose seeds no earlier analysis had seen:
 #
 # - **Hypothesis.** Among networks that have learned, E[J] over Gaussian draws has a higher mean of Pearson's r with agreement over the
