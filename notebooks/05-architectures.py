@@ -21,7 +21,7 @@
 # A network has a {term}`chain` if it is linear except for its activation functions and poolings: of {glue:text}`n-families`
 # architectures of torchvision {glue:text}`n-plain` have one as they are, the others once gates, normalisation or attention
 # are frozen. {glue:text}`take-separation` Its {term}`floor` among untrained networks is at most
-# {glue:text}`conv-floor-wcka`, that of {term}`CKA` {glue:text}`conv-floor-cka`. Between {term}`seeds <seed>` wCKA ranges
+# {glue:text}`conv-floor-wcka`, that of {term}`CKA` {glue:text}`conv-floor-cka`; between {term}`seeds <seed>` wCKA ranges
 # from {glue:text}`conv-seeds-low` to {glue:text}`conv-seeds-high`, and where it is lowest (*{glue:text}`conv-lowest-kind`*)
 # {term}`agreement` is {glue:text}`conv-lowest-agreement`. {glue:text}`take-strength` {glue:text}`take-gates`
 # ```
