@@ -136,12 +136,14 @@ def test_convolutional_grids_have_expected_similarities():
     (population,), _ = grid_networks(models)
     moments = wcka.input_moments(gated_chains.training_inputs(models))
     inputs = wcka.gaussian_inputs(30, *moments, seed=4)
+
+    def mean_jacobian(network):
+        by_input = torch.func.jacrev(lambda x: network(x.view(1, 1, 28, 28))[0])
+        return torch.func.vmap(by_input)(inputs).mean(0).T.detach()  # (pixels, classes)
+
     jacobians = []
     for i in range(2):
-        network_after = population.member(i).double().eval()
-        jacobian = torch.func.vmap(torch.func.jacrev(
-            lambda x: network_after(x.view(1, 1, 28, 28))[0]))(inputs)
-        jacobians.append(jacobian.mean(0).T.detach())  # (pixels, classes)
+        jacobians.append(mean_jacobian(population.member(i).double().eval()))
     assert table["expected, Gaussian"].tolist() == pytest.approx(
         [wcka.cka(*jacobians)], abs=1e-9)
 
