@@ -590,7 +590,7 @@ pd.DataFrame(lead_texts).reindex(
     sensitivity_leads.index.unique(0)).fillna("–").rename_axis(None)
 
 # %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show r with other architectures, corruptions, attacks and scales"}
-few_attacked = {**probing, "attacked": probe_images}
+few_attacked = {**probing, "attacked": probe_images // 2}
 # The default of the library torchattacks, and what is usual for MNIST
 strengths = [8 / 255, 0.3]
 open_r, open_leads = open_choices(
@@ -651,10 +651,10 @@ def say_changes(name, r, leads_of_choices, choices):
     changes = pd.concat(
         [r.loc[choice] - r.loc["as above"] for choice in choices])
     mean_leads = mean_lead(leads_of_choices).reindex(choices)
-    say(f"{name}-low", changes.min().min(), "+.2f")
-    say(f"{name}-high", changes.max().max(), "+.2f")
-    say(f"{name}-lead-low", mean_leads.min(), "+.2f")
-    say(f"{name}-lead-high", mean_leads.max(), "+.2f")
+    say(f"{name}-low", changes.min().min(), "+z.2f")
+    say(f"{name}-high", changes.max().max(), "+z.2f")
+    say(f"{name}-lead-low", mean_leads.min(), "+z.2f")
+    say(f"{name}-lead-high", mean_leads.max(), "+z.2f")
 
 
 other_layers = []
