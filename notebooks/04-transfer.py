@@ -390,26 +390,18 @@ strengths.rename_axis(
     columns="accuracy under PGD, attacked:").style.format("{:.3f}")
 
 # %% tags=["hide-input"]
-def both_learned(rows, networks):
-    """Rows of the pairs of which both networks have learned."""
-    has_learned = (networks.accuracy >= learned) & ~networks.collapsed
-    models = networks.model[has_learned]
-    return rows[rows.a.isin(models) & rows.b.isin(models)]
-
-
 def check_pairs(rows, factors, where):
     """Refuse rows that say nothing about a factor."""
+    starts = summaries.start_counts(rows)
     for factor in factors:
-        pairs = rows[rows.differs == factor]
-        runs = pd.unique(pairs[["start a", "start b"]].to_numpy().ravel())
-        if len(runs) < 3:
+        if starts[factor] < 3:
             raise ValueError(
                 f"{where}, pairs of heads with an accuracy of {learned} that "
-                f"differ in {factor} come from {len(runs)} runs, wanted 3: "
-                f"train longer, or lower `learned`")
+                f"differ in {factor} come from {starts[factor]} runs, wanted "
+                f"3: train longer, or lower `learned`")
 
 
-learned_rows = both_learned(all_rows, members)
+learned_rows = summaries.learned_pairs(members, all_rows, learned)
 check_pairs(learned_rows, benchmark.FACTORS, "behind the trunks")
 
 # %% tags=["remove-cell"]
@@ -700,7 +692,8 @@ summaries.overview(control_members).style.format(precision=3)
 PLACES = ("behind the trunk", "on pixels")
 control_names = control_members.architecture.unique()
 control_heads = members.model[members.architecture.isin(control_names)]
-on_pixels = both_learned(control_rows, control_members)
+on_pixels = summaries.learned_pairs(
+    control_members, control_rows, learned)
 rows_at = {
     "behind the trunk": table[
         table.a.isin(control_heads) & table.b.isin(control_heads)],
