@@ -777,28 +777,11 @@ lead_tables(results).style
 # %% tags=["remove-cell"]
 DATASET_NAMES = {"mnist": "MNIST", "fashion": "Fashion-MNIST"}
 
-
-def summary_sentence(name, ahead, behind):
-    """Say on which factors wCKA leads and trails on a data set."""
-    nothing = "no factor"
-    if ahead == nothing and behind == nothing:
-        return (f"On {name} wCKA's r does not differ significantly from that "
-                "of any other measure.")
-    texts = []
-    if ahead != nothing:
-        texts.append(f"significantly higher for {ahead}")
-    if behind != nothing:
-        texts.append(f"significantly lower for {behind}")
-    return f"On {name} wCKA's r is {', and '.join(texts)}."
-
-
 summary_sentences = []
 for dataset in datasets:
-    comparison = results[dataset]["pearson"]
-    summary_sentences.append(summary_sentence(
-        DATASET_NAMES[dataset],
-        leads.significant_differences(comparison, 1),
-        leads.significant_differences(comparison, -1)))
+    summary_sentences.append(leads.lead_sentence(
+        results[dataset]["pearson"],
+        f"On {DATASET_NAMES[dataset]} wCKA's r"))
 glue("conv-summary", " ".join(summary_sentences), display=False)
 
 # %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the same for all networks that have not collapsed"}

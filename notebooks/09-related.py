@@ -503,7 +503,7 @@ glue("published-source", published_networks.origin(published), display=False)
 if rank_correlation.high < 0:
     reading = (
         "So chains show how strangers were trained, and the null of kinship "
-        "needs strangers of the same kind, trained alike.")
+        "needs strangers of the same kind, trained in the same way.")
 else:
     reading = "So it is open whether chains show how strangers were trained."
 glue("noise-reading", reading, display=False)

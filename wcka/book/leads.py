@@ -111,13 +111,14 @@ def lead_sentence(results: pd.DataFrame, subject: str) -> str:
     'r of wCKA is significantly higher for seed (than CKA).'
     """
     return higher_and_lower(
-        f"{subject} is", _of_sign(results, 1), _of_sign(results, -1),
+        f"{subject} is", significant_differences(results, 1),
+        significant_differences(results, -1),
         "higher for", "lower for",
         "not significantly different from that of any other measure, for any factor")
 
 
-def significant_differences(results: pd.DataFrame, sign: int) -> str:
-    """Name the measures that wCKA leads significantly, or trails, by factor.
+def significant_differences(results: pd.DataFrame, sign: int) -> list[str]:
+    """Name the factors, and the measures that wCKA leads significantly or trails there.
 
     Parameters
     ----------
@@ -126,24 +127,14 @@ def significant_differences(results: pd.DataFrame, sign: int) -> str:
     sign : int
         1 for the measures that wCKA is ahead of, -1 for those that it is behind.
 
-    Returns
-    -------
-    str
-        Text such as "seed (than CKA, dCKA); strategy (than CKA)", or "no factor".
-
     Examples
     --------
     >>> index = pd.MultiIndex.from_product([["seed"], ["cka", "dcka"]],
     ...                                    names=["differs", "measure"])
     >>> rows = pd.DataFrame({"difference": 0.2, "p model": [0.01, 0.2]}, index)
     >>> significant_differences(rows, 1), significant_differences(rows, -1)
-    ('seed (than CKA)', 'no factor')
+    (['seed (than CKA)'], [])
     """
-    return "; ".join(_of_sign(results, sign)) or "no factor"
-
-
-def _of_sign(results: pd.DataFrame, sign: int) -> list[str]:
-    """Return each factor with the measures that wCKA leads there (1) or trails (-1)."""
     has_sign = sign * results.difference > 0
     significant_rows = results[has_sign & _is_significant(results)]
     texts = []
