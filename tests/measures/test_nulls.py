@@ -145,8 +145,9 @@ def null_p_values(kind, n, d, models=300):
 def test_p_values_below_a_level_are_as_many_as_the_level_says(kind, n, d):
     """Pairs share models, so shares vary more than those of independent pairs."""
     p = null_p_values(kind, n, d)
-    for level, deviation in ((0.05, 0.1), (0.01, 0.15), (0.001, 0.5)):
+    for level, deviation in ((0.05, 0.1), (0.01, 0.15)):
         assert (p < level).mean() == pytest.approx(level, rel=deviation)
+    assert 0.0003 < (p < 0.001).mean() < 0.0013  # made larger in the tail
 
 
 @pytest.mark.parametrize("kind", ["t3", "t2", "lognormal"])
@@ -165,7 +166,7 @@ def test_the_tail_is_that_of_pearson_3():
 
 
 def test_p_grows_as_the_value_falls():
-    """Also where it is made larger, since a few rows are long."""
+    """Also where it is made larger: in the tail, and where a few rows are long."""
     values = np.linspace(0, 1, 1000)
     for smooth in (0.1, 2.0):
         for skewness in (0.1, 0.5, 2.0, 8.0):

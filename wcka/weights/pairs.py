@@ -148,11 +148,13 @@ def null(x: Any, y: Any, measure: str | Callable[..., float] = "", *,
     n^3, and for unbiased_cka where one row is far longer than all others.
 
     p is the tail of a gamma distribution with the three moments (Josse, Pages & Husson
-    2008). Over 17 million null pairs with 50 to 1,000 rows and 2 to 60 columns the
-    share of p-values below .05 and .01 was within 10 % of these, and below .001 within
-    25 %. Where a few rows are so long that they decide the skewness, shares vary more,
-    and p is made larger, so that they stay below the level. p-values below about 1e-4
-    are those of the fitted tail, which nobody can check by drawing.
+    2008). It is made larger where that tail is too short: below .01 for skewed nulls,
+    and where a few rows are so long that they decide the skewness.
+    ``experiments.null_sizes`` counts p-values of rows that are re-paired at random, for
+    50 to 3,000 rows and 2 to 512 columns: where rows are of similar length, the share
+    below .05 and .01 is within 10 % of these. Below .001 it is that or smaller, and so
+    are all shares where a few rows are long. p-values below about 1e-5 are those of the
+    fitted tail, which nobody can check by drawing.
 
     Examples
     --------
