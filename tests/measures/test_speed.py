@@ -457,6 +457,26 @@ def test_nulls_beside_calibrated_similarity(models, every_input):
            partial(wcka.pairwise_null, "cka", features), 100, share=pairs)
 
 
+@pytest.mark.parametrize("shape, goal", [((300, 784, 3), 1.5), ((300, 3147, 32), 0.75)])
+def test_all_pairs_beside_the_full_product(shape, goal):
+    """The half of the product of all features is needed; the goal is a share of it."""
+    features = torch.randn(shape, dtype=torch.float64)
+    stacked = features.transpose(0, 1).flatten(1)  # (n, models x d)
+    report(f"{shape}: the full product, than all values", lambda: stacked.T @ stacked,
+           partial(wcka.pairwise, "cka", features), round(1 / goal, 2))
+
+
+@pytest.mark.parametrize("n, d", [(784, 3), (1000, 100), (1000, 1000)])
+def test_one_pair_beside_its_three_products(n, d):
+    x, y = np.random.default_rng(0).standard_normal((2, n, d))
+
+    def three_products():
+        x.T @ y, x.T @ x, y.T @ y
+
+    report(f"n = {n:,}, d = {d:,}: three products by NumPy, than one pair",
+           three_products, partial(wcka.cka, x, y), round(1 / 1.2, 2), repeats=25)
+
+
 @pytest.mark.parametrize("shape", [(300, 784, 3), (100, 3147, 32), (300, 3147, 32)])
 def test_nulls_beside_the_values_alone(shape):
     features = torch.randn(shape, dtype=torch.float64)
