@@ -31,7 +31,7 @@ def marked(name):
     return pytest.param(name, marks=[pytest.mark.slow] if trains else [])
 
 
-@pytest.mark.parametrize("name", map(marked, module_names()))
+@pytest.mark.parametrize("name", [marked(name) for name in module_names()])
 def test_examples_of_a_module_give_what_they_say(name):
     module = importlib.import_module(name)
     torch.manual_seed(0)  # some networks of examples would be dead by bad luck
