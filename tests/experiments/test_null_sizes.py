@@ -32,7 +32,7 @@ def test_shares_are_those_of_null_distributions(kind, monkeypatch):
     """Counted again with p-values of single pairs, whose rows are shifted by hand."""
     n, d, models = 12, 3, 4
     monkeypatch.setattr(study, "LEVELS", (0.5, 0.2))
-    sizes = study.null_sizes.__wrapped__(kind, n, d, models, seed=3)
+    sizes = study.level_shares.__wrapped__(kind, n, d, models, seed=3)
     rng = np.random.default_rng([3, n, d, list(study.KINDS).index(kind)])
     features = [study.KINDS[kind](rng, n, d) for _ in range(models)]
     p = []
@@ -47,7 +47,7 @@ def test_shares_are_those_of_null_distributions(kind, monkeypatch):
 
 def test_an_unknown_kind_is_refused():
     with pytest.raises(ValueError, match="did you mean 'normal'"):
-        study.null_sizes("normla", 20, 2, 3)
+        study.level_shares("normla", 20, 2, 3)
 
 
 def test_a_record_has_three_lines_of_each_kind_and_size(tmp_path, monkeypatch):

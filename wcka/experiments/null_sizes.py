@@ -46,7 +46,7 @@ _SEED = 1  # of the record; seeds 0 and 10 to 13 were seen when p was made large
 
 
 @cached
-def null_sizes(kind: str, n: int, d: int, models: int, seed: int = 0) -> pd.DataFrame:
+def level_shares(kind: str, n: int, d: int, models: int, seed: int = 0) -> pd.DataFrame:
     """Return the shares of re-pairings whose p-value is at most a level.
 
     Parameters
@@ -76,7 +76,7 @@ def null_sizes(kind: str, n: int, d: int, models: int, seed: int = 0) -> pd.Data
 
     Examples
     --------
-    >>> sizes = null_sizes("normal", n=50, d=3, models=10).set_index("level")
+    >>> sizes = level_shares("normal", n=50, d=3, models=10).set_index("level")
     >>> int(sizes.p_values[0.05]), bool(sizes.share[0.05] < 0.1)
     (2250, True)
     """
@@ -173,7 +173,7 @@ def write_record(path: str | Path, jobs: int = -1) -> None:
     ----------
     path : str or Path
         A file for ``pandas.read_json(path, lines=True)``; each line is a row of
-        ``null_sizes``. There are at least 100,000 p-values of each kind and size.
+        ``level_shares``. There are at least 100,000 p-values of each kind and size.
     jobs : int
         Number of processes; see ``run_jobs``.
 
@@ -187,5 +187,5 @@ def write_record(path: str | Path, jobs: int = -1) -> None:
             for kind in KINDS:
                 units.append({"kind": kind, "n": n, "d": d, "models": models,
                               "seed": _SEED})
-    table = run_jobs(null_sizes, units, jobs, "sizes of p-values")
+    table = run_jobs(level_shares, units, jobs, "sizes of p-values")
     table.to_json(path, orient="records", lines=True, double_precision=6)

@@ -302,7 +302,7 @@ def pearson_tail(z: Array, skewness: Array) -> Array:
     [0.1587, 0.1353]
     """
     z, skewness = np.broadcast_arrays(z, skewness)
-    tail = special.ndtr(-z)  # of no skewness
+    tail: Array = special.ndtr(-z)  # of no skewness
     # These functions' own `where` writes beyond the end of arrays (SciPy 1.17).
     is_right = skewness > _SYMMETRIC
     tail[is_right] = special.gammaincc(*_gamma(z[is_right], skewness[is_right]))
