@@ -47,7 +47,16 @@ import pandas as pd
 from myst_nb import glue
 
 import wcka
-from wcka.book import claims, distinct, figures, rules, say, sentences, within
+from wcka.book import (
+    checkout,
+    claims,
+    distinct,
+    figures,
+    rules,
+    say,
+    sentences,
+    within,
+)
 from wcka.experiments import (
     crossed,
     ensemble_similarities,
@@ -804,7 +813,9 @@ for name, (column, expected) in compared_columns.items():
 # significantly above it (p < 0.05), {glue:text}`beyond-dcka` % by dCKA, and {glue:text}`beyond-wcka` % by wCKA.
 # So wCKA's floor is *known beforehand*, from the two networks
 # alone; that of activations must be measured for every set of probes. `wcka.null(a, b).score()` rescales a value to be 0 up
-# to what chance reaches, and 1 at 1.
+# to what chance reaches, and 1 at 1. Is p right? Of {glue:text}`sizes-count` random re-pairings,
+# {glue:text}`sizes-similar` % have p < 0.05 where rows are of similar length, elsewhere
+# {glue:text}`sizes-other` % (folded).
 
 # %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show untrained networks beside the null"}
 null_rows = {}
@@ -834,6 +845,30 @@ for measure in ("cka", "dcka", "wcka"):
     row = null_table.loc[measure]
     say(f"null-{measure}", row["mean of the null"], ".4f")
     say(f"beyond-{measure}", row["p below 0.05, %"], ".0f")
+
+# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show how often p is below a level where rows are re-paired at random"}
+# A record: `wcka.experiments.null_sizes` counts, `CONTRIBUTING.md` says how.
+p_shares = pd.read_json(
+    checkout.ROOT / "book/results/null-sizes.json", lines=True)
+p_shares[["share", "error"]] *= 100
+p_shares["p"] = p_shares.level.map("below {:g}".format)
+share_table = p_shares.groupby(["p", "kind"], sort=False).agg(
+    lowest=("share", "min"), highest=("share", "max"), error=("error", "max"))
+row_counts = ", ".join(f"{n:,}" for n in p_shares.n.unique())
+column_counts = ", ".join(str(d) for d in p_shares.d.unique())
+share_table.style.format("{:.3f}").set_caption(
+    f"Share of p-values, %: the lowest and the highest of {row_counts} rows "
+    f"and {column_counts} columns, and the largest standard error")
+
+# %% tags=["remove-cell"]
+SIMILAR_ROWS = ("normal", "dependent", "decaying", "rectified")
+at_5_percent = p_shares[p_shares.level == 0.05]
+is_similar = at_5_percent.kind.isin(SIMILAR_ROWS)
+say("sizes-count", at_5_percent.p_values.sum(), ",")
+for name, rows in (("similar", at_5_percent[is_similar]),
+                   ("other", at_5_percent[~is_similar])):
+    share_range = f"{rows.share.min():.1f} to {rows.share.max():.1f}"
+    glue(f"sizes-{name}", share_range, display=False)
 
 # %% [markdown]
 # ### Does calibration remove the inflation by width and depth?
