@@ -38,7 +38,7 @@ def described(result: dict[str, Any]) -> str:
     ...           "seconds": 1.0, "memory before": 0, "peak memory": 0, "mapped": 0}
     >>> for line in described(result).splitlines()[:2]:
     ...     print(line)
-    a.pt  b.pt  wCKA 0.9284  beyond chance (0.0909 ± 0.1142, z 7.3, p 2.3e-04)
+    a.pt  b.pt  wCKA 0.9284  beyond chance (0.0909 ± 0.1142, z 7.3, p 4.0e-04)
     read as one chain: fc 12x1
     """
     left_out = result["left out"]
