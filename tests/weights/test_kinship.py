@@ -332,8 +332,13 @@ def test_the_command_prints_a_tree(folder, capsys):
     assert lines[0] == "6 files: one family of 3"
     assert lines[1] == "family of 3:"
     assert "-- " in lines[3] and " p " in lines[3]
-    assert "without kin in this folder: stranger1.pt, stranger2.pt, stranger3.pt" in (
-        lines)
+    (alone,) = [line for line in lines if line.startswith("no kin found")]
+    result = find_families([str(folder)])
+    scores = np.array(result["scores"])
+    for name in ("stranger1.pt", "stranger2.pt", "stranger3.pt"):
+        (i,) = [k for k, path in enumerate(result["files"]) if path.endswith(name)]
+        nearest = np.delete(scores[i], i).max()
+        assert f"{name} (nearest " in alone and f"{nearest:.4f})" in alone
     assert any(line.startswith("strangers: 12 pairs") for line in lines)
     assert any("which of two networks comes from the other" in line for line in lines)
     assert any("where tasks differ" in line for line in lines)
@@ -418,8 +423,9 @@ def test_notes_that_many_files_share_are_one_line(tmp_path, capsys):
         torch.save(state, tmp_path / f"{seed}.pt")
     assert main(["family", str(tmp_path)]) == 0
     lines = capsys.readouterr().out.splitlines()
-    notes = [line for line in lines if "names without model." in line]
-    assert notes == ["0.pt, 1.pt, 2.pt, 3.pt and 2 more: names without model."]
+    notes = [line for line in lines if "'model.' at the start" in line]
+    assert notes == ["0.pt, 1.pt, 2.pt, 3.pt and 2 more: "
+                     "'model.' at the start of names is dropped"]
 
 
 def test_many_large_layers_are_compared_in_fewer_directions(folder, monkeypatch):

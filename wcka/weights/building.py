@@ -188,7 +188,7 @@ def loaded(
     >>> checkpoint = Checkpoint("a.pt", {"module.weight": torch.ones(1, 2)})
     >>> model, notes = loaded(lambda: nn.Linear(2, 1, bias=False), checkpoint)
     >>> model.weight.tolist(), notes
-    ([[1.0, 1.0]], ['names without module.'])
+    ([[1.0, 1.0]], ["'module.' at the start of names is dropped"])
     """
     model = built(build)
     expected = model.state_dict()
@@ -205,7 +205,7 @@ def loaded(
     naming = best_naming(weights, required, checkpoint.name)
     prefix = naming.file_prefix
     if prefix:
-        notes.append(f"names without {printable(prefix)}")
+        notes.append(f"{printable(prefix)!r} at the start of names is dropped")
     state = {}
     for name in expected:
         if naming.label(name) in weights:

@@ -148,7 +148,7 @@ def read(path: str | Path, key: str | None = None) -> Checkpoint:
         notes.append(f"left out {listed(left_out)}")
     weights, prefix = _without_prefixes(name, weights)
     if prefix:
-        notes.append(f"names without {printable(prefix)}")
+        notes.append(f"{printable(prefix)!r} at the start of names is dropped")
     stored = weights
     weights, composed = _composed(stored)
     if composed:

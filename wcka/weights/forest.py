@@ -378,7 +378,7 @@ def _families(
         reason = "so few families do not say how much strangers vary"
     elif len(strangers) < LEAST_PAIRS:
         reason = (f"{len(strangers)} pairs of different families do not say how much "
-                  f"strangers vary")
+                  f"strangers vary, for which it takes {LEAST_PAIRS}")
     if p is None or reason:
         reason = f"{reason}; {_ADVICE}"
         p = np.full(len(pairs), np.nan)

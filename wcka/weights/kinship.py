@@ -347,8 +347,9 @@ def described_families(result: dict[str, Any]) -> str:
         centre = _centre(result["files"], result)
         lines += _tree_lines(centre, result["edges"], short)
     if result["alone"] and result["families"]:
-        names = ", ".join(short[name] for name in result["alone"])
-        lines.append(f"without kin in this folder: {names}")
+        lines.append(f"no kin found in this folder: {_with_nearest(result, short)}")
+        lines.append("a descendant that was trained on for long can look like a "
+                     "stranger")
     for name, reason in result["left out"].items():
         lines.append(f"left out {short[name]}: {reason}")
     lines += _assumption_lines(result, short)
@@ -361,6 +362,20 @@ def described_families(result: dict[str, Any]) -> str:
                      "networks that share nothing but the task look like a family")
     lines.append(f"scores: {result['score']}; {result['seconds']:.1f} s")
     return "\n".join(lines)
+
+
+def _with_nearest(result: dict[str, Any], short: dict[str, str]) -> str:
+    """List the networks without kin, each with the one that it is most similar to."""
+    scores = np.array(result["scores"], float)
+    np.fill_diagonal(scores, -np.inf)
+    texts = []
+    for name in result["alone"]:
+        row = scores[result["files"].index(name)]
+        nearest = int(np.nanargmax(row))
+        texts.append(
+            f"{short[name]} (nearest {short[result['files'][nearest]]}, "
+            f"{row[nearest]:.4f})")
+    return ", ".join(texts)
 
 
 def _assumption_lines(result: dict[str, Any], short: dict[str, str]) -> list[str]:
@@ -395,6 +410,9 @@ def _answer(result: dict[str, Any]) -> str:
     else:
         listed_sizes = ", ".join(map(str, sizes[:-1]))
         families = f"{len(sizes)} families of {listed_sizes} and {sizes[-1]}"
+    if result["undecided"] and result["strangers"]["of"] == "book":
+        return (f"{count} files: perhaps {families}, by p against strangers of the "
+                f"book; this folder does not tell: {result['undecided']}")
     if result["undecided"]:
         return f"{count} files: perhaps {families}, but {result['undecided']}"
     return f"{count} files: {families}"

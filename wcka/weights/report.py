@@ -111,7 +111,7 @@ def _chance(result: dict[str, Any]) -> str:
     """Return a sentence on what chance is here, and on what is beyond it."""
     if _are_circuits(result):
         return ("chance: not the measure here, but trained networks that have nothing "
-                "to do with these: compare with some of them")
+                "to do with these: python -m wcka family compares with some of them")
     if not any(math.isfinite(sd) for row in result["all"]["sd"] for sd in row):
         return "chance: not known for networks of such shapes"
     if result["chance"] == "orders":
