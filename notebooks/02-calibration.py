@@ -814,7 +814,7 @@ for name, (column, expected) in compared_columns.items():
 # So wCKA's floor is *known beforehand*, from the two networks
 # alone; that of activations must be measured for every set of probes. `wcka.null(a, b).score()` rescales a value to be 0 up
 # to what chance reaches, and 1 at 1. Is p right? Of {glue:text}`sizes-count` random re-pairings,
-# {glue:text}`sizes-similar` % have p < 0.05 where rows are of similar length, elsewhere
+# {glue:text}`sizes-similar` % are significant at the 5 % level where rows are of similar length, elsewhere
 # {glue:text}`sizes-other` % (folded).
 
 # %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show untrained networks beside the null"}
