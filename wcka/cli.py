@@ -13,6 +13,8 @@ from pathlib import Path
 
 from .book.checkout import UsageError
 
+_CHAPTER = "its number or name: 02, 02-calibration"
+
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command.
@@ -93,7 +95,8 @@ def _parser() -> argparse.ArgumentParser:
     book = commands.add_parser(
         "book", help="run the chapters that changed and build the html")
     book.add_argument(
-        "--profile", default="quick", help="a file of notebooks/profiles")
+        "--profile", default="quick",
+        help="quick (the default), smoke, large, or another file of notebooks/profiles")
     book.add_argument(
         "--pdf", action="store_true", help="and a PDF of it, by a browser")
     book.set_defaults(command=_book_command, extra="book")
@@ -105,15 +108,16 @@ def _parser() -> argparse.ArgumentParser:
     diff.set_defaults(command=_diff_command, extra="book")
     record = commands.add_parser(
         "record", help="run a chapter at the profile large and keep what it found")
-    record.add_argument("chapter", metavar="CHAPTER")
+    record.add_argument("chapter", metavar="CHAPTER", help=_CHAPTER)
     record.set_defaults(command=_record_command, extra="book")
     params = commands.add_parser("params", help="list a chapter's parameters")
-    params.add_argument("chapter", metavar="CHAPTER")
+    params.add_argument("chapter", metavar="CHAPTER", help=_CHAPTER)
     params.set_defaults(command=_params_command, extra="book")
     pair = commands.add_parser("pair", help="write each chapter's .ipynb from its .py")
     pair.set_defaults(command=_pair_command, extra="book")
     fetch = commands.add_parser("data", help="fetch and verify a data set")
-    fetch.add_argument("dataset", nargs="?", default="mnist")
+    fetch.add_argument(
+        "dataset", nargs="?", default="mnist", help="mnist (the default) or fashion")
     fetch.set_defaults(command=_data_command, extra="experiments")
     return parser
 
@@ -134,7 +138,8 @@ def _add_compare(commands) -> None:
         help="shape of one input, as 3 224 224")
     compare.add_argument(
         "--freeze", nargs="+", default=[], metavar="KIND",
-        help="of gate, norm, attention: see wcka.chain")
+        help="gate, norm or attention: hold what multiplies by the input fixed at its "
+             "value for one input, so that there is a chain")
     compare.add_argument(
         "--key", metavar="KEY",
         help="which of several networks in each file, as generator")
@@ -150,7 +155,8 @@ def _add_compare(commands) -> None:
     compare.add_argument(
         "--matrix", type=Path, metavar="OUT.png", help="draw all pairs")
     compare.add_argument(
-        "--json", action="store_true", help="print JSON (keys: compare_files)")
+        "--json", action="store_true",
+        help="print JSON, with the keys on the page On your own networks")
     compare.set_defaults(command=_compare_command, extra="book")
 
 
@@ -172,7 +178,8 @@ def _add_family(commands) -> None:
     family.add_argument(
         "--matrix", type=Path, metavar="OUT.png", help="draw all pairs")
     family.add_argument(
-        "--json", action="store_true", help="print JSON (keys: find_families)")
+        "--json", action="store_true",
+        help="print JSON, with the keys on the page On your own networks")
     family.set_defaults(command=_family_command, extra="book")
 
 
@@ -180,9 +187,10 @@ def _add_run(commands) -> None:
     """Add the command ``run`` and its arguments."""
     run = commands.add_parser("run", help="run one chapter")
     run.add_argument(
-        "chapter", metavar="CHAPTER", help="its number or name: 02, 02-calibration")
+        "chapter", metavar="CHAPTER", help=_CHAPTER)
     run.add_argument(
-        "--profile", default="quick", help="a file of notebooks/profiles")
+        "--profile", default="quick",
+        help="quick (the default), smoke, large, or another file of notebooks/profiles")
     run.add_argument(
         "-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"),
         dest="parameters", help="set a parameter; may be repeated")

@@ -23,8 +23,8 @@ _EQUAL = 1 - 1e-9
 def described(result: dict[str, Any]) -> str:
     """Return the result of ``compare_files`` as text for people.
 
-    The first line is the answer, then comes what was left out and what was assumed,
-    then the layers.
+    The first line is the answer, the second says what chance is. Then comes what was
+    left out and what was assumed, then the layers.
 
     Examples
     --------
@@ -39,12 +39,12 @@ def described(result: dict[str, Any]) -> str:
     >>> for line in described(result).splitlines()[:2]:
     ...     print(line)
     a.pt  b.pt  wCKA 0.9284  beyond chance (0.0909 ± 0.1142, z 7.3, p 4.0e-04)
-    read as one chain: fc 12x1
+    chance: one network's inputs in any order (mean ± spread, in closed form); ...
     """
     left_out = result["left out"]
     all_names = short_names([*result["files"], *left_out])
     names = all_names[:len(result["files"])]
-    lines = [_answer(result, names)]
+    lines = [_answer(result, names), _chance(result)]
     for name, reason in zip(all_names[len(names):], left_out.values()):
         lines.append(f"left out {name}: {reason}")
     # Names in the assumptions as in the rest of the text, the longest first.
@@ -70,7 +70,6 @@ def described(result: dict[str, Any]) -> str:
     if are_circuits:
         shape = f"{rows:,} tokens, streams of width {columns:,}"
     lines += [
-        _chance(result),
         "wCKA sees no biases, activations or data: it speaks of weights, not of "
         "behaviour",
         f"{shape}; {result['seconds']:.1f} s; {_memory(result)}",
