@@ -120,9 +120,26 @@ def shared_folder(tmp_path_factory, name):
 
 
 @pytest.fixture(scope="session")
-def smoke(tmp_path_factory):
-    """Executed chapters: smoke(path) is the file that holds one."""
-    return Smoke(shared_folder(tmp_path_factory, "book"))
+def smoke(tmp_path_factory, request):
+    """Executed chapters: smoke(path) is the file that holds one.
+
+    All that tests of this run ask for are started at once, so that no core waits.
+    """
+    chapters = Smoke(shared_folder(tmp_path_factory, "book"))
+    for path in wanted_chapters(request.session.items):
+        chapters.start(path)
+    return chapters
+
+
+def wanted_chapters(items):
+    """Return the chapters that tests need: one each, or all without a parameter."""
+    wanted = set()
+    for item in items:
+        if "smoke" in item.fixturenames:
+            parameters = item.callspec.params if hasattr(item, "callspec") else {}
+            wanted |= {parameters["path"]} if "path" in parameters else set(
+                checkout.chapters())
+    return sorted(wanted)
 
 
 @pytest.fixture(scope="session")
