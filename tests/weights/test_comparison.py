@@ -454,3 +454,16 @@ def test_memory_is_not_known_where_the_system_does_not_count_it(files, monkeypat
     result = comparison.compare_files(files)
     assert result["peak memory"] == result["memory before"] == 0
     assert "peak memory not known on this system" in report.described(result)
+
+
+def test_folders_of_checkpoints_in_a_folder_are_left_out_aloud(tmp_path):
+    for name in ("a.pt", "b.pt", "runs/c.pt", "empty/notes.txt", ".hidden/d.pt"):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        torch.save(nn.Linear(5, 3).state_dict(), path)
+    (tmp_path / "empty" / "notes.txt").write_text("nothing")
+    result = comparison.compare_files([str(tmp_path)])
+    assert [Path(file).name for file in result["files"]] == ["a.pt", "b.pt"]
+    assert result["left out"] == {
+        str(tmp_path / "runs"): "a folder, to be named by itself"}
+    assert "left out runs: a folder" in report.described(result)

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from ..measures.spelling import printable
 from .checkpoints import Checkpoint, read
-from .formats import checkpoints_in, holds_one_network
+from .formats import checkpoints_in, groups_in, holds_one_network
 from .messages import listed
 
 _Result = TypeVar("_Result")
@@ -126,5 +126,7 @@ def read_group(paths: Sequence[str], key: str | None = None) -> FileGroup:
                 files.fitting.append(read(inner, key))
             except ValueError as error:
                 files.leave_out(printable(str(inner)), error)
+        for inner in groups_in(folder):
+            files.left_out[printable(str(inner))] = "a folder, to be named by itself"
     files.check_number()
     return files

@@ -162,6 +162,33 @@ def checkpoints_in(folder: Path) -> list[Path]:
     return paths
 
 
+def groups_in(folder: Path) -> list[Path]:
+    """List the folders in a folder that hold checkpoints, but are none themselves.
+
+    Folders that cannot be read, or whose name begins with a point, are passed over.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     Path(folder, "empty").mkdir()
+    ...     Path(folder, "runs").mkdir()
+    ...     torch.save({"weight": torch.ones(3, 2)}, f"{folder}/runs/a.pt")
+    ...     [path.name for path in groups_in(Path(folder))]
+    ['runs']
+    """
+    groups = []
+    for path in sorted(folder.iterdir(), key=_natural_order):
+        if path.name.startswith(".") or not path.is_dir() or holds_one_network(path):
+            continue
+        try:
+            checkpoints_in(path)
+        except (ValueError, OSError):
+            continue
+        groups.append(path)
+    return groups
+
+
 def _begins_as_checkpoint(path: Path) -> bool:
     """Tell whether a file is of a known format, as far as its head or directory say."""
     with path.open("rb") as file:
