@@ -982,12 +982,13 @@ def npz_state(state, path):
         npz(file, state)
 
 
-def test_the_answer_comes_first_then_what_was_assumed(pair, tmp_path, capsys):
+def test_the_answer_comes_first_then_chance_then_what_was_assumed(pair, tmp_path, capsys):
     path, second, right = pair
     assert main(["compare", path, saved(tmp_path / "b.pt", second.state_dict())]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith(f"a.pt  b.pt  wCKA {right:.4f}")
-    assert lines[1].startswith("read as one chain: 0 20x12 -> 2 12x3")
+    assert lines[1].startswith("chance: ")
+    assert lines[2].startswith("read as one chain: 0 20x12 -> 2 12x3")
     result = comparison.compare_files([path, path])
     assert json.loads(report.as_json(result))["chains"][path] == [
         {"name": "0.weight", "inputs": 20, "outputs": 12},
