@@ -982,7 +982,7 @@ def npz_state(state, path):
         npz(file, state)
 
 
-def test_the_answer_comes_first_then_chance_then_what_was_assumed(pair, tmp_path, capsys):
+def test_the_answer_comes_first_then_chance_then_assumptions(pair, tmp_path, capsys):
     path, second, right = pair
     assert main(["compare", path, saved(tmp_path / "b.pt", second.state_dict())]) == 0
     lines = capsys.readouterr().out.splitlines()
