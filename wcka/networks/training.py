@@ -1,6 +1,6 @@
 """Training of a population: all networks together, each on its own loss."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 
@@ -204,6 +204,7 @@ class _Learner:
             state[name] = part.view(weights.shape)
             self.gradients[name] = gradient.view(weights.shape)
         self.population = Population(population.architecture, state, population.members)
+        self._learner = None if self.population.is_rectified else self._with_graph()
         # Adam's function, and not the class: creating one of any optimizer imports
         # PyTorch's compiler, for as long as many a population trains. The fused kernel
         # makes one pass over the weights where others make a dozen.
@@ -226,23 +227,25 @@ class _Learner:
             wanted = one_hot(labels, logits.shape[-1])  # (n, classes) or (N, n, ...)
             return (logits.softmax(-1) - wanted) / labels.shape[-1]
 
-        if self.population.is_rectified:
+        if self._learner is None:
             self.population.weight_gradients(x, slope, per_model, self.gradients)
         else:
-            self._backward(x, slope, per_model)
+            for gradient in self.gradients.values():
+                gradient.zero_()
+            logits = self._learner.forward(x, per_model=per_model)  # (N, n, classes)
+            logits.backward(slope(logits.detach()))
         self._update()
 
-    def _backward(self, x: Tensor, slope: Callable, per_model: bool) -> None:
-        """Let a graph of the computation fill in the gradients."""
+    def _with_graph(self) -> Population:
+        """Return the same weights for a graph, which adds to the same gradients."""
         state = dict(self.population.state)
         for name, gradient in self.gradients.items():
             state[name] = state[name].detach().requires_grad_()
-            state[name].grad = gradient.zero_()
+            state[name].grad = gradient
         members = self.population.members
         learner = Population(self.population.architecture, state, members)
         learner.network.train()  # batch normalisation updates its running statistics
-        logits = learner.forward(x, per_model=per_model)  # (networks, n, classes)
-        logits.backward(slope(logits.detach()))
+        return learner
 
 
 def _minibatches(streams: list[np.random.Generator], n: int, batch_size: int,
