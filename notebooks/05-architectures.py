@@ -872,14 +872,9 @@ def mean_correlations(dataset, pairs):
     of_dataset = expected[expected.dataset == dataset]
     pairs = summaries.with_columns_of(
         of_dataset.drop(columns=["dataset", "differs"]), members, pairs)
-    design = crossed.Design(
-        pairs["start a"], pairs["start b"], pairs["probe"],
-        dict(zip(members.start, members.architecture)))
-    r, behind = crossed.mean_correlations(
-        design, pairs.differs, pairs.agreement,
-        pairs[["wcka", "expected, Gaussian"]], "wcka")
-    lead = behind["expected, Gaussian"]
-    return r, lead._replace(value=-lead.value)
+    r, gate_lead = summaries.mean_correlations(
+        members, pairs, ["wcka", "expected, Gaussian"])
+    return r, gate_lead["expected, Gaussian"]
 
 
 gate_rows = {}

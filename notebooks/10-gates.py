@@ -52,7 +52,6 @@ from wcka.book import (
 )
 from wcka.experiments import (
     benchmark,
-    crossed,
     gated_chains,
     jobs,
     summaries,
@@ -377,26 +376,13 @@ def gated_pairs(dataset, least_accuracy):
         summaries.learned_pairs(members, pairs, least_accuracy))
 
 
-def mean_correlations(dataset, pairs):
-    """Mean r over factors by measure, and by how much it is above wCKA's."""
-    members, _ = grids[dataset]
-    design = crossed.Design(
-        pairs["start a"], pairs["start b"], pairs["probe"],
-        dict(zip(members.start, members.architecture)))
-    columns = pairs[list(COLUMNS)]
-    r, leads_of_wcka = crossed.mean_correlations(
-        design, pairs["differs"], pairs.agreement, columns, "wcka")
-    leads = {}
-    for measure, lead in leads_of_wcka.items():
-        leads[measure] = lead._replace(value=-lead.value)
-    return r, leads
-
-
 pairs_of = {}
 results = {}
 for dataset, least_accuracy in zip(datasets, learned):
     pairs_of[dataset] = gated_pairs(dataset, least_accuracy)
-    results[dataset] = mean_correlations(dataset, pairs_of[dataset])
+    members, _ = grids[dataset]
+    results[dataset] = summaries.mean_correlations(
+        members, pairs_of[dataset], COLUMNS)
 
 # %% tags=["hide-input"] mystnb={"figure": {"name": "fig-gates", "caption": "Pearson's r of similarity with agreement, mean over the factors epoch, seed, architecture and strategy, with 95 % intervals over starts and probes: the chain (wCKA), chains with gates, chains whose inputs are weighted, rivals on the same Gaussian draws, and measures of activations on clean images. Dotted: wCKA."}, "image": {"alt": "One row per measure: a dot and an interval for the mean correlation with agreement; colours are those of groups of measures, and a dotted line marks wCKA."}}
 GATE_COLOR = "#7A3300"  # a darker one of wCKA, whose chains these are
@@ -637,7 +623,9 @@ for limit in other_limits:
     for dataset in datasets:
         pairs = gated_pairs(dataset, limit)
         if min(summaries.start_counts(pairs).values()) >= 3:
-            leads_there[dataset] = mean_correlations(dataset, pairs)[1]
+            members, _ = grids[dataset]
+            _, leads_there[dataset] = summaries.mean_correlations(
+                members, pairs, COLUMNS)
     if len(leads_there) == len(datasets):
         findings_at[limit] = {
             **of_constructions, **behaviour_findings(leads_there)}

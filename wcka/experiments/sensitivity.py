@@ -22,7 +22,7 @@ from .grid_inputs import LAYERS, drawn_rows, seen_by_networks, trunk_of
 from .grid_members import grid_networks, pair_positions
 from .jobs import run_jobs
 from .statistics import demeaned, r_by_factor
-from .summaries import learned_pairs, with_columns_of
+from .summaries import learned_pairs, named, with_columns_of
 
 _AS_THEY_ARE = dict(zip(PAPER_MEASURES, PAPER_MEASURES))
 # Distances of Procrustes that depend on the scale: whether activations are centred
@@ -290,12 +290,6 @@ def _attacked_anew(
         under_attack, jobs, description="attacks anew"))
 
 
-def _named(pairs: pd.DataFrame, members: pd.DataFrame) -> pd.DataFrame:
-    """The table of pairs with the names of their networks, not their positions."""
-    names = members.model.to_numpy()
-    return pairs.assign(a=names[pairs.a], b=names[pairs.b])
-
-
 def _with_agreement(
     rows: pd.DataFrame, members: pd.DataFrame, changed: pd.DataFrame
 ) -> pd.DataFrame:
@@ -304,7 +298,7 @@ def _with_agreement(
         return rows
     key = ["a", "b", "probe"]
     rows = rows.merge(
-        _named(changed, members)[[*key, "agreement"]], on=key, how="left",
+        named(changed, members)[[*key, "agreement"]], on=key, how="left",
         suffixes=("", ", changed"))
     agreement = rows["agreement, changed"].fillna(rows.agreement)
     return rows.assign(agreement=agreement)
@@ -394,8 +388,8 @@ def _with_similarities(models: Sequence[dict], members: pd.DataFrame,
                        table: pd.DataFrame, layer: str, samples: int,
                        probing: dict) -> pd.DataFrame:
     """The table with one more column for each similarity that a variant needs."""
-    similarities = _named(_similarities(models, layer, samples, probing), members)
-    wide = table.astype({"a": str, "b": str}).merge(similarities, on=["a", "b"])
+    similarities = _similarities(models, layer, samples, probing)
+    wide = with_columns_of(similarities, members, table)
 
     # What the measures give for a few clean images stands with every probe of a pair.
     on_probe = list(_columns("{}, on the probe").values())

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ..measures.all_pairs import PAPER_MEASURES, compare
 from ..networks.populations import Population, chains
+from . import crossed
 from .grid_inputs import drawn_rows, seen_by_networks, trunk_of
 from .grid_members import FACTORS, grid_networks
 
@@ -71,6 +72,19 @@ def learned_pairs(members: pd.DataFrame, pairs: pd.DataFrame,
     return pairs[pairs.a.isin(models) & pairs.b.isin(models)]
 
 
+def named(table: pd.DataFrame, members: pd.DataFrame) -> pd.DataFrame:
+    """Return a table of pairs with the names of their networks, not their positions.
+
+    Examples
+    --------
+    >>> members = pd.DataFrame({"model": ["A", "B"]})
+    >>> named(pd.DataFrame({"a": [0], "b": [1]}), members).values.tolist()
+    [['A', 'B']]
+    """
+    names = members.model.to_numpy()
+    return table.assign(a=names[table.a], b=names[table.b])
+
+
 def with_columns_of(table: pd.DataFrame, members: pd.DataFrame,
                     pairs: pd.DataFrame) -> pd.DataFrame:
     """Return pairs with the columns of another table of the same grid.
@@ -91,10 +105,54 @@ def with_columns_of(table: pd.DataFrame, members: pd.DataFrame,
     >>> with_columns_of(table, members, pairs).values.tolist()
     [['A', 'B', 'x', 0.5], ['A', 'B', 'y', 0.5]]
     """
-    names = members.model.to_numpy()
-    table = table.assign(a=names[table.a], b=names[table.b])
     pairs = pairs.astype({"a": str, "b": str})
-    return pairs.merge(table, on=["a", "b"], how="left", validate="m:1")
+    return pairs.merge(named(table, members), on=["a", "b"], how="left", validate="m:1")
+
+
+def mean_correlations(
+    members: pd.DataFrame, pairs: pd.DataFrame, columns: Sequence[str],
+) -> tuple[dict[str, crossed.Estimate], dict[str, crossed.Estimate]]:
+    """Return mean correlations of similarities with agreement, over the factors.
+
+    Errors are over starts, with architectures for strata, and over probes.
+
+    Parameters
+    ----------
+    members, pairs : DataFrame
+        As from ``benchmark.grid``.
+    columns : sequence of str
+        Of `pairs`, with "wcka" among them.
+
+    Returns
+    -------
+    r : dict of str to Estimate
+        Mean of Pearson's r, by column.
+    leads : dict of str to Estimate
+        How far that of each other column is above wCKA's.
+
+    Examples
+    --------
+    >>> a, b = np.triu_indices(6, 1)
+    >>> starts = np.array(list("ABCDEF"))
+    >>> agreement = (a - b) ** 2.0
+    >>> pairs = pd.DataFrame({
+    ...     "start a": starts[a], "start b": starts[b], "probe": "clean",
+    ...     "differs": "seed", "agreement": agreement, "cka": agreement + a,
+    ...     "wcka": a * b})
+    >>> members = pd.DataFrame({"start": starts, "architecture": "1 × 4"})
+    >>> r, leads = mean_correlations(members, pairs, ["wcka", "cka"])
+    >>> list(r), list(leads), leads["cka"].value > 0
+    (['wcka', 'cka'], ['cka'], True)
+    """
+    design = crossed.Design(
+        pairs["start a"], pairs["start b"], pairs["probe"],
+        dict(zip(members.start, members.architecture)))
+    r, behind = crossed.mean_correlations(
+        design, pairs["differs"], pairs.agreement, pairs[list(columns)], "wcka")
+    leads = {}
+    for column, lead in behind.items():
+        leads[column] = lead._replace(value=-lead.value)
+    return r, leads
 
 
 def start_counts(pairs: pd.DataFrame) -> dict[str, int]:
