@@ -12,6 +12,7 @@ import re
 import types
 import zipfile
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -149,17 +150,21 @@ def checkpoints_in(folder: Path) -> list[Path]:
     """
     paths = []
     for path in sorted(folder.iterdir(), key=_natural_order):
-        is_shard = re.search(r"-\d+-of-\d+\.", path.name)
-        is_file = path.is_file() and (
-            path.suffix in _CHECKPOINT_ENDINGS or _begins_as_checkpoint(path))
-        is_network = path.is_dir() and _usual_files(path)
-        if (is_file and not is_shard) or is_network:
+        if _is_checkpoint(path):
             paths.append(path)
     if not paths:
         raise ValueError(
             f"{folder}: no checkpoint in this folder "
             f"({', '.join(_CHECKPOINT_ENDINGS)})")
     return paths
+
+
+def _is_checkpoint(path: Path) -> bool:
+    """Tell whether a path is a file or a folder that holds a network."""
+    is_shard = re.search(r"-\d+-of-\d+\.", path.name)
+    is_file = path.is_file() and (
+        path.suffix in _CHECKPOINT_ENDINGS or _begins_as_checkpoint(path))
+    return bool(is_file and not is_shard) or holds_one_network(path)
 
 
 def groups_in(folder: Path) -> list[Path]:
@@ -181,11 +186,9 @@ def groups_in(folder: Path) -> list[Path]:
     for path in sorted(folder.iterdir(), key=_natural_order):
         if path.name.startswith(".") or not path.is_dir() or holds_one_network(path):
             continue
-        try:
-            checkpoints_in(path)
-        except (ValueError, OSError):
-            continue
-        groups.append(path)
+        with suppress(OSError):
+            if any(map(_is_checkpoint, path.iterdir())):  # up to the first
+                groups.append(path)
     return groups
 
 
