@@ -49,6 +49,7 @@ from wcka.book import (
     distinct,
     figures,
     interval,
+    keep_grid,
     leads,
     rules,
     say,
@@ -290,6 +291,7 @@ probing = {
 }
 members, all_rows = benchmark.grid(
     models, probe_names, layer, probe_images, probing, scheduler=scheduler)
+keep_grid(members, all_rows, PAPER_MEASURES)
 
 
 # %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the networks and their accuracy"}

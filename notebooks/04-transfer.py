@@ -52,6 +52,7 @@ from wcka.book import (
     distinct,
     figures,
     interval,
+    keep_grid,
     leads,
     rules,
     say,
@@ -338,6 +339,7 @@ for i, (name, trunk) in enumerate(trunk_of.items()):
         n_features, heads, seed + i * seeds, seed + i, trunk=trunk)
 members, all_rows = several_trunks.grid_of_trunks(
     models_of, probe_names, layer, probe_images, probing, scheduler=scheduler)
+keep_grid(members, all_rows, PAPER_MEASURES)
 
 # %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the table of heads at the last epoch"}
 summaries.overview(members).style.format(precision=3)

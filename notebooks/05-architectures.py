@@ -56,6 +56,7 @@ from wcka.book import (
     distinct,
     figures,
     interval,
+    keep_grid,
     leads,
     rules,
     say,
@@ -508,6 +509,7 @@ for dataset in datasets:
     models_of[dataset] = models
     members_of[dataset] = members
     all_pairs_of[dataset] = pairs
+    keep_grid(members, pairs, PAPER_MEASURES, f"-{dataset}")
 
 
 pairs_of = {}  # what is judged

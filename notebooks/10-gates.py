@@ -46,6 +46,7 @@ from wcka.book import (
     distinct,
     figures,
     interval,
+    keep_grid,
     rules,
     say,
     within,
@@ -381,6 +382,7 @@ results = {}
 for dataset, least_accuracy in zip(datasets, learned):
     pairs_of[dataset] = gated_pairs(dataset, least_accuracy)
     members, _ = grids[dataset]
+    keep_grid(members, pairs_of[dataset], COLUMNS, f"-{dataset}")
     results[dataset] = summaries.mean_correlations(
         members, pairs_of[dataset], COLUMNS)
 

@@ -245,7 +245,7 @@ def test_an_impossible_output_is_refused_before_the_run(
 
 
 @pytest.mark.parametrize(
-    "name", ["out.ipynb", "{seeds} {} größer 数 $HOME.ipynb", f"{'n' * 234}.ipynb"])
+    "name", ["out.ipynb", "{seeds} {} größer 数 $HOME.ipynb", f"{'n' * 224}.ipynb"])
 def test_a_run_makes_the_folders_of_its_output(chapter, tmp_path, capsys, name):
     chapter("1")
     output = tmp_path / "{new} folder" / "folder" / name

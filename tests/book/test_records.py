@@ -1,12 +1,13 @@
 """The run of record belongs to the present rules, statements and parameters."""
 
+import hashlib
 import json
 from pathlib import Path
 
 import nbformat
 import pytest
 
-from wcka.book import builder, checkout, claims, parameters, records, rules
+from wcka.book import builder, checkout, claims, parameters, records, rules, tables
 
 CHAPTERS = sorted(path.stem for path in records.path_of("00").parent.glob("*.json"))
 
@@ -21,6 +22,11 @@ def test_a_record_belongs_to_the_rules_and_the_profile(chapter):
     # Numbers, and no verdicts: these follow from the rules.
     assert not set(claims.VERDICTS) & set(json.dumps(record).split('"'))
     assert set(record["commit"]) & set("0123456789abcdef")
+    digests = {}
+    stem = records.path_of(chapter).with_suffix("")
+    for name, file in tables.kept_tables(stem).items():
+        digests[name] = hashlib.sha256(file.read_bytes()).hexdigest()
+    assert digests == record.get("tables", {})
 
 
 @pytest.mark.parametrize("chapter", CHAPTERS)

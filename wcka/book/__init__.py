@@ -7,4 +7,5 @@ __getattr__, __dir__, __all__ = attach(__name__, {
          "sentences"),
     "claims": ("interval", "say"),
     "ranges": ("distinct", "within"),
+    "tables": ("keep_grid", "keep_table"),
 })

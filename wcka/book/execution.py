@@ -20,7 +20,7 @@ import nbformat
 from ..experiments.fingerprint import code_of, whole_code
 from ..experiments.processes import sweep
 from ..measures.spelling import printable
-from . import checkout, rules
+from . import checkout, rules, tables
 from .checkout import UsageError
 from .diff import canonical
 from .parameters import read_parameters
@@ -32,7 +32,7 @@ _SHOWN = (
 # How the names of files begin that hold a notebook while it runs
 _PARTIAL = ".wcka-run-"
 # Bytes in the name of a notebook: file systems allow some 255
-_LONGEST_NAME = 240
+_LONGEST_NAME = 230
 # Seconds after which nobody writes such a file any more: a run writes its notebook
 # after each cell, and the longest cell takes hours
 _STALE = 7 * 86400
@@ -251,6 +251,8 @@ def run_chapter(
         path: Path, values: dict[str, object], profile: str, output: Path) -> Path:
     """Execute a chapter by papermill; `output` appears only if every cell succeeded.
 
+    So do the tables that the chapter keeps, beside it.
+
     Parameters
     ----------
     path : Path
@@ -284,7 +286,7 @@ def run_chapter(
     from nbclient.exceptions import DeadKernelError
 
     output.parent.mkdir(parents=True, exist_ok=True)
-    sweep(output.parent, f"{_PARTIAL}*.ipynb", _STALE)
+    sweep(output.parent, f"{_PARTIAL}*", _STALE)
     # A run writes beside its output, under a name that no other process uses.
     partial = output.with_name(f"{_PARTIAL}{os.getpid()}.ipynb")
     # Papermill would replace {NAME} in a path by the value of a parameter.
@@ -294,7 +296,7 @@ def run_chapter(
     started = time.perf_counter()
     try:
         nbformat.write(checkout.read_chapter(path), partial)
-        with _kernel() as kernel:
+        with _kernel(partial.with_suffix("")) as kernel:
             papermill.execute_notebook(
                 escaped_partial, escaped_partial, values, kernel_name=kernel,
                 cwd=checkout.NOTEBOOKS, progress_bar=sys.stderr.isatty(),
@@ -305,6 +307,7 @@ def run_chapter(
         check_executed(notebook, path.name)
         _finish(notebook, path, values, profile, time.perf_counter() - started)
         nbformat.write(notebook, partial)
+        tables.move_tables(partial.with_suffix(""), output.with_suffix(""))
         partial.replace(output)
     except (papermill.PapermillExecutionError, DeadKernelError) as error:
         partial.replace(failed)
@@ -317,11 +320,13 @@ def run_chapter(
         ) from None
     finally:
         partial.unlink(missing_ok=True)
+        for table in tables.kept_tables(partial.with_suffix("")).values():
+            table.unlink()
     return output
 
 
 @contextlib.contextmanager
-def _kernel() -> Iterator[str]:
+def _kernel(stem_of_tables: Path) -> Iterator[str]:
     """Name of a kernel that is the same for every user: this interpreter, no settings.
 
     Another environment's "python3", a profile of IPython or a plotting backend that the
@@ -339,6 +344,7 @@ def _kernel() -> Iterator[str]:
                 "PYTHONUTF8": "1",  # whatever the user's locale is
                 "TQDM_DISABLE": "1",  # no progress bars in pages: papermill has its own
                 "SOURCE_DATE_EPOCH": "0",  # figures hold no date
+                tables.VARIABLE: str(stem_of_tables),
             }}
         home = Path(folder) / "kernels" / "wcka-book"
         home.mkdir(parents=True)

@@ -1,7 +1,8 @@
 """The run of record: what a large run found, kept in the repository.
 
 A record holds the findings of a chapter as numbers, and no verdicts: these follow from
-the rules as they are now, in seconds.
+the rules as they are now, in seconds. Beside it stand the tables that the chapter
+keeps.
 """
 
 import json
@@ -9,8 +10,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import nbformat
+import pandas as pd
 
-from . import checkout, diff, execution, parameters, rules
+from . import checkout, diff, execution, parameters, rules, tables
 from .claims import Claim, plain_findings, with_symbol
 
 PROFILE = "large"
@@ -74,7 +76,7 @@ def extract(notebook) -> dict:
 
 
 def write(chapter: str, executed: Path) -> Path:
-    """Write the record of an executed chapter, and return its file.
+    """Write the record of an executed chapter with its tables, and return its file.
 
     Parameters
     ----------
@@ -100,6 +102,8 @@ def write(chapter: str, executed: Path) -> Path:
             f"{record['parameters']}; a record is of profile {PROFILE}")
     path = path_of(chapter)
     path.parent.mkdir(parents=True, exist_ok=True)
+    record["tables"] = tables.adopt_tables(
+        executed.with_suffix(""), path.with_suffix(""))
     text = json.dumps(record, indent=1, ensure_ascii=False) + "\n"
     path.write_text(text, "utf-8")
     return path
@@ -117,6 +121,35 @@ def read(chapter: str) -> dict | None:
     if not path.is_file():
         return None
     return json.loads(path.read_text("utf-8"))
+
+
+def table(chapter: str, name: str) -> pd.DataFrame:
+    """Return a table of a chapter's record.
+
+    Parameters
+    ----------
+    chapter : str
+        Its number.
+    name : str
+        By which the chapter keeps it, such as "pairs".
+
+    Raises
+    ------
+    FileNotFoundError
+        If the record has none of this name.
+
+    Examples
+    --------
+    >>> table("99", "pairs")
+    Traceback (most recent call last):
+    FileNotFoundError: chapter 99: its record keeps no table 'pairs'
+    """
+    kept = tables.kept_tables(path_of(chapter).with_suffix(""))
+    if name not in kept:
+        raise FileNotFoundError(
+            f"chapter {chapter}: its record keeps no table {name!r}"
+            f"{', only ' + ', '.join(kept) if kept else ''}")
+    return pd.read_parquet(kept[name])
 
 
 def findings(plain: dict[str, dict]) -> dict[str, rules.Finding]:

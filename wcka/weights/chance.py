@@ -74,7 +74,8 @@ def beside_untrained(
     --------
     >>> import torch
     >>> chains = torch.eye(3).unbind(1)
-    >>> beside_untrained([chain[:, None] for chain in chains[:2]], [])["wcka"][0][1]
+    >>> by_layer = beside_untrained([chain[:, None] for chain in chains[:2]], [])
+    >>> round(float(by_layer["wcka"][0][1]), 12)
     0.25
     """
     values = compare("wcka", trained)
