@@ -14,7 +14,7 @@ import pytest
 from filelock import FileLock
 
 from wcka import cli
-from wcka.book import checkout, diff, execution
+from wcka.book import checkout, diff, execution, records
 
 CLAIM = """
 from wcka.book import claims
@@ -124,6 +124,28 @@ def test_diff_of_what_is_no_notebook_is_a_wrong_call(tmp_path, capsys):
         runs = [str(tmp_path / name), str(tmp_path / "one.ipynb")]
         assert cli.main(["diff", *runs]) == 2
         assert f"{name}: no notebook" in capsys.readouterr().err
+
+
+def test_a_record_is_compared_like_a_run(tmp_path):
+    """A record of chapter 6, another one with one finding moved, and a damaged one."""
+    record = records.read("06")
+    key = next(iter(record["findings"]))
+    before = tmp_path / "before"
+    after = tmp_path / "after"
+    for folder in (before, after):
+        folder.mkdir()
+        (folder / "06.json").write_text(json.dumps(record))
+        assert diff.differences(records.path_of("06"), folder / "06.json") == []
+        record["findings"][key]["parts"][0][1:3] = [0.123, 0.01]
+    stem = checkout.find_chapter("06").stem
+    lines = diff.differences(before, after)
+    assert lines and all(line.startswith(f"{stem} ") for line in lines)
+    label = record["findings"][key]["parts"][0][0]
+    assert f"{label} +0.12 (+0.10 to +0.15)" in lines[-1]
+    for damaged in ("{}", "[]", "", "{"):
+        (after / "06.json").write_text(damaged)
+        with pytest.raises(ValueError, match=r"06\.json: no record of a chapter"):
+            diff.differences(before, after)
 
 
 @pytest.mark.parametrize("name", ["a\x1b[2J", "a\nb", "\u202e", "\udc80", "x" * 300])
@@ -248,7 +270,8 @@ def check_refused(folder, capsys, content):
     "0.5 (0.4 to " + "1" * 100_000, "1" * 50_000 + "e" + "1" * 50_000])
 def test_long_texts_are_compared_in_linear_time(text):
     start = time.process_time()
-    assert list(diff._moves((text, ""), (text, ""))) == []
+    said = diff._Said(text)
+    assert list(diff._moves(said, said)) == []
     assert time.process_time() - start < 1
 
 

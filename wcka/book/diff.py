@@ -6,8 +6,9 @@ import json
 import os
 import re
 import reprlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import nbformat
 
@@ -141,13 +142,14 @@ def differences(one: Path, other: Path) -> list[str]:
     Parameters
     ----------
     one, other : Path
-        An executed chapter each, or a folder of them.
+        An executed chapter or the record of one, or a folder of them. Verdicts of a
+        record follow from the rules as they are now.
 
     Raises
     ------
     ValueError
         If one of the two holds no executed chapter, or they have none in common; or
-        for a notebook with claims or numbers that are damaged.
+        for a notebook or record with claims or numbers that are damaged.
 
     Examples
     --------
@@ -175,40 +177,52 @@ def differences(one: Path, other: Path) -> list[str]:
     return [printable(line) for line in lines]
 
 
-def _changes(before, after, path_before: Path, path_after: Path) -> Iterator[str]:
+class _Said(NamedTuple):
+    """What a run says of a claim, or by a glued number, which has only a text."""
+
+    text: str
+    verdict: str = ""
+    parts: tuple[Part, ...] = ()
+
+
+def _said(found: Iterable[Claim], glued: dict[str, str]) -> dict[str, _Said]:
+    """Return what a run says, by the statements of claims and the names of numbers."""
+    by_subject = {}
+    for claim in found:
+        parts = tuple(Part(*part) for part in claim.parts)
+        by_subject[f"{claim.where}: {claim.statement}"] = _Said(
+            claim.found, claim.verdict, parts)
+    for name, text in glued.items():
+        by_subject[name] = _Said(text)
+    return by_subject
+
+
+def _changes(before: dict[str, _Said], after: dict[str, _Said], path_before: Path,
+             path_after: Path) -> Iterator[str]:
     """Yield the differences between two runs of a chapter; the paths name the runs."""
-    texts_before = _texts(before, path_before)
-    texts_after = _texts(after, path_after)
-    for subject in texts_before | texts_after:
-        if subject not in texts_after:
+    for subject in before | after:
+        if subject not in after:
             yield f"{subject}: only in {path_before}"
-        elif subject not in texts_before:
+        elif subject not in before:
             yield f"{subject}: only in {path_after}"
         else:
-            for change in _moves(texts_before[subject], texts_after[subject]):
+            for change in _moves(before[subject], after[subject]):
                 yield f"{subject}: {change}"
 
 
-def _texts(notebook, path: Path) -> dict[str, tuple[str, str]]:
-    """Return the text and the verdict of all claims and glued numbers, by subject."""
-    texts = {}
-    try:
-        for claim in claims(notebook):
-            texts[f"{claim.where}: {claim.statement}"] = (claim.found, claim.verdict)
-        for name, text in numbers(notebook).items():
-            texts[name] = (text, "")
-    except ValueError as error:
-        raise ValueError(printable(f"{path}: {error}")) from None
-    return texts
-
-
-def _moves(before: tuple[str, str], after: tuple[str, str]) -> Iterator[str]:
+def _moves(before: _Said, after: _Said) -> Iterator[str]:
     """Yield a changed verdict, and the numbers that left the other run's interval."""
-    text_before, verdict_before = before
-    text_after, verdict_after = after
-    if verdict_before != verdict_after:
-        yield f"{verdict_before} -> {verdict_after}"
-    matches = zip(_INTERVAL.finditer(text_before), _INTERVAL.finditer(text_after))
+    if before.verdict != after.verdict:
+        yield f"{before.verdict} -> {after.verdict}"
+    if before.parts and after.parts:
+        # By their labels: a text groups its parts by their answers.
+        new_parts = {part.label: part for part in after.parts}
+        for part in before.parts:
+            new = new_parts.get(part.label)
+            if new and part.error and new.error and not _agree(part, new):
+                yield f"{part.text} -> {new.text}"
+        return
+    matches = zip(_INTERVAL.finditer(before.text), _INTERVAL.finditer(after.text))
     for match_before, match_after in matches:
         value, low, high = _floats(match_before)
         new_value, new_low, new_high = _floats(match_after)
@@ -216,33 +230,69 @@ def _moves(before: tuple[str, str], after: tuple[str, str]) -> Iterator[str]:
             yield f"{match_before[0]} -> {match_after[0]}"
 
 
+def _agree(part: Part, new: Part) -> bool:
+    """Tell whether each number, as it is shown, lies in the interval of the other."""
+    if part.text == new.text:
+        return True
+    low, high = part.interval
+    new_low, new_high = new.interval
+    return new_low <= part.value <= new_high and low <= new.value <= high
+
+
 def _floats(match: re.Match) -> list[float]:
     """Return a number and the ends of its interval."""
     return [float(text.replace(",", "")) for text in match.groups()]
 
 
-def _chapters(path: Path) -> dict[str, nbformat.NotebookNode]:
-    """Return the executed chapters of a folder, or of one file, by their stems."""
+def _chapters(path: Path) -> dict[str, dict[str, _Said]]:
+    """Return what chapters and records say, in a folder or one file, by stem."""
     files = [path]
     # Unlike path.is_dir(), this raises nothing for a name that is too long.
     if os.path.isdir(path):
-        files = sorted(path.glob("[0-9]*.ipynb"))
-    chapters = {}
+        files = sorted([*path.glob("[0-9]*.ipynb"), *path.glob("[0-9]*.json")])
+    chapters: dict[str, dict[str, _Said]] = {}
     for file in files:
-        try:
-            faults: dict = {}
-            notebook = nbformat.read(file, 4, capture_validation_error=faults)
-            if faults:
-                raise faults["ValidationError"]
-        except Exception as error:
-            # Missing, no JSON, no notebook: nbformat has another error for each.
-            name = type(error).__name__
-            raise ValueError(printable(f"{file}: no notebook ({name})")) from None
-        if "wcka" in notebook.metadata:
-            chapters[file.stem] = notebook
+        if file.suffix == ".json":
+            chapters |= _said_in_record(file)
+        else:
+            chapters |= _said_in_notebook(file)
     if not chapters:
         raise ValueError(printable(f"{path}: no executed chapter"))
     return chapters
+
+
+def _said_in_record(file: Path) -> dict[str, dict[str, _Said]]:
+    """Return what a record says, by the stem of its chapter."""
+    from . import checkout, records  # which import this module
+
+    chapter = file.stem
+    try:
+        record = records.read_file(file)
+        said = _said(records.judged_from(chapter, record), record["numbers"])
+        return {checkout.find_chapter(chapter).stem: said}
+    except Exception as error:
+        # Missing, no JSON, no record, of other statements: each has another error.
+        raise ValueError(printable(
+            f"{file}: no record of a chapter ({type(error).__name__})")) from None
+
+
+def _said_in_notebook(file: Path) -> dict[str, dict[str, _Said]]:
+    """Return what an executed chapter says, by its stem; nothing of other notebooks."""
+    try:
+        faults: dict = {}
+        notebook = nbformat.read(file, 4, capture_validation_error=faults)
+        if faults:
+            raise faults["ValidationError"]
+    except Exception as error:
+        # Missing, no JSON, no notebook: nbformat has another error for each.
+        name = type(error).__name__
+        raise ValueError(printable(f"{file}: no notebook ({name})")) from None
+    if "wcka" not in notebook.metadata:
+        return {}
+    try:
+        return {file.stem: _said(claims(notebook), numbers(notebook))}
+    except ValueError as error:
+        raise ValueError(printable(f"{file}: {error}")) from None
 
 
 def _claims(output) -> list[Claim]:

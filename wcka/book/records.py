@@ -118,8 +118,17 @@ def read(chapter: str) -> dict | None:
     True
     """
     path = path_of(chapter)
-    if not path.is_file():
-        return None
+    return read_file(path) if path.is_file() else None
+
+
+def read_file(path: Path) -> dict:
+    """Return the record in a file.
+
+    Examples
+    --------
+    >>> read_file(path_of("03"))["profile"]
+    'large'
+    """
     return json.loads(path.read_text("utf-8"))
 
 
@@ -184,8 +193,30 @@ def judged(chapter: str, margin: float = rules.MARGIN) -> list[Claim]:
     []
     """
     record = read(chapter)
-    if record is None:
-        return []
+    return [] if record is None else judged_from(chapter, record, margin)
+
+
+def judged_from(chapter: str, record: Mapping, margin: float = rules.MARGIN
+                ) -> list[Claim]:
+    """Return the claims of a chapter by a record of it.
+
+    Parameters
+    ----------
+    chapter, margin
+        As in ``judged``.
+    record : mapping
+        As ``read`` returns it.
+
+    Raises
+    ------
+    ValueError
+        If it has findings on other statements than the chapter.
+
+    Examples
+    --------
+    >>> judged_from("03", read("03"))[0].key
+    'fisher'
+    """
     return rules.judge(chapter, findings(record["findings"]), margin)
 
 

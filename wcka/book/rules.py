@@ -49,8 +49,9 @@ class Part(NamedTuple):
 
     Examples
     --------
-    >>> Part("CKA, seed", 0.12, error=0.02, df=40).rule
-    ''
+    >>> part = Part("CKA, seed", 0.12, error=0.02, df=40)
+    >>> part.text, part.rule
+    ('CKA, seed +0.12 (+0.08 to +0.16)', '')
     """
 
     label: str
@@ -58,6 +59,23 @@ class Part(NamedTuple):
     error: float = 0.0
     df: float = 1e6
     rule: str = ""
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Ends of the 95 % interval."""
+        half_width = stats.t.ppf(0.975, self.df) * self.error
+        return self.value - half_width, self.value + half_width
+
+    @property
+    def text(self) -> str:
+        """The label with the number and its interval."""
+        if self.error == 0:
+            return f"{self.label} {self.value:.3g}"
+        low, high = self.interval
+        # Two digits, and more where the interval is narrower than these can show.
+        digits = min(max(2, math.ceil(-math.log10((high - low) / 2))), 6)
+        form = f"+.{digits}f"
+        return f"{self.label} {self.value:{form}} ({low:{form}} to {high:{form}})"
 
 
 class Finding(NamedTuple):
@@ -403,21 +421,9 @@ def _described(statement: Statement, finding: Finding, answers: list[str]) -> st
         rule = _rule_of(statement, part)
         word = rule.words[(YES, NO, OPEN).index(answer)]
         is_fact = rule is RULES["fact"] and part.error == 0
-        text = part.label if is_fact else _number_text(part)
+        text = part.label if is_fact else part.text
         groups.setdefault(word, []).append(text)
     texts = [f"{word}: {', '.join(parts)}" for word, parts in groups.items()]
     if finding.text:
         texts.append(finding.text)
     return "; ".join(texts) or "nothing, in this run"
-
-
-def _number_text(part: Part) -> str:
-    """Return a part with its number and its 95 % interval."""
-    if part.error == 0:
-        return f"{part.label} {part.value:.3g}"
-    half_width = stats.t.ppf(0.975, part.df) * part.error
-    low, high = part.value - half_width, part.value + half_width
-    # Two digits, and more where the interval is narrower than these can show.
-    digits = min(max(2, math.ceil(-math.log10(half_width))), 6)
-    form = f"+.{digits}f"
-    return f"{part.label} {part.value:{form}} ({low:{form}} to {high:{form}})"
