@@ -115,6 +115,9 @@ probe_images: int = 500
 learned: float = 0.95
 # other limits, at which the verdicts are judged anew for the page of rules
 other_limits: list[float] = [0.9, 0.98]
+# whether some networks are trained otherwise, to see whether that matters; it
+# adds a fifth to the time
+vary_training: bool = False
 # of the first network, of the corruptions and of the attacks' random starts
 seed: int = 0
 # address of a Dask scheduler whose workers do the work, like
@@ -600,21 +603,32 @@ open_r, open_leads = open_choices(
     architecture_of_start)
 figures.choice_table(open_r)
 
-# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show r of some networks that are trained otherwise"}
+# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show r of some networks that are trained otherwise, if vary_training is set"}
 TRAININGS = {
     "batches of four times the size": {"batch_size": 4 * batch_size},
     "three times the learning rate": {"learning_rate": 3e-3},
     "trained on attacks of twice the strength": {"eps": 2 * train_eps},
 }
-some_models = []  # few that are trained fast, on each fourth probe
-for model in models:
-    hidden = model["architecture"]["widths"][1:-1]
-    if hidden in architectures[1:3] and model["strategy"] in strategies[:2]:
-        some_models.append(model)
-training_r, training_leads = other_trainings(
-    some_models, TRAININGS, probe_names[::4], layer, probe_images,
-    {**few_attacked, "images": probe_images}, learned, architecture_of_start)
-figures.choice_table(training_r)
+
+
+def trained_otherwise():
+    """r and leads of few networks that are trained fast, on each fourth probe."""
+    some_models = []
+    for model in models:
+        hidden = model["architecture"]["widths"][1:-1]
+        if hidden in architectures[1:3] and model["strategy"] in strategies[:2]:
+            some_models.append(model)
+    return other_trainings(
+        some_models, TRAININGS, probe_names[::4], layer, probe_images,
+        {**few_attacked, "images": probe_images}, learned,
+        architecture_of_start)
+
+
+training_table = "not in this run: set vary_training"
+if vary_training:
+    training_r, training_leads = trained_otherwise()
+    training_table = figures.choice_table(training_r)
+training_table
 
 # %% tags=["remove-cell"]
 few = f"{probe_images} images"
@@ -693,14 +707,15 @@ for name, choices in open_names.items():
 eps_names = ("eps-weak", "eps-strong")
 for name, choice in zip(eps_names, attacked_anew):
     say_changes(name, open_r, open_leads, [choice])
-for name, choice in zip(("batch", "rate", "train-eps"), TRAININGS):
-    say_changes(name, training_r, training_leads, [choice])
 for name, strength in zip(eps_names, strengths):
     say(name, strength, ".2g")
 of_all = mean_lead(sensitivity_leads).get("as above", np.nan)
 say("lead", of_all, "+.2f")
-of_some = mean_lead(training_leads).get("as above", np.nan)
-say("few-trained-lead", of_some, "+.2f")
+if vary_training:
+    of_some = mean_lead(training_leads).get("as above", np.nan)
+    say("few-trained-lead", of_some, "+.2f")
+    for name, choice in zip(("batch", "rate", "train-eps"), TRAININGS):
+        say_changes(name, training_r, training_leads, [choice])
 
 # %% [markdown]
 # - **Networks that failed** decide much. With collapsed networks, r for seed is
