@@ -612,7 +612,7 @@ TRAININGS = {
 
 
 def trained_otherwise():
-    """r and leads of few networks that are trained fast, on each fourth probe."""
+    """r and leads of few networks that train fast, on each fourth probe."""
     some_models = []
     for model in models:
         hidden = model["architecture"]["widths"][1:-1]
