@@ -13,8 +13,10 @@ have them in common are a stratum, and errors speak for other runs of the same s
 (Jones 1974, "Jackknife estimation of functions of stratum means", Biometrika 61:343).
 """
 
+import math
 from collections.abc import Mapping
 from copy import copy
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -123,41 +125,48 @@ class Design:
         A run without rows is left out without a change.
         """
         part = copy(self)
+        part.__dict__.pop("scales_without_runs", None)  # which is of these rows
         part.a, part.b = self.a[rows], self.b[rows]
         part.probe, part.block = self.probe[rows], self.block[rows]
         return part
 
-    def scale_without(self, run: int) -> np.ndarray:
-        """Return what rows count without a run: (blocks,), so that blocks keep sizes.
+    @cached_property
+    def scales_without_runs(self) -> np.ndarray:
+        """What rows count without each run, so that blocks keep sizes: (runs, blocks).
 
         A block that has no rows without the run is lost.
         """
-        rows_of_block = np.bincount(self.block, minlength=self.n_blocks)
-        touches = (self.a == run) | (self.b == run)
-        left = np.bincount(self.block[~touches], minlength=self.n_blocks)
-        return np.where(left > 0, rows_of_block / np.maximum(left, 1), 0.0)
+        ones = np.ones((len(self.a), 1))
+        of_blocks = self.by_block_and_probe(ones).sum((1, 2))  # (blocks,)
+        of_runs = self.by_run_block_and_probe(ones).sum((2, 3))  # (runs, blocks)
+        left = of_blocks - of_runs
+        return np.where(left > 0, of_blocks / np.maximum(left, 1), 0.0)
 
-    def by_run_and_probe(self, values: np.ndarray) -> np.ndarray:
-        """Return sums over the rows of each run and probe: (runs, probes, columns).
+    def by_run_block_and_probe(self, values: np.ndarray) -> np.ndarray:
+        """Return sums over the rows of each run: (runs, blocks, probes, columns).
 
         A row counts for both of its runs, once where they are the same.
         """
-        cell_of_a = self.a * self.n_probes + self.probe
-        cell_of_b = self.b * self.n_probes + self.probe
+        shape = (self.n_runs, self.n_blocks, self.n_probes)
+        cell_of_a = np.ravel_multi_index((self.a, self.block, self.probe), shape)
         between = self.a != self.b
+        cell_of_b = np.ravel_multi_index(
+            (self.b[between], self.block[between], self.probe[between]), shape)
         columns = []
         for column in values.T:
-            sums = np.bincount(cell_of_a, column, self.n_runs * self.n_probes)
-            sums += np.bincount(
-                cell_of_b[between], column[between], self.n_runs * self.n_probes)
-            columns.append(sums.reshape(self.n_runs, self.n_probes))
+            sums = np.bincount(cell_of_a, column, math.prod(shape))
+            sums += np.bincount(cell_of_b, column[between], math.prod(shape))
+            columns.append(sums.reshape(shape))
         return np.stack(columns, axis=-1)
 
-    def by_probe(self, values: np.ndarray) -> np.ndarray:
-        """Return sums over the rows of each probe: (probes, columns)."""
+    def by_block_and_probe(self, values: np.ndarray) -> np.ndarray:
+        """Return sums over the rows: (blocks, probes, columns)."""
+        shape = (self.n_blocks, self.n_probes)
+        cell = np.ravel_multi_index((self.block, self.probe), shape)
         columns = []
         for column in values.T:
-            columns.append(np.bincount(self.probe, column, self.n_probes))
+            sums = np.bincount(cell, column, math.prod(shape))
+            columns.append(sums.reshape(shape))
         return np.stack(columns, axis=-1)
 
 
@@ -412,11 +421,13 @@ def _spearman_replicates(design: Design, values: np.ndarray) -> tuple[np.ndarray
         groups.append(np.unique(column, return_inverse=True)[1])
 
     def rho(weights: np.ndarray) -> np.ndarray:
-        is_kept = weights > 0
-        kept = weights[is_kept]
-        ranks = [_ranks(group[is_kept], kept) for group in groups]
-        products = _products(np.stack(ranks, axis=1))
-        return _r_of_sums(kept @ products)
+        """Correlations with the first column; rows of weight 0 are left out."""
+        ranks = np.stack([_ranks(group, weights) for group in groups])
+        ranks -= (ranks @ weights / weights.sum())[:, None]
+        products = (ranks * weights) @ ranks.T  # (columns, columns)
+        squares = products.diagonal()
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return products[0, 1:] / np.sqrt(squares[0] * squares[1:])
 
     everything = np.ones(len(values))
     value = rho(everything)
@@ -424,7 +435,7 @@ def _spearman_replicates(design: Design, values: np.ndarray) -> tuple[np.ndarray
     for run in range(design.n_runs):
         touches = (design.a == run) | (design.b == run)
         without_runs.append(
-            rho(np.where(touches, 0, design.scale_without(run)[design.block])))
+            rho(np.where(touches, 0, design.scales_without_runs[run][design.block])))
     of_runs = np.stack(without_runs)
     if design.n_probes == 1:
         return value, of_runs
@@ -549,7 +560,7 @@ def _scales_between_runs(design: Design) -> np.ndarray:
     block = by_strata[design.stratum[:, None], design.stratum]  # (runs, runs)
     scales = np.zeros((design.n_runs, *block.shape))
     for run in range(design.n_runs):
-        scales[run] = design.scale_without(run)[block]
+        scales[run] = design.scales_without_runs[run][block]
         scales[run, run] = scales[run, :, run] = 0
     return scales
 
@@ -672,7 +683,7 @@ def leave_out(design: Design, values: np.ndarray) -> tuple[np.ndarray, ...]:
     >>> total.tolist(), without_runs.tolist()
     ([7.0], [[4.0], [2.0], [1.0]])
     """
-    of_probes = design.by_probe(values)  # (probes, columns)
+    of_probes = design.by_block_and_probe(values).sum(0)  # (probes, columns)
     total = of_probes.sum(0)
     without_runs = _without_runs(design, values)  # (runs, probes, columns)
     of_runs = without_runs.sum(1)  # (runs, columns)
@@ -683,12 +694,8 @@ def leave_out(design: Design, values: np.ndarray) -> tuple[np.ndarray, ...]:
 
 def _without_runs(design: Design, values: np.ndarray) -> np.ndarray:
     """Return sums over the rows of each probe without each run, strata kept in size."""
+    of_runs = design.by_run_block_and_probe(values)
+    left = design.by_block_and_probe(values) - of_runs
     if design.n_blocks == 1:
-        return design.by_probe(values) - design.by_run_and_probe(values)
-    sums = np.zeros((design.n_runs, design.n_probes, values.shape[1]))
-    scales = np.stack([design.scale_without(run) for run in range(design.n_runs)])
-    for block in range(design.n_blocks):
-        of_block = np.where((design.block == block)[:, None], values, 0.0)
-        left = design.by_probe(of_block) - design.by_run_and_probe(of_block)
-        sums += scales[:, block, None, None] * left
-    return sums
+        return left[:, 0]
+    return np.einsum("rb,rbpc->rpc", design.scales_without_runs, left)
