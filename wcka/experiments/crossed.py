@@ -96,16 +96,15 @@ class Design:
     """
 
     def __init__(self, a, b, probe=None, strata: Mapping[str, str] | None = None):
-        names, numbers = np.unique(
-            np.concatenate([np.asarray(a, str), np.asarray(b, str)]),
-            return_inverse=True)
+        names, numbers = _numbered(np.concatenate(
+            [np.asarray(a, object), np.asarray(b, object)]))
         self.n_runs = len(names)
         if self.n_runs < 3:
             raise ValueError(f"wanted pairs of at least three runs, got {self.n_runs}")
         self.a, self.b = np.split(numbers, 2)
         if probe is None:
             probe = np.zeros(len(self.a))
-        probes, self.probe = np.unique(np.asarray(probe), return_inverse=True)
+        probes, self.probe = _numbered(np.asarray(probe))
         self.n_probes = len(probes)
         self.stratum = np.zeros(self.n_runs, int)
         if strata is not None:
@@ -168,6 +167,16 @@ class Design:
             sums = np.bincount(cell, column, math.prod(shape))
             columns.append(sums.reshape(shape))
         return np.stack(columns, axis=-1)
+
+
+def _numbered(names: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the different names as texts, sorted, and the number of each entry's.
+
+    Only these few are sorted, and not all entries, of which there are many.
+    """
+    codes, few = pd.factorize(names, use_na_sentinel=False)
+    texts, numbers = np.unique(np.asarray(few, str), return_inverse=True)
+    return texts, numbers[codes]
 
 
 def _joined(strata: np.ndarray) -> np.ndarray:
