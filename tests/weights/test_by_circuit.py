@@ -223,3 +223,107 @@ def test_a_layer_called_direct_is_no_circuit():
     text = report.described(result)
     assert "    up to direct " in text
     assert "circuits" not in text and "tokens" not in text
+
+
+# ------------------------------------------------------------ folders of both kinds
+
+
+def mlp_file(path, seed=0):
+    torch.manual_seed(seed)
+    torch.save(torch.nn.Linear(8, 3).state_dict(), path)
+    return str(path)
+
+
+def test_the_same_weights_means_all_circuits(tmp_path):
+    weights, config = network()
+    changed = dict(weights)
+    for name in weights:
+        if "mlp" in name:
+            changed[name] = torch.randn_like(weights[name])
+    paths = [save(tmp_path / "a", weights, config),
+             save(tmp_path / "b", changed, config)]
+    result = compared(*paths)
+    assert result["all"]["wcka"][0][1] == pytest.approx(1)
+    first_line = report.described(result).splitlines()[0]
+    assert "the same weights" not in first_line
+    assert "though some circuits differ, down to 0." in first_line
+    same = report.described(compared(paths[0], paths[0])).splitlines()[0]
+    assert "the same weights, up to what wCKA does not see" in same
+
+
+def test_an_adapter_beside_a_network_is_said_not_to_be_applied(tmp_path):
+    paths = [save(tmp_path / name, *network(seed)) for seed, name in enumerate("ab")]
+    save_file({"x": torch.ones(2)}, tmp_path / "a" / "adapter_model.safetensors")
+    assumed = compared(*paths)["assumed"]
+    said = [line for line in assumed if "adapter_model.safetensors" in line]
+    assert len(said) == 1 and "is not applied" in said[0]
+
+
+def test_a_token_may_be_a_character_that_parts_lines(tmp_path):
+    weights, config = network()
+    order = torch.randperm(TOKENS, generator=torch.Generator().manual_seed(1)).tolist()
+    tokens = [f"t{i}" for i in range(TOKENS)]
+    tokens[10:14] = ["\u2028", "\x0b", "\u0085", "\x1c"]
+    paths = [save(tmp_path / "a", weights, config),
+             save(tmp_path / "b", reordered(weights, order), config)]
+    for path, words in zip(paths, (tokens, [tokens[i] for i in order])):
+        text = "\n".join(words) + "\n"
+        with open(f"{path}/vocab.txt", "w", encoding="utf-8", newline="") as file:
+            file.write(text)
+    assert compared(*paths)["all"]["wcka"][0][1] == pytest.approx(1)
+
+
+def test_rows_that_count_may_be_truth_values():
+    one, other = network(0), network(1)
+    counts = np.arange(TOKENS) % 2 == 0
+
+    def direct(tokens):
+        networks = [circuits(*one, tokens=tokens), circuits(*other, tokens=tokens)]
+        return compare_circuits(networks)["direct"][0, 0, 1]
+
+    assert direct(counts) == direct(np.flatnonzero(counts)) == direct(list(counts))
+    for wrong in (range(1000), counts[:5], [0, -1], [0.5], [[0, 1]]):
+        with pytest.raises(ValueError, match="tokens: wanted rows from 0 to 59"):
+            direct(wrong)
+    with pytest.raises(TypeError, match="wanted what circuits"):
+        compare_circuits([torch.nn.Linear(2, 2)] * 2)
+
+
+def test_a_folder_is_of_what_most_of_its_files_are(tmp_path):
+    folder = tmp_path / "runs"
+    for seed, name in enumerate("ab"):
+        save(folder / name, *network(seed))
+    save(folder / "opt", *network(2), model_type="opt")
+    mlp_file(folder / "x.pt")
+    result = compared(str(folder))
+    assert len(result["files"]) == 2 and result["chance"] == "unknown"
+    reasons = list(result["left out"].values())
+    assert "unknown model_type 'opt'" in reasons[0] and "no config.json" in reasons[1]
+    for seed, name in enumerate("yzuv"):
+        mlp_file(folder / f"{name}.pt", seed)
+    result = compared(str(folder))
+    assert len(result["files"]) == 5 and result["chance"] == "orders"
+    assert "a transformer, and most files" in next(iter(result["left out"].values()))
+
+
+def test_a_transformer_and_another_network_are_refused_by_name(tmp_path):
+    path = save(tmp_path / "a", *network())
+    other = mlp_file(tmp_path / "b.pt")
+    with pytest.raises(ValueError, match=r"a is a transformer, and .*b\.pt is not"):
+        compared(path, other)
+
+
+def test_a_folder_loses_networks_of_other_unknown_tokens(tmp_path):
+    folder = tmp_path / "runs"
+    for seed, name in enumerate("abc"):
+        save(folder / name, *network(seed, tokens=TOKENS + 4 * (name == "c")))
+    result = compared(str(folder))
+    assert len(result["files"]) == 2
+    assert "it has 64 rows, others have 60" in next(iter(result["left out"].values()))
+
+
+@pytest.mark.parametrize("name", ["モデル\u3000a", "my\u00a0model", "a\u202eb"])
+def test_folders_have_any_name(tmp_path, name):
+    paths = [save(tmp_path / name, *network(0)), save(tmp_path / "plain", *network(1))]
+    result = compared(*paths)
+    assert result["chance"] == "unknown" and result["mapped"] > 0

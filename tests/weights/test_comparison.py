@@ -154,7 +154,7 @@ def test_the_order_of_layers_is_that_of_numbers_shapes_or_the_file(tmp_path):
     assert layer_names(sorted_path, order=["second", "first"]) == list(square)
     tied = {**square, "third.weight": square["first.weight"]}
     for path, words in (
-            (sorted_path, "order of its layers is not known, as .safetensors"),
+            (sorted_path, "order of its layers is not known, as its names"),
             (saved(tmp_path / "tied.pt", tied), "are one tensor"),
             (saved(tmp_path / "e.safetensors", {
                 "2.weight": torch.ones(4, 3), "1.weight": torch.ones(5, 4)}),
@@ -451,6 +451,7 @@ def test_chance_of_architectures_does_not_depend_on_the_order(tmp_path, monkeypa
 
 def test_memory_is_not_known_where_the_system_does_not_count_it(files, monkeypatch):
     monkeypatch.setitem(sys.modules, "resource", None)  # as on Windows
+    monkeypatch.setattr(comparison, "_STATUS", Path("nowhere"))
     result = comparison.compare_files(files)
     assert result["peak memory"] == result["memory before"] == 0
     assert "peak memory not known on this system" in report.described(result)

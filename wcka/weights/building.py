@@ -168,8 +168,8 @@ def loaded(
     """Return a network of an architecture with a checkpoint's weights, in eval mode.
 
     Names may have any prefix that makes all names of the architecture fit. Losses,
-    metrics and counters beside the weights are left out. A last layer with another
-    number of outputs is made anew.
+    metrics and counters beside the weights are left out. Linear layers with another
+    number of outputs are made anew.
 
     Returns
     -------

@@ -110,7 +110,8 @@ class _Network:
 
 def _loaded_network(file: Checkpoint, architecture: Architecture) -> _Network:
     """Build a network, and load a file's weights into it."""
-    model, notes = loaded(architecture, file)
+    with torch.random.fork_rng(devices=[]):  # the caller's random state stays as it is
+        model, notes = loaded(architecture, file)
     return _Network(architecture, model, [f"{file.name}: {note}" for note in notes])
 
 

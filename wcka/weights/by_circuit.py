@@ -1,7 +1,6 @@
 """Transformers in files, compared by their circuits over the tokens they share."""
 
 import re
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -9,7 +8,7 @@ import numpy as np
 from ..measures.validation import Array
 from .chance import without_chance
 from .checkpoints import Checkpoint
-from .families import Transformer, config_beside, family_of
+from .families import OF_IMAGES, Transformer, config_beside, family_of
 from .file_group import FileGroup
 from .token_circuits import CIRCUITS, Circuits, compare_circuits
 from .vocabulary import shared_rows, vocabulary_beside
@@ -23,26 +22,56 @@ CIRCUIT_NAMES = {
 
 
 def are_transformers(files: FileGroup) -> bool:
-    """Tell whether there is a transformer's ``config.json`` beside each of the files.
+    """Tell whether files are transformers, with a known ``config.json`` beside each.
+
+    Parameters
+    ----------
+    files : FileGroup
+        A folder of both kinds loses those of the kind that it has fewer of.
+
+    Raises
+    ------
+    ValueError
+        For transformers and others that the caller names together.
 
     Examples
     --------
     >>> are_transformers(FileGroup())
     False
     """
-    configs = [config_beside(file.name) for file in files.fitting]
-    return bool(configs) and all(map(_is_known, configs))
+    reasons = {file.name: _reason_against(file) for file in files.fitting}
+    others = {name: reason for name, reason in reasons.items() if reason}
+    if not others or len(others) == len(reasons):
+        return bool(reasons) and not others
+    if not files.folder:
+        name, reason = next(iter(others.items()))
+        transformer = next(iter(reasons.keys() - others.keys()))
+        raise ValueError(
+            f"{transformer} is a transformer, and {name} is not compared with it: "
+            f"{reason}")
+    most_are = len(others) <= len(reasons) / 2
+    fitting = []
+    for file in files.fitting:
+        reason = reasons[file.name]
+        if bool(reason) != most_are:
+            fitting.append(file)
+        else:
+            files.left_out[file.name] = reason or (
+                "a transformer, and most files of the folder are none")
+    files.fitting = fitting
+    return most_are
 
 
-def _is_known(config: Mapping[str, Any] | None) -> bool:
-    """Tell whether a configuration is that of a family whose names are known."""
+def _reason_against(file: Checkpoint) -> str:
+    """Return why a file is not read as a transformer; "" if it is."""
+    config = config_beside(file.place)
     if config is None:
-        return False
+        return "no config.json of a transformer is beside it"
     try:
         family_of(config)
-    except ValueError:
-        return False
-    return True
+    except ValueError as error:
+        return str(error)
+    return ""
 
 
 def compare_transformers(files: FileGroup) -> dict[str, Any]:
@@ -72,7 +101,8 @@ def compare_transformers(files: FileGroup) -> dict[str, Any]:
     ValueError: empty folder: wanted at least two files that can be compared, got none
     """
     networks = files.results(_transformer_in)
-    vocabularies = [vocabulary_beside(file.name) for file in files.fitting]
+    networks = _of_same_rows(files, networks)
+    vocabularies = [vocabulary_beside(file.place) for file in files.fitting]
     counts = [network.rows for network in networks]
     names = ", ".join(file.name for file in files.fitting)
     try:
@@ -108,9 +138,40 @@ def compare_transformers(files: FileGroup) -> dict[str, Any]:
     }
 
 
+def _of_same_rows(
+    files: FileGroup, networks: list[Transformer],
+) -> list[Transformer]:
+    """Return the networks whose rows may be the same tokens, or the same pixels.
+
+    A folder loses those that are of the rarer kind, and those without a vocabulary
+    whose rows are not as many as those of most.
+    """
+    kinds = [
+        "patches of images" if network.family in OF_IMAGES else "tokens"
+        for network in networks]
+    usual_kind = max(kinds, key=kinds.count)
+    counts = [network.rows for network in networks]
+    usual_count = max(counts, key=counts.count)
+
+    def checked(file: Checkpoint, network: Transformer, kind: str) -> Transformer:
+        if kind != usual_kind:
+            raise ValueError(
+                f"{file.name}: its rows are {kind}, and those of other files "
+                f"{usual_kind}")
+        is_unknown = vocabulary_beside(file.place) is None
+        if files.folder and is_unknown and network.rows != usual_count:
+            raise ValueError(
+                f"{file.name}: it has {network.rows:,} rows, others have "
+                f"{usual_count:,}, and no tokenizer.json, vocab.json or vocab.txt "
+                f"says what are the same tokens")
+        return network
+
+    return files.results(checked, networks, kinds)
+
+
 def _transformer_in(file: Checkpoint) -> Transformer:
     """Return the transformer in a file, by the configuration beside it."""
-    config = config_beside(file.name)
+    config = config_beside(file.place)
     assert config is not None
     try:
         return Transformer(file.weights, config)

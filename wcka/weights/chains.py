@@ -209,7 +209,8 @@ def _chain(
     if isinstance(model, nn.Module):
         skeleton.refuse_unreadable(model)
         model = _with_plain_weights(model)
-        if layer is not None or unreadable_modules(model):
+        is_no_sequence = unreadable_modules(model) or _flattens_places(model)
+        if layer is not None or is_no_sequence:
             options = (freeze, reference, layer, chunk, dtype)
             return _jacobian(model, input_shape, bias, options, scaled)
     matrices: list[Tensor] = []
@@ -232,8 +233,8 @@ def _chain(
     if input_shape is not None and np.prod(input_shape) != matrices[0].shape[0]:
         raise ValueError(f"input_shape {tuple(input_shape)} has {np.prod(input_shape)} "
                          f"coordinates, the first layer takes {matrices[0].shape[0]}")
-    if scaled and not bias:
-        return _scaled_product(matrices)
+    if scaled:
+        return _scaled_product(_factors(matrices, biases if bias else None))
     return product(matrices, biases if bias else None)
 
 
@@ -377,6 +378,21 @@ def unreadable_modules(model: nn.Module) -> list[str]:
     return unreadable
 
 
+def _flattens_places(model: nn.Module) -> bool:
+    """Tell whether a Flatten joins what a layer gives at several places."""
+    outputs = None  # of the last layer
+    is_flat = False  # whether a Flatten came since
+    for _, module in _leaves(model):
+        if _linear(module):
+            if is_flat and outputs != module.in_features:
+                return True
+            outputs = module.out_features
+            is_flat = False
+        elif isinstance(module, nn.Flatten) and outputs is not None:
+            is_flat = True
+    return False
+
+
 def _linear(module: nn.Module) -> TypeGuard[nn.Linear]:
     # A subclass, or a hook, may do more than its base.
     return type(module).forward is nn.Linear.forward and not hooked(module)
@@ -429,16 +445,24 @@ def product(matrices: Sequence[Tensor],
     >>> product([torch.full((2, 3), 2.0), torch.ones(3, 1)]).tolist()
     [[6.0], [6.0]]
     """
-    factors = [matrix.double() for matrix in matrices]
-    if biases is not None:
-        for i, bias in enumerate(biases):
-            factors[i] = _homogeneous(factors[i], bias)
-        factors[-1] = factors[-1][..., :-1]
+    factors = _factors(matrices, biases)
     # From the outputs inwards: they are few, so every intermediate product is thin.
     result = factors[-1]
     for factor in reversed(factors[:-1]):
         result = factor @ result
     return result
+
+
+def _factors(
+    matrices: Sequence[Tensor], biases: Sequence[Tensor | None] | None,
+) -> list[Tensor]:
+    """Return the matrices whose product is the chain, in float64."""
+    factors = [matrix.double() for matrix in matrices]
+    if biases is not None:
+        for i, bias in enumerate(biases):
+            factors[i] = _homogeneous(factors[i], bias)
+        factors[-1] = factors[-1][..., :-1]
+    return factors
 
 
 def _homogeneous(weight: Tensor, bias: Tensor | None) -> Tensor:

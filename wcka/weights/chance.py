@@ -85,11 +85,13 @@ def beside_untrained(
         # That an untrained network has no value is no news of the files.
         warnings.simplefilter("ignore")
         of_untrained = compare("wcka", untrained)
+    # Of a network with a value for no other one nothing is known.
+    np.fill_diagonal(of_untrained, np.nan)
+    count = int(np.isfinite(of_untrained).any(1).sum())
     pairs = of_untrained[np.triu_indices(len(untrained), 1)]
     pairs = pairs[np.isfinite(pairs)]
     if len(pairs) < 3 or not pairs.std():
         return _table(values)
-    count = len(untrained)
     mean, sd = pairs.mean(), pairs.std(ddof=1)
     z = (values - mean) / sd
     p = stats.t.sf(z / np.sqrt(1 + 1 / count), count - 1)

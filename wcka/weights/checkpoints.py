@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..measures.spelling import printable
 from ..measures.validation import special_kind
-from .formats import opened
+from .formats import opened, part_of_network
 from .messages import chosen, listed
 
 # Numbers of a weight matrix that are in memory at once: 32 MB as float64.
@@ -35,6 +35,7 @@ _BESIDE = re.compile(
     r"(^|[._])(loss(es)?|loss_fn|criterion|metrics?|accuracy|acc|auroc|confmat|"
     r"f1|precision|recall|perplexity|n_averaged|num_batches_tracked|"
     r"position_ids)(\d*)($|[._])")
+_OF_LOSS = re.compile(r"(^|[._])(loss(es)?|loss_fn|criterion)(\d*)($|[._])")
 # Names that quantised layers use.
 _QUANTISED = re.compile(
     r"(_packed_params|qweight|qzeros|quant_map|absmax|weight_scale)")
@@ -59,6 +60,8 @@ class Checkpoint:
         Versions of the modules, which state dicts of torch carry beside the weights.
     ordered : bool
         Whether the weights stand in the order in which the modules were defined.
+    path : str
+        The path as it is, where `name` had to be changed for a terminal.
 
     Examples
     --------
@@ -73,6 +76,12 @@ class Checkpoint:
     stored: dict[str, Any] = field(default_factory=dict)
     metadata: Mapping[str, Any] = field(default_factory=dict)
     ordered: bool = True
+    path: str = ""
+
+    @property
+    def place(self) -> Path:
+        """Where the file, or the folder, is."""
+        return Path(self.path or self.name)
 
     def tensors(self) -> dict[str, Tensor]:
         """Read all weights into memory."""
@@ -133,6 +142,10 @@ def read(path: str | Path, key: str | None = None) -> Checkpoint:
     ValueError: nowhere.pt: no such file
     """
     name = printable(str(path))
+    if part_of_network(Path(path)):
+        raise ValueError(
+            f"{name}: one of several parts of a network; name its folder, or its "
+            f".index.json")
     file = opened(Path(path))
     notes = list(file.notes)
     state, place = _state_dict(name, file.content, key)
@@ -158,7 +171,12 @@ def read(path: str | Path, key: str | None = None) -> Checkpoint:
         for module, version in metadata.items():
             plain = without_wrappers(f"{module}.").removeprefix(prefix)
             versions[plain.rstrip(".")] = version
-    return Checkpoint(name, weights, tuple(notes), stored, versions, file.ordered)
+    # State dicts of torch say versions, and stand in the order of the modules. A dict
+    # made by hand that is in alphabetical order was perhaps sorted.
+    in_order = file.ordered and (
+        bool(versions) or list(stored) != sorted(stored))
+    return Checkpoint(name, weights, tuple(notes), stored, versions, in_order,
+                      str(path))
 
 
 # ------------------------------------------------------------ the state dict in a file
@@ -172,21 +190,26 @@ def _state_dict(name: str, content: Any, key: str | None) -> tuple[Any, str]:
     states = dict(_state_dicts(content))
     if key is not None:
         try:
-            return states[chosen(key, list(states), "key")], key
+            return states[chosen(key, list(filter(None, states)), "key")], key
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from None
-    if "" in states:
-        return content, ""
     for usual in _USUAL_KEYS:
         if usual in states:
             return states[usual], usual
-    if len(states) == 1:
-        place, state = states.popitem()
+    inner = {place: state for place, state in states.items() if place}
+    if "" in states and (not inner or _are_names_of_modules(content)):
+        return content, ""
+    if len(inner) == 1 and not _has_matrix(content):
+        place, state = inner.popitem()
         return state, place
-    if states:
+    if inner:
+        beside = ", beside tensors at the top level" if "" in states else ""
         raise ValueError(
-            f"{name}: holds several networks: {listed(list(states))}; say which by "
-            f"--key")
+            f"{name}: holds several networks: {listed(list(inner))}{beside}; say which "
+            f"by --key")
+    for label in content:
+        if _QUANTISED.search(str(label)):
+            raise ValueError(f"{name}: {printable(label)} is quantised; {_DEQUANTISE}")
     label = next(iter(content))
     reason = f"{label!r} is no tensor with a name"
     if not any(isinstance(values, Tensor) for values in content.values()):
@@ -199,8 +222,9 @@ def _state_dicts(
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield all state dicts in nested dicts, each with its place, the outermost first.
 
-    A state dict holds named tensors, and no dicts but those of single modules. What an
-    optimizer keeps for each parameter is told by its parameter groups.
+    A state dict holds named tensors. Beside it may stand tensors that are of no
+    network, such as the state of a random generator. What an optimizer keeps for each
+    parameter is told by its parameter groups.
     """
     if "param_groups" in content:
         return
@@ -208,13 +232,25 @@ def _state_dicts(
     holds_weights = any(_has_rows(values) for values in content.values())
     if named and holds_weights:
         yield place, content
-        return
+        if _are_names_of_modules(content):
+            return
     if not depth:
         return
     for label, values in content.items():
         if isinstance(values, dict) and isinstance(label, str):
             inner = f"{place}.{label}".strip(".")
             yield from _state_dicts(values, inner, depth - 1)
+
+
+def _are_names_of_modules(content: Mapping[str, Any]) -> bool:
+    """Tell whether tensors are called as those of modules in modules, with a point."""
+    return any("." in label and _has_rows(values) for label, values in content.items())
+
+
+def _has_matrix(content: Mapping[str, Any]) -> bool:
+    return any(
+        _has_rows(values) and len(shape_of(values)) > 1 for values in content.values()
+        if not (isinstance(values, Tensor) and values.is_nested))
 
 
 def _is_tensor(values: Any) -> bool:
@@ -283,7 +319,8 @@ def _without_prefixes(
     """Take what wrappers put before all names off them, and what they put between."""
     plain = {}
     for label, values in weights.items():
-        plain[without_wrappers(label)] = values
+        # Keras numbers what has one name.
+        plain[without_wrappers(label).removesuffix(":0")] = values
     if len(plain) < len(weights):
         raise ValueError(f"{file}: holds some names twice, with and without _orig_mod.")
     prefix = ""
@@ -331,6 +368,17 @@ def is_beside(label: str) -> bool:
     (True, False)
     """
     return bool(_BESIDE.search(label))
+
+
+def is_of_loss(label: str) -> bool:
+    """Tell whether a name is one of a loss, whose matrices are no layers.
+
+    Examples
+    --------
+    >>> is_of_loss("criterion.weight"), is_of_loss("f1.weight")
+    (True, False)
+    """
+    return bool(_OF_LOSS.search(label))
 
 
 # ------------------------------------------------------------ weights stored in parts

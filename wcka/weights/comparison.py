@@ -3,9 +3,11 @@
 Files are opened, and what is wrong with them is reported, before any work starts.
 """
 
+import re
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,8 @@ from .fully_connected import compare_chains
 # The version of what compare_files returns and --json prints: raised when a key changes
 # its meaning.
 SCHEMA = 5
+# What Linux says of a process
+_STATUS = Path("/proc/self/status")
 
 
 def compare_files(
@@ -125,13 +129,12 @@ def compare_files(
         "seconds": time.perf_counter() - start,
         "memory before": memory_before,
         "peak memory": _peak_memory(),
-        "mapped": sum(map(_size, dict.fromkeys(names))),
+        "mapped": sum(map(_size, {file.place for file in files.fitting})),
     }
 
 
-def _size(path: str) -> int:
+def _size(place: Path) -> int:
     """Return how many bytes a file, or a folder's files, hold; 0 if it is gone."""
-    place = Path(path)
     files = place.iterdir() if place.is_dir() else [place]
     sizes = [file.stat().st_size for file in files if file.is_file()]
     return sum(sizes)
@@ -139,6 +142,11 @@ def _size(path: str) -> int:
 
 def _peak_memory() -> int:
     """Return the most bytes that the process has held so far; 0 on Windows."""
+    # Linux's ru_maxrss begins with that of the process that started this one.
+    with suppress(OSError):
+        found = re.search(r"VmHWM:\s+(\d+) kB", _STATUS.read_text("utf-8"))
+        if found:
+            return int(found[1]) * 1024
     try:
         import resource
     except ModuleNotFoundError:

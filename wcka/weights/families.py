@@ -191,6 +191,8 @@ FAMILIES: dict[str, Family] = {
 }
 # Families that do not predict the next token
 ENCODERS = frozenset({"bert", "roberta", "distilbert", "vit"})
+# Families whose rows are pixels of patches, and not tokens
+OF_IMAGES = frozenset({"vit"})
 # How names of layers begin that stand behind the stream, outside of its prefix
 _HEADS = ("lm_head.", "cls.", "classifier.", "embed_out.", "vocab_")
 # Names that later versions of transformers give to the same weights

@@ -117,8 +117,12 @@ def read_group(paths: Sequence[str], key: str | None = None) -> FileGroup:
     ValueError: no-such-file.pt: no such file
     """
     folder = Path(paths[0]) if len(paths) == 1 else None
-    if folder is None or not folder.is_dir() or holds_one_network(folder):
+    if folder is None or not folder.is_dir():
         files = FileGroup(fitting=[read(path, key) for path in paths])
+    elif holds_one_network(folder) and len(checkpoints_in(folder)) < 2:
+        raise ValueError(
+            f"{printable(str(folder))}: one network, and no other beside it; wanted at "
+            f"least two files")
     else:
         files = FileGroup(printable(str(folder)))
         for inner in checkpoints_in(folder):

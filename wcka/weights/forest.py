@@ -284,6 +284,7 @@ def family_forest(scores: Array) -> Forest:
     merges = _merges_to_few(z, edges)
     if merges:
         return _families(scores, edges[:merges], None)
+    # Without kin all pairs are of strangers, of which one network more makes enough.
     if len(a) > LEAST_PAIRS:
         return Forest(np.arange(count), [], scores[a, b], "")
     reason = (f"{count} networks are too few to tell kin from strangers; "

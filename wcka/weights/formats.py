@@ -116,7 +116,11 @@ def _opened(path: Path) -> Opened:
     if os.path.isdir(path):
         inner = _file_in_folder(path)
         file = _opened(inner)
-        return file._replace(notes=(f"read from {inner.name}", *file.notes))
+        notes = [f"read from {inner.name}", *file.notes]
+        for adapter in path.glob("adapter_model.*"):
+            if adapter != inner:
+                notes.append(f"{adapter.name} beside it is not applied")
+        return file._replace(notes=tuple(notes))
     if not os.path.exists(path):
         raise ValueError(f"{path}: no such file")
     if not path.is_file():
@@ -161,10 +165,26 @@ def checkpoints_in(folder: Path) -> list[Path]:
 
 def _is_checkpoint(path: Path) -> bool:
     """Tell whether a path is a file or a folder that holds a network."""
-    is_shard = re.search(r"-\d+-of-\d+\.", path.name)
-    is_file = path.is_file() and (
-        path.suffix in _CHECKPOINT_ENDINGS or _begins_as_checkpoint(path))
-    return bool(is_file and not is_shard) or holds_one_network(path)
+    try:
+        is_file = path.is_file() and (
+            path.suffix in _CHECKPOINT_ENDINGS or _begins_as_checkpoint(path))
+        return bool(is_file and not part_of_network(path)) or holds_one_network(path)
+    except PermissionError:
+        return path.suffix in _CHECKPOINT_ENDINGS  # which is said when it is read
+
+
+def part_of_network(path: Path) -> bool:
+    """Tell whether a file is one of several that hold a network, by its name.
+
+    Examples
+    --------
+    >>> part_of_network(Path("model-00001-of-00002.safetensors"))
+    True
+    >>> part_of_network(Path("model-00001-of-00001.safetensors"))
+    False
+    """
+    match = re.search(r"-\d+-of-(\d+)\.\w+$", path.name)
+    return match is not None and int(match[1]) > 1
 
 
 def groups_in(folder: Path) -> list[Path]:
@@ -308,7 +328,9 @@ def _safetensors(path: Path) -> dict[str, Any]:
             values = file.get_tensor(name)
         weights[name] = values
     for alias, stored in (file.metadata() or {}).items():
-        if stored in weights and alias not in weights:
+        # Other metadata may hold the name of a tensor, too.
+        is_name = "." in alias or "." not in stored
+        if is_name and stored in weights and alias not in weights:
             weights[alias] = weights[stored]
     return weights
 
@@ -466,6 +488,8 @@ def _foreign(path: Path, program: str) -> ValueError:
 def _refusal(path: Path, error: BaseException) -> ValueError:
     """Return the error that says on one line why a file cannot be read."""
     text = str(error)
+    if isinstance(error, PermissionError):
+        return ValueError(f"{path}: no permission to read it")
     # torch names what it refuses to call.
     code = re.search(r"GLOBAL (\S+)", text)
     if code:

@@ -55,8 +55,10 @@ def compare_chains(
     trained = files.results(_multiplied, chains)
     chains = [network.chain for network in trained]
     widths = list(map(_widths, chains))
-    table = beside_orders([network.product for network in trained])
-    undecided = _undecided(chains, table)
+    undecided = _undecided_by_inputs(chains)
+    if not undecided:
+        table = beside_orders([network.product for network in trained])
+        undecided = _undecided(chains, table)
     if undecided:
         table = unknown(len(chains))
         warnings.warn(undecided, stacklevel=3)
@@ -243,6 +245,17 @@ def _multiplied(file: Checkpoint, chain: Chain) -> _Network:
         name = f"{file.name}: {printable(layer.name)}"
         layers.append(replace(layer, name=name))
     return _Network(chain, layers, chain_of(layers))
+
+
+def _undecided_by_inputs(chains: list[Chain]) -> str:
+    """Return why networks of so few inputs have no similarity; "" if they have one."""
+    inputs = chains[0].layers[0].inputs
+    if inputs == 1:
+        return "the networks take one input, and wCKA compares what inputs differ in"
+    if inputs == 2:
+        return ("the networks take two inputs, and any two such networks have wCKA 1: "
+                "once centred, the two rows of a chain are opposite")
+    return ""
 
 
 def _undecided(chains: list[Chain], table: dict[str, Any]) -> str:

@@ -216,7 +216,7 @@ def find_families(
 
 def _are_decoders(files: FileGroup) -> bool:
     """Tell whether all files are transformers that predict the next token."""
-    configs = [config_beside(file.name) for file in files.fitting]
+    configs = [config_beside(file.place) for file in files.fitting]
     return all(config and family_of(config) not in ENCODERS for config in configs)
 
 
@@ -229,6 +229,12 @@ def _first_layers(
         raise ValueError(
             f"{files.fitting[0].name}: all matrices are square, and nothing tells how "
             f"they are stored; say --stored out-in or --stored in-out")
+    inputs = chains[0].layers[0].inputs
+    if inputs < 3:
+        raise ValueError(
+            f"{files.fitting[0].name}: networks of {inputs} input"
+            f"{'s' if inputs > 1 else ''} cannot be told apart by their first layers: "
+            f"all of them have similarity 1")
     directions = _directions(chains)
 
     def read_units(file: Checkpoint, chain: Chain) -> tuple[Chain, Tensor]:

@@ -12,6 +12,7 @@ from ..measures import similarity
 from ..measures.all_pairs import check_options, similarities
 from ..measures.inner_products import Pairs
 from ..measures.nulls import DRAWS, Null, null_distributions
+from ..measures.validation import warn_caller
 from .chains import chain, comparable_chain
 
 CHAIN_OPTIONS = [*inspect.signature(chain).parameters][1:]
@@ -34,7 +35,8 @@ def wcka(a: Any, b: Any, **kw: Any) -> float:
     -------
     float
         In [0, 1]. The distance form is the angle arccos(wcka). NaN, with a warning,
-        where a chain is zero or the same for every input.
+        where a chain is zero or the same for every input. Networks of two inputs have
+        1, with a warning.
 
     Raises
     ------
@@ -50,6 +52,7 @@ def wcka(a: Any, b: Any, **kw: Any) -> float:
     """
     check_options("wcka", kw, CHAIN_OPTIONS)
     chains = [_as_chain(a, **kw), _as_chain(b, **kw)]
+    _warn_of_two_inputs(chains)
     return float(similarities("wcka", chains, ["a", "b"])[0, 1])
 
 
@@ -238,6 +241,7 @@ def _checked(measure: Any, features: Any, pairs: Any, options: dict[str, Any],
     if name == "wcka":
         check_options(name, options, CHAIN_OPTIONS)
         features = [_as_chain(model, **options) for model in features]
+        _warn_of_two_inputs(features)
         options = {}
     return name, features, labels, positions, options
 
@@ -266,6 +270,12 @@ def _positions(pairs: Any, n: int) -> tuple[np.ndarray, np.ndarray] | None:
             f"to {max(a.max(), b.max())}"
         )
     return a, b
+
+
+def _warn_of_two_inputs(chains: list[Any]) -> None:
+    if chains and np.shape(chains[0])[:1] == (2,):
+        warn_caller("wCKA of any two networks of two inputs is 1: once centred, the "
+                    "two rows of a chain are opposite")
 
 
 def _is_list_of_matrices(a: Any) -> bool:

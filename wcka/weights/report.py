@@ -61,7 +61,7 @@ def described(result: dict[str, Any]) -> str:
             lines.append(f"    up to {printable(layer):20}  {_verdict(table, 0, 1)}")
     else:
         for i, j in combinations(range(len(names)), 2):
-            verdict = _verdict(result["all"], i, j)
+            verdict = _verdict_of_all(result, i, j)
             lines.append(f"{names[i]:{width}}  {names[j]:{width}}  wCKA {verdict}")
     if result["without layers"]:
         lines.append(f"layer by layer: not compared ({result['without layers']})")
@@ -87,7 +87,7 @@ def _answer(result: dict[str, Any], names: list[str]) -> str:
     if result["undecided"]:
         return f"wCKA undecided: {result['undecided']}"
     if len(names) == 2:
-        answer = f"{names[0]}  {names[1]}  wCKA {_verdict(result['all'], 0, 1)}"
+        answer = f"{names[0]}  {names[1]}  wCKA {_verdict_of_all(result, 0, 1)}"
         if _are_circuits(result):
             answer += "  (median of four circuits)"
         return answer
@@ -137,6 +137,19 @@ def _memory(result: dict[str, Any]) -> str:
 
 def _mebibytes(size: int) -> str:
     return f"{size / 2**20:,.0f} MiB"
+
+
+def _verdict_of_all(result: dict[str, Any], i: int, j: int) -> str:
+    """Return the verdict on two networks as a whole.
+
+    The median of four circuits may be 1 though some of them differ.
+    """
+    value = result["all"]["wcka"][i][j]
+    if _are_circuits(result) and value >= _EQUAL:
+        lowest = min(table["wcka"][i][j] for table in result["layers"].values())
+        if not lowest >= _EQUAL:
+            return f"{value:.4f}  though some circuits differ, down to {lowest:.4f}"
+    return _verdict(result["all"], i, j)
 
 
 def _verdict(table: dict[str, Any], i: int, j: int) -> str:

@@ -370,8 +370,9 @@ def rebase(model: nn.Sequential, name: str, seed: int = 0) -> nn.Sequential:
     """
     model, last = _double_copy(model)
     a, c = change_of_basis(name, last.in_features, seed)
-    change = nn.Linear(len(a), len(a), dtype=torch.float64)
-    output = nn.Linear(last.in_features, last.out_features, dtype=torch.float64)
+    with torch.random.fork_rng(devices=[]):  # the caller's random state stays as it is
+        change = nn.Linear(len(a), len(a), dtype=torch.float64)
+        output = nn.Linear(last.in_features, last.out_features, dtype=torch.float64)
     with torch.no_grad():
         change.weight.copy_(a.T)
         change.bias.copy_(c)

@@ -30,6 +30,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
@@ -52,9 +53,15 @@ class Circuits:
     ----------
     network : Transformer
         Its weights.
-    tokens : sequence of int, optional
-        The rows of the embedding that count, in this order; all of them by default.
-        They are the rows of all circuits, and the columns of "qk".
+    tokens : sequence of int or bool, optional
+        The rows of the embedding that count, in this order, or for each row whether it
+        counts; all of them by default. They are the rows of all circuits, and the
+        columns of "qk".
+
+    Raises
+    ------
+    ValueError
+        For rows that the embedding does not have.
 
     Attributes
     ----------
@@ -80,12 +87,15 @@ class Circuits:
         self, network: Transformer, tokens: Sequence[int] | None = None
     ) -> None:
         self.network = network
-        self.count = network.rows if tokens is None else len(tokens)
+        rows = np.arange(network.rows)
+        if tokens is not None:
+            rows = _rows_that_count(tokens, network.rows)
+        self.count = len(rows)
         self._embedding: Tensor | None = None
         # Slices of files are read by ranges of rows only.
-        if tokens is not None and list(tokens) != list(range(len(tokens))):
+        if not np.array_equal(rows, np.arange(self.count)):
             everything = network.read_rows(slice(0, network.rows))
-            self._embedding = everything[torch.as_tensor(list(tokens))]
+            self._embedding = everything[torch.from_numpy(rows)]
         self._token_gram: Tensor | None = None
         self._to_outputs: Tensor | None = None
 
@@ -162,7 +172,8 @@ class Circuits:
         Returns
         -------
         Tensor
-            (tokens, k), k being the width of the stream, or of all heads for "qk".
+            (tokens, k), k being the width of the stream, that of all heads for "qk",
+            or, for "ov", that of all values where it is less.
 
         Raises
         ------
@@ -178,6 +189,19 @@ class Circuits:
         else:
             to_columns = self.maps(layer)[circuit]
         return self.read_rows(slice(0, self.count)) @ to_columns
+
+
+def _rows_that_count(tokens: Sequence[int], n_rows: int) -> NDArray[np.int64]:
+    """Return rows of an embedding by their numbers, given so or as truth values."""
+    values = np.asarray(tokens)
+    if values.dtype == bool and values.shape == (n_rows,):
+        values = np.flatnonzero(values)
+    is_list = values.ndim == 1 and values.dtype.kind in "iu"
+    if not is_list or (len(values) and not 0 <= values.min() <= values.max() < n_rows):
+        raise ValueError(
+            f"tokens: wanted rows from 0 to {n_rows - 1}, or a truth value for each of "
+            f"{n_rows} rows")
+    return values.astype(np.int64)
 
 
 def _parts(count: int) -> Iterator[slice]:
@@ -207,13 +231,13 @@ def circuits(
         A model of the library transformers, or a state dict with that library's names.
     config : mapping, optional
         What its ``config.json`` says; that of the model, by default.
-    tokens : sequence of int, optional
-        The rows of the embedding that count, in this order; all of them by default.
+    tokens : sequence of int or bool, optional
+        As in ``Circuits``.
 
     Raises
     ------
     TypeError, ValueError
-        As ``families.transformer``.
+        As ``families.transformer`` and ``Circuits``.
 
     Examples
     --------
@@ -247,6 +271,8 @@ def compare_circuits(networks: Sequence[Circuits]) -> dict[str, Array]:
     ------
     ValueError
         For networks with other numbers of tokens.
+    TypeError
+        For anything but circuits.
 
     Examples
     --------
@@ -256,6 +282,10 @@ def compare_circuits(networks: Sequence[Circuits]) -> dict[str, Array]:
     """
     if not networks:
         raise ValueError("wanted at least one network")
+    for network in networks:
+        if not isinstance(network, Circuits):
+            raise TypeError(
+                f"wanted what circuits() returns, got {type(network).__name__}")
     counts = [network.count for network in networks]
     if len(set(counts)) > 1:
         raise ValueError(f"wanted as many tokens in all networks, got {counts}")

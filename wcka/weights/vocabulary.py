@@ -59,7 +59,8 @@ def _of_json(text: str) -> dict[str, int]:
 
 
 def _of_lines(text: str) -> dict[str, int]:
-    return {token: row for row, token in enumerate(text.splitlines())}
+    # Not splitlines(): a token may be one of the other characters that part lines.
+    return {token: row for row, token in enumerate(text.rstrip("\n").split("\n"))}
 
 
 def shared_rows(

@@ -17,9 +17,16 @@ from tqdm import tqdm
 
 from ..measures.spelling import nearest, printable
 from .chains import to_unit_range
-from .checkpoints import Checkpoint, is_beside, is_integer, row_blocks, shape_of
+from .checkpoints import (
+    Checkpoint,
+    is_beside,
+    is_integer,
+    is_of_loss,
+    row_blocks,
+    shape_of,
+)
 from .families import FAMILIES
-from .messages import chosen
+from .messages import chosen, listed
 
 LAYOUTS = ("out-in", "in-out")
 _ADVICE = (
@@ -178,27 +185,99 @@ def _chain_in(
     shapes = {}
     for name, values in checkpoint.weights.items():
         # Counters and positions: no layer multiplies by integers.
-        if not (is_beside(name) or is_integer(values)):
+        if not is_integer(values):
             shapes[name] = shape_of(values)
-    matrices = [name for name, shape in shapes.items() if len(shape) == 2]
     if order:
+        matrices = [name for name, shape in shapes.items() if len(shape) == 2]
         names = [_named(file, label, matrices) for label in order]
         source = "as --order says"
         if len(names) > 1:
             source += ", without what may stand between them, as the gains of norms"
-        layout, known = _layout(file, names, shapes, stored)
-        return _checked(checkpoint, names, layout, known, source)
+        readings = []
+        for layout in _layouts(names, shapes, stored):
+            readings.append((layout, names, source))
+        return _only_reading(checkpoint, readings, shapes, stored)
+    beside = _beside_network(shapes)
+    for name in beside:
+        del shapes[name]
+    matrices = [name for name, shape in shapes.items() if len(shape) == 2]
     for name in shapes:
         if "parametrizations." in name:
             raise ValueError(
                 f"{file}: {name} belongs to a parametrisation that is not known; call "
                 f"torch.nn.utils.parametrize.remove_parametrizations before saving")
+    _refuse_integer_matrices(checkpoint)
     _refuse_what_is_no_chain(file, matrices, shapes)
     _check_fully_connected(file, shapes, matrices)
-    layout, known = _layout(file, matrices, shapes, stored)
-    names, source = _in_order(checkpoint, matrices, shapes, layout)
-    _refuse_residual_blocks(file, names, shapes, layout)
-    return _checked(checkpoint, names, layout, known, source)
+    readings = []
+    for layout in _layouts(matrices, shapes, stored):
+        names, source = _in_order(checkpoint, matrices, shapes, layout)
+        readings.append((layout, names, source))
+    chain = _only_reading(checkpoint, readings, shapes, stored)
+    names = [layer.name for layer in chain.layers]
+    _refuse_residual_blocks(file, names, shapes, chain.layers[0].layout)
+    if beside:
+        verb = "takes" if len(beside) == 1 else "take"
+        chain = chain._replace(
+            order=f"{chain.order}; {listed(beside)} {verb} no part")
+    return chain
+
+
+def _only_reading(
+    checkpoint: Checkpoint, readings: Sequence[tuple[str, list[str], str]],
+    shapes: dict[str, tuple[int, ...]], stored: str | None,
+) -> Chain:
+    """Return the one way to read matrices as a chain.
+
+    Each reading is a layout, the names of the layers in order, and where the order
+    comes from.
+
+    Raises
+    ------
+    ValueError
+        If the matrices fit together in no reading, or in several.
+    """
+    chains = []
+    errors = []
+    for layout, names, source in readings:
+        try:
+            chains.append(_checked(checkpoint, names, layout, True, source))
+        except ValueError as error:
+            errors.append(error)
+    if not chains:
+        raise errors[0]
+    if len(chains) > 1:
+        raise ValueError(
+            f"{checkpoint.name}: nothing tells how its matrices are stored: if (out, "
+            f"in), they are {chains[0].text()}, and if (in, out), {chains[1].text()}; "
+            f"say --stored out-in or --stored in-out")
+    chain = chains[0]
+    is_square = [layer.inputs == layer.outputs for layer in chain.layers]
+    names = [layer.name for layer in chain.layers]
+    known = _tells_layout(names, shapes, stored) or not all(is_square)
+    return chain._replace(layout_known=known)
+
+
+def _beside_network(shapes: dict[str, tuple[int, ...]]) -> list[str]:
+    """Return the names of what belongs to losses, metrics and averaging.
+
+    A layer may be called f1 or acc, too: a weight matrix is a layer, with its bias,
+    unless it is that of a loss.
+    """
+    of_layers = set()
+    for name, shape in shapes.items():
+        if len(shape) == 2 and _MATRIX.search(name) and not is_of_loss(name):
+            of_layers.update([name, *_bias_names(name)])
+    return [name for name in shapes if is_beside(name) and name not in of_layers]
+
+
+def _refuse_integer_matrices(checkpoint: Checkpoint) -> None:
+    """Refuse integers and truth values that may multiply something, as masks do."""
+    for name, values in checkpoint.weights.items():
+        if is_integer(values) and len(shape_of(values)) > 1 and not is_beside(name):
+            raise ValueError(
+                f"{checkpoint.name}: {name} of shape {shape_of(values)} holds integers "
+                f"or truth values: a mask, or quantised weights; {_ADVICE}")
 
 
 def _named(file: str, label: str, matrices: list[str]) -> str:
@@ -280,21 +359,24 @@ def _in_order(
     """Return the names of a file's matrices in the order of the layers, and why."""
     if len(matrices) < 2:
         return matrices, "one layer"
-    patterns = {re.sub(r"\d+", "", name) for name in matrices}
-    if len(patterns) == 1:
-        return sorted(matrices, key=_numbers), "by the numbers in their names"
     fitting = _orders_that_fit(matrices, shapes, layout)
+    patterns = {re.sub(r"\d+", "", name) for name in matrices}
+    # Numbers may be widths, which fall: then only the order in which they stand fits.
+    only_as_saved = checkpoint.ordered and fitting == [matrices]
+    if len(patterns) == 1 and not only_as_saved:
+        return sorted(matrices, key=_numbers), "by the numbers in their names"
     if len(fitting) == 1:
         return fitting[0], "the only order in which they fit together"
     shared = _shared_matrices(checkpoint, matrices)
     if checkpoint.ordered and not shared:
         return matrices, "as saved"
-    reason = "as .safetensors files are sorted by name"
+    reason = "as its names are in alphabetical order, as in .safetensors files"
     if checkpoint.ordered:
         reason = f"as {' and '.join(shared)} are one tensor"
     raise UnknownOrder(
         f"{checkpoint.name}: the order of its layers is not known, {reason} "
-        f"({', '.join(matrices)}): number them, use .pt, or say --order or --arch")
+        f"({', '.join(matrices)}): number them, save the module's state_dict() by "
+        f"torch.save, or say --order or --arch")
 
 
 def _numbers(name: str) -> list[int]:
@@ -340,25 +422,36 @@ def _shared_matrices(checkpoint: Checkpoint, matrices: list[str]) -> list[str]:
 # ------------------------------------------------------------ how matrices are stored
 
 
-def _layout(
-    file: str, names: list[str], shapes: dict[str, tuple[int, ...]],
-    stored: str | None,
-) -> tuple[str, bool]:
-    """Return how a file's matrices are stored, and whether anything tells.
+def _layouts(
+    names: list[str], shapes: dict[str, tuple[int, ...]], stored: str | None,
+) -> Sequence[str]:
+    """Return in which layouts a file's matrices may be stored.
 
-    A bias has one entry per output. Without biases the names tell (Keras calls a matrix
-    (in, out) a kernel), then the order in which the matrices fit; nothing tells where
-    all are square.
+    A bias has one entry per output. Without biases the names tell: Keras calls a matrix
+    (in, out) a kernel, and torch one (out, in) a weight. Of others the one layout is
+    right in which they fit together. Where all are square both do, and torch's is
+    taken.
     """
     if stored is not None:
-        return stored, True
+        return [stored]
     by_biases = _layout_by_biases(names, shapes)
     if by_biases is not None:
-        return by_biases, True
+        return [by_biases]
     if all(name.endswith("kernel") for name in names):
-        return "in-out", True
+        return ["in-out"]
     square = all(shapes[name][0] == shapes[name][1] for name in names)
-    return "out-in", not square
+    if square or all(name.endswith("weight") for name in names):
+        return ["out-in"]
+    return LAYOUTS
+
+
+def _tells_layout(
+    names: list[str], shapes: dict[str, tuple[int, ...]], stored: str | None,
+) -> bool:
+    """Tell whether the caller, biases or Keras's names say how matrices are stored."""
+    by_biases = _layout_by_biases(names, shapes)
+    are_kernels = all(name.endswith("kernel") for name in names)
+    return stored is not None or by_biases is not None or are_kernels
 
 
 def _layout_by_biases(
@@ -390,6 +483,9 @@ _GATED = re.compile(r"(gate|gate_proj|gate_up_proj|router|experts?|moe)")
 _EMBEDDING = re.compile(
     r"wte|wpe|embed|embed_tokens|\w*embeddings?|lm_head|pos_embed")
 _RECURRENT = re.compile(r"weight_(ih|hh|hr)(_l\d+(_reverse)?)?")
+# The layers of recurrent networks that are written by hand
+_RECURRENT_LAYER = re.compile(r"(h|hidden)_?(2|to)_?(h|hidden)|hh|[wu]_?hh|i2h|x2h")
+_GATE_OF_STATE = re.compile(r"(?P<side>[wu])_?(?P<gate>[zrhifogc])")
 _RESIDUAL_BRANCH = re.compile(r"(skip|shortcut|downsample|residual|res_?skip)\d*")
 _RESIDUAL_BLOCK = re.compile(
     r"(res|resnet|residual)?_?blocks?_?\d*|"
@@ -428,14 +524,20 @@ def _refuse_what_is_no_chain(
             raise _no_chain(
                 file, name, "a recurrent layer (its matrices are not called weight), "
                 "which runs once per step", _NO_HELP)
+        for part in name.lower().split("."):
+            if _RECURRENT_LAYER.fullmatch(part):
+                raise _no_chain(file, name, "a layer of a recurrent network, which "
+                                "runs once per step", _NO_HELP)
         if _is_table(name, matrices, shapes):
             raise _no_chain(
                 file, name, "an embedding of tokens, part of a larger network")
+    _refuse_gates_of_states(file, matrices)
     for projections in _projections(matrices):
         if len(projections) >= 2:
             names = ", ".join(sorted(projections.values()))
             raise _no_chain(file, names, _OF_ATTENTION)
     _refuse_heads(file, matrices)
+    _refuse_twins(file, matrices, shapes)
 
 
 _OF_ATTENTION = "an attention, which multiplies its input by itself"
@@ -508,6 +610,44 @@ def _refuse_heads(file: str, matrices: list[str]) -> None:
             heads.add(match[1])
     if len(heads) > 1:
         raise _no_chain(file, " and ".join(sorted(heads)), "heads side by side")
+
+
+def _refuse_gates_of_states(file: str, matrices: list[str]) -> None:
+    """Refuse W_z beside U_z: what recurrent cells do to inputs and to their state."""
+    names_by_gate: dict[str, dict[str, str]] = {}
+    for name in matrices:
+        for part in name.lower().split("."):
+            match = _GATE_OF_STATE.fullmatch(part)
+            if match:
+                names_by_gate.setdefault(match["gate"], {})[match["side"]] = name
+    for by_side in names_by_gate.values():
+        if len(by_side) == 2:
+            raise _no_chain(
+                file, " and ".join(by_side.values()), "a recurrent cell, which runs "
+                "once per step", _NO_HELP)
+
+
+def _refuse_twins(
+    file: str, matrices: list[str], shapes: dict[str, tuple[int, ...]],
+) -> None:
+    """Refuse two networks alike in one file, such as a network and its average.
+
+    Their matrices have the same names and shapes behind two prefixes. Numbers are no
+    such prefixes: those of blocks in a row are alike, too.
+    """
+    networks: dict[str, dict[str, tuple[int, ...]]] = {}
+    for name in matrices:
+        prefix, _, inner = name.partition(".")
+        networks.setdefault(prefix, {})[inner] = shapes[name]
+    prefixes_by_network: dict[str, list[str]] = {}
+    for prefix, network in networks.items():
+        if len(network) > 1 and not re.search(r"\d", prefix):
+            prefixes_by_network.setdefault(str(sorted(network.items())), []).append(
+                prefix)
+    for prefixes in prefixes_by_network.values():
+        if len(prefixes) > 1:
+            raise _no_chain(
+                file, " and ".join(prefixes[:2]), "networks of one shape side by side")
 
 
 def _refuse_residual_blocks(

@@ -1,0 +1,382 @@
+"""Files that look like a network of another kind, or hold more than one."""
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+import wcka
+from wcka.cli import main
+from wcka.weights import (
+    chance,
+    checkpoints,
+    comparison,
+    formats,
+    kinship,
+    wiring,
+)
+
+
+def named(seed, *layers):
+    """A network of layers (name, inputs, outputs), and its state dict."""
+    torch.manual_seed(seed)
+    module = nn.Module()
+    for name, inputs, outputs in layers:
+        module.add_module(name, nn.Linear(inputs, outputs))
+    return module
+
+
+def chain_of(module):
+    """The product of a network's matrices (in, out), by NumPy."""
+    product = np.eye(next(module.children()).in_features)
+    for layer in module.children():
+        product = product @ layer.weight.detach().double().numpy().T
+    return product
+
+
+def cka(x, y):
+    x = x - x.mean(0)
+    y = y - y.mean(0)
+    norm = np.linalg.norm
+    return norm(x.T @ y)**2 / norm(x.T @ x) / norm(y.T @ y)
+
+
+def mlp(seed, widths=(8, 6, 3)):
+    torch.manual_seed(seed)
+    return nn.Sequential(
+        nn.Linear(widths[0], widths[1]), nn.ReLU(), nn.Linear(widths[1], widths[2]))
+
+
+def saved(path, content):
+    torch.save(content, path)
+    return str(path)
+
+
+def value(*paths, **options):
+    result = comparison.compare_files(list(map(str, paths)), **options)
+    return result["all"]["wcka"][0][1]
+
+
+# ------------------------------------------------------------ layers by their names
+
+
+@pytest.mark.parametrize("name", ["f1", "acc", "recall", "metric", "perplexity"])
+def test_a_layer_may_be_called_like_a_metric(tmp_path, name):
+    layers = ((name, 8, 16), ("f2", 16, 16), ("f3", 16, 3))
+    networks = [named(seed, *layers) for seed in range(2)]
+    paths = [saved(tmp_path / f"{i}.pt", network.state_dict())
+             for i, network in enumerate(networks)]
+    expected = cka(*map(chain_of, networks))
+    assert value(*paths) == pytest.approx(expected, abs=1e-10)
+    assert value(*paths, order=[name, "f2", "f3"]) == pytest.approx(expected, abs=1e-10)
+
+
+def test_what_belongs_to_a_loss_is_left_out_and_said(tmp_path):
+    network = mlp(0)
+    state = {**network.state_dict(), "criterion.weight": torch.rand(9, 3),
+             "val_accuracy.confmat": torch.rand(3, 3)}
+    paths = [saved(tmp_path / "a.pt", state),
+             saved(tmp_path / "b.pt", mlp(1).state_dict())]
+    result = comparison.compare_files(paths)
+    assert result["all"]["wcka"][0][1] == pytest.approx(wcka.wcka(network, mlp(1)))
+    text = " ".join(result["assumed"])
+    assert "criterion.weight, val_accuracy.confmat take no part" in text
+
+
+@pytest.mark.parametrize("prefixes", [
+    ("model.", "ema."), ("online_model.", "ema_model."), ("actor.", "actor_target."),
+    ("encoder_q.", "encoder_k."), ("net.", "swa.")])
+def test_two_networks_alike_are_no_chain(tmp_path, prefixes):
+    state = {}
+    for prefix in prefixes:
+        for name, values in mlp(0, (8, 5, 8)).state_dict().items():
+            state[prefix + name] = values
+    path = saved(tmp_path / "a.pt", state)
+    with pytest.raises(ValueError, match="side by side"):
+        value(path, path)
+
+
+def test_an_encoder_and_its_decoder_are_a_chain(tmp_path):
+    states = []
+    for seed in range(2):
+        parts = {"encoder": mlp(seed, (8, 6, 3)), "decoder": mlp(seed, (3, 6, 8))}
+        states.append(nn.ModuleDict(parts).state_dict())
+    paths = [saved(tmp_path / f"{i}.pt", state) for i, state in enumerate(states)]
+    result = comparison.compare_files(paths)
+    assert len(result["chains"][paths[0]]) == 4
+
+
+@pytest.mark.parametrize("layers", [
+    [("i2h", 20, 16), ("h2h", 16, 16), ("h2o", 16, 5)],
+    [("hidden_to_hidden", 16, 16), ("out", 16, 5)],
+    [("W_z", 8, 8), ("U_z", 8, 8), ("W_h", 8, 8), ("U_h", 8, 8), ("fc", 8, 3)],
+    [("Wr", 8, 8), ("Ur", 8, 8), ("fc", 8, 3)]])
+def test_recurrent_layers_written_by_hand_are_refused(tmp_path, layers):
+    path = saved(tmp_path / "a.pt", named(0, *layers).state_dict())
+    with pytest.raises(ValueError, match="recurrent"):
+        value(path, path)
+
+
+def test_numbers_that_are_widths_are_no_order(tmp_path):
+    layers = (("fc_64", 8, 64), ("fc_32", 64, 32), ("fc_3", 32, 3))
+    networks = [named(seed, *layers) for seed in range(2)]
+    paths = [saved(tmp_path / f"{i}.pt", network.state_dict())
+             for i, network in enumerate(networks)]
+    assert value(*paths) == pytest.approx(cka(*map(chain_of, networks)), abs=1e-10)
+
+
+# ------------------------------------------------------------ how matrices are stored
+
+
+def test_matrices_of_numpy_that_fit_both_ways_are_refused(tmp_path):
+    rng = np.random.default_rng(0)
+    paths, chains = [], []
+    for name in "ab":
+        matrices = {
+            "hidden_W": rng.normal(size=(20, 8)), "out_W": rng.normal(size=(8, 3))}
+        paths.append(tmp_path / f"{name}.npz")
+        np.savez(paths[-1], **matrices)
+        chains.append(matrices["hidden_W"] @ matrices["out_W"])
+    readings = r"out_W 3x8 -> hidden_W 8x20.*hidden_W 20x8 -> out_W 8x3; say --stored"
+    with pytest.raises(ValueError, match=readings):
+        value(*paths)
+    assert value(*paths, stored="in-out") == pytest.approx(cka(*chains), abs=1e-10)
+
+
+def test_a_single_matrix_of_numpy_is_refused(tmp_path):
+    path = tmp_path / "a.npz"
+    np.savez(path, W=np.random.default_rng(0).normal(size=(20, 3)))
+    with pytest.raises(ValueError, match="nothing tells how its matrices are stored"):
+        value(path, path)
+
+
+@pytest.mark.parametrize("names", [("W1", "W2", "W3"), ("arr_0", "arr_1", "arr_2")])
+def test_numbered_matrices_of_numpy_are_stored_as_they_fit(tmp_path, names):
+    rng = np.random.default_rng(0)
+    paths, chains = [], []
+    for file in "ab":
+        matrices = [rng.normal(size=shape) for shape in ((20, 8), (8, 6), (6, 3))]
+        paths.append(tmp_path / f"{file}.npz")
+        np.savez(paths[-1], **dict(zip(names, matrices)))
+        chains.append(matrices[0] @ matrices[1] @ matrices[2])
+    assert value(*paths) == pytest.approx(cka(*chains), abs=1e-10)
+    chain = wiring.chain_in(checkpoints.read(paths[0]))
+    assert chain.layers[0].layout == "in-out" and chain.layout_known
+
+
+# ------------------------------------------------------------ integers
+
+
+def test_matrices_of_integers_are_refused_whatever_their_name(tmp_path):
+    rng = np.random.default_rng(0)
+    path = tmp_path / "a.npz"
+    np.savez(path, **{
+        "l1/kernel": rng.integers(-9, 9, (8, 8)).astype("int8"),
+        "l2/kernel": rng.normal(size=(8, 3)), "l2/bias": rng.normal(size=3)})
+    with pytest.raises(ValueError, match="l1/kernel of shape"):
+        value(path, path)
+
+
+@pytest.mark.parametrize("kind", [torch.bool, torch.int64, torch.uint8])
+def test_masks_that_multiply_weights_are_refused(tmp_path, kind):
+    state = {**mlp(0).state_dict(), "0.mask": torch.ones(6, 8).to(kind)}
+    path = saved(tmp_path / "a.pt", state)
+    with pytest.raises(ValueError, match=r"0\.mask of shape \(6, 8\) holds integers"):
+        value(path, path)
+
+
+# ------------------------------------------------------------ what is beside a network
+
+
+@pytest.mark.parametrize("beside", [
+    {"rng_state": torch.get_rng_state()}, {"train_losses": torch.rand(50)},
+    {"class_weights": torch.ones(3)}, {"mean": torch.zeros(8), "std": torch.ones(8)},
+    {"pca_weight": torch.rand(5, 8), "epoch": 1}])
+@pytest.mark.parametrize("key", ["model", "model_state_dict", "state_dict"])
+def test_tensors_beside_a_state_dict_do_not_hide_it(tmp_path, beside, key):
+    networks = [mlp(seed) for seed in range(2)]
+    paths = [saved(tmp_path / f"{i}.pt", {key: network.state_dict(), **beside})
+             for i, network in enumerate(networks)]
+    assert value(*paths) == pytest.approx(wcka.wcka(*networks))
+    assert value(*paths, key=key) == pytest.approx(wcka.wcka(*networks))
+
+
+def test_a_matrix_beside_a_state_dict_of_any_name_must_be_told_apart(tmp_path):
+    networks = [mlp(seed) for seed in range(2)]
+    paths = [saved(tmp_path / f"{i}.pt", {
+        "encoder": network.state_dict(), "head_weight": torch.rand(3, 8)})
+        for i, network in enumerate(networks)]
+    with pytest.raises(ValueError, match=r"encoder, beside tensors.*by --key"):
+        value(*paths)
+    assert value(*paths, key="encoder") == pytest.approx(wcka.wcka(*networks))
+
+
+# ------------------------------------------------------------ order
+
+
+@pytest.mark.parametrize("kind", ["pt", "npz"])
+def test_a_dict_in_alphabetical_order_tells_no_order(tmp_path, kind):
+    module = named(0, ("inp", 8, 8), ("hid", 8, 8), ("out", 8, 3))
+    save_file(module.state_dict(), tmp_path / "a.safetensors")
+    state = load_file(tmp_path / "a.safetensors")
+    path = tmp_path / f"b.{kind}"
+    if kind == "pt":
+        torch.save(state, path)
+    else:
+        np.savez(path, **{name: values.numpy() for name, values in state.items()})
+    with pytest.raises(ValueError, match="alphabetical order"):
+        value(path, path)
+    # The state dict of a module says versions, and stands as the module was defined.
+    torch.save(module.state_dict(), path)
+    assert value(path, path) == pytest.approx(1)
+
+
+def test_one_of_several_parts_of_a_network_is_refused(tmp_path):
+    path = tmp_path / "model-00001-of-00002.safetensors"
+    save_file(mlp(0).state_dict(), path)
+    with pytest.raises(ValueError, match="one of several parts of a network"):
+        value(path, path)
+    whole = tmp_path / "model-00001-of-00001.safetensors"
+    path.rename(whole)
+    assert value(whole, whole) == pytest.approx(1)
+
+
+# ------------------------------------------------------------ few inputs
+
+
+@pytest.mark.parametrize("inputs", [1, 2])
+def test_networks_of_few_inputs_are_undecided(tmp_path, inputs, capsys):
+    paths = [saved(tmp_path / f"{seed}.pt", mlp(seed, (inputs, 16, 3)).state_dict())
+             for seed in range(5)]
+    with pytest.warns(UserWarning, match="input"):
+        assert np.isnan(value(*paths[:2]))
+    assert main(["compare", *paths[:2]]) == 2
+    assert "the networks take" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="cannot be told apart by their first layers"):
+        kinship.find_families(paths)
+
+
+def test_two_inputs_are_warned_of(tmp_path):
+    networks = [mlp(seed, (2, 16, 3)) for seed in range(3)]
+    with pytest.warns(RuntimeWarning, match="two inputs is 1"):
+        assert wcka.wcka(*networks[:2]) == pytest.approx(1)
+    with pytest.warns(RuntimeWarning, match="two inputs is 1"):
+        wcka.pairwise("wcka", networks)
+
+
+# ------------------------------------------------------------ folders
+
+
+def test_a_folder_of_checkpoints_may_hold_one_of_a_usual_name(tmp_path):
+    for seed, name in enumerate(("model", "last", "best")):
+        torch.save(mlp(seed).state_dict(), tmp_path / f"{name}.pt")
+    result = comparison.compare_files([str(tmp_path)])
+    assert len(result["files"]) == 3 and not result["left out"]
+
+
+def test_a_folder_of_one_network_is_said_to_be_one(tmp_path):
+    torch.save(mlp(0).state_dict(), tmp_path / "model.pt")
+    with pytest.raises(ValueError, match="one network, and no other beside it"):
+        comparison.compare_files([str(tmp_path)])
+
+
+def test_metadata_that_names_a_tensor_is_no_tensor(tmp_path):
+    path = tmp_path / "a.safetensors"
+    save_file(mlp(0).state_dict(), path, metadata={"last_layer": "2.weight"})
+    assert value(path, path) == pytest.approx(1)
+
+
+# ------------------------------------------------------------ modules
+
+
+def test_places_that_are_joined_go_through_the_skeleton():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(8, 6), nn.Flatten(), nn.Linear(30, 3))
+    first, last = (layer.weight.detach().double() for layer in (model[0], model[2]))
+    expected = torch.cat([first.T @ part for part in last.T.split(6)])
+    torch.testing.assert_close(
+        wcka.chain(model, (5, 8)), expected, rtol=1e-12, atol=1e-12)
+
+
+def test_the_scale_of_a_chain_with_biases_is_not_seen():
+    """The last layer's bias is far below the offset that comes in with the first."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 5), nn.Linear(5, 4), nn.Linear(4, 3)).double()
+    other = mlp(0, (4, 6, 3)).double()
+    with torch.no_grad():
+        model[1].bias.zero_()
+        model[2].bias.zero_()
+    expected = wcka.wcka(model, other, bias=True)
+    with torch.no_grad():
+        model[1].weight.mul_(2.0**600)
+        model[2].weight.mul_(2.0**600)
+    assert wcka.wcka(model, other, bias=True) == pytest.approx(expected, rel=1e-12)
+    with pytest.raises(ValueError, match="infinity"):
+        wcka.chain(model, bias=True)
+
+
+def test_the_callers_random_numbers_go_on_as_before(tmp_path):
+    path = saved(tmp_path / "a.pt", nn.Linear(4, 3).state_dict())
+    model = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2)).double()
+    torch.manual_seed(5)
+    state = torch.get_rng_state()
+    wcka.weights.symmetry.rebase(model, "rotation")
+    assert torch.equal(torch.get_rng_state(), state)
+    (tmp_path / "five_outputs.py").write_text(
+        "import torch\ndef build():\n    return torch.nn.Sequential("
+        "torch.nn.Linear(4, 3), torch.nn.ReLU(), torch.nn.Linear(3, 5))\n")
+    network = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
+    path = saved(tmp_path / "b.pt", network.state_dict())
+    state = torch.get_rng_state()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(tmp_path))
+        comparison.compare_files(
+            [path, path], "five_outputs:build", (4,), networks=0)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_untrained_networks_without_a_value_do_not_count():
+    """Four live and four dead ones say as much as the four live ones alone."""
+    rng = np.random.default_rng(0)
+    trained = [torch.from_numpy(rng.normal(size=(20, 3))) for _ in range(2)]
+    alive = [torch.from_numpy(rng.normal(size=(20, 3))) for _ in range(4)]
+    dead = [torch.zeros(20, 3, dtype=torch.float64)] * 4
+    of_all = chance.beside_untrained(trained, [*alive, *dead])
+    of_alive = chance.beside_untrained(trained, alive)
+    assert of_all["p"][0][1] == pytest.approx(of_alive["p"][0][1], rel=1e-12)
+
+
+def test_names_of_keras_may_be_numbered(tmp_path):
+    rng = np.random.default_rng(0)
+    paths, chains = [], []
+    for file in "ab":
+        state = {"dense/kernel:0": rng.normal(size=(8, 5)), "dense/bias:0": np.ones(5),
+                 "out/kernel:0": rng.normal(size=(5, 3)), "out/bias:0": np.ones(3)}
+        paths.append(tmp_path / f"{file}.npz")
+        np.savez(paths[-1], **state)
+        chains.append(state["dense/kernel:0"] @ state["out/kernel:0"])
+    assert value(*paths) == pytest.approx(cka(*chains), abs=1e-10)
+
+
+def test_a_network_that_torch_has_quantised_is_said_to_be(tmp_path):
+    content = {"0.scale": torch.tensor(1.0), "0.zero_point": torch.tensor(0),
+               "0._packed_params.dtype": torch.qint8}
+    path = saved(tmp_path / "a.pt", content)
+    with pytest.raises(ValueError, match="is quantised"):
+        value(path, path)
+
+
+def test_a_file_without_permission_is_left_out_of_a_folder(tmp_path, monkeypatch):
+    for seed, name in enumerate("abc"):
+        torch.save(mlp(seed).state_dict(), tmp_path / f"{name}.pt")
+    opened = formats._opened_file
+
+    def locked(path):
+        if path.name == "b.pt":
+            raise PermissionError(13, "Permission denied")
+        return opened(path)
+
+    monkeypatch.setattr(formats, "_opened_file", locked)
+    result = comparison.compare_files([str(tmp_path)])
+    assert list(result["left out"].values()) == ["no permission to read it"]
