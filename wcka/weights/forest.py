@@ -211,13 +211,20 @@ def _strangers(z: Array, labels: Labels) -> _Strangers:
     """Describe the pairs between families; see the module for the two variances."""
     networks = len(labels)
     count = int(labels.max()) + 1
-    membership = np.zeros((networks, count))
-    membership[np.arange(networks), labels] = 1
-    sizes = membership.sum(0)
+    order = np.argsort(labels, kind="stable")
+    starts = np.searchsorted(labels[order], np.arange(count))
+
+    def sums_of(values: Array) -> Array:
+        """Sums over the pairs of each two families, (pairs of families,)."""
+        grouped = np.add.reduceat(values[np.ix_(order, order)], starts, axis=0)
+        sums: Array = np.add.reduceat(grouped, starts, axis=1)
+        return sums[above]
+
     above = np.triu_indices(count, 1)
+    sizes = np.bincount(labels)
     numbers = np.outer(sizes, sizes)[above]
-    sums = (membership.T @ z @ membership)[above]
-    squares = (membership.T @ z**2 @ membership)[above]
+    sums = sums_of(z)
+    squares = sums_of(z**2)
     pairs = int(numbers.sum())
     if count < 2:
         return _Strangers(count, pairs, np.nan, np.nan, np.nan)
@@ -416,13 +423,21 @@ def _by_holm(
     """Return p of each merge, times the number of pairs not yet within a family."""
     a, b = np.array(edges).T
     p = np.nan_to_num(strangers.p(z[a, b]), nan=1.0)
-    remaining = [_pairs_between(_labels_of(len(z), edges[:k]))
-                 for k in range(len(edges))]
+    remaining = _pairs_before(len(z), edges)
     corrected: Array = np.maximum.accumulate(np.minimum(p * remaining, 1))
     return corrected
 
 
-def _pairs_between(labels: Labels) -> int:
-    """Return the number of pairs of networks in different components."""
-    sizes = np.bincount(labels)
-    return int((len(labels)**2 - (sizes**2).sum()) // 2)
+def _pairs_before(count: int, edges: Sequence[tuple[int, int]]) -> list[int]:
+    """Return how many pairs are in different components before each merge."""
+    labels = np.arange(count)
+    sizes = np.ones(count, int)
+    left = count * (count - 1) // 2
+    before = []
+    for a, b in edges:
+        before.append(left)
+        kept, merged = labels[a], labels[b]
+        left -= int(sizes[kept] * sizes[merged])
+        sizes[kept] += sizes[merged]
+        labels[labels == merged] = kept
+    return before
