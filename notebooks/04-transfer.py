@@ -150,6 +150,8 @@ layer: str = "last hidden"
 # clean accuracy from which a head counts as having learned; pairs of such heads
 # are judged
 learned: float = 0.95
+# other limits, at which the verdicts are judged anew for the page of rules
+other_limits: list[float] = [0.9, 0.98]
 # of the first trunk, of the first head, of the draws of images, the
 # corruptions and the attacks
 seed: int = 0
@@ -193,6 +195,7 @@ within(
     clean_images=(clean_images, 10, 10000),
     probe_images=(probe_images, 10, attacked_images),
     learned=(learned, 0, 1),
+    other_limits=(other_limits, 0, 1),
     heads=(heads, 1, 10000),
     seeds=(seeds, 3, 1000),
     epochs=(epochs, 1, 10000),
@@ -694,14 +697,26 @@ summaries.overview(control_members).style.format(precision=3)
 PLACES = ("behind the trunk", "on pixels")
 control_names = control_members.architecture.unique()
 control_heads = members.model[members.architecture.isin(control_names)]
-on_pixels = summaries.learned_pairs(
-    control_members, control_rows, learned)
-rows_at = {
-    "behind the trunk": table[
-        table.a.isin(control_heads) & table.b.isin(control_heads)],
-    "on pixels": on_pixels[on_pixels["probe"].isin(counted_probes)].assign(
-        trunk="none"),
-}
+
+
+def counted_pairs(some_members, rows, limit):
+    """Rows of pairs that have learned by a limit, on the probes that count."""
+    pairs = summaries.learned_pairs(some_members, rows, limit)
+    return pairs[pairs["probe"].isin(counted_probes)]
+
+
+def rows_of_places(limit):
+    """Rows of heads of the control's architectures, by place."""
+    behind = counted_pairs(members, all_rows, limit)
+    on_pixels = counted_pairs(control_members, control_rows, limit)
+    return {
+        "behind the trunk": behind[
+            behind.a.isin(control_heads) & behind.b.isin(control_heads)],
+        "on pixels": on_pixels.assign(trunk="none"),
+    }
+
+
+rows_at = rows_of_places(learned)
 for place, rows in rows_at.items():
     check_pairs(rows, ["seed", "strategy"], place)
 
@@ -743,7 +758,8 @@ def r_interval(z):
     return np.tanh(z.low), np.tanh(z.high)
 
 
-def at_places(estimates_of, factor, to_value, to_interval):
+def at_places(
+        estimates_of, factor, to_value, to_interval, rows_by_place=rows_at):
     """Estimates at both places, and their independent differences.
 
     `estimates_of` is a function of rows; `to_value` and `to_interval` carry an
@@ -751,7 +767,7 @@ def at_places(estimates_of, factor, to_value, to_interval):
     """
     values = {}
     estimates_at = {}
-    for place, rows in rows_at.items():
+    for place, rows in rows_by_place.items():
         estimates = estimates_of(rows[rows.differs == factor])
         estimates_at[place] = {}
         for name, estimate in estimates.items():
@@ -976,10 +992,19 @@ for name, models in models_of.items():
         "b": names[chain_table.b],
         through_column: chain_table[through_column],
     }))
-through = table.merge(pd.concat(chain_tables), on=["a", "b"], validate="m:1")
-comparison = compare_within(through, ["wcka", through_column])["pearson"]
-heads_alone = comparison.xs("wcka", level="measure")
-through_trunk = comparison.xs(through_column, level="measure")
+chains_through = pd.concat(chain_tables)
+
+
+def alone_and_through(rows):
+    """Correlations of heads alone and of chains through the trunk."""
+    rows = rows.merge(chains_through, on=["a", "b"], validate="m:1")
+    comparison = compare_within(rows, ["wcka", through_column])["pearson"]
+    return (comparison.xs("wcka", level="measure"),
+            comparison.xs(through_column, level="measure"))
+
+
+heads_alone, through_trunk = alone_and_through(table)
+through = table.merge(chains_through, on=["a", "b"], validate="m:1")
 by_factor = through.groupby("differs", sort=False)
 mean_alone = by_factor["wcka"].mean()
 mean_through = by_factor[through_column].mean()
@@ -1051,11 +1076,6 @@ if epoch_parts:
 else:
     epoch_text = f"no trunk was trained for more than {PAPERS_EPOCH} epochs"
 
-agnostic_parts = []
-for factor, row in through_trunk.iterrows():
-    agnostic_parts.append(rules.Part(
-        factor, row.difference, row["model error"], row["model df"]))
-
 _, raw_r_changes = at_places(
     lambda rows: fisher_z(rows, by=["trunk"]), "strategy", r_of_z, r_interval)
 raw_texts = []
@@ -1065,19 +1085,55 @@ seed_texts = []
 for measure, difference in seed_changes.items():
     seed_texts.append(f"{MEASURE_LABELS[measure]} {difference.value:+.2f}")
 
-findings = {
-    "best-epoch": rules.Finding(epoch_parts, epoch_text),
-    "less-affected": rules.Finding(
-        change_parts(r_changes),
-        f"with the probes' means left in: {', '.join(raw_texts)}"),
-    "trunk-imposes": rules.Finding(
-        change_parts(similarity_changes),
-        f"where the seed differs: {', '.join(seed_texts)}"),
-    "consistently-higher": rules.Finding(leads.parts(results)),
-    "agnostic": rules.Finding(agnostic_parts),
-}
+
+def findings_with(r_differences, similarity_differences, comparisons, through):
+    """Findings on all statements; texts are those of all that have learned."""
+    agnostic_parts = []
+    for factor, row in through.iterrows():
+        agnostic_parts.append(rules.Part(
+            factor, row.difference, row["model error"], row["model df"]))
+    return {
+        "best-epoch": rules.Finding(epoch_parts, epoch_text),
+        "less-affected": rules.Finding(
+            change_parts(r_differences),
+            f"with the probes' means left in: {', '.join(raw_texts)}"),
+        "trunk-imposes": rules.Finding(
+            change_parts(similarity_differences),
+            f"where the seed differs: {', '.join(seed_texts)}"),
+        "consistently-higher": rules.Finding(leads.parts(comparisons)),
+        "agnostic": rules.Finding(agnostic_parts),
+    }
+
+
+findings = findings_with(
+    r_changes, similarity_changes, results, through_trunk)
+
+
+def findings_at_limit(limit):
+    """The same with another limit of having learned; None with too few."""
+    pairs = counted_pairs(members, all_rows, limit)
+    places = rows_of_places(limit)
+    counts_of_starts = [summaries.start_counts(pairs)[factor]
+                        for factor in benchmark.FACTORS]
+    for rows in places.values():
+        counts_of_starts.append(summaries.start_counts(rows)["strategy"])
+    if min(counts_of_starts) < 3:
+        return None
+    _, r_differences = at_places(
+        fisher_z, "strategy", r_of_z, r_interval, places)
+    _, similarity_differences = at_places(
+        mean_similarities, "strategy", as_it_is, share_interval, places)
+    return findings_with(r_differences, similarity_differences,
+                         compare_within(pairs), alone_and_through(pairs)[1])
+
+
+findings_at = {}
+for limit in other_limits:
+    findings_there = findings_at_limit(limit)
+    if findings_there:
+        findings_at[limit] = findings_there
 chapter_claims = rules.judge("04", findings)
-claims.show(chapter_claims)
+claims.show(chapter_claims, findings_at)
 
 # %% tags=["remove-cell"]
 SENTENCES = {
