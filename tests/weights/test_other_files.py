@@ -118,6 +118,13 @@ def test_recurrent_layers_written_by_hand_are_refused(tmp_path, layers):
         value(path, path)
 
 
+def test_a_layer_from_inputs_to_hidden_units_is_no_recurrent_one(tmp_path):
+    networks = [named(seed, ("i2h", 20, 16), ("h2o", 16, 5)) for seed in range(2)]
+    paths = [saved(tmp_path / f"{i}.pt", network.state_dict())
+             for i, network in enumerate(networks)]
+    assert value(*paths) == pytest.approx(cka(*map(chain_of, networks)), abs=1e-10)
+
+
 def test_numbers_that_are_widths_are_no_order(tmp_path):
     layers = (("fc_64", 8, 64), ("fc_32", 64, 32), ("fc_3", 32, 3))
     networks = [named(seed, *layers) for seed in range(2)]

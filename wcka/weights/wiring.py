@@ -484,7 +484,7 @@ _EMBEDDING = re.compile(
     r"wte|wpe|embed|embed_tokens|\w*embeddings?|lm_head|pos_embed")
 _RECURRENT = re.compile(r"weight_(ih|hh|hr)(_l\d+(_reverse)?)?")
 # The layers of recurrent networks that are written by hand
-_RECURRENT_LAYER = re.compile(r"(h|hidden)_?(2|to)_?(h|hidden)|hh|[wu]_?hh|i2h|x2h")
+_RECURRENT_LAYER = re.compile(r"(h|hidden)_?(2|to)_?(h|hidden)|[wu]?_?hh")
 _GATE_OF_STATE = re.compile(r"(?P<side>[wu])_?(?P<gate>[zrhifogc])")
 _RESIDUAL_BRANCH = re.compile(r"(skip|shortcut|downsample|residual|res_?skip)\d*")
 _RESIDUAL_BLOCK = re.compile(
