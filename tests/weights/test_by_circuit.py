@@ -327,3 +327,48 @@ def test_folders_have_any_name(tmp_path, name):
     paths = [save(tmp_path / name, *network(0)), save(tmp_path / "plain", *network(1))]
     result = compared(*paths)
     assert result["chance"] == "unknown" and result["mapped"] > 0
+
+
+def test_layers_beside_a_transformer_are_compared_as_layers(tmp_path):
+    folder = tmp_path / "gpt"
+    save(folder, *network())
+    named_there = mlp_file(folder / "probe.pt", 0)
+    elsewhere = mlp_file(tmp_path / "probe.pt", 1)
+    expected = compared(mlp_file(tmp_path / "x.pt", 0), elsewhere)["all"]["wcka"]
+    for options in ({}, {"order": ["weight"]}, {"stored": "out-in"}):
+        assert compared(named_there, elsewhere, **options)["all"]["wcka"] == expected
+    also_there = mlp_file(folder / "other.pt", 1)
+    assert compared(named_there, also_there)["all"]["wcka"] == expected
+
+
+def test_known_tokens_are_not_taken_for_unknown_ones(tmp_path):
+    """Of one network in two orders of tokens, and one whose tokens nobody knows."""
+    folder = tmp_path / "runs"
+    weights, config = network()
+    order = torch.randperm(TOKENS, generator=torch.Generator().manual_seed(1)).tolist()
+    tokens = {f"t{i}": i for i in range(TOKENS)}
+    permuted = {f"t{old}": new for new, old in enumerate(order)}
+    save(folder / "a", weights, config, tokens)
+    save(folder / "b", reordered(weights, order), config, permuted)
+    unknown = save(folder / "c", *network(2))
+    result = compared(str(folder))
+    assert result["all"]["wcka"][0][1] == pytest.approx(1)
+    assert "says what tokens its 60 rows are" in result["left out"][unknown]
+    with pytest.raises(ValueError, match="their tokenizers differ, and not all"):
+        compared(str(folder / "a"), str(folder / "b"), unknown)
+
+
+def test_rows_are_counted_among_files_of_one_kind(tmp_path):
+    folder = tmp_path / "runs"
+    for seed, (name, tokens) in enumerate((("a", 60), ("b", 60), ("c", 64))):
+        save(folder / name, *network(seed, tokens=tokens))
+    result = compared(str(folder))
+    assert "it has 64 rows, others have 60" in next(iter(result["left out"].values()))
+
+
+def test_an_empty_vocabulary_is_none(tmp_path):
+    paths = [save(tmp_path / name, *network(seed)) for seed, name in enumerate("ab")]
+    plain = compared(*paths)["all"]["wcka"]
+    for path in paths:
+        open(f"{path}/vocab.txt", "wb").close()
+    assert compared(*paths)["all"]["wcka"] == plain

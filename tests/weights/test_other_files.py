@@ -1,5 +1,7 @@
 """Files that look like a network of another kind, or hold more than one."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -72,6 +74,32 @@ def test_a_layer_may_be_called_like_a_metric(tmp_path, name):
     assert value(*paths, order=[name, "f2", "f3"]) == pytest.approx(expected, abs=1e-10)
 
 
+@pytest.mark.parametrize("name", ["metric", "metrics.fid", "val_f1", "loss_fn.net"])
+def test_a_network_within_a_metric_or_a_loss_is_none_of_the_chain(tmp_path, name):
+    networks = [mlp(seed, (8, 6, 8)) for seed in range(2)]
+    paths = []
+    for i, network in enumerate(networks):
+        state = {f"model.{key}": values for key, values in network.state_dict().items()}
+        for key, values in mlp(9 + i, (8, 5, 8)).state_dict().items():
+            state[f"{name}.{key}"] = values
+        paths.append(saved(tmp_path / f"{i}.pt", {"state_dict": state}))
+    assert value(*paths) == pytest.approx(wcka.wcka(*networks))
+
+
+@pytest.mark.parametrize("parts", [
+    {"stem": (8, 6, 6), "body": (6, 6, 6), "tail": (6, 6, 6), "out": (6, 4, 3)},
+    {"encoder": (8, 6, 6), "projector": (6, 9, 6), "predictor": (6, 9, 6)}])
+def test_parts_of_one_width_are_a_chain(tmp_path, parts):
+    paths, chains = [], []
+    for seed in range(2):
+        modules = {name: mlp(10 * seed + i, widths)
+                   for i, (name, widths) in enumerate(parts.items())}
+        paths.append(saved(
+            tmp_path / f"{seed}.pt", nn.ModuleDict(modules).state_dict()))
+        chains.append(wcka.chain(nn.Sequential(*modules.values())).numpy())
+    assert value(*paths) == pytest.approx(cka(*chains), abs=1e-10)
+
+
 def test_what_belongs_to_a_loss_is_left_out_and_said(tmp_path):
     network = mlp(0)
     state = {**network.state_dict(), "criterion.weight": torch.rand(9, 3),
@@ -86,7 +114,8 @@ def test_what_belongs_to_a_loss_is_left_out_and_said(tmp_path):
 
 @pytest.mark.parametrize("prefixes", [
     ("model.", "ema."), ("online_model.", "ema_model."), ("actor.", "actor_target."),
-    ("encoder_q.", "encoder_k."), ("net.", "swa.")])
+    ("encoder_q.", "encoder_k."), ("net.", "swa."), ("agent.net.", "agent.net_target."),
+    ("model.", "ema.module."), ("diffusion.model.", "diffusion.model_ema.")])
 def test_two_networks_alike_are_no_chain(tmp_path, prefixes):
     state = {}
     for prefix in prefixes:
@@ -185,6 +214,20 @@ def test_matrices_of_integers_are_refused_whatever_their_name(tmp_path):
         value(path, path)
 
 
+@pytest.mark.parametrize("beside", [
+    {"confusion_matrix": torch.ones(3, 3, dtype=torch.int64)},
+    {"edge_index": torch.ones(2, 7, dtype=torch.int64)},
+    {"feature_index": torch.ones(1, 12, dtype=torch.int64)},
+    {"input_mask": torch.ones(8, dtype=torch.bool)}])
+def test_other_integers_take_no_part_and_are_named(tmp_path, beside):
+    networks = [mlp(seed) for seed in range(2)]
+    paths = [saved(tmp_path / f"{i}.pt", {**network.state_dict(), **beside})
+             for i, network in enumerate(networks)]
+    result = comparison.compare_files(paths)
+    assert result["all"]["wcka"][0][1] == pytest.approx(wcka.wcka(*networks))
+    assert f"{next(iter(beside))} takes no part" in result["assumed"][0]
+
+
 @pytest.mark.parametrize("kind", [torch.bool, torch.int64, torch.uint8])
 def test_masks_that_multiply_weights_are_refused(tmp_path, kind):
     state = {**mlp(0).state_dict(), "0.mask": torch.ones(6, 8).to(kind)}
@@ -199,7 +242,7 @@ def test_masks_that_multiply_weights_are_refused(tmp_path, kind):
 @pytest.mark.parametrize("beside", [
     {"rng_state": torch.get_rng_state()}, {"train_losses": torch.rand(50)},
     {"class_weights": torch.ones(3)}, {"mean": torch.zeros(8), "std": torch.ones(8)},
-    {"pca_weight": torch.rand(5, 8), "epoch": 1}])
+    {"obs_rms": {"mean": torch.zeros(8)}, "rng": {"torch": torch.get_rng_state()}}])
 @pytest.mark.parametrize("key", ["model", "model_state_dict", "state_dict"])
 def test_tensors_beside_a_state_dict_do_not_hide_it(tmp_path, beside, key):
     networks = [mlp(seed) for seed in range(2)]
@@ -209,14 +252,33 @@ def test_tensors_beside_a_state_dict_do_not_hide_it(tmp_path, beside, key):
     assert value(*paths, key=key) == pytest.approx(wcka.wcka(*networks))
 
 
-def test_a_matrix_beside_a_state_dict_of_any_name_must_be_told_apart(tmp_path):
+@pytest.mark.parametrize("key", ["encoder", "net", "model_state_dict"])
+def test_a_matrix_beside_a_state_dict_must_be_told_apart(tmp_path, key):
     networks = [mlp(seed) for seed in range(2)]
-    paths = [saved(tmp_path / f"{i}.pt", {
-        "encoder": network.state_dict(), "head_weight": torch.rand(3, 8)})
-        for i, network in enumerate(networks)]
-    with pytest.raises(ValueError, match=r"encoder, beside tensors.*by --key"):
+    heads = [nn.Linear(8, 3) for _ in range(2)]
+    paths = []
+    for i, (network, head) in enumerate(zip(networks, heads)):
+        content = {key: network.state_dict(), **head.state_dict()}
+        paths.append(saved(tmp_path / f"{i}.pt", content))
+    with pytest.raises(ValueError, match=rf"{key}, and tensors at the top level"):
         value(*paths)
-    assert value(*paths, key="encoder") == pytest.approx(wcka.wcka(*networks))
+    assert value(*paths, key=key) == pytest.approx(wcka.wcka(*networks))
+    assert value(*paths, key="") == pytest.approx(wcka.wcka(*heads))
+
+
+@pytest.mark.parametrize("beside", [
+    {"norm": {"mean": torch.zeros(8), "std": torch.ones(8)}},
+    {"history": {"loss": torch.rand(20)}}, {"scaler": {"mean": torch.zeros(8)}}])
+def test_dicts_of_vectors_are_no_networks(tmp_path, beside):
+    rng = np.random.default_rng(0)
+    paths, chains = [], []
+    for file in "ab":
+        w1 = torch.from_numpy(rng.normal(size=(6, 8)))
+        w2 = torch.from_numpy(rng.normal(size=(3, 6)))
+        content = {"W1": w1, "b1": torch.zeros(6), "W2": w2, "b2": torch.zeros(3)}
+        paths.append(saved(tmp_path / f"{file}.pt", {**content, **beside}))
+        chains.append((w2 @ w1).T.numpy())
+    assert value(*paths) == pytest.approx(cka(*chains), abs=1e-10)
 
 
 # ------------------------------------------------------------ order
@@ -237,6 +299,100 @@ def test_a_dict_in_alphabetical_order_tells_no_order(tmp_path, kind):
     # The state dict of a module says versions, and stands as the module was defined.
     torch.save(module.state_dict(), path)
     assert value(path, path) == pytest.approx(1)
+
+
+def test_other_tensors_do_not_say_in_what_order_matrices_stand(tmp_path):
+    module = named(0, ("inp", 8, 8), ("hid", 8, 8), ("out", 8, 3))
+    save_file(module.state_dict(), tmp_path / "a.safetensors")
+    state = load_file(tmp_path / "a.safetensors")
+    for beside in ({"criterion.weight": torch.ones(3)}, {"epoch": torch.tensor(3)}):
+        path = saved(tmp_path / "b.pt", {**state, **beside})
+        with pytest.raises(ValueError, match="alphabetical order"):
+            value(path, path)
+
+
+@pytest.mark.parametrize("names", [
+    ("fc1", "fc2", "out"), ("fc1", "fc2", "fc3", "out"),
+    ("hidden.0", "hidden.2", "output"), ("embed", "fc1", "fc2")])
+@pytest.mark.parametrize("sorted_file", [True, False])
+def test_numbers_and_shapes_tell_an_order_together(tmp_path, names, sorted_file):
+    paths, chains = [], []
+    for seed in range(2):
+        torch.manual_seed(seed)
+        widths = [8] * len(names) + [3]
+        if names[0] == "embed":
+            widths[0] = 5
+        state, product = {}, np.eye(widths[0])
+        for name, inputs, outputs in zip(names, widths, widths[1:]):
+            weight = torch.randn(outputs, inputs, dtype=torch.float64)
+            state[f"{name}.weight"] = weight
+            product = product @ weight.numpy().T
+        path = tmp_path / f"{seed}.pt"
+        torch.save({name: state[name] for name in sorted(state)}, path)
+        if sorted_file:
+            path = tmp_path / f"{seed}.safetensors"
+            save_file(state, path)
+        paths.append(path)
+        chains.append(product)
+    assert value(*paths) == pytest.approx(cka(*chains), abs=1e-10)
+
+
+def test_layers_of_keras_are_numbered_from_the_second_on(tmp_path):
+    rng = np.random.default_rng(0)
+    paths, chains = [], []
+    for file in "ab":
+        matrices = [rng.normal(size=(8, 8)) for _ in range(3)]
+        names = ("dense/kernel", "dense_1/kernel", "dense_2/kernel")
+        paths.append(tmp_path / f"{file}.npz")
+        np.savez(paths[-1], **dict(zip(names, matrices)))
+        chains.append(matrices[0] @ matrices[1] @ matrices[2])
+    assert value(*paths) == pytest.approx(cka(*chains), abs=1e-10)
+
+
+@pytest.mark.parametrize("form", [
+    "mlp/~/linear_{}/w mlp/~/linear_{}/b", "layer{}/W layer{}/b",
+    "coefs_{} intercepts_{}", "layer{}/weights layer{}/biases",
+    "['params']['Dense_{0}']['kernel'] ['params']['Dense_{0}']['bias']"])
+def test_names_of_other_libraries_are_known(tmp_path, form):
+    rng = np.random.default_rng(0)
+    paths, chains = [], []
+    matrix_form, bias_form = form.split()
+    for file in "ab":
+        state, product = {}, np.eye(8)
+        for i, shape in enumerate(((8, 5), (5, 3))):
+            matrix = rng.normal(size=shape)
+            state[matrix_form.format(i)] = torch.from_numpy(matrix)
+            state[bias_form.format(i)] = torch.zeros(shape[1])
+            product = product @ matrix
+        paths.append(saved(tmp_path / f"{file}.pt", state))
+        chains.append(product)
+    assert value(*paths) == pytest.approx(cka(*chains), abs=1e-10)
+
+
+@pytest.mark.parametrize("name", ["fold-{}-of-5", "step-{}-of-9", "seed-{}-of-12"])
+def test_folds_and_steps_are_no_parts_of_a_network(tmp_path, name):
+    paths = [saved(tmp_path / f"{name.format(i)}.pt", mlp(i).state_dict())
+             for i in range(1, 4)]
+    assert value(*paths[:2]) == pytest.approx(wcka.wcka(mlp(1), mlp(2)))
+    assert len(comparison.compare_files([str(tmp_path)])["files"]) == 3
+
+
+def test_a_network_in_parts_is_one_in_its_folder(tmp_path):
+    state = mlp(0).state_dict()
+    files = {}
+    for i, part in enumerate((list(state)[:2], list(state)[2:]), 1):
+        file = f"model-0000{i}-of-00002.safetensors"
+        save_file({name: state[name] for name in part}, tmp_path / file)
+        files.update(dict.fromkeys(part, file))
+    (tmp_path / "model.safetensors.index.json").write_text(
+        json.dumps({"weight_map": files}))
+    with pytest.raises(ValueError, match="one network, and no other beside it"):
+        comparison.compare_files([str(tmp_path)])
+    (tmp_path / "checkpoint-500").mkdir()
+    save_file(mlp(1).state_dict(), tmp_path / "checkpoint-500" / "model.safetensors")
+    result = comparison.compare_files([str(tmp_path)])
+    assert len(result["files"]) == 2
+    assert result["all"]["wcka"][0][1] == pytest.approx(wcka.wcka(mlp(0), mlp(1)))
 
 
 def test_one_of_several_parts_of_a_network_is_refused(tmp_path):
@@ -291,6 +447,9 @@ def test_a_folder_of_one_network_is_said_to_be_one(tmp_path):
 def test_metadata_that_names_a_tensor_is_no_tensor(tmp_path):
     path = tmp_path / "a.safetensors"
     save_file(mlp(0).state_dict(), path, metadata={"last_layer": "2.weight"})
+    assert value(path, path) == pytest.approx(1)
+    flat = {"w1": torch.rand(5, 8), "b1": torch.ones(5), "w2": torch.rand(3, 5)}
+    save_file(flat, path, metadata={"last_layer": "w2"})
     assert value(path, path) == pytest.approx(1)
 
 

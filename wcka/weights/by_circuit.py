@@ -71,6 +71,11 @@ def _reason_against(file: Checkpoint) -> str:
         family_of(config)
     except ValueError as error:
         return str(error)
+    if file.place.is_file():  # which may be another network's, beside a transformer
+        try:
+            Transformer(file.weights, config)
+        except ValueError as error:
+            return f"the config.json beside it is not its own: {error}"
     return ""
 
 
@@ -143,30 +148,49 @@ def _of_same_rows(
 ) -> list[Transformer]:
     """Return the networks whose rows may be the same tokens, or the same pixels.
 
-    A folder loses those that are of the rarer kind, and those without a vocabulary
-    whose rows are not as many as those of most.
+    A folder loses those that are of the rarer kind, and those of which nothing says
+    what tokens their rows are.
     """
     kinds = [
         "patches of images" if network.family in OF_IMAGES else "tokens"
         for network in networks]
     usual_kind = max(kinds, key=kinds.count)
-    counts = [network.rows for network in networks]
-    usual_count = max(counts, key=counts.count)
 
-    def checked(file: Checkpoint, network: Transformer, kind: str) -> Transformer:
+    def of_usual_kind(
+        file: Checkpoint, network: Transformer, kind: str,
+    ) -> Transformer:
         if kind != usual_kind:
             raise ValueError(
                 f"{file.name}: its rows are {kind}, and those of other files "
                 f"{usual_kind}")
-        is_unknown = vocabulary_beside(file.place) is None
-        if files.folder and is_unknown and network.rows != usual_count:
-            raise ValueError(
-                f"{file.name}: it has {network.rows:,} rows, others have "
-                f"{usual_count:,}, and no tokenizer.json, vocab.json or vocab.txt "
-                f"says what are the same tokens")
         return network
 
-    return files.results(checked, networks, kinds)
+    networks = files.results(of_usual_kind, networks, kinds)
+    if not files.folder:
+        return networks
+    vocabularies = [vocabulary_beside(file.place) for file in files.fitting]
+    known = [vocabulary for vocabulary in vocabularies if vocabulary is not None]
+    counts = [network.rows for network in networks]
+    are_alike = all(vocabulary == known[0] for vocabulary in known)
+    if len(known) == len(networks) or (are_alike and len(set(counts)) == 1):
+        return networks
+    usual_count = max(counts, key=counts.count)
+
+    def of_known_rows(
+        file: Checkpoint, network: Transformer, vocabulary: dict[str, int] | None,
+    ) -> Transformer:
+        if len(known) >= 2 and vocabulary is None:
+            raise ValueError(
+                f"{file.name}: no tokenizer.json, vocab.json or vocab.txt says what "
+                f"tokens its {network.rows:,} rows are, as in other files")
+        if len(known) < 2 and network.rows != usual_count:
+            raise ValueError(
+                f"{file.name}: it has {network.rows:,} rows, others have "
+                f"{usual_count:,}, and not all have a tokenizer.json, vocab.json or "
+                f"vocab.txt that says what are the same tokens")
+        return network
+
+    return files.results(of_known_rows, networks, vocabularies)
 
 
 def _transformer_in(file: Checkpoint) -> Transformer:

@@ -35,7 +35,7 @@ _BESIDE = re.compile(
     r"(^|[._])(loss(es)?|loss_fn|criterion|metrics?|accuracy|acc|auroc|confmat|"
     r"f1|precision|recall|perplexity|n_averaged|num_batches_tracked|"
     r"position_ids)(\d*)($|[._])")
-_OF_LOSS = re.compile(r"(^|[._])(loss(es)?|loss_fn|criterion)(\d*)($|[._])")
+_OF_LOSS = re.compile(r"(\w+_)?(loss(es)?|loss_fn|criterion|metrics)\d*")
 # Names that quantised layers use.
 _QUANTISED = re.compile(
     r"(_packed_params|qweight|qzeros|quant_map|absmax|weight_scale)")
@@ -172,9 +172,9 @@ def read(path: str | Path, key: str | None = None) -> Checkpoint:
             plain = without_wrappers(f"{module}.").removeprefix(prefix)
             versions[plain.rstrip(".")] = version
     # State dicts of torch say versions, and stand in the order of the modules. A dict
-    # made by hand that is in alphabetical order was perhaps sorted.
-    in_order = file.ordered and (
-        bool(versions) or list(stored) != sorted(stored))
+    # made by hand whose matrices are in alphabetical order was perhaps sorted.
+    matrices = [label for label, values in weights.items() if len(shape_of(values)) > 1]
+    in_order = file.ordered and (bool(versions) or matrices != sorted(matrices))
     return Checkpoint(name, weights, tuple(notes), stored, versions, in_order,
                       str(path))
 
@@ -190,23 +190,28 @@ def _state_dict(name: str, content: Any, key: str | None) -> tuple[Any, str]:
     states = dict(_state_dicts(content))
     if key is not None:
         try:
-            return states[chosen(key, list(filter(None, states)), "key")], key
+            return states[chosen(key, list(states), "key")], key
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from None
-    for usual in _USUAL_KEYS:
-        if usual in states:
-            return states[usual], usual
-    inner = {place: state for place, state in states.items() if place}
-    if "" in states and (not inner or _are_names_of_modules(content)):
+    # What holds vectors alone, as means of inputs or a history of losses, is no network
+    # beside one that holds matrices.
+    inner = {place: state for place, state in states.items()
+             if place and _has_matrix(state)}
+    is_network = "" in states and (not inner or _has_matrix(content))
+    if is_network and (not inner or _are_names_of_modules(content)):
         return content, ""
-    if len(inner) == 1 and not _has_matrix(content):
-        place, state = inner.popitem()
-        return state, place
-    if inner:
-        beside = ", beside tensors at the top level" if "" in states else ""
+    if not is_network:
+        for usual in _USUAL_KEYS:
+            if usual in inner:
+                return inner[usual], usual
+        if len(inner or states) == 1:
+            place, state = (inner or states).popitem()
+            return state, place
+    if states:
+        top = ", and tensors at the top level (--key '')" if is_network else ""
         raise ValueError(
-            f"{name}: holds several networks: {listed(list(inner))}{beside}; say which "
-            f"by --key")
+            f"{name}: holds several networks: {listed(list(inner or states))}{top}; "
+            f"say which by --key")
     for label in content:
         if _QUANTISED.search(str(label)):
             raise ValueError(f"{name}: {printable(label)} is quantised; {_DEQUANTISE}")
@@ -319,10 +324,11 @@ def _without_prefixes(
     """Take what wrappers put before all names off them, and what they put between."""
     plain = {}
     for label, values in weights.items():
-        # Keras numbers what has one name.
-        plain[without_wrappers(label).removesuffix(":0")] = values
+        plain[_plain_name(without_wrappers(label))] = values
     if len(plain) < len(weights):
-        raise ValueError(f"{file}: holds some names twice, with and without _orig_mod.")
+        raise ValueError(
+            f"{file}: holds some names twice, with and without what is dropped from "
+            f"them (such as _orig_mod. or :0)")
     prefix = ""
     while plain:
         shared = _shared_prefix(plain)
@@ -334,6 +340,17 @@ def _without_prefixes(
     if len(stripped) < len(plain):
         raise ValueError(f"{file}: holds some names twice, with and without module.")
     return plain, prefix
+
+
+def _plain_name(label: str) -> str:
+    """Return a name as torch would write it, for those of Keras and of JAX.
+
+    Keras puts ``:0`` behind a name, and JAX writes the path ``['Dense_0']['kernel']``.
+    """
+    path = re.findall(r"\['([^']+)'\]", label)
+    if path and "".join(f"['{part}']" for part in path) == label:
+        label = ".".join(path)
+    return label.removesuffix(":0")
 
 
 def without_wrappers(name: str) -> str:
@@ -370,15 +387,18 @@ def is_beside(label: str) -> bool:
     return bool(_BESIDE.search(label))
 
 
-def is_of_loss(label: str) -> bool:
-    """Tell whether a name is one of a loss, whose matrices are no layers.
+def may_be_layer(module: str) -> bool:
+    """Tell whether a module called like a metric may be a layer.
+
+    A layer may be called f1 or acc; what is within a metric, and a loss, is none.
 
     Examples
     --------
-    >>> is_of_loss("criterion.weight"), is_of_loss("f1.weight")
-    (True, False)
+    >>> may_be_layer("f1"), may_be_layer("criterion"), may_be_layer("metrics.fid.fc")
+    (True, False, False)
     """
-    return bool(_OF_LOSS.search(label))
+    parent, _, last = module.rpartition(".")
+    return not (is_beside(parent) or _OF_LOSS.fullmatch(last))
 
 
 # ------------------------------------------------------------ weights stored in parts

@@ -116,7 +116,7 @@ def compare_files(
     if architectures:
         result = compare_architectures(
             files, architectures, input_shape, freeze, by_layer, networks)
-    elif are_transformers(files) and not (order or stored):
+    elif not (order or stored) and are_transformers(files):
         result = compare_transformers(files)
     else:
         result = compare_chains(files, by_layer, order, stored)

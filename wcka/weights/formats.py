@@ -166,8 +166,10 @@ def checkpoints_in(folder: Path) -> list[Path]:
 def _is_checkpoint(path: Path) -> bool:
     """Tell whether a path is a file or a folder that holds a network."""
     try:
+        is_index = path.name.endswith(".index.json")
         is_file = path.is_file() and (
-            path.suffix in _CHECKPOINT_ENDINGS or _begins_as_checkpoint(path))
+            is_index or path.suffix in _CHECKPOINT_ENDINGS
+            or _begins_as_checkpoint(path))
         return bool(is_file and not part_of_network(path)) or holds_one_network(path)
     except PermissionError:
         return path.suffix in _CHECKPOINT_ENDINGS  # which is said when it is read
@@ -183,7 +185,7 @@ def part_of_network(path: Path) -> bool:
     >>> part_of_network(Path("model-00001-of-00001.safetensors"))
     False
     """
-    match = re.search(r"-\d+-of-(\d+)\.\w+$", path.name)
+    match = re.search(r"-\d{5}-of-(\d{5})\.\w+$", path.name)
     return match is not None and int(match[1]) > 1
 
 
@@ -329,10 +331,14 @@ def _safetensors(path: Path) -> dict[str, Any]:
         weights[name] = values
     for alias, stored in (file.metadata() or {}).items():
         # Other metadata may hold the name of a tensor, too.
-        is_name = "." in alias or "." not in stored
+        is_name = "." in alias or _without_digits(alias) == _without_digits(stored)
         if is_name and stored in weights and alias not in weights:
             weights[alias] = weights[stored]
     return weights
+
+
+def _without_digits(name: str) -> str:
+    return re.sub(r"\d", "", name)
 
 
 def _opened_shards(index: Path) -> Opened:

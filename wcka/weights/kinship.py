@@ -186,7 +186,7 @@ def find_families(
     """
     start = time.perf_counter()
     files = read_group(paths, key)
-    if are_transformers(files) and not (order or stored):
+    if not (order or stored) and are_transformers(files):
         compared = compare_transformers(files)
         scores = np.array(compared["all"]["wcka"])
         assumed = compared["assumed"]

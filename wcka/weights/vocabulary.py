@@ -59,6 +59,8 @@ def _of_json(text: str) -> dict[str, int]:
 
 
 def _of_lines(text: str) -> dict[str, int]:
+    if not text:
+        return {}
     # Not splitlines(): a token may be one of the other characters that part lines.
     return {token: row for row, token in enumerate(text.rstrip("\n").split("\n"))}
 
@@ -95,6 +97,10 @@ def shared_rows(
     """
     known = [vocabulary for vocabulary in vocabularies if vocabulary is not None]
     if len(known) < len(vocabularies):
+        if any(vocabulary != known[0] for vocabulary in known):
+            raise ValueError(
+                "their tokenizers differ, and not all have one: nothing says what are "
+                "the same tokens")
         if len(set(counts)) > 1:
             raise ValueError(
                 f"they have {' and '.join(f'{n:,}' for n in dict.fromkeys(counts))} "

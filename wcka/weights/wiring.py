@@ -21,7 +21,7 @@ from .checkpoints import (
     Checkpoint,
     is_beside,
     is_integer,
-    is_of_loss,
+    may_be_layer,
     row_blocks,
     shape_of,
 )
@@ -183,9 +183,11 @@ def _chain_in(
     """Read a chain; messages may hold names as they are in the file."""
     file = checkpoint.name
     shapes = {}
+    integers = {}
     for name, values in checkpoint.weights.items():
-        # Counters and positions: no layer multiplies by integers.
-        if not is_integer(values):
+        if is_integer(values):
+            integers[name] = shape_of(values)
+        else:
             shapes[name] = shape_of(values)
     if order:
         matrices = [name for name, shape in shapes.items() if len(shape) == 2]
@@ -206,7 +208,7 @@ def _chain_in(
             raise ValueError(
                 f"{file}: {name} belongs to a parametrisation that is not known; call "
                 f"torch.nn.utils.parametrize.remove_parametrizations before saving")
-    _refuse_integer_matrices(checkpoint)
+    _refuse_integer_matrices(file, integers, matrices, shapes)
     _refuse_what_is_no_chain(file, matrices, shapes)
     _check_fully_connected(file, shapes, matrices)
     readings = []
@@ -216,6 +218,8 @@ def _chain_in(
     chain = _only_reading(checkpoint, readings, shapes, stored)
     names = [layer.name for layer in chain.layers]
     _refuse_residual_blocks(file, names, shapes, chain.layers[0].layout)
+    # Scalars are counters.
+    beside += [name for name, shape in integers.items() if shape]
     if beside:
         verb = "takes" if len(beside) == 1 else "take"
         chain = chain._replace(
@@ -261,23 +265,30 @@ def _only_reading(
 def _beside_network(shapes: dict[str, tuple[int, ...]]) -> list[str]:
     """Return the names of what belongs to losses, metrics and averaging.
 
-    A layer may be called f1 or acc, too: a weight matrix is a layer, with its bias,
-    unless it is that of a loss.
+    A layer may be called f1 or acc, too: a weight matrix of such a module is a layer,
+    with its bias.
     """
     of_layers = set()
     for name, shape in shapes.items():
-        if len(shape) == 2 and _MATRIX.search(name) and not is_of_loss(name):
+        module = _MATRIX.sub("", name).rstrip("._/")
+        if len(shape) == 2 and module != name and may_be_layer(module):
             of_layers.update([name, *_bias_names(name)])
     return [name for name in shapes if is_beside(name) and name not in of_layers]
 
 
-def _refuse_integer_matrices(checkpoint: Checkpoint) -> None:
-    """Refuse integers and truth values that may multiply something, as masks do."""
-    for name, values in checkpoint.weights.items():
-        if is_integer(values) and len(shape_of(values)) > 1 and not is_beside(name):
+def _refuse_integer_matrices(
+    file: str, integers: dict[str, tuple[int, ...]], matrices: list[str],
+    shapes: dict[str, tuple[int, ...]],
+) -> None:
+    """Refuse integers and truth values that may be weights, or multiply some."""
+    sizes = {tuple(sorted(shapes[name])) for name in matrices}
+    for name, shape in integers.items():
+        is_like_weights = len(shape) == 2 and (
+            bool(_MATRIX.search(name)) or tuple(sorted(shape)) in sizes)
+        if is_like_weights and not is_beside(name):
             raise ValueError(
-                f"{checkpoint.name}: {name} of shape {shape_of(values)} holds integers "
-                f"or truth values: a mask, or quantised weights; {_ADVICE}")
+                f"{file}: {name} of shape {shape} holds integers or truth values: a "
+                f"mask, or quantised weights; {_ADVICE}")
 
 
 def _named(file: str, label: str, matrices: list[str]) -> str:
@@ -336,13 +347,16 @@ def _check_fully_connected(
 
 
 # Names of matrices: those of torch, of Keras and flax, and of NumPy scripts.
-_MATRIX = re.compile(r"(weight|kernel|(^|[._])[wW]_?\d*|arr_\d+)$")
+_MATRIX = re.compile(
+    r"(weights?|kernel|(^|[._/])[wW]_?\d*|arr_\d+|(?<![a-z])coefs?_\d+)$")
 
 
 def _bias_names(matrix: str) -> list[str]:
     """Return the names that the bias of a matrix may have."""
     names = [re.sub("(weight|kernel)$", "bias", matrix),
-             re.sub(r"[wW](_?\d*)$", r"b\1", matrix)]
+             re.sub("weights$", "biases", matrix),
+             re.sub(r"[wW](_?\d*)$", r"b\1", matrix),
+             re.sub(r"coefs?(_\d+)$", r"intercepts\1", matrix)]
     number = re.fullmatch(r"arr_(\d+)", matrix)
     if number:  # numpy.savez numbers arrays that have no names
         names.append(f"arr_{int(number[1]) + 1}")
@@ -360,13 +374,17 @@ def _in_order(
     if len(matrices) < 2:
         return matrices, "one layer"
     fitting = _orders_that_fit(matrices, shapes, layout)
-    patterns = {re.sub(r"\d+", "", name) for name in matrices}
-    # Numbers may be widths, which fall: then only the order in which they stand fits.
-    only_as_saved = checkpoint.ordered and fitting == [matrices]
-    if len(patterns) == 1 and not only_as_saved:
-        return sorted(matrices, key=_numbers), "by the numbers in their names"
+    numbered = _by_numbers(matrices)
+    if len(numbered) == len(matrices):
+        # Numbers may be widths, which fall: then one order fits, and it is another.
+        is_sure = len(_layouts(matrices, shapes, None)) == 1
+        if not (is_sure and len(fitting) == 1):
+            return numbered, "by the numbers in their names"
     if len(fitting) == 1:
         return fitting[0], "the only order in which they fit together"
+    around = _orders_around(numbered, matrices, shapes, layout)
+    if len(around) == 1 and not checkpoint.ordered:
+        return around[0], "by the numbers in their names, others as they fit"
     shared = _shared_matrices(checkpoint, matrices)
     if checkpoint.ordered and not shared:
         return matrices, "as saved"
@@ -381,6 +399,41 @@ def _in_order(
 
 def _numbers(name: str) -> list[int]:
     return list(map(int, re.findall(r"\d+", name)))
+
+
+def _by_numbers(matrices: list[str]) -> list[str]:
+    """Return the largest group of names that differ in numbers alone, in their order.
+
+    A name may lack the number: Keras calls layers dense, dense_1 and dense_2.
+    """
+    groups: dict[str, list[str]] = {}
+    for name in matrices:
+        groups.setdefault(re.sub(r"_?\d+", "", name), []).append(name)
+    largest = max(groups.values(), key=lambda names: len(names))
+    return sorted(largest, key=_numbers)
+
+
+def _orders_around(
+    numbered: list[str], matrices: list[str], shapes: dict[str, tuple[int, ...]],
+    layout: str,
+) -> list[list[str]]:
+    """Return orders that fit and keep numbered names together; at most two."""
+    if len(numbered) < 2:
+        return []
+    # The numbered layers as one, from the inputs of the first to the last's outputs
+    inputs, _ = _ends(shapes[numbered[0]], layout)
+    _, outputs = _ends(shapes[numbered[-1]], layout)
+    for name, following in pairwise(numbered):
+        if _ends(shapes[name], layout)[1] != _ends(shapes[following], layout)[0]:
+            return []
+    block = numbered[0]
+    ends = (outputs, inputs) if layout == "out-in" else (inputs, outputs)
+    names = [name for name in matrices if name == block or name not in numbered]
+    orders = []
+    for order in _orders_that_fit(names, {**shapes, block: ends}, layout):
+        position = order.index(block)
+        orders.append([*order[:position], *numbered, *order[position + 1:]])
+    return orders
 
 
 def _orders_that_fit(
@@ -627,25 +680,33 @@ def _refuse_gates_of_states(file: str, matrices: list[str]) -> None:
                 "once per step", _NO_HELP)
 
 
+# Words in the names of networks that are another one's copy, average or rival
+_OF_TWINS = frozenset({
+    "ema", "avg", "average", "averaged", "swa", "shadow", "target", "online", "teacher",
+    "student", "momentum", "slow", "ref", "reference", "old", "copy", "q", "k"})
+
+
 def _refuse_twins(
     file: str, matrices: list[str], shapes: dict[str, tuple[int, ...]],
 ) -> None:
     """Refuse two networks alike in one file, such as a network and its average.
 
-    Their matrices have the same names and shapes behind two prefixes. Numbers are no
-    such prefixes: those of blocks in a row are alike, too.
+    Their matrices have the same names and shapes behind two prefixes, of which one says
+    so. Parts of one network may be alike, too.
     """
     networks: dict[str, dict[str, tuple[int, ...]]] = {}
     for name in matrices:
-        prefix, _, inner = name.partition(".")
-        networks.setdefault(prefix, {})[inner] = shapes[name]
+        parts = name.split(".")
+        for i in range(1, len(parts)):
+            inner = ".".join(parts[i:])
+            networks.setdefault(".".join(parts[:i]), {})[inner] = shapes[name]
     prefixes_by_network: dict[str, list[str]] = {}
     for prefix, network in networks.items():
-        if len(network) > 1 and not re.search(r"\d", prefix):
-            prefixes_by_network.setdefault(str(sorted(network.items())), []).append(
-                prefix)
+        alike = prefixes_by_network.setdefault(str(sorted(network.items())), [])
+        alike.append(prefix)
     for prefixes in prefixes_by_network.values():
-        if len(prefixes) > 1:
+        words = set(re.split(r"[._\d]+", ".".join(prefixes).lower()))
+        if len(prefixes) > 1 and words & _OF_TWINS:
             raise _no_chain(
                 file, " and ".join(prefixes[:2]), "networks of one shape side by side")
 
