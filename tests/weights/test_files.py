@@ -997,7 +997,7 @@ def test_the_answer_comes_first_then_chance_then_assumptions(pair, tmp_path, cap
 
 def test_names_from_strangers_cannot_forge_output(tmp_path, capsys):
     forged = "\x1b]0;owned\x07fc\nwcka: all files are identical.weight"
-    path = saved(tmp_path / "NaN.pt", {forged: torch.ones(3, 2)})
+    path = saved(tmp_path / "NaN.pt", {forged: torch.ones(3, 4)})
     assert main(["compare", path, path]) == 0
     out = capsys.readouterr().out
     assert "\x1b" not in out and "\nwcka: all" not in out

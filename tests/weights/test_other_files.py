@@ -157,9 +157,14 @@ def test_a_layer_from_inputs_to_hidden_units_is_no_recurrent_one(tmp_path):
 def test_numbers_that_are_widths_are_no_order(tmp_path):
     layers = (("fc_64", 8, 64), ("fc_32", 64, 32), ("fc_3", 32, 3))
     networks = [named(seed, *layers) for seed in range(2)]
+    expected = cka(*map(chain_of, networks))
     paths = [saved(tmp_path / f"{i}.pt", network.state_dict())
              for i, network in enumerate(networks)]
-    assert value(*paths) == pytest.approx(cka(*map(chain_of, networks)), abs=1e-10)
+    assert value(*paths) == pytest.approx(expected, abs=1e-10)
+    for i, network in enumerate(networks):
+        save_file(network.state_dict(), tmp_path / f"{i}.safetensors")
+    paths = [tmp_path / f"{i}.safetensors" for i in range(2)]
+    assert value(*paths) == pytest.approx(expected, abs=1e-10)
 
 
 # ------------------------------------------------------------ how matrices are stored

@@ -377,8 +377,8 @@ def _in_order(
     numbered = _by_numbers(matrices)
     if len(numbered) == len(matrices):
         # Numbers may be widths, which fall: then one order fits, and it is another.
-        is_sure = len(_layouts(matrices, shapes, None)) == 1
-        if not (is_sure and len(fitting) == 1):
+        as_saved = checkpoint.ordered and fitting == [matrices]
+        if not (as_saved or _are_widths(matrices, shapes, layout)):
             return numbered, "by the numbers in their names"
     if len(fitting) == 1:
         return fitting[0], "the only order in which they fit together"
@@ -399,6 +399,17 @@ def _in_order(
 
 def _numbers(name: str) -> list[int]:
     return list(map(int, re.findall(r"\d+", name)))
+
+
+def _are_widths(
+    matrices: list[str], shapes: dict[str, tuple[int, ...]], layout: str,
+) -> bool:
+    """Tell whether the numbers in names are those of the layers' outputs."""
+    for name in matrices:
+        _, outputs = _ends(shapes[name], layout)
+        if _numbers(name)[-1:] != [outputs]:
+            return False
+    return True
 
 
 def _by_numbers(matrices: list[str]) -> list[str]:
