@@ -1,6 +1,7 @@
 """Statistics over pairs of models, against written-out formulas and simulation."""
 
 import itertools
+import warnings
 
 import numpy as np
 import pandas as pd
@@ -249,6 +250,37 @@ def test_mantel_leaves_out_pairs_whose_replacement_is_unknown():
     expected = np.mean(np.array(r) >= r[0] - 1e-12)
     p = mantel_test(a, b, x, y, permutations=1999)
     assert 0.2 < expected < 0.8
+    assert p == pytest.approx(expected, abs=0.04)
+
+
+@pytest.mark.parametrize("constant", ["x", "y"])
+def test_mantel_has_no_p_where_the_data_have_no_correlation(constant):
+    a, b = pairs_of(5)
+    columns = {"x": np.arange(10.0), "y": np.arange(10.0), constant: np.full(10, 0.1)}
+    assert np.isnan(mantel_test(a, b, **columns, permutations=19))
+
+
+def test_mantel_does_not_count_draws_without_a_correlation():
+    """On a path of four models some orders leave one pair or none."""
+    a = np.array([0, 1, 2])
+    b = np.array([1, 2, 3])
+    x = np.array([1.0, 2.0, 3.0])
+    table = {}
+    for model_a, model_b, number in zip(a, b, x):
+        table[model_a, model_b] = table[model_b, model_a] = number
+    r = []
+    for order in itertools.permutations(range(4)):
+        columns = []
+        for model_a, model_b, number in zip(a, b, x):
+            if (order[model_a], order[model_b]) in table:
+                columns.append((number, table[order[model_a], order[model_b]]))
+        if len({pair[0] for pair in columns}) > 1:
+            r.append(np.corrcoef(np.transpose(columns))[0, 1])
+    expected = np.mean(np.array(r) >= 1 - 1e-12)
+    assert 0 < len(r) < 24
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        p = mantel_test(a, b, x, x, permutations=1999)
     assert p == pytest.approx(expected, abs=0.04)
 
 

@@ -202,7 +202,9 @@ def mantel_test(
     -------
     float
         Share of draws, the data counted as one, whose Pearson's r is at least that of
-        the data.
+        the data. Draws without an r, such as those that leave one pair only, are not
+        counted. NaN if the data have no r, because one of the two numbers is the same
+        for all pairs.
 
     Examples
     --------
@@ -224,19 +226,27 @@ def mantel_test(
     def r(order: np.ndarray) -> float:
         permuted = table[order[a], order[b]]  # (pairs,)
         is_known = np.isfinite(permuted)
-        return np.corrcoef(x[is_known], permuted[is_known])[0, 1]
+        x_known = x[is_known]
+        y_known = permuted[is_known]
+        if len(x_known) < 2 or np.ptp(x_known) == 0 or np.ptp(y_known) == 0:
+            return np.nan
+        return np.corrcoef(x_known, y_known)[0, 1]
 
     groups = _groups(strata, n)
     order = np.arange(n)
     observed = r(order)
-    count = 1  # the data themselves
+    if np.isnan(observed):
+        return np.nan
+    count = draws = 1  # the data themselves
     for _ in range(permutations):
         for group in groups:
             order[group] = group[rng.permutation(len(group))]
+        drawn = r(order)
+        draws += np.isfinite(drawn)
         # In small strata draws repeat the data. They count as ties, whatever their
         # rounding errors: hence the margin.
-        count += r(order) >= observed - 1e-12
-    return count / (permutations + 1)
+        count += drawn >= observed - 1e-12
+    return float(count / draws)
 
 
 def _groups(strata, n: int) -> list[np.ndarray]:
