@@ -12,7 +12,7 @@ from scipy import stats
 
 import wcka
 from wcka.measures.all_pairs import MEASURES, kernel_features
-from wcka.measures.nulls import CLOSED_FORM, judged, pearson_tail
+from wcka.measures.nulls import CLOSED_FORM, Null, judged, pearson_tail
 from wcka.networks import image_sets
 from wcka.networks.populations import chains, initialise
 from wcka.networks.training import train
@@ -197,6 +197,25 @@ def test_threshold_score_and_p_are_those_of_the_reference(share):
     assert null.score() == pytest.approx(float(score), abs=0.002)
     error = np.sqrt(null.p * (1 - null.p) / 1999) + 1 / 2000
     assert null.p == pytest.approx(float(p), abs=4 * error)
+
+
+def test_scores_are_0_where_chance_can_be_as_high_as_any_value():
+    values = np.array([0.3, 0.3, 1.0, 1 + 1e-15, np.nan])
+    mean = np.array([1.2, 1.0, 1.5, 0.2, np.nan])
+    null = Null(values, mean, 0 * mean, 0 * mean, 0 * mean, 0 * mean)
+    np.testing.assert_array_equal(null.score(), [0, 0, 0, 1, np.nan])
+    for i in range(4):
+        score = Null(*(float(column[i]) for column in null[:6])).score()
+        assert isinstance(score, float) and score == (i == 3)
+
+
+def test_scores_of_a_few_rows_are_within_0_and_1():
+    """One long row on each side: chance is 1 where they meet, in one of six orders."""
+    x, y = np.random.default_rng(0).standard_normal((2, 6, 2))
+    x[0] *= 1e3
+    y[1] *= 1e3
+    null = wcka.null(x, y)
+    assert null.threshold(0.01) > 1 and null.score(0.01) == 0
 
 
 # ----------------------------------------------------------------------- of networks

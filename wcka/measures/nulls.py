@@ -96,12 +96,18 @@ class Null(NamedTuple):
     def score(self, level: float = 0.05) -> Any:
         """Return the value on a scale from 0 at the threshold to 1, as Gröger et al.
 
-        What is below the threshold is 0 (arXiv 2602.14486).
+        What is below the threshold is 0 (arXiv 2602.14486), and so is everything where
+        the threshold is 1 or more: chance can then be as high as any similarity.
 
         Parameters
         ----------
         level : float
             Between 0 and 1.
+
+        Returns
+        -------
+        float or ndarray
+            In [0, 1], or NaN where there is no null.
 
         Raises
         ------
@@ -109,7 +115,11 @@ class Null(NamedTuple):
             For another level.
         """
         threshold = self.threshold(level)
-        return _as_given(np.maximum((self.value - threshold) / (1 - threshold), 0))
+        room = np.asarray(1 - threshold)
+        # Without room both differences are negative, and their ratio is not.
+        with np.errstate(divide="ignore", invalid="ignore"):
+            scores = np.clip((self.value - threshold) / room, 0, 1)
+        return _as_given(np.where(room <= 0, 0.0, scores))
 
 
 def _as_given(values: Any) -> Any:
