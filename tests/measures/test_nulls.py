@@ -372,6 +372,17 @@ def test_draws_agree_with_the_closed_form():
     assert drawn.p == pytest.approx(exact.p, abs=0.06)
 
 
+@pytest.mark.parametrize("name", ["mean_cca", "procrustes", "pwcca", "relu_procrustes",
+                                  "svcca"])
+def test_draws_that_give_the_value_itself_up_to_rounding(name):
+    """As in closed form: nothing is beyond chance, whatever the last digits are."""
+    for n in (6, 40):
+        x = np.random.default_rng(0).standard_normal((n, 2))
+        null = wcka.null(np.eye(n), x, name, draws=99)
+        assert null.mean == pytest.approx(null.value)
+        assert (null.sd, null.skewness, null.p) == (0, 0, 1) and np.isnan(null.z)
+
+
 # -------------------------------------------------------------------------- bad input
 
 

@@ -357,6 +357,9 @@ def holm(p: ArrayLike) -> Array:
 # ------------------------------------------------------------------- drawn re-pairings
 
 
+_ROUNDING = 1e-12  # similarities that differ by less are the same
+
+
 def _drawn(name: str, values: Array, features: Features, pairs: Pairs, draws: int,
            options: dict[str, Any]) -> Null:
     """Return null distributions from drawn re-pairings, the same ones for all pairs."""
@@ -389,9 +392,10 @@ def _drawn(name: str, values: Array, features: Features, pairs: Pairs, draws: in
             known[pair] = re_paired(*pair)
         drawn = known[pair]
         mean[at] = drawn.mean()
-        sd[at] = drawn.std()
-        skewness[at] = stats.skew(drawn) if sd[at] > 0 else 0
-        p[at] = (1 + (drawn >= values[at]).sum()) / (draws + 1)
+        varies = np.ptp(drawn) > _ROUNDING
+        sd[at] = drawn.std() if varies else 0
+        skewness[at] = stats.skew(drawn) if varies else 0
+        p[at] = (1 + (drawn >= values[at] - _ROUNDING).sum()) / (draws + 1)
     with np.errstate(invalid="ignore", divide="ignore"):
         z = np.where(sd > 0, (values - mean) / sd, np.nan)
     return Null(values, mean, sd, skewness, z, p, draws)
