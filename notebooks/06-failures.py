@@ -53,6 +53,7 @@ from wcka.experiments import (
     equal_accuracy,
     jobs,
     trained,
+    training_rows,
 )
 from wcka.measures import MEASURE_LABELS, compare
 from wcka.networks import (
@@ -152,7 +153,8 @@ shapes += [[width] * depth for depth in depths]
 test_images, test_labels = image_sets.load(dataset, "test", classes)
 test_inputs = image_sets.as_inputs(test_images)
 training_images, _ = labelled_images(dataset, tuple(classes), "train")
-train_inputs = image_sets.as_inputs(training_images)[:train_images]
+learned_rows, _ = training_rows(len(training_images), train_images, seed)
+train_inputs = image_sets.as_inputs(training_images[learned_rows])
 
 population = trained(
     architecture=architecture_of([width]), strategy="standard",

@@ -58,6 +58,7 @@ from wcka.experiments import (
     separation,
     statistics,
     trained,
+    training_rows,
 )
 from wcka.measures import compare, nearest, pairwise_agreement
 from wcka.measures.nulls import holm
@@ -183,11 +184,8 @@ def train_networks(shape, seeds):
 def held_out(name, count, skip=0):
     """Return training images that no network was trained on, and labels."""
     images, labels = image_sets.load(name, "train", all_classes)
-    # `trained` takes the first `train_images` of the same random order.
-    rng = np.random.default_rng([seed, *b"images"])
-    order = rng.permutation(len(labels))
-    first = train_images + skip
-    rows = order[first:first + count]
+    _, left = training_rows(len(labels), train_images, seed)
+    rows = left[skip:skip + count]
     return images[rows], torch.from_numpy(labels[rows])
 
 

@@ -4,6 +4,7 @@ import pandas as pd
 import pytest
 from chapter_code import chapter_function
 
+from wcka.book import checkout
 from wcka.experiments import benchmark, summaries
 
 # ------------------------------------------------------------------- 3, of one network
@@ -25,3 +26,15 @@ def test_starts_of_either_side_of_a_pair_count(starts, expected):
         last_members=pd.DataFrame({"model": list("ABC")}),
         kind_of_network=pd.Series("standard", index=range(3)))
     assert are_enough(list("ABC")) == expected
+
+
+# -------------------------------------------- 6 and 7, of images that were learned from
+
+
+@pytest.mark.parametrize("chapter", ["06", "07"])
+def test_chapters_ask_training_rows_which_images_were_learned_from(chapter):
+    """The first images of the file are others."""
+    path, = checkout.NOTEBOOKS.glob(f"{chapter}-*.py")
+    code = path.read_text("utf-8")
+    assert "training_rows(" in code
+    assert "[:train_images]" not in code and 'b"images"' not in code

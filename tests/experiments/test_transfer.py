@@ -9,7 +9,13 @@ from torch.nn.functional import conv2d, cross_entropy, max_pool2d
 
 import wcka
 from wcka.experiments import benchmark, summaries
-from wcka.experiments.training_runs import features, frozen, pretrained, trained
+from wcka.experiments.training_runs import (
+    features,
+    frozen,
+    pretrained,
+    trained,
+    training_rows,
+)
 from wcka.networks import architectures, attacks, image_sets
 from wcka.networks.populations import Population, Transfer, chains, extract, initialise
 from wcka.networks.training import train
@@ -296,6 +302,9 @@ def test_heads_learn_from_attacked_images_as_a_whole_network_would(trunk, shared
 def test_standard_heads_learn_on_features_of_a_draw_of_images(trunk):
     images, labels = image_sets.load(split="train")
     chosen = np.sort(np.random.default_rng([0, *b"images"]).permutation(18623)[:400])
+    taken, others = training_rows(18623, 400)
+    assert taken.tolist() == chosen.tolist()
+    assert len(np.intersect1d(taken, others)) == 0 and len(others) == 18623 - 400
     population = trained(**head([8], "standard"))
     x, y = image_sets.as_inputs(images[chosen]), labels[chosen]
     start = initialise(head([8], "standard")["architecture"], [0, 1])

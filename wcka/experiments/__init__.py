@@ -9,5 +9,5 @@ __getattr__, __dir__, __all__ = attach(__name__, {
     "calibration": ("ensemble_similarities",),
     "ensembles": ("calibration_error", "least_similar"),
     "sensitivity": ("open_choices", "other_trainings", "variants"),
-    "training_runs": ("frozen", "pretrained", "trained"),
+    "training_runs": ("frozen", "pretrained", "trained", "training_rows"),
 })

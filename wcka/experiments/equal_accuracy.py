@@ -18,6 +18,7 @@ from ..networks.probes import labelled_images
 from ..networks.training import collect, copied, course
 from .cache import Cached, cached
 from .jobs import run_jobs
+from .training_runs import training_rows
 
 
 @cached
@@ -106,10 +107,9 @@ def _learned_and_held_out(
         raise ValueError(
             f"images, held_out: wanted at least 1 each and at most {len(digits)} "
             f"together, got {images} and {held_out}")
-    order = np.random.default_rng([seed, *b"images"]).permutation(len(digits))
+    taken, left = training_rows(len(digits), images, seed)
     parts = []
-    for rows in (order[:images], order[images:images + held_out]):
-        rows = np.sort(rows)
+    for rows in (taken, np.sort(left[:held_out])):
         parts.append((as_inputs(pictures[rows]), torch.from_numpy(digits[rows])))
     return parts[0], parts[1]
 

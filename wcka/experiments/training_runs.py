@@ -162,6 +162,39 @@ def features(
     )
 
 
+def training_rows(
+    n: int, images: int | None = None, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draw the images that networks are trained on, by their rows in the data set.
+
+    Parameters
+    ----------
+    n : int
+        Number of training images of these classes.
+    images : int, optional
+        How many of them are taken: all by default, and where there are fewer.
+    seed : int
+        Seed of the draw. More images with the same seed are these and others.
+
+    Returns
+    -------
+    taken : ndarray of int
+        (images,), in ascending order.
+    others : ndarray of int
+        (n - images,), in the order in which they would be taken next.
+
+    Examples
+    --------
+    >>> taken, others = training_rows(5, images=3)
+    >>> taken.tolist(), others.tolist()
+    ([1, 3, 4], [2, 0])
+    """
+    order = np.random.default_rng([seed, *b"images"]).permutation(n)
+    if images is None:
+        images = n
+    return np.sort(order[:images]), order[images:]
+
+
 @cached
 def trained(
     architecture: dict,
@@ -195,7 +228,7 @@ def trained(
         Arguments of ``pretrained``: the population are heads on the features of that
         network.
     images : int, optional
-        Train on so many of the images, drawn at random; all by default.
+        Train on so many of the images, those of ``training_rows``; all by default.
     device : str
         Where it is trained; "auto" picks CUDA where there is one. What is returned, and
         kept, is on the CPU.
@@ -209,8 +242,7 @@ def trained(
     [[0, 1], [1, 1]]
     """
     _, labels = probes.labelled_images(dataset, tuple(classes), "train")
-    order = np.random.default_rng([seed, *b"images"]).permutation(len(labels))
-    chosen = np.sort(order[:images])
+    chosen, _ = training_rows(len(labels), images, seed)
     layers: nn.Module | None = None
     if trunk and strategy == "standard":
         # The features never change, so the trunk runs once and not in every epoch.
