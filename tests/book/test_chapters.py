@@ -1,11 +1,56 @@
 """What chapters compute by functions of their own, against small cases by hand."""
 
+import numpy as np
 import pandas as pd
 import pytest
 from chapter_code import chapter_function
 
-from wcka.book import checkout
-from wcka.experiments import benchmark, summaries
+from wcka.book import checkout, rules
+from wcka.experiments import benchmark, statistics, summaries
+
+# ---------------------------------------------------------------- 2, of four conditions
+
+
+def conditions_of(**changes):
+    """The four conditions of a measure whose numbers are good, but for the changes."""
+    def table(**values):
+        return pd.DataFrame({name: {"cka": value} for name, value in values.items()})
+
+    keys = pd.MultiIndex.from_product([["cka"], [10], [0, 1]])
+    good = {
+        "floors": {"cka": statistics.Interval(0.05, 0.04, 0.06)},
+        "lowest_by_probe": table(clean=0.99, fog=0.98),
+        "gaps_by_probe": table(clean=0.9, fog=0.9),
+        "gaps_by_draw": pd.Series([0.9, 0.9], keys),
+        "floor_by_probe": table(clean=0.05, fog=0.05),
+        "floor_by_size": pd.DataFrame({10: {"cka": 0.05}}),
+        "ceiling_by_probe": table(clean=0.99, fog=0.99),
+        "ceiling_by_size": pd.DataFrame({10: {"cka": 0.99}}),
+    }
+    calibrated = chapter_function(
+        "02", "calibrated", np=np, rules=rules, activation_measures=["cka"],
+        **{**good, **changes})
+    return [bool(is_met) for _, is_met in calibrated("cka").values()]
+
+
+def test_ensembles_are_separated_on_each_set_of_probes_by_itself():
+    """Whatever pairs on one set of probes score beside pairs on another one."""
+    assert conditions_of() == [True, True, True, True]
+    lowest = pd.DataFrame({"clean": {"cka": 0.95}, "fog": {"cka": 1.0}})
+    highest = pd.DataFrame({"clean": {"cka": 0.05}, "fog": {"cka": 0.97}})
+    conditions = conditions_of(
+        lowest_by_probe=lowest, highest_by_probe=highest,
+        gaps_by_probe=lowest - highest)
+    assert conditions == [True, True, True, True]
+    keys = pd.MultiIndex.from_product([["cka"], [10], [0, 1]])
+    conditions = conditions_of(gaps_by_draw=pd.Series([0.9, -0.01], keys))
+    assert conditions == [True, True, False, True]
+
+
+def test_ceilings_may_not_move_with_the_number_of_probes():
+    conditions = conditions_of(ceiling_by_size=pd.DataFrame({10: {"cka": 0.85}}))
+    assert conditions == [True, True, True, False]
+
 
 # ------------------------------------------------------------------- 3, of one network
 
