@@ -6,7 +6,12 @@ import pytest
 from chapter_code import chapter_function
 
 from wcka.book import checkout, rules
-from wcka.experiments import benchmark, statistics, summaries
+from wcka.experiments import (
+    benchmark,
+    other_libraries,
+    statistics,
+    summaries,
+)
 
 # ---------------------------------------------------------------- 2, of four conditions
 
@@ -83,3 +88,22 @@ def test_chapters_ask_training_rows_which_images_were_learned_from(chapter):
     code = path.read_text("utf-8")
     assert "training_rows(" in code
     assert "[:train_images]" not in code and 'b"images"' not in code
+
+
+# -------------------------------------------------------------- 8, of other libraries
+
+
+@pytest.mark.parametrize(("tolerance", "why", "difference", "expected"), [
+    (1e-9, "", 1e-12, ""),
+    (1e-8, "", 5e-9, ""),
+    (1e-9, "", 0.1, "no reason is known"),
+    (1e-9, "", np.nan, "no reason is known"),
+    (1e-4, "computes in float32", 1e-7, "computes in float32"),
+    (1e-4, "computes in float32", 1e-12, ""),
+])
+def test_a_value_counts_as_ours_within_the_tolerance(
+        tolerance, why, difference, expected):
+    reason_of = chapter_function("08", "reason_of")
+    peer = other_libraries.Peer(
+        "a-library", "cka", lambda x, y: 0.0, tolerance=tolerance, why=why)
+    assert reason_of(peer, difference) == expected
