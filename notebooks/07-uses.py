@@ -677,8 +677,8 @@ def beats_chance(choice):
         for name in RESPECTS:
             lead = leads[pool_name, choice, name]
             names.append(f"{name} ({pool_name})")
-            # Of many equal pools nothing varies, and there is no p.
-            is_better = lead.value > 0 and np.isfinite(lead.p)
+            # Where nothing varies there is no error to judge a lead by.
+            is_better = lead.value > 0 and lead.error > 0
             p_values.append(lead.p if is_better else 1.0)
     return dict(zip(names, holm(p_values) < rules.LEVEL))
 

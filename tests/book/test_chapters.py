@@ -8,10 +8,12 @@ from chapter_code import chapter_function
 from wcka.book import checkout, rules
 from wcka.experiments import (
     benchmark,
+    crossed,
     other_libraries,
     statistics,
     summaries,
 )
+from wcka.measures.nulls import holm
 
 # ---------------------------------------------------------------- 2, of four conditions
 
@@ -88,6 +90,19 @@ def test_chapters_ask_training_rows_which_images_were_learned_from(chapter):
     code = path.read_text("utf-8")
     assert "training_rows(" in code
     assert "[:train_images]" not in code and 'b"images"' not in code
+
+
+@pytest.mark.parametrize(("value", "error", "expected"), [
+    (0.4, 0.01, True), (0.4, 0.5, False), (0.4, 0.0, False), (-0.4, 0.01, False)])
+def test_only_a_lead_with_an_error_is_significant(value, error, expected):
+    lead = crossed.Estimate(value, error, 20)
+    beats_chance = chapter_function(
+        "07", "beats_chance", candidate_networks=["one shape"], holm=holm, np=np,
+        RESPECTS=("accuracy",), rules=rules,
+        leads={("one shape", "low wCKA", "accuracy"): lead})
+    answers = beats_chance("low wCKA")
+    assert {name: bool(answer) for name, answer in answers.items()} == {
+        "accuracy (one shape)": expected}
 
 
 # -------------------------------------------------------------- 8, of other libraries
