@@ -601,3 +601,29 @@ def test_the_key_of_a_page_changes_with_code_but_not_with_comments(
     file.write_text(f"{file.read_text()}\nnew_name = 1\n")
     forget_sources()
     assert execution.key_of(path, {}, "quick") != key
+
+
+def test_the_key_of_a_page_changes_with_data_that_chapters_read(
+        chapter, package_copy, tmp_path, monkeypatch):
+    path = chapter("1").path
+    statements = tmp_path / "book" / "statements.yml"
+    record = tmp_path / "book" / "results" / "large" / "07.json"
+    record.parent.mkdir(parents=True)
+    statements.write_text((checkout.ROOT / "book" / "statements.yml").read_text())
+    monkeypatch.setattr(checkout, "ROOT", tmp_path)
+    key = execution.key_of(path, {}, "quick")
+    record.write_text("{}")  # made from the page
+    assert execution.key_of(path, {}, "quick") == key
+    for file in (package_copy / "experiments" / "networks.csv",
+                 package_copy / "weights" / "scores.json",
+                 tmp_path / "book" / "results" / "sizes.json"):
+        for content in ("1", "2"):
+            file.write_text(content)
+            assert execution.key_of(path, {}, "quick") != key
+            key = execution.key_of(path, {}, "quick")
+
+
+def test_chapters_read_no_data_that_is_in_no_key():
+    """What they name is in the folders that keys look into."""
+    names = [file.name for file in execution._data_files()]
+    assert {"null-sizes.json", "published_networks.csv", "strangers.json"} <= set(names)

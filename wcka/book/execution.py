@@ -17,6 +17,7 @@ from pathlib import Path
 
 import nbformat
 
+from ..experiments import fingerprint
 from ..experiments.fingerprint import code_of, whole_code
 from ..experiments.processes import sweep
 from ..measures.spelling import printable
@@ -525,8 +526,9 @@ def key_of(path: Path, values: dict, profile: str) -> str:
     """Return a digest of everything that a chapter's page depends on.
 
     This is its source and parameters, the code of the rooms that compute, the code of
-    the modules that word and draw what a page shows, the statements that it judges, and
-    the versions of the libraries that make numbers.
+    the modules that word and draw what a page shows, the statements that it judges, the
+    data in files beside the code and beside the records, and the versions of the
+    libraries that make numbers.
 
     Parameters
     ----------
@@ -550,7 +552,24 @@ def key_of(path: Path, values: dict, profile: str) -> str:
     """
     code = whole_code() + code_of(_SHOWN) + str(rules.statements(path.stem[:2]))
     text = path.read_text("utf-8") + json.dumps(values, sort_keys=True) + profile + code
-    return hashlib.sha256(text.encode()).hexdigest()
+    digest = hashlib.sha256(text.encode())
+    for file in _data_files():
+        digest.update(file.name.encode() + file.read_bytes())
+    return digest.hexdigest()
+
+
+def _data_files() -> list[Path]:
+    """Return the files of numbers that any chapter may read.
+
+    They are in the rooms that compute, and in the folder of results. Those of a run of
+    record are not among them: chapters make records and never read them.
+    """
+    folders = [fingerprint.PACKAGE / room for room in fingerprint.ROOMS]
+    folders.append(checkout.ROOT / "book" / "results")
+    files = []
+    for folder in folders:
+        files += [*folder.glob("*.json"), *folder.glob("*.csv")]
+    return sorted(files)
 
 
 def is_fresh(output: Path, key: str) -> bool:
