@@ -326,6 +326,15 @@ def test_scikit_image_counts_only_where_it_is_used(monkeypatch):
     assert fingerprint.code_of(["networks.training"]) == training
 
 
+def test_results_that_learn_from_texts_of_python_depend_on_its_version(monkeypatch):
+    modules = {"experiments.language_families": True, "experiments.strangers": True,
+               "networks.training": False}
+    codes = {module: fingerprint.code_of([module]) for module in modules}
+    monkeypatch.setattr("platform.python_version", lambda: "9.9.9")
+    for module, has_changed in modules.items():
+        assert (fingerprint.code_of([module]) != codes[module]) == has_changed
+
+
 @pytest.mark.parametrize(("variant", "same"), [
     ('def f(x):\n    """Another word."""\n    # why\n    return x + 1\n', True),
     ("def f(x):\n    return (\n        x + 1\n    )\n", True),

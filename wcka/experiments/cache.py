@@ -82,8 +82,10 @@ def cached(function: Callable) -> Cached:
     """Keep the results of a function on disk.
 
     The name of a file holds a digest of the arguments, of the function's source, and of
-    all modules of this package that the function's module imports, directly or not. A
-    change to any of them computes anew; a change elsewhere does not.
+    all modules of this package that the function's module imports, directly or not, and
+    the versions of the libraries that make numbers in them; and that of Python, for
+    networks that learn from its texts. A change to any of them computes anew; a change
+    elsewhere does not.
 
     Files are written atomically. They hold the name of the result and a digest of its
     content. A file that cannot be read, was changed, or holds another result is

@@ -7,6 +7,7 @@ better docstring computes nothing anew.
 import ast
 import functools
 import importlib
+import platform
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -15,6 +16,8 @@ PACKAGE = Path(__file__).resolve().parents[1]
 ROOMS = ("measures", "weights", "networks", "experiments")
 # The libraries that make numbers, by the names that they are imported under
 _LIBRARIES = frozenset({"torch", "numpy", "scipy", "skimage"})
+# Who imports this learns from texts that come with Python, and change with it.
+_TEXTS_OF_PYTHON = "pydoc_data"
 
 
 def whole_code() -> str:
@@ -138,7 +141,10 @@ def _imports(module: str) -> frozenset[str]:
 
 
 def _libraries(module: str) -> set[str]:
-    """Return the names of the libraries that make numbers which a module imports."""
+    """Return the names of the libraries that make numbers which a module imports.
+
+    Python's own texts are among them.
+    """
     names = set()
     for node in ast.walk(_tree(module)):
         if isinstance(node, ast.Import):
@@ -146,9 +152,11 @@ def _libraries(module: str) -> set[str]:
                 names.add(alias.name.split(".")[0])
         elif isinstance(node, ast.ImportFrom) and not node.level:
             names.add((node.module or "").split(".")[0])
-    return names & _LIBRARIES
+    return names & (_LIBRARIES | {_TEXTS_OF_PYTHON})
 
 
 def _version(library: str) -> str:
     """Return a library's version in its words: PyTorch's names the build as well."""
+    if library == _TEXTS_OF_PYTHON:
+        return platform.python_version()
     return str(importlib.import_module(library).__version__)
