@@ -62,6 +62,14 @@ def test_merged_adapters_have_low_rank_and_touch_queries_and_values_only():
     assert all("q_proj" in name or "v_proj" in name for name in changed)
 
 
+def test_families_and_their_scores_leave_the_random_state_alone():
+    state = torch.get_rng_state()
+    family.__wrapped__("code", 7, SIZES, steps=2, tuning=1)
+    assert torch.equal(torch.get_rng_state(), state)
+    pair_scores.__wrapped__(FAMILIES[:2], hidden=True)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
 def test_scores_of_pairs_are_those_of_explicit_products():
     """The same numbers from matrices of tokens by tokens, written out."""
     pairs = pair_scores(FAMILIES, hidden=False)

@@ -149,3 +149,11 @@ def test_the_network_itself_stays_as_it_is():
         model.parameters(), expected.parameters(), strict=True
     ):
         assert torch.equal(parameter, original)
+
+
+def test_constructions_leave_the_random_state_alone(x):
+    models = [network(seed=seed, widths=(784, 16, 3)) for seed in range(3)]
+    state = torch.get_rng_state()
+    counterexamples.constructions(*models, x)
+    counterexamples.move(models[0], x, "wcka", steps=1)
+    assert torch.equal(torch.get_rng_state(), state)

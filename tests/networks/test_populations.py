@@ -72,6 +72,15 @@ def test_initialisation_leaves_the_global_seed_alone():
     assert torch.equal(torch.rand(1), expected)
 
 
+def test_taking_out_a_member_leaves_the_random_state_alone():
+    population = small()
+    state = torch.get_rng_state()
+    member = population.member(1)
+    assert torch.equal(torch.get_rng_state(), state)
+    for name, values in member.state_dict().items():
+        assert torch.equal(values, population.state[name][1])
+
+
 # ------------------------------------------------------------------------- activations
 
 

@@ -146,6 +146,14 @@ def _quantised(state: State, bits: int) -> State:
     return quantised
 
 
+def _model_of(state: State, sizes: dict) -> LanguageModel:
+    """Return a language model with these weights."""
+    with torch.random.fork_rng(devices=[]):  # the caller's random state stays
+        model = LanguageModel(**sizes)
+    model.load_state_dict(state)
+    return model
+
+
 class _Adapted(nn.Module):
     """A frozen linear layer with a product of low rank beside it."""
 
@@ -163,8 +171,7 @@ def _with_adapters(
     base: State, sizes: dict, numbers: Tensor, steps: int, seed: int
 ) -> State:
     """Train adapters of queries and values (Hu et al. 2021), and merge them."""
-    model = LanguageModel(**sizes)
-    model.load_state_dict(base)
+    model = _model_of(base, sizes)
     adapters = {}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -403,8 +410,7 @@ class _Side:
     def __init__(self, state: State, sizes: dict, probe: Tensor) -> None:
         self.state = {name: values.double() for name, values in state.items()}
         self.circuits = circuits(self.state, config(**sizes))
-        model = LanguageModel(**sizes)
-        model.load_state_dict(state)
+        model = _model_of(state, sizes)
         with torch.no_grad():
             stream = model.model(probe)
             self.activations = stream.flatten(0, 1)

@@ -28,7 +28,9 @@ def _copied(model: nn.Sequential) -> tuple[nn.Sequential, list[nn.Linear]]:
 
 def _layer(weight: Tensor, bias: Tensor) -> nn.Linear:
     """Linear layer x W + b of an (in, out) matrix and a bias."""
-    layer = nn.Linear(len(weight), len(bias), dtype=torch.float64).requires_grad_(False)
+    # Without initial weights, whose draw would move the caller's random state
+    layer = nn.utils.skip_init(
+        nn.Linear, len(weight), len(bias), dtype=torch.float64).requires_grad_(False)
     layer.weight.copy_(weight.T)
     layer.bias.copy_(bias)
     return layer

@@ -110,7 +110,8 @@ class Population(Stacked):
 
     def member(self, i: int) -> nn.Sequential:
         """Return model `i` as a separate module with a copy of its weights."""
-        network = build(self.architecture).eval()
+        with torch.random.fork_rng(devices=[]):  # the caller's random state stays
+            network = build(self.architecture).eval()
         network.load_state_dict(self._state_of(i))
         return network
 
