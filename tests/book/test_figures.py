@@ -361,6 +361,13 @@ def test_an_image_file_needs_a_known_ending_and_a_folder(tmp_path):
     assert not plt.get_fignums() and not list(tmp_path.iterdir())
 
 
+def test_the_callers_figure_stays_open_when_an_image_is_checked(tmp_path):
+    figure = plt.figure()
+    figures.check_image(tmp_path / "a.png")
+    assert plt.get_fignums() == [figure.number]
+    plt.close(figure)
+
+
 def test_drawn_similarities_are_in_a_file_and_the_figure_is_closed(tmp_path):
     values = [[1.0, 0.25], [0.25, 1.0]]
     figures.draw_similarities(values, ["a", "b"], tmp_path / "matrix.png")

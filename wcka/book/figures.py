@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
+from matplotlib.backend_bases import FigureCanvasBase
 from matplotlib.figure import Figure
 from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 from matplotlib_inline.backend_inline import set_matplotlib_formats
@@ -525,8 +526,8 @@ def check_image(path: Path) -> None:
     Traceback (most recent call last):
     ValueError: unknown kind of image for similarities.pgn 'pgn'; did you mean ...
     """
-    endings = plt.gcf().canvas.get_supported_filetypes()
-    plt.close()
+    # Of the class: a figure would be the one that the caller has open
+    endings = FigureCanvasBase.get_supported_filetypes()
     nearest(path.suffix.lower().lstrip("."), endings, f"kind of image for {path}")
     if not os.access(path.absolute().parent, os.W_OK):
         raise ValueError(f"--matrix {path}: no such folder, or not to be written to")
