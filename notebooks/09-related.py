@@ -138,7 +138,7 @@ disguised_state = disguises.disguised(state, model.config, seed)
 similarity_by_circuit = wcka.compare_circuits([
     wcka.circuits(state, model.config),
     wcka.circuits(disguised_state, model.config),
-])  # of each circuit (layers and heads, models, models)
+])  # of each circuit (layers, models, models)
 largest_change = max(
     float(np.abs(similarities[:, 0, 1] - 1).max())
     for similarities in similarity_by_circuit.values())

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from chapter_code import chapter_function
 
-from wcka.book import checkout, rules
+from wcka.book import checkout, parameters, rules, sentences
 from wcka.experiments import (
     benchmark,
     crossed,
@@ -122,3 +122,34 @@ def test_a_value_counts_as_ours_within_the_tolerance(
     peer = other_libraries.Peer(
         "a-library", "cka", lambda x, y: 0.0, tolerance=tolerance, why=why)
     assert reason_of(peer, difference) == expected
+
+
+# ------------------------------------------------------- which chapters take what
+
+
+def numbers_of_chapters_with(parameter):
+    """Numbers of the chapters that have a parameter, such as "2 to 5 and 9"."""
+    numbers = []
+    for path in checkout.chapters():
+        if parameter in parameters.read_parameters(path):
+            numbers.append(int(path.name[:2]))
+    runs = [[numbers[0]]]
+    for number in numbers[1:]:
+        if number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    parts = []
+    for run in runs:
+        parts += [f"{run[0]} to {run[-1]}"] if len(run) > 2 else map(str, run)
+    return sentences.listed(parts)
+
+
+@pytest.mark.parametrize(("page", "parameter", "sentence"), [
+    ("cluster", "scheduler", "Chapters {} consist of **units of work**"),
+    ("rerun", "scheduler", "Chapters {} also run on more machines"),
+    ("cluster", "device", "`-p device auto` (chapters {}) trains"),
+])
+def test_pages_name_the_chapters_that_take_a_parameter(page, parameter, sentence):
+    text = (checkout.ROOT / "book" / f"{page}.md").read_text("utf-8")
+    assert sentence.format(numbers_of_chapters_with(parameter)) in text

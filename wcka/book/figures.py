@@ -459,7 +459,7 @@ def layers(maps: dict[str, dict[str, np.ndarray]]) -> Figure:
     ----------
     maps : dict of str to dict of str to ndarray
         By measure and title, similarities (pairs, layers, layers) as
-        ``benchmark.by_layer`` returns them. The maps are their means over pairs.
+        ``summaries.by_layer`` returns them. The maps are their means over pairs.
 
     Examples
     --------
