@@ -221,6 +221,12 @@ def test_pretraining_keeps_the_best_epoch_and_stops_when_patience_ends(patience)
         pretrained(**{**quick, "images": 1000})
 
 
+def test_images_that_do_not_exist_do_not_count_for_pretraining():
+    with pytest.raises(ValueError, match="more than the 60000 held out, got 60000"):
+        pretrained({"factory": "mlp", "widths": [784, 2, 10]}, 0, "mnist", 1, 1,
+                   validation=60000, images=70000)
+
+
 # ------------------------------------------------------------------------- heads
 
 

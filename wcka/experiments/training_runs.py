@@ -75,10 +75,11 @@ def pretrained(
     """
     if epochs < 1:
         raise ValueError(f"epochs: wanted at least 1, got {epochs}")
+    pictures, digits = image_sets.load(dataset, "train", None)
+    images = min(images, len(pictures))
     if validation >= images:
         raise ValueError(
             f"images: wanted more than the {validation} held out, got {images}")
-    pictures, digits = image_sets.load(dataset, "train", None)
     x = image_sets.as_inputs(pictures, resolve_device(device))  # (n, pixels)
     labels = torch.from_numpy(digits)
     order = np.random.default_rng([seed, *b"validation"]).permutation(len(x))[:images]
