@@ -632,7 +632,8 @@ CHOICE_COLOURS = {
 fig, panels = plt.subplots(2, 3, figsize=(figures.WIDTH, 5.2))
 for image_kind, panel_row in zip(("clean", "corrupted"), panels):
     rows = tested[tested.images == image_kind]
-    for name, axes in zip(QUALITIES, panel_row):
+    # All but the calibration error, which the table below has
+    for name, axes in zip(QUALITIES[:3], panel_row, strict=True):
         figures.boxen(axes, rows, x="from", y=name, hue="chosen by",
                       palette=CHOICE_COLOURS, legend=False)
         title = name if image_kind == "clean" else ""
