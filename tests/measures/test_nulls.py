@@ -163,6 +163,12 @@ def test_the_tail_is_that_of_pearson_3():
     skewness = np.array([[-3.0], [-0.5], [-1e-4], [0.0], [1e-7], [1e-3], [0.8], [12.0]])
     expected = stats.pearson3.sf(z, skewness)
     np.testing.assert_allclose(pearson_tail(z, skewness), expected, rtol=1e-6)
+    for number in (-2.0, 0.0, 1.5):
+        tail = pearson_tail(z[0], number)
+        np.testing.assert_allclose(tail, stats.pearson3.sf(z[0], number), rtol=1e-6)
+        tail = pearson_tail(1.0, number)
+        assert isinstance(tail, float)
+        assert tail == pytest.approx(stats.pearson3.sf(1.0, number))
 
 
 def test_p_grows_as_the_value_falls():

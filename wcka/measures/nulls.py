@@ -295,7 +295,7 @@ def judged(values: Array, mean: Array, sd: Array, skewness: Array, smooth: Array
     return Null(values, mean, sd, skewness, z, p)
 
 
-def pearson_tail(z: Array, skewness: Array) -> Array:
+def pearson_tail(z: ArrayLike, skewness: ArrayLike) -> Any:
     """Return the share of Pearson's type III distribution that lies above z.
 
     ``scipy.stats.pearson3.sf`` gives the same in three times the time, and in thirty
@@ -303,22 +303,31 @@ def pearson_tail(z: Array, skewness: Array) -> Array:
 
     Parameters
     ----------
-    z, skewness : ndarray
-        Of mean 0 and variance 1; of shapes that fit, that of the result being z's.
+    z : array-like
+        On the scale of mean 0 and variance 1.
+    skewness : array-like
+        Of the distributions, of a shape that broadcasts with that of z.
+
+    Returns
+    -------
+    float or ndarray
+        In [0, 1], of the shape that both broadcast to.
 
     Examples
     --------
     >>> pearson_tail(np.array([1.0, 1.0]), np.array([0.0, 2.0])).round(4).tolist()
     [0.1587, 0.1353]
+    >>> round(pearson_tail(1.0, 2.0), 4)
+    0.1353
     """
     z, skewness = np.broadcast_arrays(z, skewness)
-    tail: Array = special.ndtr(-z)  # of no skewness
+    tail = np.array(special.ndtr(-z))  # of no skewness
     # These functions' own `where` writes beyond the end of arrays (SciPy 1.17).
     is_right = skewness > _SYMMETRIC
     tail[is_right] = special.gammaincc(*_gamma(z[is_right], skewness[is_right]))
     is_left = skewness < -_SYMMETRIC
     tail[is_left] = special.gammainc(*_gamma(-z[is_left], skewness[is_left]))
-    return tail
+    return _as_given(tail)
 
 
 def _gamma(z: Array, skewness: Array) -> tuple[Array, Array]:
