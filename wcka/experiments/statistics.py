@@ -1,7 +1,7 @@
 """Statistics over pairs of models that account for pairs that share models."""
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -26,24 +26,6 @@ class Interval(NamedTuple):
     high: float
 
 
-class Jackknife(NamedTuple):
-    """A statistic with its jackknife interval and its p-value.
-
-    They are floats, or arrays of one shape. The p-value is two-sided, under the
-    hypothesis that the statistic is zero.
-
-    Examples
-    --------
-    >>> Jackknife(value=0.5, low=0.2, high=0.8, p=0.01).p
-    0.01
-    """
-
-    value: Any
-    low: Any
-    high: Any
-    p: Any
-
-
 class Comparison(NamedTuple):
     """A test statistic, standard normal under no difference, and its two-sided p-value.
 
@@ -57,124 +39,7 @@ class Comparison(NamedTuple):
     p: float
 
 
-# ------------------------------------------------------------ intervals over models
-
-
-def mean_over_pairs(a, b, values, level: float = 0.95) -> Interval:
-    """Return the mean over pairs of models, with a jackknife interval over models.
-
-    The n pairs of N models are not n independent observations: pairs that share a
-    model vary together. Leaving out one model at a time, with all its pairs, measures
-    how much the mean depends on the draw of models. It is the delete-one-node
-    jackknife, which is conservative (Lin, Lunde & Sarkar 2020, arXiv 2004.08935).
-
-    Parameters
-    ----------
-    a, b : array-like of int
-        The two models of each pair, by any numbers.
-    values : array-like
-        One number per pair.
-    level : float
-        Level of the interval, in (0, 1).
-
-    Returns
-    -------
-    Interval
-        Mean and interval from Student's t with N - 1 degrees of freedom.
-
-    Raises
-    ------
-    ValueError
-        For fewer than three models, arrays of different lengths, or numbers that are
-        not finite.
-
-    Examples
-    --------
-    >>> mean, low, high = mean_over_pairs([0, 0, 1], [1, 2, 2], [0.2, 0.3, 0.4])
-    >>> round(mean, 3), round(low, 3), round(high, 3)
-    (0.3, -0.197, 0.797)
-    """
-    a = np.asarray(a)
-    b = np.asarray(b)
-    values = np.asarray(values, dtype=float)
-    if not a.shape == b.shape == values.shape or a.ndim != 1:
-        raise ValueError(
-            f"wanted three rows of equal length, got {a.shape}, {b.shape}, "
-            f"{values.shape}"
-        )
-    is_finite = np.isfinite(values)
-    if not is_finite.all():
-        raise ValueError(
-            f"{(~is_finite).sum()} of {len(values)} values are not finite; "
-            f"drop and count them first"
-        )
-    jackknife = over_models(np.mean, a, b, values, level=level)
-    return Interval(jackknife.value, jackknife.low, jackknife.high)
-
-
-def over_models(statistic: Callable, a, b, *columns, level: float = 0.95) -> Jackknife:
-    """Return any statistic of pairs of models, with a jackknife interval over models.
-
-    Parameters
-    ----------
-    statistic : function
-        Maps a subset of the rows of `columns` to a number or an array. Its
-        distribution over draws of models should be close to normal: take Fisher's z of
-        a correlation, or a difference of two correlations.
-    a, b : array-like
-        The two models of each pair, by any names. Checkpoints of one training run are
-        not independent: name the run, not the checkpoint. A pair within a run has
-        a = b.
-    *columns : array-like
-        The arguments of the statistic, one row per pair.
-    level : float
-        Level of the interval, in (0, 1).
-
-    Returns
-    -------
-    Jackknife
-        The statistic, its interval and its p-value, in the shape of the statistic.
-
-    Raises
-    ------
-    ValueError
-        For fewer than three models.
-
-    Examples
-    --------
-    >>> over_models(np.mean, ["x", "x", "y"], ["y", "z", "z"], [0.5, 0.5, 0.5])
-    Jackknife(value=0.5, low=0.5, high=0.5, p=0.0)
-    """
-    arrays = [np.asarray(column) for column in columns]
-    models, numbers = np.unique(np.concatenate([a, b]), return_inverse=True)
-    if len(models) < 3:
-        raise ValueError(f"wanted pairs of at least three models, got {len(models)}")
-    a, b = np.split(numbers, 2)
-    leave_one_out = []
-    for model in range(len(models)):
-        is_without = (a != model) & (b != model)
-        leave_one_out.append(statistic(*(array[is_without] for array in arrays)))
-    return _jackknife(statistic(*arrays), np.array(leave_one_out), level)
-
-
-def _jackknife(value, leave_one_out: np.ndarray, level: float) -> Jackknife:
-    """Return the interval from the values without one model each; Student's t."""
-    n = len(leave_one_out)
-    deviations = leave_one_out - leave_one_out.mean(0)  # (models, ...)
-    error = np.sqrt((n - 1) / n * (deviations**2).sum(0))  # (...)
-    half_width = stats.t.ppf((1 + level) / 2, n - 1) * error
-    # A statistic that no model changes has no error: p is 0, or NaN if it is zero.
-    with np.errstate(divide="ignore", invalid="ignore"):
-        p = 2 * stats.t.sf(np.abs(value) / error, n - 1)
-    return Jackknife(
-        _plain(value), _plain(value - half_width), _plain(value + half_width), _plain(p)
-    )
-
-
-def _plain(number):
-    """Return a float for a scalar, an array of floats for an array."""
-    array = np.asarray(number, float)
-    return float(array) if array.ndim == 0 else array
+# ------------------------------------------------------------------- tests of pairs
 
 
 def mantel_test(
@@ -346,7 +211,7 @@ def _fisher(r: float, error: float, level: float = 0.95) -> Interval:
     return Interval(r, float(np.tanh(z - half_width)), float(np.tanh(z + half_width)))
 
 
-def fisher_test(a: float, b: float, n: int, m: int | None = None) -> Comparison:
+def fisher_test(a: float, b: float, n: int) -> Comparison:
     """Compare two correlations as if they came from independent samples.
 
     This is the paper's test (section 2.5).
@@ -355,15 +220,15 @@ def fisher_test(a: float, b: float, n: int, m: int | None = None) -> Comparison:
     ----------
     a, b : float
         Correlations, in (-1, 1).
-    n, m : int
-        Sizes of the two samples; m is n unless it is given.
+    n : int
+        Size of each of the two samples.
 
     Examples
     --------
-    >>> fisher_test(0.5, 0.5, n=30, m=50)
+    >>> fisher_test(0.5, 0.5, n=30)
     Comparison(z=0.0, p=1.0)
     """
-    z = (np.arctanh(a) - np.arctanh(b)) / np.sqrt(1 / (n - 3) + 1 / ((m or n) - 3))
+    z = (np.arctanh(a) - np.arctanh(b)) / np.sqrt(2 / (n - 3))
     return _two_sided(z)
 
 
