@@ -510,14 +510,14 @@ say("equal-low", 100 * by_shape.accuracy.min(), ".1f")
 say("equal-high", 100 * by_shape.accuracy.max(), ".1f")
 
 
-def difference_of_shapes(name, reference, measure="wCKA"):
-    """Mean similarity of one shape's seeds minus that of another's.
+def difference_of_shapes(name, reference):
+    """Mean wCKA between one shape's seeds minus that between another's.
 
     The seeds of two shapes have nothing in common, so that variances add up;
     degrees of freedom are those of Welch.
     """
-    first = shape_estimates[name][measure]
-    second = shape_estimates[reference][measure]
+    first = shape_estimates[name]["wCKA"]
+    second = shape_estimates[reference]["wCKA"]
     variances = np.array([first.error, second.error]) ** 2
     total = variances.sum()
     spread = (variances**2 / [first.df, second.df]).sum()

@@ -483,7 +483,6 @@ RANDOM = "random"
 LOW_WCKA = "low wCKA"
 LOW_AGREEMENT = "low agreement"
 HIGH_ACCURACY = "high accuracy"
-CHOICES = (LOW_WCKA, LOW_AGREEMENT, HIGH_ACCURACY)
 QUALITIES = (
     "disagreement", "accuracy", "log-likelihood", "calibration error")
 

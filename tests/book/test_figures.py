@@ -229,13 +229,13 @@ def test_benchmark_has_factors_as_columns_and_three_rows(table):
     results = {"spearman": results_of(0.3), "pearson": results_of(0.6)}
     order = ["seed", "strategy", "epoch"]  # neither of the table nor of the alphabet
     ceilings = pd.Series({"seed": 0.91, "strategy": 0.92, "epoch": 0.93})
-    fig = figures.benchmark(table, results, ceilings, shown="procrustes")
+    fig = figures.benchmark(table, results, ceilings)
     panels = np.array(fig.axes).reshape(3, 3)
     for factor, (top, middle, bottom) in zip(order, panels.T):
         assert top.get_title() == factor
-        assert top.get_xlabel() == "Procrustes"
+        assert top.get_xlabel() == "wCKA"
         part = table[table.differs == factor]
-        assert dots(top) == list(zip(part.procrustes, part.agreement))
+        assert dots(top) == list(zip(part.wcka, part.agreement))
         for panel, method in ((middle, "pearson"), (bottom, "spearman")):
             assert heights_of_dots(panel) == results[method].loc[factor].r.tolist()
         assert dotted_heights(middle) == [[ceilings[factor]] * 2]

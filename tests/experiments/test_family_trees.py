@@ -17,7 +17,6 @@ from wcka.experiments.family_trees import (
     all_kinship_scores,
     disguised,
     errors_over_roots,
-    families_found,
     family_population,
     found_by_score,
     kinship_scores,
@@ -26,6 +25,7 @@ from wcka.experiments.family_trees import (
 from wcka.experiments.matching import matched_cosine, matched_cosines
 from wcka.networks import image_sets
 from wcka.networks.training import train
+from wcka.weights.forest import family_forest
 from wcka.weights.kinship import find_families
 
 DESIGN = {
@@ -175,6 +175,24 @@ def test_small_families_are_told_from_strangers(table):
         assert card.auc["cosine of weights", True, descent] < 0.75
     assert (card.seconds > 0).all()
     assert (card[["auc_error", "edges_error"]] >= 0).all(axis=None)
+
+
+def families_found(table):
+    """What a forest from the scores of first layers joins, rightly and wrongly."""
+    rows = []
+    of_score = table[table.score == FIRST_LAYER]
+    for keys, pairs in of_score.groupby(["descent", "disguised"], sort=False):
+        a, b = pairs.a.to_numpy(), pairs.b.to_numpy()
+        scores = np.zeros((b.max() + 1, b.max() + 1))
+        scores[a, b] = scores[b, a] = pairs.value
+        forest = family_forest(scores)
+        is_joined = forest.labels[a] == forest.labels[b]
+        is_kin = (pairs.tree_a == pairs.tree_b).to_numpy()
+        rows.append({
+            "descent": keys[0], "disguised": keys[1],
+            "joined": is_joined[is_kin].mean(), "wrong": is_joined[~is_kin].mean(),
+            "families": len(forest.families())})
+    return pd.DataFrame(rows)
 
 
 def test_the_forest_finds_the_trees(table):

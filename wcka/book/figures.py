@@ -295,24 +295,21 @@ def name_marks(axes: Axes) -> None:
 
 def benchmark(
     table: pd.DataFrame, results: dict[str, pd.DataFrame], ceilings: pd.Series,
-    shown: str = "wcka",
 ) -> Figure:
     """Draw the functional benchmark, one column per factor.
 
-    The rows are a scatter of one measure against agreement, Pearson's r of all
+    The rows are a scatter of wCKA against agreement, Pearson's r of all
     measures, and Spearman's rho of all measures (the paper's figures 3 and 4).
 
     Parameters
     ----------
     table : DataFrame
-        Columns differs, kind, agreement and `shown`.
+        Columns differs, kind, agreement and wcka.
     results : dict of str to DataFrame
         Comparisons under "pearson" and "spearman", as ``statistics.compare_by_factor``
         returns them.
     ceilings : Series
         Highest possible Pearson's r, by factor. Its order is that of the columns.
-    shown : str
-        The measure of the scatter.
 
     Examples
     --------
@@ -324,8 +321,8 @@ def benchmark(
         gridspec_kw={"height_ratios": [1, 1.1, 1.1]},
     )
     for column, factor in zip(axes.T, factors):
-        scatter(column[0], table[table.differs == factor], shown)
-        column[0].set(title=factor, xlabel=MEASURE_LABELS[shown])
+        scatter(column[0], table[table.differs == factor], "wcka")
+        column[0].set(title=factor, xlabel=MEASURE_LABELS["wcka"])
         correlations(column[1], results["pearson"].loc[factor], ceilings[factor])
         correlations(column[2], results["spearman"].loc[factor])
         column[1].set_xticklabels([])

@@ -178,10 +178,14 @@ def lead_over_chance(chosen_scores, random_scores, pools, random_sets) -> Estima
     return estimate
 
 
-def calibration_error(probabilities: Tensor, labels: Tensor, bins: int = 15) -> float:
+_BINS = 15  # of confidence, as in Guo et al.
+
+
+def calibration_error(probabilities: Tensor, labels: Tensor) -> float:
     """Return the expected calibration error (Guo et al. 2017).
 
-    It is the mean gap between confidence and accuracy, over bins of confidence.
+    It is the mean gap between confidence and accuracy, over 15 bins of confidence of
+    equal width between 0 and 1.
 
     Parameters
     ----------
@@ -189,8 +193,6 @@ def calibration_error(probabilities: Tensor, labels: Tensor, bins: int = 15) -> 
         (n, classes), in [0, 1].
     labels : Tensor
         (n,), ints.
-    bins : int
-        Number of bins of equal width between 0 and 1.
 
     Returns
     -------
@@ -204,7 +206,7 @@ def calibration_error(probabilities: Tensor, labels: Tensor, bins: int = 15) -> 
     0.25
     """
     confidence, guess = probabilities.max(1)
-    bin_of = (confidence * bins).long().clamp(max=bins - 1)
+    bin_of = (confidence * _BINS).long().clamp(max=_BINS - 1)
     gap = (guess == labels).double() - confidence.double()
-    gap_of_bin = torch.zeros(bins).double().index_add_(0, bin_of, gap)
+    gap_of_bin = torch.zeros(_BINS).double().index_add_(0, bin_of, gap)
     return float(gap_of_bin.abs().sum() / len(labels))

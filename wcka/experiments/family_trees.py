@@ -22,7 +22,7 @@ from ..networks.populations import Population
 from ..networks.training import train
 from ..weights import symmetry
 from ..weights.chains import chain
-from ..weights.forest import family_forest, spanning_edges
+from ..weights.forest import spanning_edges
 from ..weights.kinship import first_layer_similarities, normalised_units
 from .cache import cached
 from .crossed import Estimate, estimates_from
@@ -459,45 +459,3 @@ def _symmetric(count: int, a, b, values) -> np.ndarray:
     table[a, b] = values
     table[b, a] = values
     return table
-
-
-def families_found(table: pd.DataFrame, score: str = FIRST_LAYER) -> pd.DataFrame:
-    """Return how well ``forest.family_forest`` finds the trees from one score.
-
-    Parameters
-    ----------
-    table : DataFrame
-        As ``kinship_scores`` returns it.
-    score : str
-        One of ``SCORES`` that is at most 1.
-
-    Returns
-    -------
-    DataFrame
-        One row per kind of descent and disguise: joined, the share of pairs of one tree
-        that are in one family; wrong, that of pairs of different trees; families, their
-        number; and undecided, whether there were too few strangers for a p.
-
-    Examples
-    --------
-    >>> table = kinship_scores(
-    ...     FURTHER, children=1, hidden=[4], images=200, epochs=1, tuned_images=100,
-    ...     tuned_epochs=1)
-    >>> families_found(table).wrong.tolist()
-    [0.0, 0.0]
-    """
-    nearest(score, list(SCORES), "score")
-    rows = []
-    of_score = table[table.score == score]
-    for (descent, is_disguised), pairs in of_score.groupby(
-            ["descent", "disguised"], sort=False):
-        count = int(pairs.b.max()) + 1
-        a, b = pairs.a.to_numpy(), pairs.b.to_numpy()
-        forest = family_forest(_symmetric(count, a, b, pairs.value))
-        is_joined = forest.labels[a] == forest.labels[b]
-        is_kin = (pairs.tree_a == pairs.tree_b).to_numpy()
-        rows.append({
-            "descent": descent, "disguised": is_disguised,
-            "joined": is_joined[is_kin].mean(), "wrong": is_joined[~is_kin].mean(),
-            "families": len(forest.families()), "undecided": bool(forest.undecided)})
-    return pd.DataFrame(rows)

@@ -16,6 +16,7 @@ from torch.nn.functional import cross_entropy, scaled_dot_product_attention, sil
 from .training import copied
 
 _BASE = 10000.0  # of the rotary angles
+_LENGTH = 64  # tokens of a piece of text
 
 
 class Norm(nn.Module):
@@ -195,7 +196,7 @@ def config(tokens: int, width: int, depth: int, heads: int,
 
 def train(
     model: nn.Module, numbers: Tensor, steps: int, seed: int, *,
-    learning_rate: float = 3e-3, batch_size: int = 32, length: int = 64,
+    learning_rate: float = 3e-3, batch_size: int = 32, length: int = _LENGTH,
     checkpoints: Sequence[int] = (), parameters: Sequence[nn.Parameter] | None = None,
 ) -> dict[int, dict[str, Tensor]]:
     """Train a language model in place, by Adam, on pieces of a text drawn at random.
@@ -260,8 +261,10 @@ def train(
 
 
 @torch.no_grad()
-def mean_loss(model: nn.Module, numbers: Tensor, length: int = 64) -> float:
+def mean_loss(model: nn.Module, numbers: Tensor) -> float:
     """Return the mean cross-entropy per token, in nats, on pieces of a text.
+
+    Pieces have 64 tokens, as many as ``train`` takes.
 
     Examples
     --------
@@ -269,7 +272,7 @@ def mean_loss(model: nn.Module, numbers: Tensor, length: int = 64) -> float:
     >>> round(mean_loss(model, torch.arange(5).repeat(40)), 1)
     1.6
     """
-    count = (len(numbers) - 1) // length
-    pieces = numbers[:count * length + 1]
-    logits = model(pieces[:-1].view(count, length))
+    count = (len(numbers) - 1) // _LENGTH
+    pieces = numbers[:count * _LENGTH + 1]
+    logits = model(pieces[:-1].view(count, _LENGTH))
     return float(cross_entropy(logits.flatten(0, 1), pieces[1:]))
