@@ -276,8 +276,8 @@ def _difference(there: _State, here: _State, folders: dict[str, str]) -> str:
         return f"has PyTorch {there.version}, here {here.version}: install the same"
     if there.code != here.code:
         return (
-            "has another version of wcka, NumPy, SciPy or scikit-image: install the "
-            "same as here")
+            "has another version of wcka, NumPy, SciPy, scikit-image or Python: "
+            "install the same as here")
     return ""
 
 
