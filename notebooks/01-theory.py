@@ -52,6 +52,7 @@ from torch import nn
 
 import wcka
 from wcka.book import claims, distinct, figures, rules, say, sentences, within
+from wcka.book.rules import fact
 from wcka.experiments import trained
 from wcka.measures import (
     INVARIANCES,
@@ -779,11 +780,6 @@ say("wang-rows", wang["rows normalised"], ".2f")
 # ## The paper's claims in this chapter
 
 # %% tags=["hide-input"]
-def fact(label, is_so):
-    """A part of a finding that is so or not."""
-    return rules.Part(label, float(is_so))
-
-
 manipulation_parts = []
 if unread.any():
     manipulation_parts.append(rules.Part(

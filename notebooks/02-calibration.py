@@ -57,6 +57,7 @@ from wcka.book import (
     sentences,
     within,
 )
+from wcka.book.rules import fact, part
 from wcka.experiments import (
     crossed,
     ensemble_similarities,
@@ -1126,17 +1127,6 @@ for pairs, short in (("different tasks", "other"), ("same task", "same")):
 # ## The paper's claims in this chapter
 
 # %% tags=["hide-input"]
-def fact(label, is_so):
-    """A part of a finding that is so or not."""
-    return rules.Part(label, float(is_so))
-
-
-def part(label, estimate, rule=""):
-    """A part of a finding from an estimate."""
-    return rules.Part(
-        label, estimate.value, estimate.error, estimate.df, rule)
-
-
 def mean_of(design, values):
     """Estimate of a mean over the rows of a design."""
     values = pd.DataFrame({"value": np.asarray(values)})

@@ -47,6 +47,7 @@ from wcka.book import (
     say,
     within,
 )
+from wcka.book.rules import lost_part, part
 from wcka.experiments import (
     benchmark,
     crossed,
@@ -639,19 +640,6 @@ ranges.style.format("{:.2f}")
 # Errors are over networks.
 
 # %% tags=["hide-input"]
-def part(label, estimate):
-    """A number with its error, as a part of a finding."""
-    return rules.Part(label, estimate.value, estimate.error, estimate.df)
-
-
-def lost_part(label, similarities):
-    """What is lost of wCKA, one minus its mean over networks, as a part."""
-    similarities = np.asarray(similarities)
-    error = similarities.std(ddof=1) / np.sqrt(len(similarities))
-    return rules.Part(label, 1 - similarities.mean(), error,
-                      len(similarities) - 1)
-
-
 wcka_of_construction = constructed.wCKA.droplevel(1).unstack()
 function_parts = []
 for construction in ("wider", "deeper", "border redrawn", "dead units",

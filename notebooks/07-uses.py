@@ -51,6 +51,7 @@ from wcka.book import (
     sentences,
     within,
 )
+from wcka.book.rules import part
 from wcka.experiments import (
     calibration_error,
     ensembles,
@@ -491,10 +492,10 @@ def train_candidates(shapes):
     """Train networks of some shapes, as many of each as possible."""
     networks = []
     parts = np.array_split(range(candidates), len(shapes))
-    for shape, part in zip(shapes, parts):
+    for shape, seeds_of_shape in zip(shapes, parts):
         first_seed = seed + 100
         population = train_networks(
-            shape, range(first_seed, first_seed + len(part)))
+            shape, range(first_seed, first_seed + len(seeds_of_shape)))
         networks.extend(networks_of(population))
     return networks
 
@@ -884,11 +885,6 @@ for sign, name in zip(SIGNS, ("wcka", "cosine", "layers", "share", "cka")):
 # Errors are over networks, those of ensembles over networks and probes.
 
 # %% tags=["hide-input"]
-def part(label, estimate):
-    """A number with its error, as a part of a finding."""
-    return rules.Part(label, estimate.value, estimate.error, estimate.df)
-
-
 pruning_parts = []
 for rival, lead in pruning_leads.items():
     pruning_parts.append(part(f"lead over {rival}", lead))

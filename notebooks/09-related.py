@@ -44,6 +44,7 @@ from myst_nb import glue
 
 import wcka
 from wcka.book import claims, figures, rules, say, within
+from wcka.book.rules import part
 from wcka.experiments import (
     crossed,
     family_trees,
@@ -526,11 +527,6 @@ glue("noise-reading", reading, display=False)
 # with errors over families:
 
 # %% tags=["hide-input"]
-def part(label, estimate, rule=""):
-    """Return one part of a finding."""
-    return rules.Part(label, *estimate, rule)
-
-
 misordered = {
     "plain": language_families.misordered_by_score(plain),
     "disguised": language_families.misordered_by_score(disguised),

@@ -51,6 +51,7 @@ from wcka.book import (
     say,
     within,
 )
+from wcka.book.rules import lost_part
 from wcka.experiments import (
     benchmark,
     gated_chains,
@@ -575,21 +576,16 @@ for name, short_name in (("wCKA", "chain"), ("E[J]", "gates")):
 # Errors are over networks for the first two, over starts and probes for the others.
 
 # %% tags=["hide-input"]
-def lost_part(name):
-    """What a construction takes of E[J], one minus the mean, as a part."""
-    similarities = constructed.xs(name, level=1)["E[J]"]
-    error = similarities.std(ddof=1) / np.sqrt(len(similarities))
-    return rules.Part(
-        name, 1 - similarities.mean(), error, len(similarities) - 1)
-
-
+expected_jacobians = constructed["E[J]"]
 function_parts = []
 for name in ("wider", "deeper", "dead units", "a random chain",
              "all logits lifted", "border redrawn"):
-    function_parts.append(lost_part(name))
+    function_parts.append(
+        lost_part(name, expected_jacobians.xs(name, level=1)))
 chain_parts = []
 for name in ("impersonated", "signs flipped", "biases drowned"):
-    chain_parts.append(lost_part(name))
+    chain_parts.append(
+        lost_part(name, expected_jacobians.xs(name, level=1)))
 
 
 def behaviour_findings(leads_by_dataset):

@@ -16,6 +16,7 @@ import numpy as np
 import yaml
 from scipy import stats
 
+from ..experiments.crossed import Estimate
 from ..measures.nulls import holm
 from ..measures.spelling import nearest
 from . import checkout
@@ -76,6 +77,56 @@ class Part(NamedTuple):
         digits = min(max(2, math.ceil(-math.log10((high - low) / 2))), 6)
         form = f"+.{digits}f"
         return f"{self.label} {self.value:{form}} ({low:{form}} to {high:{form}})"
+
+
+def part(label: str, estimate: Estimate, rule: str = "") -> Part:
+    """Return a part of a finding from an estimate with its error.
+
+    Parameters
+    ----------
+    label, rule : str
+        As in ``Part``.
+    estimate : Estimate
+        Such as ``crossed.means`` returns.
+
+    Examples
+    --------
+    >>> part("CKA, floor", Estimate(0.18, 0.01, 59), "small").df
+    59
+    """
+    return Part(label, estimate.value, estimate.error, estimate.df, rule)
+
+
+def fact(label: str, is_so: bool) -> Part:
+    """Return a part of a finding that is so or not.
+
+    Examples
+    --------
+    >>> fact("wCKA is constant", True).value
+    1.0
+    """
+    return Part(label, float(is_so))
+
+
+def lost_part(label: str, similarities: Sequence[float]) -> Part:
+    """Return what is lost of a similarity, one minus its mean, as a part of a finding.
+
+    Parameters
+    ----------
+    label : str
+        As in ``Part``.
+    similarities : sequence of float
+        Of independent networks with what was made of them; at least two.
+
+    Examples
+    --------
+    >>> lost = lost_part("dead units", [0.9, 0.7])
+    >>> round(lost.value, 6), round(lost.error, 6), lost.df
+    (0.2, 0.1, 1)
+    """
+    values = np.asarray(similarities, float)
+    error = values.std(ddof=1) / np.sqrt(len(values))
+    return Part(label, float(1 - values.mean()), float(error), len(values) - 1)
 
 
 class Finding(NamedTuple):
