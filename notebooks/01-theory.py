@@ -60,7 +60,7 @@ from wcka.measures import (
     PAPER_MEASURES,
     definitions,
 )
-from wcka.networks import architectures, image_sets
+from wcka.networks import architectures, counterexamples, image_sets
 from wcka.weights import linear_layers, symmetry
 
 figures.style()
@@ -240,29 +240,12 @@ pd.DataFrame([
 #
 # One convention is ours: features and inputs are **centred before the regression**. The paper
 # regresses the Gram matrices as they are, without an intercept, and centres only in the final CKA.
-# Both numbers are below.
+# Both numbers are below; `definitions.dcka` is {eq}`eq-dcka` with matrices of probes by probes.
 
 # %%
 def regressed(k, k0):
     """What a Gram matrix's regression on that of the inputs leaves."""
     return k - np.vdot(k0, k) / np.vdot(k0, k0) * k0
-
-
-def deconfounded(x, p, psd=True):
-    """K - alpha K0 by its definition (paper, section 2.1.3): (n, n)."""
-    h = np.eye(len(x)) - 1 / len(x)
-    k = h @ x @ x.T @ h
-    k0 = h @ p @ p.T @ h
-    k = regressed(k, k0)
-    if psd:
-        values, vectors = np.linalg.eigh(k)
-        k = vectors * values.clip(min=0) @ vectors.T
-    return k
-
-
-def cosine(k, m):
-    """Cosine between two matrices."""
-    return np.vdot(k, m) / np.linalg.norm(k) / np.linalg.norm(m)
 
 
 def uncentred_features(x, p):
@@ -272,9 +255,8 @@ def uncentred_features(x, p):
 
 
 # By the definition, with and without the positive part.
-with_psd = cosine(deconfounded(x, p), deconfounded(y, p))
-without_psd = cosine(deconfounded(x, p, psd=False),
-                     deconfounded(y, p, psd=False))
+with_psd = definitions.dcka(x, y, p)
+without_psd = definitions.dcka(x, y, p, psd=False)
 # The partial correlation of x and y given the inputs i.
 xy = wcka.cka(x, y)
 xi = wcka.cka(x, p)
@@ -703,20 +685,14 @@ def with_dead_unit(network, size, seed):
     of the layer's other units.
     """
     rng = torch.Generator().manual_seed(seed)
-    widened = deepcopy(network)
-    (first, _), (second, _), *_ = linear_layers(widened)
+    (first, _), (second, _), *_ = linear_layers(network)
     incoming = torch.randn(
-        1, first.in_features, generator=rng, dtype=torch.float64)
+        first.in_features, 1, generator=rng, dtype=torch.float64)
     outgoing = torch.randn(
-        second.out_features, 1, generator=rng, dtype=torch.float64)
-    incoming = incoming * first.weight.std()
-    outgoing = size * outgoing * second.weight.std()
-    # Below zero for every input in [0, 1].
-    bias = -incoming.clamp(min=0).sum() - 1
-    first.weight = nn.Parameter(torch.cat([first.weight, incoming]))
-    first.bias = nn.Parameter(torch.cat([first.bias, bias[None]]))
-    second.weight = nn.Parameter(torch.cat([second.weight, outgoing], dim=1))
-    return widened
+        1, second.out_features, generator=rng, dtype=torch.float64)
+    return counterexamples.add_dead_units(
+        network, incoming * first.weight.std(),
+        size * outgoing * second.weight.std())
 
 
 sizes = np.geomspace(0.1, 1000, 41)  # the eleventh is 1, the twenty-first 10

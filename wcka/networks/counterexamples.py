@@ -111,6 +111,34 @@ def impersonate(model: nn.Sequential, target: Tensor) -> nn.Sequential:
     )
 
 
+def add_dead_units(
+    model: nn.Sequential, incoming: Tensor, outgoing: Tensor
+) -> nn.Sequential:
+    """The same function on [0, 1], with dead units of these weights.
+
+    Parameters
+    ----------
+    model : nn.Sequential
+        ReLU network.
+    incoming : Tensor
+        Weights (inputs, units) into the new units of the first hidden layer; their
+        biases are so low that none is ever active.
+    outgoing : Tensor
+        Weights (units, next) out of them.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from wcka.networks.architectures import mlp
+    >>> network, x = mlp((4, 6, 3)).double(), torch.rand(5, 4).double()
+    >>> changed = add_dead_units(network, torch.ones(4, 1), torch.ones(1, 3))
+    >>> bool(torch.allclose(changed(x), network(x)))
+    True
+    """
+    incoming, outgoing = incoming.double(), outgoing.double()
+    return _with_units(model, incoming, -incoming.abs().sum(0) - 1, outgoing)
+
+
 def deaden(
     model: nn.Sequential, units: int = 8, size: float = 1.0, seed: int = 0
 ) -> nn.Sequential:
@@ -134,7 +162,7 @@ def deaden(
     generator = torch.Generator().manual_seed(seed)
     before = size * torch.randn(first.in_features, units, generator=generator).double()
     after = size * torch.randn(units, second.out_features, generator=generator).double()
-    return _with_units(model, before, -before.abs().sum(0) - 1, after)
+    return add_dead_units(model, before, after)
 
 
 def flip(model: nn.Sequential, seed: int = 0) -> nn.Sequential:
