@@ -56,6 +56,7 @@ from wcka.experiments import (
     trained,
     training_rows,
 )
+from wcka.experiments.gated_chains import outputs_centred
 from wcka.measures import MEASURE_LABELS, compare
 from wcka.networks import (
     counterexamples,
@@ -184,12 +185,6 @@ say("accuracy-high", accuracies.max(), ".1f")
 # %%
 spread = train_inputs.std(0)[:, None].double()  # (784, 1)
 centred_inputs = (train_inputs - train_inputs.mean(0)).double()
-
-
-def outputs_centred(chain):
-    """Subtract from each row of a chain its mean over the outputs."""
-    return chain - chain.mean(1, keepdim=True)
-
 
 # What is compared instead of the chain of a network
 REMEDIES = {

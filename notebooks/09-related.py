@@ -55,7 +55,6 @@ from wcka.experiments import (
 )
 from wcka.experiments.language_families import SCORES
 from wcka.networks import disguises, language_models, texts
-from wcka.weights.forest import spanning_edges
 
 figures.style()
 
@@ -341,16 +340,8 @@ def true_edges():
 
 def edges_found_by(score):
     """Edges of the maximum spanning tree by a score, in the same tree."""
-    pairs = shown_pairs[shown_pairs.score == score]
-    networks = np.unique(pairs[["a", "b"]])
-    similarity = np.zeros((len(networks), len(networks)))
-    rows = np.searchsorted(networks, pairs.a)
-    columns = np.searchsorted(networks, pairs.b)
-    similarity[rows, columns] = similarity[columns, rows] = pairs.value
-    edges = []
-    for a, b in spanning_edges(similarity):
-        edges.append((networks[a], networks[b]))
-    return edges
+    return family_trees.strongest_edges(
+        shown_pairs[shown_pairs.score == score])
 
 
 def places_in_tree(edges):

@@ -58,6 +58,7 @@ from wcka.experiments import (
     jobs,
     summaries,
 )
+from wcka.experiments.gated_chains import outputs_centred
 from wcka.measures import MEASURE_LABELS, compare, nearest
 from wcka.networks import (
     counterexamples,
@@ -266,13 +267,6 @@ untrained_networks = initialise(
 test_images, _ = image_sets.load(datasets[0], "test", classes)
 test_inputs = image_sets.as_inputs(test_images).double()
 spread = covariance.diagonal().sqrt()[:, None]  # (784, 1)
-
-
-
-def outputs_centred(features):
-    """Subtract from each row its mean over the outputs."""
-    return features - features.mean(1, keepdim=True)
-
 
 # What is compared of a network
 FEATURES = {

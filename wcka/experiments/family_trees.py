@@ -445,17 +445,34 @@ def errors_over_roots(pairs: pd.DataFrame) -> tuple[Estimate, Estimate]:
 def _edges_found(pairs: pd.DataFrame, tree: int) -> float:
     """Return the share of true edges among those of the spanning tree of one tree."""
     of_tree = pairs[(pairs.tree_a == tree) & (pairs.tree_b == tree)]
-    names = np.unique(of_tree[["a", "b"]])
-    a = np.searchsorted(names, of_tree.a)
-    b = np.searchsorted(names, of_tree.b)
-    scores = _symmetric(len(names), a, b, of_tree.value)
-    is_edge = _symmetric(len(names), a, b, of_tree.is_edge)
-    return float(np.mean([is_edge[edge] for edge in spanning_edges(scores)]))
+    edges = of_tree[of_tree.is_edge]
+    true_edges = {frozenset(edge) for edge in zip(edges.a, edges.b)}
+    is_true = [frozenset(edge) in true_edges for edge in strongest_edges(of_tree)]
+    return float(np.mean(is_true))
 
 
-def _symmetric(count: int, a, b, values) -> np.ndarray:
-    """Return values of pairs as a symmetric table (count, count) with zero diagonal."""
-    table = np.zeros((count, count))
-    table[a, b] = values
-    table[b, a] = values
-    return table
+def strongest_edges(pairs: pd.DataFrame) -> list[tuple]:
+    """Return the edges of the maximum spanning tree over some networks.
+
+    Parameters
+    ----------
+    pairs : DataFrame
+        All pairs of these networks: a and b, their names, and value.
+
+    Returns
+    -------
+    list of pairs
+        Of names, from the strongest edge on.
+
+    Examples
+    --------
+    >>> strongest_edges(pd.DataFrame({
+    ...     "a": ["x", "x", "y"], "b": ["y", "z", "z"], "value": [0.9, 0.2, 0.5]}))
+    [('x', 'y'), ('y', 'z')]
+    """
+    names = np.unique(pairs[["a", "b"]])
+    a = np.searchsorted(names, pairs.a)
+    b = np.searchsorted(names, pairs.b)
+    scores = np.zeros((len(names), len(names)))
+    scores[a, b] = scores[b, a] = pairs.value
+    return [(names[i], names[j]) for i, j in spanning_edges(scores)]

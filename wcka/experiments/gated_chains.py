@@ -184,6 +184,24 @@ def _parts(population: Population) -> Iterator[Population]:
 # ----------------------------------------------------------------------------- grids
 
 
+def outputs_centred(features: Tensor) -> Tensor:
+    """Subtract from each row of a chain its mean over the outputs.
+
+    What is added to all logits alike is then zero.
+
+    Parameters
+    ----------
+    features : Tensor
+        (inputs, outputs).
+
+    Examples
+    --------
+    >>> outputs_centred(torch.tensor([[1.0, 3.0], [2.0, 2.0]])).tolist()
+    [[-1.0, 1.0], [0.0, 0.0]]
+    """
+    return features - features.mean(1, keepdim=True)
+
+
 @cached
 def gated_similarities(
     models: Sequence[dict], draws: int = 1000, seed: int = 0
@@ -253,8 +271,7 @@ def gated_similarities(
         features = _stacked(populations, population_jacobians, x)
         columns[f"expected, {name}"] = compare("cka", features, pairs)
         if name == "Gaussian":
-            centred = [spread * (jacobian - jacobian.mean(1, keepdim=True))
-                       for jacobian in features]
+            centred = [spread * outputs_centred(jacobian) for jacobian in features]
             columns["expected, spread, centred"] = compare("cka", centred, pairs)
     if all(map(has_gates, populations)):
         features = _stacked(populations, population_jacobians, gaussian, 0.5)
