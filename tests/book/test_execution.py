@@ -1,6 +1,8 @@
 """Chapters that run completely or not at all, and their notebooks beside the .py."""
 
 import html
+import importlib
+import importlib.metadata
 import json
 import os
 import re
@@ -13,7 +15,6 @@ import warnings
 import jupytext
 import nbformat
 import pytest
-import torch
 import yaml
 from markdown_it.renderer import RendererHTML
 from myst_parser.config.main import MdParserConfig
@@ -561,8 +562,22 @@ def test_the_key_of_a_page_names_the_versions_of_libraries(chapter, monkeypatch)
     path = chapter("1").path
     key = execution.key_of(path, {}, "quick")
     assert execution.key_of(path, {}, "quick") == key
-    monkeypatch.setattr(torch, "__version__", "9.9.9")
+    for library in ("torch", "numpy", "scipy", "skimage"):
+        with monkeypatch.context() as patch:
+            module = importlib.import_module(library)
+            patch.setattr(module, "__version__", "9.9.9")
+            assert execution.key_of(path, {}, "quick") != key
+    version = importlib.metadata.version
+    monkeypatch.setattr(
+        importlib.metadata, "version",
+        lambda name: "9.9.9" if name == "pandas" else version(name))
     assert execution.key_of(path, {}, "quick") != key
+
+
+def test_a_page_names_the_libraries_that_are_in_its_key():
+    versions = execution._versions()
+    for library in (*fingerprint.LIBRARIES.values(), "pandas"):
+        assert f"{library} {importlib.metadata.version(library)}" in versions
 
 
 @pytest.fixture

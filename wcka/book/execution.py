@@ -468,9 +468,12 @@ def _description_of_run(notebook, profile: str, seconds: float) -> dict[str, str
 
 
 def _versions() -> str:
-    """Return the versions of Python and of the libraries that make numbers."""
+    """Return the versions of Python and of the libraries that make numbers.
+
+    Those of results are in ``fingerprint.LIBRARIES``; pandas makes tables of them.
+    """
     versions = [f"Python {platform.python_version()}"]
-    for library in ("torch", "numpy", "scipy", "pandas"):
+    for library in (*fingerprint.LIBRARIES.values(), "pandas"):
         versions.append(f"{library} {importlib.metadata.version(library)}")
     return ", ".join(versions)
 
@@ -528,7 +531,7 @@ def key_of(path: Path, values: dict, profile: str) -> str:
     This is its source and parameters, the code of the rooms that compute, the code of
     the modules that word and draw what a page shows, the statements that it judges, the
     data in files beside the code and beside the records, and the versions of the
-    libraries that make numbers.
+    libraries that make numbers, with that of pandas, which makes tables of them.
 
     Parameters
     ----------
@@ -552,6 +555,7 @@ def key_of(path: Path, values: dict, profile: str) -> str:
     """
     code = whole_code() + code_of(_SHOWN) + str(rules.statements(path.stem[:2]))
     text = path.read_text("utf-8") + json.dumps(values, sort_keys=True) + profile + code
+    text += importlib.metadata.version("pandas")
     digest = hashlib.sha256(text.encode())
     for file in _data_files():
         digest.update(file.name.encode() + file.read_bytes())

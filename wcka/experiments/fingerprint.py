@@ -14,8 +14,10 @@ from pathlib import Path
 PACKAGE = Path(__file__).resolve().parents[1]
 # No result depends on the book or on the command line.
 ROOMS = ("measures", "weights", "networks", "experiments")
-# The libraries that make numbers, by the names that they are imported under
-_LIBRARIES = frozenset({"torch", "numpy", "scipy", "skimage"})
+# The libraries that make the numbers of results, by the names that they are imported
+# under, with those that they are installed under
+LIBRARIES = {
+    "torch": "torch", "numpy": "numpy", "scipy": "scipy", "skimage": "scikit-image"}
 # Who imports this learns from texts that come with Python, and change with it.
 _TEXTS_OF_PYTHON = "pydoc_data"
 
@@ -152,7 +154,7 @@ def _libraries(module: str) -> set[str]:
                 names.add(alias.name.split(".")[0])
         elif isinstance(node, ast.ImportFrom) and not node.level:
             names.add((node.module or "").split(".")[0])
-    return names & (_LIBRARIES | {_TEXTS_OF_PYTHON})
+    return names & {*LIBRARIES, _TEXTS_OF_PYTHON}
 
 
 def _version(library: str) -> str:
