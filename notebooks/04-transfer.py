@@ -77,6 +77,7 @@ from wcka.measures import (
     PAPER_MEASURES,
     compare,
 )
+from wcka.measures.spelling import listed
 from wcka.networks import (
     BY_GRADIENT,
     Transfer,
@@ -573,7 +574,7 @@ for factor in benchmark.FACTORS:
     r_of_wcka = r_of_trunks[factor].xs("wcka", level="measure")
     say(f"trunk-low-{factor}", r_of_wcka.min(), ".2f")
     say(f"trunk-high-{factor}", r_of_wcka.max(), ".2f")
-glue("first-places", sentences.listed(first_places), display=False)
+glue("first-places", listed(first_places), display=False)
 
 # %% [markdown]
 # wCKA's r lies between {glue:text}`trunk-low-epoch` and {glue:text}`trunk-high-epoch` (epoch),

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from chapter_code import chapter_function
 
-from wcka.book import checkout, parameters, rules, sentences
+from wcka.book import checkout, parameters, rules
 from wcka.experiments import (
     benchmark,
     crossed,
@@ -14,6 +14,7 @@ from wcka.experiments import (
     summaries,
 )
 from wcka.measures.nulls import holm
+from wcka.measures.spelling import listed
 
 # ---------------------------------------------------------------- 2, of four conditions
 
@@ -142,7 +143,7 @@ def numbers_of_chapters_with(parameter):
     parts = []
     for run in runs:
         parts += [f"{run[0]} to {run[-1]}"] if len(run) > 2 else map(str, run)
-    return sentences.listed(parts)
+    return listed(parts)
 
 
 @pytest.mark.parametrize(("page", "parameter", "sentence"), [

@@ -14,10 +14,11 @@ import matplotlib.pyplot as plt
 import yaml
 from matplotlib.patches import Patch
 
+from ..measures.spelling import listed
 from . import checkout, figures, parameters, records, rules
 from .claims import BEYOND, PARTS, VERDICTS, Claim, part, with_symbol
 from .diff import numbers as glued_numbers
-from .sentences import capitalised, listed
+from .sentences import capitalised
 
 NOT_SEEN = "No run has looked at this yet."
 _NOT_ON_RECORD = "(This is what the present build found; no run of record did.)"

@@ -11,9 +11,10 @@ import pandas as pd
 
 from ..measures.all_pairs import MEASURE_LABELS
 from ..measures.nulls import holm
+from ..measures.spelling import listed
 from .claims import interval
 from .rules import LEVEL, Part
-from .sentences import capitalised, higher_and_lower, listed
+from .sentences import capitalised, higher_and_lower
 
 _METHOD_LABELS = {"pearson": "Pearson's r", "spearman": "Spearman's ρ"}
 

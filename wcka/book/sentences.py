@@ -6,6 +6,8 @@ None, one, several and all read differently; the tests print every case.
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
+from ..measures.spelling import listed
+
 # What one claim does, and what several claims do, by their verdict
 _VERBS = {
     "holds": ("holds", "hold"),
@@ -16,19 +18,6 @@ _VERBS = {
 
 
 # --------------------------------------------------------------------- parts of speech
-
-
-def listed(names: Sequence[str]) -> str:
-    """Return names as a list in a sentence.
-
-    Examples
-    --------
-    >>> listed(["a"]), listed(["a", "b"]), listed(["a", "b", "c"])
-    ('a', 'a and b', 'a, b and c')
-    """
-    if len(names) < 2:
-        return "".join(names)
-    return f"{', '.join(names[:-1])} and {names[-1]}"
 
 
 def capitalised(text: str) -> str:

@@ -7,11 +7,13 @@ run, with the reason.
 """
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+
+from ..measures.spelling import listed
 
 MOST_SPREAD = 0.3  # relative to the time; a larger one makes it unstable
 MOST_DEVIATION = 0.5  # of an exponent from the one that counting operations gives
@@ -231,14 +233,8 @@ def growth_sentence(growths: Mapping[str, Growth], size: str) -> str:
         else:
             powers.append(f"{result.text} ({name})")
     if not powers:
-        return f"How times grow with {size} is {NOT_MEASURABLE}: {_listed(reasons)}."
-    sentence = f"Measured times grow like {size} to the power {_listed(powers)}"
+        return f"How times grow with {size} is {NOT_MEASURABLE}: {listed(reasons)}."
+    sentence = f"Measured times grow like {size} to the power {listed(powers)}"
     if reasons:
-        sentence += f"; this is {NOT_MEASURABLE} for {_listed(reasons)}"
+        sentence += f"; this is {NOT_MEASURABLE} for {listed(reasons)}"
     return sentence + "."
-
-
-def _listed(texts: Iterable[str]) -> str:
-    """Return texts as a list in a sentence: a, b and c."""
-    *first, last = texts
-    return f"{', '.join(first)} and {last}" if first else last

@@ -1,6 +1,6 @@
-"""Names and errors in messages: the nearest spelling, text fit for a terminal."""
+"""Names and errors in messages: spelling, lists, text fit for a terminal."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from difflib import get_close_matches
 
 _LISTED = 30  # number of names that an error message lists
@@ -40,8 +40,21 @@ def nearest(name: str, known: Collection[str], what: str) -> str:
     close = get_close_matches(str(name).lower(), names, n=1, cutoff=0.5)
     hint = f"; did you mean {close[0]!r}?" if close else ""
     more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
-    listed = ", ".join(names[:_LISTED])
-    raise ValueError(f"unknown {what} {name!r}{hint} (known: {listed}{more})")
+    known_names = ", ".join(names[:_LISTED])
+    raise ValueError(f"unknown {what} {name!r}{hint} (known: {known_names}{more})")
+
+
+def listed(names: Sequence[str]) -> str:
+    """Return names as a list in a sentence.
+
+    Examples
+    --------
+    >>> listed(["a"]), listed(["a", "b"]), listed(["a", "b", "c"])
+    ('a', 'a and b', 'a, b and c')
+    """
+    if len(names) < 2:
+        return "".join(names)
+    return f"{', '.join(names[:-1])} and {names[-1]}"
 
 
 def first_line(error: BaseException, most: int | None = 500) -> str:
