@@ -1,8 +1,11 @@
 """The measures against the other libraries that are installed, on the same arrays."""
 
 import math
+import subprocess
+import sys
 
 import pytest
+from memory_of_calls import peak_memory
 
 import wcka
 from wcka import cli
@@ -58,6 +61,14 @@ def test_what_is_not_installed_is_named(monkeypatch):
     assert missing == [*MISSING, "not-there"] and len(peers) == len(PEERS)
 
 
+def test_systems_without_a_count_of_resources_can_import_it():
+    """Python has no module `resource` on Windows."""
+    code = ("import sys; sys.modules['resource'] = None; "
+            "import wcka.experiments.other_libraries")
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True)
+    assert process.returncode == 0, process.stderr
+
+
 @pytest.mark.slow
 def test_the_chapter_on_cost_does_without_any_of_them(tmp_path, monkeypatch):
     modules = set()
@@ -76,8 +87,8 @@ def test_the_chapter_on_cost_does_without_any_of_them(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_peak_memory_grows_with_the_features_and_is_nan_where_a_call_fails():
-    small = other_libraries.peak_memory("wcka", "cka", 2, 2000, 20)
-    large = other_libraries.peak_memory("wcka", "cka", 2, 200_000, 100)
+    small = peak_memory("wcka", "cka", 2, 2000, 20)
+    large = peak_memory("wcka", "cka", 2, 200_000, 100)
     features = 2 * 200_000 * 100 * 8 / 1e9  # of both in float64, in GB
     assert 0 <= small < large and features / 4 < large < 10 * features
-    assert math.isnan(other_libraries.peak_memory("not-there", "cka", 2, 10, 2))
+    assert math.isnan(peak_memory("not-there", "cka", 2, 10, 2))

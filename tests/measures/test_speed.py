@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from memory_of_calls import peak_memory
 from small_networks import ARCHITECTURE
 from torch import nn
 
@@ -410,7 +411,7 @@ def test_memory_beside_other_libraries():
                   ("pytorch-cka", "unbiased_cka", 100, 1000)]
     print("\nGB of one call beyond its features, 100 units")
     for package, measure, count, n in calls:
-        memory = other_libraries.peak_memory(package, measure, count, n, 100)
+        memory = peak_memory(package, measure, count, n, 100)
         print(f"{package} {measure}, {count} networks, {n:,} probes: {memory:.2f}")
 
 

@@ -5,22 +5,14 @@ is not installed is left out. Where a library's public class takes networks and 
 loaders, its arithmetic is called directly.
 """
 
-import re
-import resource
-import subprocess
-import sys
 import warnings
 from collections.abc import Callable, Iterable
-from functools import partial
 from importlib import import_module, metadata
-from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
-
-from ..weights.pairs import pairwise
 
 
 class Peer(NamedTuple):
@@ -231,81 +223,3 @@ def _without_networks(kind, **attributes):
     self = kind.__new__(kind)
     vars(self).update(device="cpu", **attributes)
     return self
-
-
-# --------------------------------------------------------------------------- memory
-
-
-def peak_memory(package: str, measure: str, count: int, n: int, d: int) -> float:
-    """Return the memory that one call takes beyond its features, in GB.
-
-    It is measured in a process of its own.
-
-    Parameters
-    ----------
-    package : str
-        Name of a peer on PyPI, or "wcka".
-    measure : str
-        The measure, by its name in ``measures.INVARIANCES``.
-    count : int
-        Number of representations: 2 for a pair, more for all pairs.
-    n, d : int
-        Samples and columns of a representation.
-
-    Returns
-    -------
-    float
-        NaN where the process failed, for lack of memory for example.
-
-    Examples
-    --------
-    >>> peak_memory("wcka", "cka", 2, 1000, 100) < 1  # doctest: +SKIP
-    True
-    """
-    call = f"other_libraries._peak({package!r}, {measure!r}, {count}, {n}, {d})"
-    code = f"from wcka.experiments import other_libraries; print({call})"
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True
-    )
-    return float(done.stdout.split()[-1]) if done.returncode == 0 else float("nan")
-
-
-def _peak(package: str, measure: str, count: int, n: int, d: int) -> float:
-    """Return the growth of this process's peak memory by one call, in GB."""
-    generator = torch.manual_seed(0)
-    features = []
-    for _ in range(count):
-        features.append(torch.randn(n, d, generator=generator))
-    kw = {}
-    if measure == "dcka":
-        kw["inputs"] = torch.randn(n, 784, generator=generator)
-    if package == "wcka":
-        call: Callable = partial(pairwise, measure, features, **kw)
-    else:
-        peer = _peer(package, measure)
-        features = peer.given(features)
-        if count == 2:
-            call = partial(peer.of_pair, *features, **kw)
-        else:
-            call = partial(cast(Callable, peer.of_all), features)
-    before = _peak_so_far()
-    call()
-    return _peak_so_far() - before
-
-
-def _peer(package: str, measure: str) -> Peer:
-    """Return the function of a library for a measure."""
-    for peer in available()[0]:
-        if (peer.package, peer.measure) == (package, measure):
-            return peer
-    raise ValueError(f"{package} has no {measure}, or is not installed")
-
-
-def _peak_so_far() -> float:
-    """Return the peak memory of this process so far, in GB."""
-    # On Linux, rusage begins with the peak of the process that started this one.
-    try:
-        status = Path("/proc/self/status").read_text("utf-8")
-        return int(re.findall(r"VmHWM:\s+(\d+) kB", status)[0]) * 1024 / 1e9
-    except OSError:  # macOS counts bytes
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e9
