@@ -8,6 +8,7 @@ import nbformat
 import pytest
 
 from wcka.book import builder, checkout, claims, parameters, records, rules, tables
+from wcka.measures import MEASURE_LABELS, PAPER_MEASURES
 
 CHAPTERS = sorted(path.stem for path in records.path_of("00").parent.glob("*.json"))
 
@@ -27,6 +28,25 @@ def test_a_record_belongs_to_the_rules_and_the_profile(chapter):
     for name, file in tables.kept_tables(stem).items():
         digests[name] = hashlib.sha256(file.read_bytes()).hexdigest()
     assert digests == record.get("tables", {})
+
+
+def test_the_tables_of_chapter_3_give_its_findings():
+    """Leads of Pearson's r, from the rows that stand beside the record."""
+    record = records.read("03")
+    networks = records.table("03", "networks")
+    has_learned = (networks.accuracy >= 0.95) & ~networks.collapsed
+    learned = networks.model[has_learned]
+    pairs = records.table("03", "pairs")
+    pairs = pairs[pairs.a.isin(learned) & pairs.b.isin(learned)]
+    leads = {}
+    for factor, rows in pairs.groupby("differs"):
+        r = rows[list(PAPER_MEASURES)].corrwith(rows.agreement)
+        for measure, value in (r.wcka - r.drop("wcka")).items():
+            leads[f"{MEASURE_LABELS[measure]} ({factor})"] = value
+    parts = record["findings"]["stronger-pearson"]["parts"]
+    assert len(parts) == 9
+    for label, value, *_ in parts:
+        assert leads[label] == pytest.approx(value, abs=1e-9)
 
 
 @pytest.mark.parametrize("chapter", CHAPTERS)
