@@ -18,7 +18,6 @@ from pathlib import Path
 import nbformat
 
 from ..experiments import fingerprint
-from ..experiments.fingerprint import code_of, whole_code
 from ..experiments.processes import sweep
 from ..measures.spelling import printable
 from . import checkout, rules, tables
@@ -321,8 +320,7 @@ def run_chapter(
         ) from None
     finally:
         partial.unlink(missing_ok=True)
-        for table in tables.kept_tables(partial.with_suffix("")).values():
-            table.unlink()
+        tables.remove_tables(partial.with_suffix(""))
     return output
 
 
@@ -553,7 +551,8 @@ def key_of(path: Path, values: dict, profile: str) -> str:
     >>> key_of(path, {}, "quick") == key_of(path, {"seed": 1}, "quick")
     False
     """
-    code = whole_code() + code_of(_SHOWN) + str(rules.statements(path.stem[:2]))
+    code = fingerprint.whole_code() + fingerprint.code_of(_SHOWN)
+    code += str(rules.statements(path.stem[:2]))
     text = path.read_text("utf-8") + json.dumps(values, sort_keys=True) + profile + code
     text += importlib.metadata.version("pandas")
     digest = hashlib.sha256(text.encode())

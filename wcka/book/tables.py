@@ -45,7 +45,7 @@ def keep_table(name: str, table: pd.DataFrame) -> None:
     if stem:
         columns = pd.DataFrame(dict(table.items()))  # without attributes
         columns.to_parquet(
-            f"{stem}.{name}.parquet", index=False, compression="zstd",
+            _file(Path(stem), name), index=False, compression="zstd",
             compression_level=19)
 
 
@@ -92,6 +92,21 @@ def kept_tables(stem: Path) -> dict[str, Path]:
     return files
 
 
+def _file(stem: Path, name: str) -> Path:
+    return stem.with_name(f"{stem.name}.{name}.parquet")
+
+
+def remove_tables(stem: Path) -> None:
+    """Delete the tables that begin with a stem.
+
+    Examples
+    --------
+    >>> remove_tables(Path("no-such-folder/03"))
+    """
+    for path in kept_tables(stem).values():
+        path.unlink()
+
+
 def move_tables(stem: Path, new_stem: Path) -> None:
     """Give the tables of one stem another, in the place of those that have it.
 
@@ -99,10 +114,9 @@ def move_tables(stem: Path, new_stem: Path) -> None:
     --------
     >>> move_tables(Path("no-such-folder/a"), Path("no-such-folder/b"))
     """
-    for path in kept_tables(new_stem).values():
-        path.unlink()
+    remove_tables(new_stem)
     for name, path in kept_tables(stem).items():
-        path.replace(new_stem.with_name(f"{new_stem.name}.{name}.parquet"))
+        path.replace(_file(new_stem, name))
 
 
 def adopt_tables(stem: Path, new_stem: Path) -> dict[str, str]:
@@ -123,11 +137,10 @@ def adopt_tables(stem: Path, new_stem: Path) -> dict[str, str]:
     >>> adopt_tables(Path("no-such-folder/a"), Path("no-such-folder/b"))
     {}
     """
-    for path in kept_tables(new_stem).values():
-        path.unlink()
+    remove_tables(new_stem)
     digests = {}
     for name, path in kept_tables(stem).items():
         if path.stat().st_size <= LARGEST:
-            shutil.copyfile(path, new_stem.with_name(f"{new_stem.name}.{name}.parquet"))
+            shutil.copyfile(path, _file(new_stem, name))
             digests[name] = hashlib.sha256(path.read_bytes()).hexdigest()
     return digests
