@@ -195,10 +195,9 @@ def _chain_in(
         source = "as --order says"
         if len(names) > 1:
             source += ", without what may stand between them, as the gains of norms"
-        readings = []
-        for layout in _layouts(names, shapes, stored):
-            readings.append((layout, names, source))
-        return _only_reading(checkpoint, readings, shapes, stored)
+        layouts, known = _layouts(names, shapes, stored)
+        readings = [(layout, names, source) for layout in layouts]
+        return _only_reading(checkpoint, readings, known)
     beside = _beside_network(shapes)
     for name in beside:
         del shapes[name]
@@ -211,11 +210,12 @@ def _chain_in(
     _refuse_integer_matrices(file, integers, matrices, shapes)
     _refuse_what_is_no_chain(file, matrices, shapes)
     _check_fully_connected(file, shapes, matrices)
+    layouts, known = _layouts(matrices, shapes, stored)
     readings = []
-    for layout in _layouts(matrices, shapes, stored):
+    for layout in layouts:
         names, source = _in_order(checkpoint, matrices, shapes, layout)
         readings.append((layout, names, source))
-    chain = _only_reading(checkpoint, readings, shapes, stored)
+    chain = _only_reading(checkpoint, readings, known)
     names = [layer.name for layer in chain.layers]
     _refuse_residual_blocks(file, names, shapes, chain.layers[0].layout)
     # Scalars are counters.
@@ -228,13 +228,12 @@ def _chain_in(
 
 
 def _only_reading(
-    checkpoint: Checkpoint, readings: Sequence[tuple[str, list[str], str]],
-    shapes: dict[str, tuple[int, ...]], stored: str | None,
+    checkpoint: Checkpoint, readings: Sequence[tuple[str, list[str], str]], known: bool,
 ) -> Chain:
     """Return the one way to read matrices as a chain.
 
     Each reading is a layout, the names of the layers in order, and where the order
-    comes from.
+    comes from; `known` is whether anything tells how the matrices are stored.
 
     Raises
     ------
@@ -245,7 +244,7 @@ def _only_reading(
     errors = []
     for layout, names, source in readings:
         try:
-            chains.append(_checked(checkpoint, names, layout, True, source))
+            chains.append(_checked(checkpoint, names, layout, known, source))
         except ValueError as error:
             errors.append(error)
     if not chains:
@@ -255,11 +254,7 @@ def _only_reading(
             f"{checkpoint.name}: nothing tells how its matrices are stored: if (out, "
             f"in), they are {chains[0].text()}, and if (in, out), {chains[1].text()}; "
             f"say --stored out-in or --stored in-out")
-    chain = chains[0]
-    is_square = [layer.inputs == layer.outputs for layer in chain.layers]
-    names = [layer.name for layer in chain.layers]
-    known = _tells_layout(names, shapes, stored) or not all(is_square)
-    return chain._replace(layout_known=known)
+    return chains[0]
 
 
 def _beside_network(shapes: dict[str, tuple[int, ...]]) -> list[str]:
@@ -488,34 +483,26 @@ def _shared_matrices(checkpoint: Checkpoint, matrices: list[str]) -> list[str]:
 
 def _layouts(
     names: list[str], shapes: dict[str, tuple[int, ...]], stored: str | None,
-) -> Sequence[str]:
-    """Return in which layouts a file's matrices may be stored.
+) -> tuple[Sequence[str], bool]:
+    """Return in which layouts a file's matrices may be stored, and if anything tells.
 
     A bias has one entry per output. Without biases the names tell: Keras calls a matrix
     (in, out) a kernel, and torch one (out, in) a weight. Of others the one layout is
-    right in which they fit together. Where all are square both do, and torch's is
-    taken.
+    right in which they fit together. Where all are square both do: nothing tells, and
+    torch's is taken.
     """
     if stored is not None:
-        return [stored]
+        return [stored], True
     by_biases = _layout_by_biases(names, shapes)
     if by_biases is not None:
-        return [by_biases]
+        return [by_biases], True
     if all(name.endswith("kernel") for name in names):
-        return ["in-out"]
-    square = all(shapes[name][0] == shapes[name][1] for name in names)
-    if square or all(name.endswith("weight") for name in names):
-        return ["out-in"]
-    return LAYOUTS
-
-
-def _tells_layout(
-    names: list[str], shapes: dict[str, tuple[int, ...]], stored: str | None,
-) -> bool:
-    """Tell whether the caller, biases or Keras's names say how matrices are stored."""
-    by_biases = _layout_by_biases(names, shapes)
-    are_kernels = all(name.endswith("kernel") for name in names)
-    return stored is not None or by_biases is not None or are_kernels
+        return ["in-out"], True
+    if all(shapes[name][0] == shapes[name][1] for name in names):
+        return ["out-in"], False
+    if all(name.endswith("weight") for name in names):
+        return ["out-in"], True
+    return LAYOUTS, True
 
 
 def _layout_by_biases(
