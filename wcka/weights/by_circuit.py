@@ -13,6 +13,9 @@ from .file_group import FileGroup
 from .token_circuits import CIRCUITS, Circuits, compare_circuits
 from .vocabulary import shared_rows, vocabulary_beside
 
+# The rows of tokens by their strings
+_Vocabulary = dict[str, int] | None
+
 CIRCUIT_NAMES = {
     "direct": "direct (embedding, unembedding)",
     "ov": "OV (what attention moves)",
@@ -106,8 +109,7 @@ def compare_transformers(files: FileGroup) -> dict[str, Any]:
     ValueError: empty folder: wanted at least two files that can be compared, got none
     """
     networks = files.results(_transformer_in)
-    networks = _of_same_rows(files, networks)
-    vocabularies = [vocabulary_beside(file.place) for file in files.fitting]
+    networks, vocabularies = _of_same_rows(files, networks)
     counts = [network.rows for network in networks]
     names = ", ".join(file.name for file in files.fitting)
     try:
@@ -145,8 +147,10 @@ def compare_transformers(files: FileGroup) -> dict[str, Any]:
 
 def _of_same_rows(
     files: FileGroup, networks: list[Transformer],
-) -> list[Transformer]:
+) -> tuple[list[Transformer], list[_Vocabulary]]:
     """Return the networks whose rows may be the same tokens, or the same pixels.
+
+    Behind them are their vocabularies, None where there is none.
 
     A folder loses those that are of the rarer kind, and those of which nothing says
     what tokens their rows are.
@@ -166,19 +170,19 @@ def _of_same_rows(
         return network
 
     networks = files.results(of_usual_kind, networks, kinds)
-    if not files.folder:
-        return networks
     vocabularies = [vocabulary_beside(file.place) for file in files.fitting]
+    if not files.folder:
+        return networks, vocabularies
     known = [vocabulary for vocabulary in vocabularies if vocabulary is not None]
     counts = [network.rows for network in networks]
     are_alike = all(vocabulary == known[0] for vocabulary in known)
     if len(known) == len(networks) or (are_alike and len(set(counts)) == 1):
-        return networks
+        return networks, vocabularies
     usual_count = max(counts, key=counts.count)
 
     def of_known_rows(
-        file: Checkpoint, network: Transformer, vocabulary: dict[str, int] | None,
-    ) -> Transformer:
+        file: Checkpoint, network: Transformer, vocabulary: _Vocabulary,
+    ) -> tuple[Transformer, _Vocabulary]:
         if len(known) >= 2 and vocabulary is None:
             raise ValueError(
                 f"{file.name}: no tokenizer.json, vocab.json or vocab.txt says what "
@@ -188,9 +192,10 @@ def _of_same_rows(
                 f"{file.name}: it has {network.rows:,} rows, others have "
                 f"{usual_count:,}, and not all have a tokenizer.json, vocab.json or "
                 f"vocab.txt that says what are the same tokens")
-        return network
+        return network, vocabulary
 
-    return files.results(of_known_rows, networks, vocabularies)
+    fitting = files.results(of_known_rows, networks, vocabularies)
+    return [network for network, _ in fitting], [words for _, words in fitting]
 
 
 def _transformer_in(file: Checkpoint) -> Transformer:
