@@ -996,16 +996,20 @@ for name, models in models_of.items():
 chains_through = pd.concat(chain_tables)
 
 
+def with_chains_through(rows):
+    """The rows with the similarity of chains through the trunk."""
+    return rows.merge(chains_through, on=["a", "b"], validate="m:1")
+
+
 def alone_and_through(rows):
     """Correlations of heads alone and of chains through the trunk."""
-    rows = rows.merge(chains_through, on=["a", "b"], validate="m:1")
     comparison = compare_within(rows, ["wcka", through_column])["pearson"]
     return (comparison.xs("wcka", level="measure"),
             comparison.xs(through_column, level="measure"))
 
 
-heads_alone, through_trunk = alone_and_through(table)
-through = table.merge(chains_through, on=["a", "b"], validate="m:1")
+through = with_chains_through(table)
+heads_alone, through_trunk = alone_and_through(through)
 by_factor = through.groupby("differs", sort=False)
 mean_alone = by_factor["wcka"].mean()
 mean_through = by_factor[through_column].mean()
@@ -1124,8 +1128,9 @@ def findings_at_limit(limit):
         fisher_z, "strategy", r_of_z, r_interval, places)
     _, similarity_differences = at_places(
         mean_similarities, "strategy", as_it_is, share_interval, places)
+    _, through_there = alone_and_through(with_chains_through(pairs))
     return findings_with(r_differences, similarity_differences,
-                         compare_within(pairs), alone_and_through(pairs)[1])
+                         compare_within(pairs), through_there)
 
 
 findings_at = {}
