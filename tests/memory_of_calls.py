@@ -1,14 +1,13 @@
 """The memory that one call takes, beside other libraries: as a script, one call."""
 
-import re
 import subprocess
 import sys
 from functools import partial
-from pathlib import Path
 
 import torch
 
 from wcka.experiments import other_libraries
+from wcka.weights import comparison
 from wcka.weights.pairs import pairwise
 
 
@@ -54,9 +53,9 @@ def peak_of_call(package, measure, count, n, d):
             call = partial(peer.of_pair, *features, **options)
         else:
             call = partial(peer.of_all, features)
-    before = peak_so_far()
+    before = comparison._peak_memory()
     call()
-    return peak_so_far() - before
+    return (comparison._peak_memory() - before) / 1e9
 
 
 def peer_of(package, measure):
@@ -65,18 +64,6 @@ def peer_of(package, measure):
         if (peer.package, peer.measure) == (package, measure):
             return peer
     raise ValueError(f"{package} has no {measure}, or is not installed")
-
-
-def peak_so_far():
-    """Return the peak memory of this process so far, in GB."""
-    # On Linux, rusage begins with the peak of the process that started this one.
-    try:
-        status = Path("/proc/self/status").read_text("utf-8")
-        return int(re.findall(r"VmHWM:\s+(\d+) kB", status)[0]) * 1024 / 1e9
-    except OSError:  # macOS counts bytes
-        import resource  # there is none on Windows
-
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e9
 
 
 if __name__ == "__main__":
