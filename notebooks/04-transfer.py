@@ -64,6 +64,7 @@ from wcka.experiments import (
     cached,
     crossed,
     frozen,
+    gated_chains,
     jobs,
     pretrained,
     several_trunks,
@@ -146,6 +147,8 @@ clean_images: int = 500
 # images for activation measures where they are probed with more than clean
 # images
 probe_images: int = 64
+# Gaussian features over which expected Jacobians of heads are means
+draws: int = 1000
 # whose activations are compared: "first hidden", "last hidden" or "logits"
 layer: str = "last hidden"
 # clean accuracy from which a head counts as having learned; pairs of such heads
@@ -195,6 +198,7 @@ within(
     attacked_images=(attacked_images, 10, 10000),
     clean_images=(clean_images, 10, 10000),
     probe_images=(probe_images, 10, attacked_images),
+    draws=(draws, 10, 1000000),
     learned=(learned, 0, 1),
     other_limits=(other_limits, 0, 1),
     heads=(heads, 1, 10000),
@@ -945,9 +949,9 @@ def mean_fall(similarities, runs):
     return crossed.means(crossed.Design(runs, runs), falls)["fall"]
 
 
-def fall_text(fall):
-    """A fall with its interval, as text."""
-    return interval(fall.value, fall.low, fall.high, "+.2f")
+def estimate_text(estimate, form="+.2f"):
+    """An estimate with its interval, as text."""
+    return interval(estimate.value, estimate.low, estimate.high, form)
 
 
 if runs_are_trunks:
@@ -958,9 +962,9 @@ for measure in ("cka", "wcka"):
     behind = mean_fall(diagonals[measure, PLACES[0]], runs_behind)
     on_images = mean_fall(diagonals[measure, PLACES[1]], np.arange(seeds))
     more = several_trunks.independent_difference(behind, on_images)
-    glue(f"trunk-fall-{measure}", fall_text(behind), display=False)
-    glue(f"pixels-fall-{measure}", fall_text(on_images), display=False)
-    glue(f"more-fall-{measure}", fall_text(more), display=False)
+    glue(f"trunk-fall-{measure}", estimate_text(behind), display=False)
+    glue(f"pixels-fall-{measure}", estimate_text(on_images), display=False)
+    glue(f"more-fall-{measure}", estimate_text(more), display=False)
 
 # %% [markdown]
 # From the first layer to the logits CKA falls by {glue:text}`trunk-fall-cka` behind the trunks and by
@@ -984,16 +988,9 @@ for measure in ("cka", "wcka"):
 
 # %%
 through_column = "wcka, through the trunk"
-chain_tables = []
-for name, models in models_of.items():
-    names = members.model[members.trunk == name].to_numpy()
-    chain_table = benchmark.chain_similarities(models)
-    chain_tables.append(pd.DataFrame({
-        "a": names[chain_table.a],
-        "b": names[chain_table.b],
-        through_column: chain_table[through_column],
-    }))
-chains_through = pd.concat(chain_tables)
+chains_through = several_trunks.pairs_on_trunks(
+    benchmark.chain_similarities, models_of, members, scheduler=scheduler)
+chains_through = chains_through[["a", "b", through_column]]
 
 
 def with_chains_through(rows):
@@ -1048,6 +1045,46 @@ glue("through-sentence", sentence, display=False)
 
 # %% [markdown]
 # {glue:text}`through-sentence` [Chapter 5](05-architectures) compares networks whose trunks differ, where heads alone are no use.
+#
+# ## Heads with their gates
+#
+# The {term}`chain` leaves out which units are active. The {term}`expected Jacobian`, E[J], keeps them:
+# [chapter 10](10-gates) compares the two among networks that were trained from scratch. Here E[J] is the mean Jacobian of a head,
+# features × outputs, over Gaussian features with the mean and the covariance that the trunk gives to training
+# images. The mean of Pearson's r over the factors is {glue:text}`gates-chains` for chains and {glue:text}`gates-expected` for E[J],
+# a lead of {glue:text}`gates-lead`. {glue:text}`take-heads-gates`
+
+# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the mean correlations of chains and of expected Jacobians"}
+gated_column = "expected, Gaussian"
+expected = several_trunks.pairs_on_trunks(
+    gated_chains.expected_similarities, models_of, members,
+    scheduler=scheduler, draws=draws, seed=seed)
+
+
+def mean_correlations(rows):
+    """Mean r over the factors within trunks, and the lead of E[J]."""
+    rows = rows.merge(
+        expected[["a", "b", gated_column]], on=["a", "b"], validate="m:1")
+    columns = ["wcka", gated_column]
+    rows = without_trunks(rows, ["agreement", *columns])
+    design = crossed.Design(rows["start a"], rows["start b"], rows["probe"])
+    r, ahead_of = crossed.mean_correlations(
+        design, rows["differs"], rows.agreement, rows[columns], gated_column)
+    return r, ahead_of["wcka"]
+
+
+mean_r, gate_lead = mean_correlations(table)
+mean_texts = {
+    "wCKA": estimate_text(mean_r["wcka"], ".2f"),
+    "E[J]": estimate_text(mean_r[gated_column], ".2f"),
+    "lead of E[J]": estimate_text(gate_lead),
+}
+pd.DataFrame(mean_texts, index=["mean r over the factors"]).style
+
+# %% tags=["remove-cell"]
+glue("gates-chains", mean_texts["wCKA"], display=False)
+glue("gates-expected", mean_texts["E[J]"], display=False)
+glue("gates-lead", mean_texts["lead of E[J]"], display=False)
 
 # %% [markdown]
 # ## The paper's claims in this chapter
@@ -1055,7 +1092,8 @@ glue("through-sentence", sentence, display=False)
 # Each sentence is judged by its rule ([the rules](../book/rules)) from the numbers that stand beside it. "Consistently" is
 # every factor, every other measure, and both kinds of correlation. What a trunk does is the difference to the control, and
 # "agnostic" compares heads alone with the chain through the trunk. The epoch is judged by trunks that were trained
-# beyond it.
+# beyond it. Gates, which the paper does not have: is the lead of E[J] over wCKA above zero? This was asked before
+# the {term}`run of record`.
 
 # %% tags=["hide-input"]
 PAPERS_EPOCH = 24
@@ -1091,7 +1129,8 @@ for measure, difference in seed_changes.items():
     seed_texts.append(f"{MEASURE_LABELS[measure]} {difference.value:+.2f}")
 
 
-def findings_with(r_differences, similarity_differences, comparisons, through):
+def findings_with(r_differences, similarity_differences, comparisons, through,
+                  lead_of_gates):
     """Findings on all statements; texts are those of all that have learned."""
     agnostic_parts = []
     for factor, row in through.iterrows():
@@ -1107,11 +1146,13 @@ def findings_with(r_differences, similarity_differences, comparisons, through):
             f"where the seed differs: {', '.join(seed_texts)}"),
         "consistently-higher": rules.Finding(leads.parts(comparisons)),
         "agnostic": rules.Finding(agnostic_parts),
+        "heads-gates": rules.Finding([
+            rules.part("mean over the factors", lead_of_gates)]),
     }
 
 
 findings = findings_with(
-    r_changes, similarity_changes, results, through_trunk)
+    r_changes, similarity_changes, results, through_trunk, gate_lead)
 
 
 def findings_at_limit(limit):
@@ -1129,8 +1170,9 @@ def findings_at_limit(limit):
     _, similarity_differences = at_places(
         mean_similarities, "strategy", as_it_is, share_interval, places)
     _, through_there = alone_and_through(with_chains_through(pairs))
+    _, lead_there = mean_correlations(pairs)
     return findings_with(r_differences, similarity_differences,
-                         compare_within(pairs), through_there)
+                         compare_within(pairs), through_there, lead_there)
 
 
 findings_at = {}
@@ -1193,6 +1235,14 @@ SENTENCES = {
         "cannot be told": "Whether heads alone follow agreement as the chain "
                           "through the trunk does, for every factor, is open.",
     },
+    "heads-gates": {
+        "holds": "With its gates (E[J]) a head's chain follows agreement "
+                 "better.",
+        "fails": "With its gates (E[J]) a head's chain does not follow "
+                 "agreement noticeably better.",
+        "cannot be told": "Whether a head's chain follows agreement better "
+                          "with its gates (E[J]) is open.",
+    },
 }
 claims.say_verdicts(chapter_claims, SENTENCES)
 
@@ -1251,7 +1301,7 @@ pd.DataFrame({
 # ## To take away
 #
 # - wCKA of fine-tuned heads compares features × outputs. It does without the trunk and without images, and it is
-#   silent about both. Compare heads of one trunk only. {glue:text}`take-agnostic`
+#   silent about both. Compare heads of one trunk only. {glue:text}`take-agnostic` {glue:text}`take-heads-gates`
 # - Look at how much agreement varies before asking what follows it: where all heads predict the same, no similarity can
 #   follow what they do. {glue:text}`take-consistently-higher`
 # - What is found behind one trunk speaks for that trunk. Train several, and leave whole trunks out to see

@@ -6,7 +6,7 @@ trunk, and the tables of all trunks are stacked.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -16,6 +16,7 @@ from .benchmark import grid
 from .cache import Cached
 from .crossed import Estimate
 from .jobs import run_jobs
+from .summaries import named
 from .training_runs import pretrained
 
 # From so many trunks on, errors leave out whole trunks: crossed.Design wants as many.
@@ -127,6 +128,55 @@ def grid_of_trunks(
     stacked = pd.concat(tables, ignore_index=True)
     stacked.attrs["seconds"] = seconds
     return pd.concat(members_of_trunks, ignore_index=True), stacked
+
+
+def pairs_on_trunks(
+    unit: Cached, models_of_trunks: Mapping[str, Sequence[dict]],
+    members: pd.DataFrame, jobs: int = -1, scheduler: str = "", **settings: Any,
+) -> pd.DataFrame:
+    """Return the table of a grid's pairs behind each trunk, stacked.
+
+    Parameters
+    ----------
+    unit : function
+        A ``cache.cached`` function of models with a table under "a" and "b" of which
+        are positions of networks, such as ``benchmark.chain_similarities``.
+    models_of_trunks : mapping of str to sequence of dict
+        As in ``grid_of_trunks``.
+    members : DataFrame
+        As from ``grid_of_trunks``.
+    jobs, scheduler
+        As in ``jobs.run_jobs``.
+    **settings
+        Other arguments of `unit`.
+
+    Returns
+    -------
+    DataFrame
+        Under "a" and "b" the names of the networks, as in `members`.
+
+    Examples
+    --------
+    >>> from wcka.experiments.benchmark import chain_similarities
+    >>> architecture = {"factory": "convnet", "channels": [2], "hidden": [4]}
+    >>> trunk = {"architecture": architecture, "seed": 0, "dataset": "mnist",
+    ...          "epochs": 1, "patience": 1, "validation": 100, "images": 200}
+    >>> head = {"architecture": {"factory": "mlp", "widths": [288, 4, 2]},
+    ...         "strategy": "standard", "seeds": [0, 1], "dataset": "mnist",
+    ...         "classes": [0, 1], "epochs": 0, "trunk": trunk}
+    >>> members = pd.DataFrame({"model": ["x", "y"], "trunk": "trunk 1"})
+    >>> pairs_on_trunks(
+    ...     chain_similarities, {"trunk 1": [head]}, members, 1)[["a", "b"]].values
+    array([['x', 'y']], dtype=object)
+    """
+    options_of_trunks = [
+        {"models": models, **settings} for models in models_of_trunks.values()]
+    run_jobs(unit, options_of_trunks, jobs, "trunks", scheduler)
+    tables = []
+    for trunk, options in zip(models_of_trunks, options_of_trunks):
+        # It was kept a moment ago.
+        tables.append(named(unit(**options), members[members.trunk == trunk]))
+    return pd.concat(tables, ignore_index=True)
 
 
 def _check_seeds(models_of_trunks: Mapping[str, Sequence[dict]]) -> None:
