@@ -244,43 +244,75 @@ def _stripe(x, a, b):
 
 def _fog(x, a, b):
     corner = np.concatenate([
-        _plasma(a.random((len(part), _FOG_SIDE**2 - 1)))[:, :_SIDE, :_SIDE]
+        _plasma_corner(a.random((len(part), _FOG_SIDE**2 - 1)))
         for part in np.split(x, range(_FOG_BATCH, len(x), _FOG_BATCH))])
     u = x / 255
     brightest = u.max(axis=(1, 2), keepdims=True)
     return _floor((u + 3 * corner) * brightest / (brightest + 3))
 
 
-def _plasma(chance):
-    """Return diamond-square maps on a torus, scaled to 0..1.
+def _plasma_corner(chance):
+    """Return the upper left corners (n, 28, 28) of diamond-square maps on a torus.
 
-    The maps are (n, 256, 256), from uniform draws in [0, 1).
+    The maps are (n, 256, 256), scaled to 0..1, from uniform draws in [0, 1).
 
     `chance` is (n, 256^2 - 1), used in order: for each level the squares, the diamonds
     on the rows of the coarser grid, the diamonds on its columns. A level doubles the
-    grid of the one before.
+    grid of the one before. The last one is not put together: all that is needed of it
+    are its corner, its lowest and its highest number.
     """
-    grid, used, wobble = np.zeros((len(chance), 1, 1)), 0, 100.0
-    noise = 2 * chance - 1
-    while grid.shape[1] < _FOG_SIDE:
-        shape, size = grid.shape, grid[0].size
-        levels = noise[:, used:used + 3 * size].reshape(-1, 3, *shape[1:]) * wobble**2
-        below = grid + np.roll(grid, -1, axis=1)
-        square = (below + np.roll(below, -1, axis=2)) / 4 + levels[:, 0]
-        in_row = (
-            square + np.roll(square, 1, axis=1) + (grid + np.roll(grid, -1, axis=2))
-        )
-        in_col = square + np.roll(square, 1, axis=2) + below
-        finer = np.empty((shape[0], 2 * shape[1], 2 * shape[2]))
-        finer[:, ::2, ::2], finer[:, 1::2, 1::2] = grid, square
-        finer[:, ::2, 1::2] = in_row / 4 + levels[:, 1]
-        finer[:, 1::2, ::2] = in_col / 4 + levels[:, 2]
-        grid, used, wobble = finer, used + 3 * size, wobble / 1.4
-    low, high = (
-        grid.min(axis=(1, 2), keepdims=True),
-        grid.max(axis=(1, 2), keepdims=True),
-    )
-    return (grid - low) / (high - low)
+    n = len(chance)
+    # Beside each grid stand its first row and column once more, for it is a torus.
+    grid = np.zeros((n, 2, 2))
+    used, wobble = 0, 100.0
+    while True:
+        side = grid.shape[1] - 1
+        draws = chance[:, used:used + 3 * side**2].reshape(n, 3, side, side)
+        square, in_row, in_col = _diamond_square(grid, draws, wobble)
+        if 2 * side == _FOG_SIDE:
+            break
+        grid = _interleaved(grid[:, :-1, :-1], square, in_row, in_col)
+        grid = np.pad(grid, ((0, 0), (0, 1), (0, 1)), mode="wrap")
+        used, wobble = used + 3 * side**2, wobble / 1.4
+    parts = (grid[:, :-1, :-1], square, in_row, in_col)
+    low = np.min([part.min(axis=(1, 2)) for part in parts], axis=0)[:, None, None]
+    high = np.max([part.max(axis=(1, 2)) for part in parts], axis=0)[:, None, None]
+    half = _SIDE // 2
+    corner = _interleaved(*(part[:, :half, :half] for part in parts))
+    return (corner - low) / (high - low)
+
+
+def _diamond_square(grid, draws, wobble):
+    """Return the new points of one level, as three arrays (n, s, s).
+
+    These are the centres of the grid's squares, the points to the right of its points,
+    and those below them, from a grid (n, s + 1, s + 1) and draws (n, 3, s, s).
+    """
+    levels = 2 * draws
+    levels -= 1
+    levels *= wobble**2
+    below = grid[:, :-1] + grid[:, 1:]
+    square = below[:, :, :-1] + below[:, :, 1:]
+    square /= 4
+    square += levels[:, 0]
+    in_row = square + np.concatenate([square[:, -1:], square[:, :-1]], axis=1)
+    in_row += grid[:, :-1, :-1] + grid[:, :-1, 1:]
+    in_row /= 4
+    in_row += levels[:, 1]
+    in_col = square + np.concatenate([square[:, :, -1:], square[:, :, :-1]], axis=2)
+    in_col += below[:, :, :-1]
+    in_col /= 4
+    in_col += levels[:, 2]
+    return square, in_row, in_col
+
+
+def _interleaved(grid, square, in_row, in_col):
+    """Return one grid (n, 2 s, 2 s) of four (n, s, s)."""
+    n, side, _ = grid.shape
+    finer = np.empty((n, 2 * side, 2 * side))
+    finer[:, ::2, ::2], finer[:, 1::2, 1::2] = grid, square
+    finer[:, ::2, 1::2], finer[:, 1::2, ::2] = in_row, in_col
+    return finer
 
 
 def _spatter(x, a, b):

@@ -67,7 +67,7 @@ def labelled_images(dataset: str, classes: tuple[int, ...] | None,
     return image_sets.load(dataset, split, classes)
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=len(corruptions.CORRUPTIONS) + 1)  # all of one data set
 def probe_images(
     dataset: str, classes: tuple[int, ...], name: str, seed: int = 0
 ) -> np.ndarray:
