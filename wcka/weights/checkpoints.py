@@ -401,6 +401,24 @@ def may_be_layer(module: str) -> bool:
     return not (is_beside(parent) or _OF_LOSS.fullmatch(last))
 
 
+def bias_names(matrix: str) -> list[str]:
+    """Return the names that the bias of a matrix may have.
+
+    Examples
+    --------
+    >>> bias_names("fc1.weight"), bias_names("arr_2")
+    (['fc1.bias'], ['arr_3'])
+    """
+    names = [re.sub("(weight|kernel)$", "bias", matrix),
+             re.sub("weights$", "biases", matrix),
+             re.sub(r"[wW](_?\d*)$", r"b\1", matrix),
+             re.sub(r"coefs?(_\d+)$", r"intercepts\1", matrix)]
+    number = re.fullmatch(r"arr_(\d+)", matrix)
+    if number:  # numpy.savez numbers arrays that have no names
+        names.append(f"arr_{int(number[1]) + 1}")
+    return [name for name in names if name != matrix]
+
+
 # ------------------------------------------------------------ weights stored in parts
 
 

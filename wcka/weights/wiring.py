@@ -1,8 +1,7 @@
-"""Which matrices of a file make one chain of layers, in which order, and which do not.
+"""Which matrices of a file make one chain of layers, and in which order.
 
 A state dict holds no wiring. What can be known from names, shapes and biases is used;
-what is known to be no chain (attention, heads side by side, residual blocks) is
-refused; what has to be assumed is said.
+what has to be assumed is said.
 """
 
 import re
@@ -19,19 +18,17 @@ from ..measures.spelling import nearest, printable
 from .chains import to_unit_range
 from .checkpoints import (
     Checkpoint,
+    bias_names,
     is_beside,
     is_integer,
     may_be_layer,
     row_blocks,
     shape_of,
 )
-from .families import FAMILIES
 from .messages import chosen, listed
+from .other_wirings import ADVICE, refuse_other_wirings, refuse_residual_blocks
 
 LAYOUTS = ("out-in", "in-out")
-_ADVICE = (
-    "say --arch torchvision:NAME or module:factory, which knows the wiring, or name "
-    "the layers of one chain by --order")
 
 
 @dataclass(frozen=True)
@@ -208,7 +205,7 @@ def _chain_in(
                 f"{file}: {name} belongs to a parametrisation that is not known; call "
                 f"torch.nn.utils.parametrize.remove_parametrizations before saving")
     _refuse_integer_matrices(file, integers, matrices, shapes)
-    _refuse_what_is_no_chain(file, matrices, shapes)
+    refuse_other_wirings(file, matrices, shapes)
     _check_fully_connected(file, shapes, matrices)
     layouts, known = _layouts(matrices, shapes, stored)
     readings = []
@@ -216,8 +213,8 @@ def _chain_in(
         names, source = _in_order(checkpoint, matrices, shapes, layout)
         readings.append((layout, names, source))
     chain = _only_reading(checkpoint, readings, known)
-    names = [layer.name for layer in chain.layers]
-    _refuse_residual_blocks(file, names, shapes, chain.layers[0].layout)
+    ends = {layer.name: (layer.inputs, layer.outputs) for layer in chain.layers}
+    refuse_residual_blocks(file, ends)
     # Scalars are counters.
     beside += [name for name, shape in integers.items() if shape]
     if beside:
@@ -267,7 +264,7 @@ def _beside_network(shapes: dict[str, tuple[int, ...]]) -> list[str]:
     for name, shape in shapes.items():
         module = _MATRIX.sub("", name).rstrip("._/")
         if len(shape) == 2 and module != name and may_be_layer(module):
-            of_layers.update([name, *_bias_names(name)])
+            of_layers.update([name, *bias_names(name)])
     return [name for name in shapes if is_beside(name) and name not in of_layers]
 
 
@@ -283,7 +280,7 @@ def _refuse_integer_matrices(
         if is_like_weights and not is_beside(name):
             raise ValueError(
                 f"{file}: {name} of shape {shape} holds integers or truth values: a "
-                f"mask, or quantised weights; {_ADVICE}")
+                f"mask, or quantised weights; {ADVICE}")
 
 
 def _named(file: str, label: str, matrices: list[str]) -> str:
@@ -322,7 +319,7 @@ def _check_fully_connected(
     """Refuse a file that holds anything but weight matrices and their biases."""
     bias_shapes: dict[str, set[tuple[int, ...]]] = {}
     for name in matrices:
-        for bias in _bias_names(name):
+        for bias in bias_names(name):
             bias_shapes.setdefault(bias, set()).update(
                 (size,) for size in shapes[name])
     for name, shape in shapes.items():
@@ -338,24 +335,12 @@ def _check_fully_connected(
         if not _MATRIX.search(name):
             raise ValueError(
                 f"{file}: {name} is not called weight: no fully connected network; "
-                f"{_ADVICE}")
+                f"{ADVICE}")
 
 
 # Names of matrices: those of torch, of Keras and flax, and of NumPy scripts.
 _MATRIX = re.compile(
     r"(weights?|kernel|(^|[._/])[wW]_?\d*|arr_\d+|(?<![a-z])coefs?_\d+)$")
-
-
-def _bias_names(matrix: str) -> list[str]:
-    """Return the names that the bias of a matrix may have."""
-    names = [re.sub("(weight|kernel)$", "bias", matrix),
-             re.sub("weights$", "biases", matrix),
-             re.sub(r"[wW](_?\d*)$", r"b\1", matrix),
-             re.sub(r"coefs?(_\d+)$", r"intercepts\1", matrix)]
-    number = re.fullmatch(r"arr_(\d+)", matrix)
-    if number:  # numpy.savez numbers arrays that have no names
-        names.append(f"arr_{int(number[1]) + 1}")
-    return [name for name in names if name != matrix]
 
 
 # ------------------------------------------------------------ the order of layers
@@ -512,251 +497,10 @@ def _layout_by_biases(
     layouts = set()
     for name in names:
         rows, columns = shapes[name]
-        for bias in _bias_names(name):
+        for bias in bias_names(name):
             if rows != columns and len(shapes.get(bias, ())) == 1:
                 layouts.add("out-in" if shapes[bias][0] == rows else "in-out")
     return layouts.pop() if len(layouts) == 1 else None
-
-
-# ------------------------------------------------------------ what is no chain
-
-
-# What a part of a matrix's name says about the wiring.
-_ATTENTION = re.compile(r"\w*att(n|ention)s?_?\d*|mha|w?qkv\w*|query_key_value")
-# Names of one letter's layer are a sign only beside those of another letter: W_v alone
-# may be a layer for vertices.
-_PROJECTION = re.compile(
-    r"(?P<before>((to|w|fc|lin|linear|proj)_?)?)"
-    r"(?P<letter>q|k|v|query|queries|keys?|values?)"
-    r"(?P<after>(_?(proj|projection|lin|linear|fc|layer|net))?)")
-_LORA = re.compile(r"(lora.*|loha.*|lokr.*|adapters?|hada_.*)")
-_GATED = re.compile(r"(gate|gate_proj|gate_up_proj|router|experts?|moe)")
-_EMBEDDING = re.compile(
-    r"wte|wpe|embed|embed_tokens|\w*embeddings?|lm_head|pos_embed")
-_RECURRENT = re.compile(r"weight_(ih|hh|hr)(_l\d+(_reverse)?)?")
-# The layers of recurrent networks that are written by hand
-_RECURRENT_LAYER = re.compile(r"(h|hidden)_?(2|to)_?(h|hidden)|[wu]?_?hh")
-_GATE_OF_STATE = re.compile(r"(?P<side>[wu])_?(?P<gate>[zrhifogc])")
-_RESIDUAL_BRANCH = re.compile(r"(skip|shortcut|downsample|residual|res_?skip)\d*")
-_RESIDUAL_BLOCK = re.compile(
-    r"(res|resnet|residual)?_?blocks?_?\d*|"
-    r"res(idual)?_?(units?|layers?|nets?)?_?\d*")
-# Names of heads that usually stand side by side on one trunk.
-_RIVALS = (
-    ({"policy", "pi", "actor", "action", "policy_head", "policy_net", "action_net"},
-     {"value", "vf", "v", "critic", "value_head", "value_net", "baseline"}),
-    ({"mu", "mean", "loc", "fc_mu", "mu_head", "fc_mean", "to_mu"},
-     {"logvar", "log_var", "log_std", "logstd", "sigma", "std", "scale", "fc_var",
-      "fc_logvar", "log_sigma", "to_logvar", "fc_log_var"}),
-    ({"value", "value_stream"}, {"advantage", "adv", "advantage_stream"}),
-    ({"student", "online"}, {"teacher", "target"}),
-    ({"generator", "netg"}, {"discriminator", "critic", "netd"}),
-)
-
-
-def _refuse_what_is_no_chain(
-    file: str, matrices: list[str], shapes: dict[str, tuple[int, ...]],
-) -> None:
-    """Refuse matrices whose names say that they are not multiplied in a row."""
-    for pattern, words in (
-            (_LORA, "factors of an adapter such as LoRA, which are added to weights "
-                    "that are not in this file"),
-            (_ATTENTION, _OF_ATTENTION),
-            (_GATED, "a gate, which multiplies two branches"),
-            (_RESIDUAL_BRANCH, "a way around other layers, as in residual networks")):
-        for name in matrices:
-            for part in name.split("."):
-                if pattern.fullmatch(part.lower()):
-                    raise _no_chain(file, name, words)
-    for name in matrices:
-        if _is_in_projection(name, shapes[name]):
-            raise _no_chain(file, name, _OF_ATTENTION)
-        if _RECURRENT.fullmatch(name.rpartition(".")[2].lower()):
-            raise _no_chain(
-                file, name, "a recurrent layer (its matrices are not called weight), "
-                "which runs once per step", _NO_HELP)
-        for part in name.lower().split("."):
-            if _RECURRENT_LAYER.fullmatch(part):
-                raise _no_chain(file, name, "a layer of a recurrent network, which "
-                                "runs once per step", _NO_HELP)
-        if _is_table(name, matrices, shapes):
-            raise _no_chain(
-                file, name, "an embedding of tokens, part of a larger network")
-    _refuse_gates_of_states(file, matrices)
-    for projections in _projections(matrices):
-        if len(projections) >= 2:
-            names = ", ".join(sorted(projections.values()))
-            raise _no_chain(file, names, _OF_ATTENTION)
-    _refuse_heads(file, matrices)
-    _refuse_twins(file, matrices, shapes)
-
-
-_OF_ATTENTION = "an attention, which multiplies its input by itself"
-_ADVICE_ON_ATTENTION = (
-    f"transformers are compared by their circuits where a config.json is beside the "
-    f"file, with a model_type such as {', '.join(list(FAMILIES)[:3])}; else {_ADVICE}")
-_NO_HELP = (
-    "recurrent layers have no chain, with --arch neither; layers beside them that make "
-    "a chain can be named by --order")
-
-
-def _is_in_projection(name: str, shape: tuple[int, ...]) -> bool:
-    """Tell whether a matrix is the three projections of an attention in one."""
-    *_, module, last = ["", *name.lower().split(".")]
-    if last == "in_proj_weight":  # a parameter of nn.MultiheadAttention
-        return True
-    return module in ("in_proj", "c_attn") and shape[0] == 3 * shape[1]
-
-
-def _is_table(
-    name: str, matrices: list[str], shapes: dict[str, tuple[int, ...]],
-) -> bool:
-    """Tell whether a matrix is a table of embeddings, whose rows are looked up.
-
-    The table itself must be called so, and have no bias. Where its rows are as many as
-    another matrix has columns, and its columns are not, it is a layer called embedding.
-    """
-    module = name.lower().split(".")[-2:][0]
-    has_bias = any(bias in shapes for bias in _bias_names(name))
-    if has_bias or not _EMBEDDING.fullmatch(module):
-        return False
-    rows, columns = shapes[name]
-    inputs = {shapes[other][1] for other in matrices if other != name}
-    return rows not in inputs or columns in inputs
-
-
-def _projections(matrices: list[str]) -> list[dict[str, str]]:
-    """Return matrices that differ in a q, k or v of their names, by their letters.
-
-    Names that are alike but for the letter stand in one dict; dicts are keyed by it.
-    """
-    by_frame: dict[str, dict[str, str]] = {}
-    for name in matrices:
-        parts = name.lower().split(".")
-        for i, part in enumerate(parts):
-            match = _PROJECTION.fullmatch(part)
-            if match:
-                frame = f"{match['before']}*{match['after']}"
-                place = ".".join([*parts[:i], frame, *parts[i + 1:]])
-                letters = by_frame.setdefault(place, {})
-                letters[match["letter"][0]] = name
-    return list(by_frame.values())
-
-
-def _refuse_heads(file: str, matrices: list[str]) -> None:
-    """Refuse several heads on one trunk, and several networks in one file."""
-    parts_by_name = {name: set(name.lower().split(".")) for name in matrices}
-    all_parts: set[str] = set().union(*parts_by_name.values()) if matrices else set()
-    for first, second in _RIVALS:
-        rivals = sorted(all_parts & first)[:1] + sorted(all_parts & second)[:1]
-        if all_parts & first and all_parts & second and len(set(rivals)) == 2:
-            raise _no_chain(
-                file, " and ".join(rivals), "networks or heads side by side")
-    heads = set()
-    for name in matrices:
-        match = re.search(
-            r"(?:^|\.)((?:heads|classifiers|outputs|branches|towers|decoders)\.\w+|"
-            r"\w*head(?:_?\w+)?|\w+_head)(?=\.)", name.lower())
-        if match:
-            heads.add(match[1])
-    if len(heads) > 1:
-        raise _no_chain(file, " and ".join(sorted(heads)), "heads side by side")
-
-
-def _refuse_gates_of_states(file: str, matrices: list[str]) -> None:
-    """Refuse W_z beside U_z: what recurrent cells do to inputs and to their state."""
-    names_by_gate: dict[str, dict[str, str]] = {}
-    for name in matrices:
-        for part in name.lower().split("."):
-            match = _GATE_OF_STATE.fullmatch(part)
-            if match:
-                names_by_gate.setdefault(match["gate"], {})[match["side"]] = name
-    for by_side in names_by_gate.values():
-        if len(by_side) == 2:
-            raise _no_chain(
-                file, " and ".join(by_side.values()), "a recurrent cell, which runs "
-                "once per step", _NO_HELP)
-
-
-# Words in the names of networks that are another one's copy, average or rival
-_OF_TWINS = frozenset({
-    "ema", "avg", "average", "averaged", "swa", "shadow", "target", "online", "teacher",
-    "student", "momentum", "slow", "ref", "reference", "old", "copy", "q", "k"})
-
-
-def _refuse_twins(
-    file: str, matrices: list[str], shapes: dict[str, tuple[int, ...]],
-) -> None:
-    """Refuse two networks alike in one file, such as a network and its average.
-
-    Their matrices have the same names and shapes behind two prefixes, of which one says
-    so. Parts of one network may be alike, too.
-    """
-    networks: dict[str, dict[str, tuple[int, ...]]] = {}
-    for name in matrices:
-        parts = name.split(".")
-        for i in range(1, len(parts)):
-            inner = ".".join(parts[i:])
-            networks.setdefault(".".join(parts[:i]), {})[inner] = shapes[name]
-    prefixes_by_network: dict[str, list[str]] = {}
-    for prefix, network in networks.items():
-        alike = prefixes_by_network.setdefault(str(sorted(network.items())), [])
-        alike.append(prefix)
-    for prefixes in prefixes_by_network.values():
-        words = set(re.split(r"[._\d]+", ".".join(prefixes).lower()))
-        if len(prefixes) > 1 and words & _OF_TWINS:
-            raise _no_chain(
-                file, " and ".join(prefixes[:2]), "networks of one shape side by side")
-
-
-def _refuse_residual_blocks(
-    file: str, names: list[str], shapes: dict[str, tuple[int, ...]], layout: str,
-) -> None:
-    """Refuse blocks that may be passed by: as many outputs as inputs, and the name.
-
-    One block called so is enough. Of blocks with other names there must be two alike,
-    each of several layers, since plain layers of one width in a row are common.
-    """
-    groups: dict[str, list[str]] = {}
-    for name in names:
-        module = name.rpartition(".")[0]
-        parts = module.split(".")
-        for i, part in enumerate(parts):
-            if _RESIDUAL_BLOCK.fullmatch(part.lower()):
-                numbered = i + 1 < len(parts) and parts[i + 1].isdecimal()
-                module = ".".join(parts[:i + 1 + numbered])
-                break
-        else:
-            module = f"?{module.rpartition('.')[0]}"
-        groups.setdefault(module, []).append(name)
-    alike: dict[str, list[str]] = {}
-    for module, members in groups.items():
-        inputs, _ = _ends(shapes[members[0]], layout)
-        _, outputs = _ends(shapes[members[-1]], layout)
-        if inputs != outputs:
-            continue
-        if not module.startswith("?"):
-            raise _no_chain(
-                file, module, "a block with as many outputs as inputs, which residual "
-                "networks add to its input")
-        if len(members) > 1 and re.search(r"\d", module):
-            alike.setdefault(re.sub(r"\d+", "", module), []).append(module[1:])
-    for modules in alike.values():
-        if len(modules) > 1:
-            raise _no_chain(
-                file, " and ".join(modules[:2]), "blocks with as many outputs as "
-                "inputs, which residual networks add to their inputs")
-
-
-def _no_chain(
-    file: str, names: str, words: str, advice: str = "",
-) -> ValueError:
-    if not advice:
-        advice = _ADVICE_ON_ATTENTION if words == _OF_ATTENTION else _ADVICE
-    verb = "look" if re.search(r", | and ", names) else "looks"
-    return ValueError(
-        f"{file}: not known to be one chain of layers: {names} {verb} like {words}; "
-        f"{advice}")
 
 
 # ------------------------------------------------------------ products
