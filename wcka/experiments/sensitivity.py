@@ -116,7 +116,7 @@ def open_choices(
     ...          "classes": [0, 1], "epochs": 0}
     >>> probing = {"dataset": "mnist", "classes": [0, 1], "seed": 0, "images": 50}
     >>> members, rows = grid(
-    ...     [model], ["clean", "fog"], "logits", 50, probing, jobs=1)
+    ...     [model], ["clean", "shear"], "logits", 50, probing, jobs=1)
     >>> r, _ = open_choices([model], members, rows, "logits", 50, probing, [])
     >>> r.index.unique(0).tolist()
     ['as above', 'corruptions and noise drawn anew', 'Procrustes, not scaled', ...]
@@ -169,7 +169,7 @@ def other_trainings(
     ...          "classes": [0, 1], "epochs": 0}
     >>> probing = {"dataset": "mnist", "classes": [0, 1], "seed": 0, "images": 50}
     >>> r, _ = other_trainings([model], {"larger batches": {"batch_size": 64}},
-    ...                        ["clean", "fog"], "logits", 50, probing, learned=0.0)
+    ...                        ["clean", "shear"], "logits", 50, probing, learned=0.0)
     >>> r.index.unique(0).tolist()
     ['as above', 'larger batches']
     """
