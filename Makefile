@@ -18,6 +18,9 @@ RUN := $(VENV)/bin/python
 INSTALL := $(RUN) -m uv pip install --python $(RUN) -c $(CONSTRAINTS)
 EXTRAS := book,tests,cluster
 
+# Compiled modules are kept: a chapter's imports take 4 s with them, and 6 s without.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help book pdf check test run record lab benchmark faults pair wild links clean
 
