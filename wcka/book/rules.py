@@ -7,6 +7,7 @@ follow from the stored numbers, without a network being trained.
 """
 
 import math
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
@@ -439,14 +440,17 @@ def _more_runs(statement: Statement, finding: Finding, answers: list[str], tests
         if answer != OPEN:
             continue
         rule = _rule_of(statement, part)
-        for factor in factors:
+
+        def would_tell(factor: float, part: Part = part, rule: Rule = rule) -> bool:
             with_more = part._replace(error=part.error / factor**0.5)
             p = min(rule.yes(with_more, margin), rule.no(with_more, margin))
-            if tests * p < LEVEL / 2:
-                break
-        else:
+            return tests * p < LEVEL / 2
+
+        # With more runs a p-value below one half falls: once told, always told.
+        enough = bisect_left(factors, True, key=would_tell)
+        if enough == len(factors):
             return np.inf
-        needed = max(needed, float(factor))
+        needed = max(needed, float(factors[enough]))
     return needed
 
 
