@@ -551,8 +551,10 @@ def _sphinx(source: Path, builder: str) -> Path:
     log = checkout.BUILD / f"jupyter-book-{builder}.log"
     command: list[str | Path] = [
         sys.executable, "-c", _JUPYTER_BOOK, str(os.getpid()), "build", source, "-W",
-        "-n", "--keep-going", "--all", "--path-output", out, "--builder", builder,
+        "-n", "--keep-going", "--path-output", out, "--builder", builder,
     ]
+    if builder == "html":  # the other forms are written from what this one has read
+        command.append("--all")
     with log.open("wb") as stream:
         done = subprocess.run(
             command, stdout=stream, stderr=subprocess.STDOUT, cwd=checkout.ROOT,
