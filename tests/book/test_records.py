@@ -146,9 +146,21 @@ def test_limits_are_counted_from_what_the_record_keeps(tmp_path, monkeypatch):
         changed += before.verdict != after.verdict
     lines = builder.limits({"03-functional": usual}, {"03-functional": kept})
     rows = [line.split(" | ") for line in lines.splitlines()]
-    assert [row[0] for row in rows[2:]] == ["| **as they are**", "| 0.9", "| 0.98"]
+    assert [row[:2] for row in rows[2:]] == [
+        ["| 3", "**as judged**"], ["| 3", "0.9"], ["| 3", "0.98"]]
     assert [row[-1] for row in rows[2:]] == ["0 |", "0 |", f"{changed} |"]
     assert changed > 0
+
+
+def test_beside_a_record_no_findings_of_a_build_are_counted(tmp_path, monkeypatch):
+    monkeypatch.setattr(records, "path_of", lambda chapter: tmp_path / "a" / chapter)
+    notebook, findings = executed_chapter()
+    nbformat.write(notebook, tmp_path / "03.ipynb")
+    of_build = {"0.9": claims.plain_findings(findings)}
+    notebook.cells[0].outputs[0].metadata["wcka"]["findings at"] = of_build
+    assert builder._findings_at("03", notebook) == of_build
+    records.write("03", tmp_path / "03.ipynb")  # which found nothing at other limits
+    assert builder._findings_at("03", notebook) == {}
 
 
 def test_margins_are_counted_from_the_stored_numbers():

@@ -147,9 +147,7 @@ def _source(executed: list[Path], profile: str, pdf: bool) -> Path:
             on_record[claim.key] = claim
         _add_note(notebook, records.note(claims_of[path.stem], on_record))
         nbformat.write(notebook, source / "notebooks" / path.name)
-        record = records.read(path.stem[:2]) or {}
-        findings_at[path.stem] = (
-            record.get("findings at") or diff.findings_at(notebook))
+        findings_at[path.stem] = _findings_at(path.stem[:2], notebook)
         seconds_of[path.stem] = notebook.metadata["wcka"]["seconds"]
     counted = with_record(claims_of, on_record)
     evidence = front.gather(counted, on_record, notebooks)
@@ -175,6 +173,17 @@ def _source(executed: list[Path], profile: str, pdf: bool) -> Path:
         (source / "book" / f"_{name}.txt").write_text(text + "\n", "utf-8")
     worked_pages.replace(source / "book" / "five-minutes.md")
     return source
+
+
+def _findings_at(chapter: str, notebook) -> dict[str, dict]:
+    """Return findings at other limits: the record's, beside whose verdicts they stand.
+
+    Where there is no record they are those of the build.
+    """
+    record = records.read(chapter)
+    if record is None:
+        return diff.findings_at(notebook)
+    return record.get("findings at", {})
 
 
 def _add_note(notebook, note: str) -> None:
@@ -348,14 +357,18 @@ def margins(counted: dict[str, list[claims.Claim]]) -> str:
     >>> margins({}).splitlines()[0]
     '| margin | holds | partly | fails | cannot be told | changed |'
     """
-    verdicts_at: dict[str, dict[str, str]] = {}
+    usual: dict[str, str] = {}
+    for chapter_claims in counted.values():
+        usual |= {claim.key: claim.verdict for claim in chapter_claims if claim.key}
+    lines = _head_of_tallies("margin")
     for margin in _MARGINS:
         name = f"**{margin:g}**" if margin == rules.MARGIN else f"{margin:g}"
-        verdicts_at[name] = {}
+        verdicts = {}
         for chapter, chapter_claims in counted.items():
             for claim in _judged_anew(chapter[:2], chapter_claims, margin):
-                verdicts_at[name][claim.key] = claim.verdict
-    return _tallies("margin", verdicts_at, f"**{rules.MARGIN:g}**")
+                verdicts[claim.key] = claim.verdict
+        lines.append(f"| {name} | {_tally(verdicts, usual)} |")
+    return "\n".join(lines)
 
 
 def limits(
@@ -375,43 +388,36 @@ def limits(
     >>> limits({"03-functional": []}, {"03-functional": {}})
     'No chapter has found anything at other limits in this build.'
     """
-    all_limits = sorted({name for of in findings_at.values() for name in of}, key=float)
-    if not all_limits:
+    lines = _head_of_tallies("chapter", "least accuracy")
+    for chapter, by_limit in findings_at.items():
+        usual = {claim.key: claim.verdict for claim in counted[chapter]}
+        verdicts_at = {"**as judged**": usual} if by_limit else {}
+        for limit in sorted(by_limit, key=float):
+            judged = rules.judge(chapter[:2], records.findings(by_limit[limit]))
+            verdicts_at[limit] = {claim.key: claim.verdict for claim in judged}
+        for limit, verdicts in verdicts_at.items():
+            number = int(chapter[:2])
+            lines.append(f"| {number} | {limit} | {_tally(verdicts, usual)} |")
+    if len(lines) == 2:
         return "No chapter has found anything at other limits in this build."
-    usual_name = "**as they are**"
-    verdicts_at: dict[str, dict[str, str]] = {usual_name: {}}
-    for name in all_limits:
-        verdicts_at[name] = {}
-        for chapter, plain in findings_at.items():
-            if name in plain:
-                judged = rules.judge(chapter[:2], records.findings(plain[name]))
-                for claim in judged:
-                    verdicts_at[name][claim.key] = claim.verdict
-    for chapter, chapter_claims in counted.items():
-        for claim in chapter_claims:
-            if findings_at.get(chapter):
-                verdicts_at[usual_name][claim.key] = claim.verdict
-    return _tallies("limit", verdicts_at, usual_name)
-
-
-def _tallies(
-    heading: str, verdicts_at: dict[str, dict[str, str]], usual_name: str
-) -> str:
-    """Return a table that counts verdicts, and those that differ from the usual ones.
-
-    `verdicts_at` has the verdicts by their statements' keys, for each row.
-    """
-    usual = verdicts_at[usual_name]
-    lines = [f"| {heading} | {' | '.join(claims.VERDICTS)} | changed |",
-             "| ---: " * (len(claims.VERDICTS) + 2) + "|"]
-    for name, verdicts in verdicts_at.items():
-        tally_of_row = Counter(verdicts.values())
-        counts = [str(tally_of_row[verdict]) for verdict in claims.VERDICTS]
-        changed = 0
-        for key, verdict in verdicts.items():
-            changed += verdict != usual[key]
-        lines.append(f"| {name} | {' | '.join(counts)} | {changed} |")
     return "\n".join(lines)
+
+
+def _head_of_tallies(*names: str) -> list[str]:
+    """Return the first two lines of a table of tallies behind columns of names."""
+    headings = [*names, *claims.VERDICTS, "changed"]
+    return [f"| {' | '.join(headings)} |", "| ---: " * len(headings) + "|"]
+
+
+def _tally(verdicts: dict[str, str], usual: dict[str, str]) -> str:
+    """Count verdicts, by the keys of their statements, and how many are not as usual.
+
+    Returned as cells of a table.
+    """
+    counts = Counter(verdicts.values())
+    cells = [str(counts[verdict]) for verdict in claims.VERDICTS]
+    changed = sum(verdict != usual[key] for key, verdict in verdicts.items())
+    return " | ".join([*cells, str(changed)])
 
 
 # Margins that the page of rules compares, the usual one among them
@@ -553,7 +559,7 @@ def _sphinx(source: Path, builder: str) -> Path:
         sys.executable, "-c", _JUPYTER_BOOK, str(os.getpid()), "build", source, "-W",
         "-n", "--keep-going", "--path-output", out, "--builder", builder,
     ]
-    if builder == "html":  # the other forms are written from what this one has read
+    if builder == "html":  # other forms are written from the doctrees that it leaves
         command.append("--all")
     with log.open("wb") as stream:
         done = subprocess.run(
