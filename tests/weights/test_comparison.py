@@ -21,6 +21,7 @@ import wcka
 from wcka.cli import main
 from wcka.networks import architectures
 from wcka.weights import (
+    building,
     by_architecture,
     checkpoints,
     comparison,
@@ -314,6 +315,25 @@ def test_an_architecture_of_the_users_from_the_shell(tmp_path, monkeypatch, caps
         assert main(["compare", "a.pt", "b.pt", "--arch", arch, *options]) == 2
         message = capsys.readouterr().err
         assert words in message and message.count("\n") == 1
+
+
+def test_modules_are_found_where_the_user_stands_and_the_path_stays(
+        tmp_path, monkeypatch):
+    source = tmp_path / "source_of_theirs"
+    source.mkdir()
+    (source / "layers_of_theirs.py").write_text("OUTPUTS = 2\n")
+    (tmp_path / "widths_of_theirs.py").write_text("INPUTS = 3\n")
+    (tmp_path / "module_of_theirs.py").write_text(
+        f"import sys\nsys.path.append({str(source)!r})\n"
+        "def build():\n    from layers_of_theirs import OUTPUTS\n"
+        "    from widths_of_theirs import INPUTS\n"
+        "    from torch import nn\n    return nn.Linear(INPUTS, OUTPUTS)\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    before = list(sys.path)
+    build = building.factory("module_of_theirs:build", checkpoints.Checkpoint("a", {}))
+    assert build().weight.shape == (2, 3)
+    assert sys.path == [*before, str(source)]
 
 
 TALKATIVE = """

@@ -4,7 +4,8 @@ import importlib
 import inspect
 import sys
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -39,7 +40,21 @@ class Architecture:
     function: Callable[..., nn.Module] = field(compare=False)
 
     def __call__(self) -> nn.Module:
-        return self.function(**dict(self.options))
+        if self.name.startswith("torchvision:"):
+            return self.function(**dict(self.options))
+        with _modules_here():  # it may import more of them when it is called
+            return self.function(**dict(self.options))
+
+
+@contextmanager
+def _modules_here() -> Iterator[None]:
+    """Have Python look for modules in the folder where the user stands, for a while."""
+    sys.path.insert(0, "")
+    try:
+        yield
+    finally:
+        with suppress(ValueError):  # what a module of theirs has added stays
+            sys.path.remove("")
 
 
 def factory(name: str, checkpoint: Checkpoint) -> Architecture:
@@ -67,10 +82,9 @@ def factory(name: str, checkpoint: Checkpoint) -> Architecture:
     place, _, function = name.partition(":")
     if place == "torchvision":
         return _torchvision_architecture(function, checkpoint)
-    if "" not in sys.path:
-        sys.path.insert(0, "")  # a module in the folder where the user stands
     try:
-        build = getattr(importlib.import_module(place), function)
+        with _modules_here():
+            build = getattr(importlib.import_module(place), function)
     except (Exception, SystemExit) as error:  # whatever is wrong with their module
         raise ValueError(
             f"--arch {name}: wanted torchvision:NAME or module:function "
