@@ -1051,12 +1051,12 @@ glue("through-sentence", sentence, display=False)
 # The {term}`chain` leaves out which units are active. The {term}`expected Jacobian`, E[J], keeps them:
 # [chapter 10](10-gates) compares the two among networks that were trained from scratch. Here E[J] is the mean Jacobian of a head,
 # features × outputs, over Gaussian features with the mean and the covariance that the trunk gives to training
-# images. The mean of Pearson's r over the factors is {glue:text}`gates-chains` for chains and {glue:text}`gates-expected` for E[J],
-# a lead of {glue:text}`gates-lead`. {glue:text}`take-heads-gates`
+# images. The mean of Pearson's r over the factors is {glue:text}`gates-chains` for chains and {glue:text}`gates-expected` for E[J].
+# The difference, E[J] minus chain, is {glue:text}`gates-lead`. {glue:text}`take-heads-gates`
 
 # %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the mean correlations of chains and of expected Jacobians"}
 gated_column = "expected, Gaussian"
-expected = several_trunks.pairs_on_trunks(
+jacobian_similarities = several_trunks.pairs_on_trunks(
     gated_chains.expected_similarities, models_of, members,
     scheduler=scheduler, draws=draws, seed=seed)
 
@@ -1064,13 +1064,14 @@ expected = several_trunks.pairs_on_trunks(
 def mean_correlations(rows):
     """Mean r over the factors within trunks, and the lead of E[J]."""
     rows = rows.merge(
-        expected[["a", "b", gated_column]], on=["a", "b"], validate="m:1")
+        jacobian_similarities[["a", "b", gated_column]], on=["a", "b"],
+        validate="m:1")
     columns = ["wcka", gated_column]
     rows = without_trunks(rows, ["agreement", *columns])
     design = crossed.Design(rows["start a"], rows["start b"], rows["probe"])
-    r, ahead_of = crossed.mean_correlations(
+    r, leads_of_gates = crossed.mean_correlations(
         design, rows["differs"], rows.agreement, rows[columns], gated_column)
-    return r, ahead_of["wcka"]
+    return r, leads_of_gates["wcka"]
 
 
 mean_r, gate_lead = mean_correlations(table)
@@ -1092,7 +1093,7 @@ glue("gates-lead", mean_texts["lead of E[J]"], display=False)
 # Each sentence is judged by its rule ([the rules](../book/rules)) from the numbers that stand beside it. "Consistently" is
 # every factor, every other measure, and both kinds of correlation. What a trunk does is the difference to the control, and
 # "agnostic" compares heads alone with the chain through the trunk. The epoch is judged by trunks that were trained
-# beyond it. Gates, which the paper does not have: is the lead of E[J] over wCKA above zero? This was asked before
+# beyond it. One statement goes beyond the paper: the lead of E[J] over wCKA is above zero. It was written down before
 # the {term}`run of record`.
 
 # %% tags=["hide-input"]
@@ -1236,12 +1237,11 @@ SENTENCES = {
                           "through the trunk does, for every factor, is open.",
     },
     "heads-gates": {
-        "holds": "With its gates (E[J]) a head's chain follows agreement "
-                 "better.",
-        "fails": "With its gates (E[J]) a head's chain does not follow "
-                 "agreement noticeably better.",
-        "cannot be told": "Whether a head's chain follows agreement better "
-                          "with its gates (E[J]) is open.",
+        "holds": "E[J] of heads follows agreement better than their chains do.",
+        "fails": "E[J] of heads does not follow agreement noticeably better "
+                 "than their chains do.",
+        "cannot be told": "Whether E[J] of heads follows agreement better than "
+                          "their chains do is open.",
     },
 }
 claims.say_verdicts(chapter_claims, SENTENCES)

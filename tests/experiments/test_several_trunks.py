@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wcka.experiments import benchmark, crossed, several_trunks
+import wcka
+from wcka.experiments import benchmark, crossed, gated_chains, several_trunks
 from wcka.experiments.crossed import Estimate
 from wcka.experiments.training_runs import pretrained
 
@@ -101,6 +102,33 @@ def test_errors_leave_out_starts_below_three_trunks(stacked):
     numbers = ["agreement", "wcka"]
     first_rows = table[table.trunk.isin(two)].reset_index(drop=True)
     pd.testing.assert_frame_equal(of_two[numbers], first_rows[numbers])
+
+
+def test_pairs_on_trunks_are_those_of_the_grid(stacked):
+    members, table = stacked
+    pairs = several_trunks.pairs_on_trunks(
+        benchmark.chain_similarities, MODELS, members, jobs=1)
+    rows = table[table["probe"] == "clean"]
+    both = rows.merge(pairs, on=["a", "b"], validate="1:1")
+    assert len(both) == len(rows) == len(pairs)
+    np.testing.assert_array_equal(both.wcka_x, both.wcka_y)
+
+
+def test_expected_jacobians_of_heads_are_over_features_of_their_trunk(stacked):
+    members, _ = stacked
+    table = several_trunks.pairs_on_trunks(
+        gated_chains.expected_similarities, MODELS, members, jobs=1, draws=20, seed=3)
+    heads = MODELS["trunk 1"]
+    features = gated_chains.training_inputs(heads)
+    assert features.shape[1] == 288
+    inputs = wcka.gaussian_inputs(20, *wcka.input_moments(features), seed=3)
+    (population, *_), _ = benchmark.grid_networks(heads)
+    networks = [population.member(i) for i in range(2)]
+    jacobians = [wcka.expected_jacobian(network, inputs) for network in networks]
+    first, second = members[members.trunk == "trunk 1"].model.iloc[:2]
+    row, = table[(table.a == first) & (table.b == second)].itertuples(index=False)
+    similarity = row[table.columns.get_loc("expected, Gaussian")]
+    assert similarity == pytest.approx(wcka.cka(*jacobians), abs=1e-9)
 
 
 def test_heads_of_two_trunks_with_a_seed_in_common_are_refused():

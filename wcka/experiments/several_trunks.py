@@ -139,8 +139,8 @@ def pairs_on_trunks(
     Parameters
     ----------
     unit : function
-        A ``cache.cached`` function of models with a table under "a" and "b" of which
-        are positions of networks, such as ``benchmark.chain_similarities``.
+        A ``cache.cached`` function of models. It returns a table whose columns "a" and
+        "b" are positions of networks, as ``benchmark.chain_similarities`` does.
     models_of_trunks : mapping of str to sequence of dict
         As in ``grid_of_trunks``.
     members : DataFrame
@@ -174,7 +174,7 @@ def pairs_on_trunks(
     run_jobs(unit, options_of_trunks, jobs, "trunks", scheduler)
     tables = []
     for trunk, options in zip(models_of_trunks, options_of_trunks):
-        # It was kept a moment ago.
+        # run_jobs has computed this table, which is read from disk.
         tables.append(named(unit(**options), members[members.trunk == trunk]))
     return pd.concat(tables, ignore_index=True)
 
@@ -198,10 +198,10 @@ def _with_prefix(
     table: pd.DataFrame, columns: Sequence[str], trunk: str
 ) -> pd.DataFrame:
     """Return the table with a column trunk, and with its name before other names."""
-    named = {}
+    prefixed = {}
     for column in columns:
-        named[column] = trunk + ", " + table[column].astype(str)
-    return table.assign(**named, trunk=trunk)
+        prefixed[column] = trunk + ", " + table[column].astype(str)
+    return table.assign(**prefixed, trunk=trunk)
 
 
 # ------------------------------------------------------------------- what can be found
