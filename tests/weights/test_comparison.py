@@ -317,6 +317,18 @@ def test_an_architecture_of_the_users_from_the_shell(tmp_path, monkeypatch, caps
         assert words in message and message.count("\n") == 1
 
 
+@pytest.mark.parametrize("policy", [None, "ACTIVE"])
+def test_threads_sleep_while_they_wait_unless_the_user_says_otherwise(
+        tmp_path, monkeypatch, policy):
+    monkeypatch.setenv("OMP_WAIT_POLICY", policy or "")
+    if policy is None:
+        monkeypatch.delenv("OMP_WAIT_POLICY")
+    paths = [saved(tmp_path / f"{seed}.pt", network(seed).state_dict())
+             for seed in (0, 1)]
+    assert main(["compare", *paths]) == 0
+    assert os.environ["OMP_WAIT_POLICY"] == (policy or "PASSIVE")
+
+
 def test_modules_are_found_where_the_user_stands_and_the_path_stays(
         tmp_path, monkeypatch):
     source = tmp_path / "source_of_theirs"
