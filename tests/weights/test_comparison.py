@@ -21,7 +21,6 @@ import wcka
 from wcka.cli import main
 from wcka.networks import architectures
 from wcka.weights import (
-    building,
     by_architecture,
     checkpoints,
     comparison,
@@ -329,23 +328,44 @@ def test_threads_sleep_while_they_wait_unless_the_user_says_otherwise(
     assert os.environ["OMP_WAIT_POLICY"] == (policy or "PASSIVE")
 
 
+THEIRS = """
+import sys
+
+from torch import nn
+
+sys.path.append({source!r})
+
+
+class Network(nn.Sequential):
+    def forward(self, x):
+        import imported_by_their_forward
+
+        return super().forward(x)
+
+
+def build():
+    from imported_by_their_function import WIDTH
+
+    return Network(nn.Flatten(), nn.Linear(4, WIDTH))
+"""
+
+
 def test_modules_are_found_where_the_user_stands_and_the_path_stays(
         tmp_path, monkeypatch):
-    source = tmp_path / "source_of_theirs"
+    source = tmp_path / "source"
     source.mkdir()
-    (source / "layers_of_theirs.py").write_text("OUTPUTS = 2\n")
-    (tmp_path / "widths_of_theirs.py").write_text("INPUTS = 3\n")
-    (tmp_path / "module_of_theirs.py").write_text(
-        f"import sys\nsys.path.append({str(source)!r})\n"
-        "def build():\n    from layers_of_theirs import OUTPUTS\n"
-        "    from widths_of_theirs import INPUTS\n"
-        "    from torch import nn\n    return nn.Linear(INPUTS, OUTPUTS)\n")
+    (source / "imported_by_their_function.py").write_text("WIDTH = 3\n")
+    (tmp_path / "imported_by_their_forward.py").write_text("")
+    (tmp_path / "module_of_theirs.py").write_text(THEIRS.format(source=str(source)))
+    state = nn.Sequential(nn.Flatten(), nn.Linear(4, 3)).state_dict()
+    path = saved(tmp_path / "a.pt", state)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(sys, "path", [folder for folder in sys.path if folder])
     before = list(sys.path)
-    build = building.factory("module_of_theirs:build", checkpoints.Checkpoint("a", {}))
-    assert build().weight.shape == (2, 3)
-    assert sys.path == [*before, str(source)]
+    result = comparison.compare_files(
+        [path, path], ["module_of_theirs:build"], (1, 2, 2))
+    assert result["all"]["wcka"][0][1] == pytest.approx(1)
+    assert sys.path == [*before, str(source)]  # what their module added stays
 
 
 TALKATIVE = """

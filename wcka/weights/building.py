@@ -40,15 +40,22 @@ class Architecture:
     function: Callable[..., nn.Module] = field(compare=False)
 
     def __call__(self) -> nn.Module:
-        if self.name.startswith("torchvision:"):
-            return self.function(**dict(self.options))
-        with _modules_here():  # it may import more of them when it is called
-            return self.function(**dict(self.options))
+        return self.function(**dict(self.options))
 
 
 @contextmanager
-def _modules_here() -> Iterator[None]:
-    """Have Python look for modules in the folder where the user stands, for a while."""
+def modules_here() -> Iterator[None]:
+    """Have Python look for modules in the folder where the user stands, for a while.
+
+    Examples
+    --------
+    >>> before = list(sys.path)
+    >>> with modules_here():
+    ...     sys.path == ["", *before]
+    True
+    >>> sys.path == before
+    True
+    """
     sys.path.insert(0, "")
     try:
         yield
@@ -83,8 +90,7 @@ def factory(name: str, checkpoint: Checkpoint) -> Architecture:
     if place == "torchvision":
         return _torchvision_architecture(function, checkpoint)
     try:
-        with _modules_here():
-            build = getattr(importlib.import_module(place), function)
+        build = getattr(importlib.import_module(place), function)
     except (Exception, SystemExit) as error:  # whatever is wrong with their module
         raise ValueError(
             f"--arch {name}: wanted torchvision:NAME or module:function "

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from .building import Architecture, built, factory, loaded
+from .building import Architecture, built, factory, loaded, modules_here
 from .chains import comparable_chain
 from .chance import beside_untrained
 from .checkpoints import Checkpoint
@@ -19,6 +19,7 @@ from .file_group import FileGroup
 _AFFORDABLE = 1e8
 
 
+@modules_here()  # the user's modules may import others whenever they run
 def compare_architectures(
     files: FileGroup, architectures: list[str], input_shape: Any,
     freeze: Sequence[str], by_layer: bool, networks: int,
