@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
 import nbformat
@@ -357,17 +358,14 @@ def margins(counted: dict[str, list[claims.Claim]]) -> str:
     >>> margins({}).splitlines()[0]
     '| margin | holds | partly | fails | cannot be told | changed |'
     """
-    usual: dict[str, str] = {}
-    for chapter_claims in counted.values():
-        usual |= {claim.key: claim.verdict for claim in chapter_claims if claim.key}
+    usual = _verdicts(itertools.chain.from_iterable(counted.values()))
     lines = _head_of_tallies("margin")
     for margin in _MARGINS:
         name = f"**{margin:g}**" if margin == rules.MARGIN else f"{margin:g}"
-        verdicts = {}
+        judged: list[claims.Claim] = []
         for chapter, chapter_claims in counted.items():
-            for claim in _judged_anew(chapter[:2], chapter_claims, margin):
-                verdicts[claim.key] = claim.verdict
-        lines.append(f"| {name} | {_tally(verdicts, usual)} |")
+            judged += _judged_anew(chapter[:2], chapter_claims, margin)
+        lines.append(f"| {name} | {_tally(_verdicts(judged), usual)} |")
     return "\n".join(lines)
 
 
@@ -390,17 +388,22 @@ def limits(
     """
     lines = _head_of_tallies("chapter", "least accuracy")
     for chapter, by_limit in findings_at.items():
-        usual = {claim.key: claim.verdict for claim in counted[chapter]}
+        usual = _verdicts(counted[chapter])
         verdicts_at = {"**as judged**": usual} if by_limit else {}
         for limit in sorted(by_limit, key=float):
-            judged = rules.judge(chapter[:2], records.findings(by_limit[limit]))
-            verdicts_at[limit] = {claim.key: claim.verdict for claim in judged}
+            findings = records.findings(by_limit[limit])
+            verdicts_at[limit] = _verdicts(rules.judge(chapter[:2], findings))
+        number = int(chapter[:2])
         for limit, verdicts in verdicts_at.items():
-            number = int(chapter[:2])
             lines.append(f"| {number} | {limit} | {_tally(verdicts, usual)} |")
     if len(lines) == 2:
         return "No chapter has found anything at other limits in this build."
     return "\n".join(lines)
+
+
+def _verdicts(of_claims: Iterable[claims.Claim]) -> dict[str, str]:
+    """Return the verdicts of claims by the keys of their statements."""
+    return {claim.key: claim.verdict for claim in of_claims if claim.key}
 
 
 def _head_of_tallies(*names: str) -> list[str]:

@@ -10,7 +10,7 @@ import math
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
+from functools import cache, partial
 from typing import NamedTuple
 
 import numpy as np
@@ -427,6 +427,15 @@ def answer_parts(
     return answers
 
 
+def _told_by_more(
+    rule: Rule, part: Part, tests: int, margin: float, factor: float
+) -> bool:
+    """Tell whether a rule would answer for a part with `factor` times as many runs."""
+    with_more = part._replace(error=part.error / factor**0.5)
+    p = min(rule.yes(with_more, margin), rule.no(with_more, margin))
+    return tests * p < LEVEL / 2
+
+
 def _more_runs(statement: Statement, finding: Finding, answers: list[str], tests: int,
                margin: float) -> float:
     """Return how many times as many runs would close all open parts of a finding.
@@ -439,15 +448,10 @@ def _more_runs(statement: Statement, finding: Finding, answers: list[str], tests
     for part, answer in zip(finding.parts, answers):
         if answer != OPEN:
             continue
-        rule = _rule_of(statement, part)
-
-        def would_tell(factor: float, part: Part = part, rule: Rule = rule) -> bool:
-            with_more = part._replace(error=part.error / factor**0.5)
-            p = min(rule.yes(with_more, margin), rule.no(with_more, margin))
-            return tests * p < LEVEL / 2
-
+        told = partial(
+            _told_by_more, _rule_of(statement, part), part, tests, margin)
         # With more runs a p-value below one half falls: once told, always told.
-        enough = bisect_left(factors, True, key=would_tell)
+        enough = bisect_left(factors, True, key=told)
         if enough == len(factors):
             return np.inf
         needed = max(needed, float(factors[enough]))
