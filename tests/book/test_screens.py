@@ -70,23 +70,25 @@ def smallest_label(site, figure):
 
 @in_browser
 def test_figures_can_be_read_link_to_their_file_and_scroll_on_a_phone(site, browser):
-    sizes = {}
+    sizes_at = {PHONE: {}, TABLET: {}, LAPTOP: {}}
     for page in ["book/index", *CHAPTERS]:
         shown(browser, site, page, PHONE)
-        for width in (PHONE, TABLET, LAPTOP):
+        for width, sizes in sizes_at.items():
             resized(browser, width)
             settled(browser, f"return innerWidth == {width}")
             for figure in browser.execute_script(FIGURES):
                 assert figure["target"] == figure["source"], (page, width, figure)
                 if width == PHONE:
                     is_wider = figure["width"] > figure["room"]
-                    assert figure["scrolls"] == is_wider, figure
+                    assert figure["scrolls"] == is_wider, (page, figure)
                 size = smallest_label(site, figure)
                 if size is not None:
-                    sizes[page, width, figure["source"].split("/")[-1]] = size
-    assert len(sizes) > 60
-    too_small = {key: size for key, size in sizes.items() if size < SMALLEST_LABEL}
-    assert not too_small
+                    sizes[page, figure["source"].split("/")[-1]] = size
+    for width, sizes in sizes_at.items():
+        assert len(sizes) > 20
+        small = {key: size for key, size in sizes.items() if size < SMALLEST_LABEL}
+        assert not small, width
+        print(f"{width} pixels: smallest label {min(sizes.values()):.1f} pixels")
 
 
 # --------------------------------------------------------------------------- tables

@@ -109,9 +109,9 @@ def test_pairs_on_trunks_are_those_of_the_grid(stacked):
     pairs = several_trunks.pairs_on_trunks(
         benchmark.chain_similarities, MODELS, members, jobs=1)
     rows = table[table["probe"] == "clean"]
-    both = rows.merge(pairs, on=["a", "b"], validate="1:1")
-    assert len(both) == len(rows) == len(pairs)
-    np.testing.assert_array_equal(both.wcka_x, both.wcka_y)
+    merged = rows.merge(pairs, on=["a", "b"], validate="1:1")
+    assert len(merged) == len(rows) == len(pairs)
+    np.testing.assert_array_equal(merged.wcka_x, merged.wcka_y)
 
 
 def test_expected_jacobians_of_heads_are_over_features_of_their_trunk(stacked):

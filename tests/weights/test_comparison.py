@@ -319,7 +319,7 @@ def test_an_architecture_of_the_users_from_the_shell(tmp_path, monkeypatch, caps
 @pytest.mark.parametrize("policy", [None, "ACTIVE"])
 def test_threads_sleep_while_they_wait_unless_the_user_says_otherwise(
         tmp_path, monkeypatch, policy):
-    monkeypatch.setenv("OMP_WAIT_POLICY", policy or "")
+    monkeypatch.setenv("OMP_WAIT_POLICY", policy or "")  # it is put back afterwards
     if policy is None:
         monkeypatch.delenv("OMP_WAIT_POLICY")
     paths = [saved(tmp_path / f"{seed}.pt", network(seed).state_dict())
