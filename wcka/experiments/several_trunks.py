@@ -157,17 +157,13 @@ def pairs_on_trunks(
 
     Examples
     --------
-    >>> from wcka.experiments.benchmark import chain_similarities
-    >>> architecture = {"factory": "convnet", "channels": [2], "hidden": [4]}
-    >>> trunk = {"architecture": architecture, "seed": 0, "dataset": "mnist",
-    ...          "epochs": 1, "patience": 1, "validation": 100, "images": 200}
-    >>> head = {"architecture": {"factory": "mlp", "widths": [288, 4, 2]},
-    ...         "strategy": "standard", "seeds": [0, 1], "dataset": "mnist",
-    ...         "classes": [0, 1], "epochs": 0, "trunk": trunk}
+    >>> from wcka.experiments.cache import cached
+    >>> @cached
+    ... def first_pair(models):
+    ...     return pd.DataFrame({"a": [0], "b": [1], "heads": [len(models)]})
     >>> members = pd.DataFrame({"model": ["x", "y"], "trunk": "trunk 1"})
-    >>> pairs_on_trunks(
-    ...     chain_similarities, {"trunk 1": [head]}, members, 1)[["a", "b"]].values
-    array([['x', 'y']], dtype=object)
+    >>> pairs_on_trunks(first_pair, {"trunk 1": []}, members, 1).values.tolist()
+    [['x', 'y', 0]]
     """
     options_of_trunks = [
         {"models": models, **settings} for models in models_of_trunks.values()]
