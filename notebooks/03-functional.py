@@ -53,6 +53,7 @@ from wcka.book import (
     leads,
     rules,
     say,
+    with_interval,
     within,
 )
 from wcka.experiments import (
@@ -588,7 +589,7 @@ figures.choice_table(sensitivity)
 # %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show wCKA's lead over the strongest of the other three, with intervals"}
 lead_texts = {}
 for (choice, factor), lead in sensitivity_leads.iterrows():
-    text = interval(lead.value, lead.low, lead.high, "+.2f")
+    text = with_interval(lead, "+.2f")
     lead_texts.setdefault(factor, {})[choice] = (
         f"{text}, {MEASURE_LABELS[lead.rival]}")
 pd.DataFrame(lead_texts).reindex(

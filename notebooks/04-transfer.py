@@ -57,6 +57,7 @@ from wcka.book import (
     rules,
     say,
     sentences,
+    with_interval,
     within,
 )
 from wcka.experiments import (
@@ -949,11 +950,6 @@ def mean_fall(similarities, runs):
     return crossed.means(crossed.Design(runs, runs), falls)["fall"]
 
 
-def estimate_text(estimate, form="+.2f"):
-    """An estimate with its interval, as text."""
-    return interval(estimate.value, estimate.low, estimate.high, form)
-
-
 if runs_are_trunks:
     runs_behind = np.repeat(list(models_of), seeds)
 else:
@@ -962,9 +958,10 @@ for measure in ("cka", "wcka"):
     behind = mean_fall(diagonals[measure, PLACES[0]], runs_behind)
     on_images = mean_fall(diagonals[measure, PLACES[1]], np.arange(seeds))
     more = several_trunks.independent_difference(behind, on_images)
-    glue(f"trunk-fall-{measure}", estimate_text(behind), display=False)
-    glue(f"pixels-fall-{measure}", estimate_text(on_images), display=False)
-    glue(f"more-fall-{measure}", estimate_text(more), display=False)
+    falls = {"trunk": behind, "pixels": on_images, "more": more}
+    for name, fall in falls.items():
+        text = with_interval(fall, "+.2f")
+        glue(f"{name}-fall-{measure}", text, display=False)
 
 # %% [markdown]
 # From the first layer to the logits CKA falls by {glue:text}`trunk-fall-cka` behind the trunks and by
@@ -1075,9 +1072,9 @@ def mean_correlations(rows):
 
 mean_r, gate_lead = mean_correlations(table)
 mean_texts = {
-    "wCKA": estimate_text(mean_r["wcka"], ".2f"),
-    "E[J]": estimate_text(mean_r[gated_column], ".2f"),
-    "lead of E[J]": estimate_text(gate_lead),
+    "wCKA": with_interval(mean_r["wcka"]),
+    "E[J]": with_interval(mean_r[gated_column]),
+    "lead of E[J]": with_interval(gate_lead, "+.2f"),
 }
 pd.DataFrame(mean_texts, index=["mean r over the factors"]).style
 

@@ -55,11 +55,11 @@ from wcka.book import (
     claims,
     distinct,
     figures,
-    interval,
     keep_grid,
     leads,
     rules,
     say,
+    with_interval,
     within,
 )
 from wcka.experiments import (
@@ -861,11 +861,6 @@ expected = jobs.run_jobs(
     [{"models": models_of[dataset], "draws": draws, "seed": seed}
      for dataset in datasets],
     description="expected Jacobians", scheduler=scheduler)
-
-
-def with_interval(estimate, form=".2f"):
-    """Write an estimate with its interval."""
-    return interval(estimate.value, estimate.low, estimate.high, form)
 
 
 def mean_correlations(dataset, pairs):

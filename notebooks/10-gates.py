@@ -45,10 +45,10 @@ from wcka.book import (
     claims,
     distinct,
     figures,
-    interval,
     keep_grid,
     rules,
     say,
+    with_interval,
     within,
 )
 from wcka.book.rules import lost_part
@@ -426,8 +426,7 @@ for dataset in datasets:
         row["minus wCKA"] = ""
         if column != "wcka":
             lead = leads[column]
-            row["minus wCKA"] = interval(
-                lead.value, lead.low, lead.high, "+.2f")
+            row["minus wCKA"] = with_interval(lead, "+.2f")
         factor_rows[DATASET_NAMES[dataset], label] = row
 pd.DataFrame(factor_rows).T
 
@@ -435,8 +434,7 @@ pd.DataFrame(factor_rows).T
 first = datasets[0]
 r, leads = results[first]
 lead = leads[GATED]
-glue("gates-lead", interval(lead.value, lead.low, lead.high, "+.3f"),
-     display=False)
+glue("gates-lead", with_interval(lead, "+.3f"), display=False)
 for column, name in (("wcka", "chain"), (GATED, "gates"),
                      ("expected, images", "images"), ("softmax", "softmax"),
                      ("expected, spread, centred", "centred"),

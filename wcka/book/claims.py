@@ -153,6 +153,25 @@ def interval(value: float, low: float, high: float, form: str = ".2f") -> str:
     return f"{value:{form}} ({low:{form}} to {high:{form}})"
 
 
+def with_interval(estimate: Any, form: str = ".2f") -> str:
+    """Return an estimate with its interval, as text.
+
+    Parameters
+    ----------
+    estimate : Estimate or Series
+        With a value, and low and high, the ends of its interval.
+    form : str
+        Of the three numbers.
+
+    Examples
+    --------
+    >>> from wcka.experiments.crossed import Estimate
+    >>> with_interval(Estimate(0.5, 0.1, 1e6))
+    '0.50 (0.30 to 0.70)'
+    """
+    return interval(estimate.value, estimate.low, estimate.high, form)
+
+
 def show(
     claims: Sequence[Claim],
     findings_at: Mapping[float, Mapping[str, Any]] | None = None,
