@@ -985,14 +985,14 @@ for measure in ("cka", "wcka"):
 
 # %%
 through_column = "wcka, through the trunk"
-chains_through = several_trunks.pairs_on_trunks(
+chain_similarities = several_trunks.pairs_on_trunks(
     benchmark.chain_similarities, models_of, members, scheduler=scheduler)
-chains_through = chains_through[["a", "b", through_column]]
 
 
-def with_chains_through(rows):
-    """The rows with the similarity of chains through the trunk."""
-    return rows.merge(chains_through, on=["a", "b"], validate="m:1")
+def with_column(rows, pairs, column):
+    """The rows with a column of another table of pairs."""
+    return rows.merge(
+        pairs[["a", "b", column]], on=["a", "b"], validate="m:1")
 
 
 def alone_and_through(rows):
@@ -1002,7 +1002,7 @@ def alone_and_through(rows):
             comparison.xs(through_column, level="measure"))
 
 
-through = with_chains_through(table)
+through = with_column(table, chain_similarities, through_column)
 heads_alone, through_trunk = alone_and_through(through)
 by_factor = through.groupby("differs", sort=False)
 mean_alone = by_factor["wcka"].mean()
@@ -1059,15 +1059,11 @@ jacobian_similarities = several_trunks.pairs_on_trunks(
 
 def mean_correlations(rows):
     """Mean r over the factors within trunks, and the lead of E[J]."""
-    rows = rows.merge(
-        jacobian_similarities[["a", "b", gated_column]], on=["a", "b"],
-        validate="m:1")
+    rows = with_column(rows, jacobian_similarities, gated_column)
     columns = ["wcka", gated_column]
     rows = without_trunks(rows, ["agreement", *columns])
-    design = crossed.Design(rows["start a"], rows["start b"], rows["probe"])
-    r, leads_of_gates = crossed.mean_correlations(
-        design, rows["differs"], rows.agreement, rows[columns], gated_column)
-    return r, leads_of_gates["wcka"]
+    r, leads_of_gates = summaries.mean_correlations(None, rows, columns)
+    return r, leads_of_gates[gated_column]
 
 
 mean_r, gate_lead = mean_correlations(table)
@@ -1165,7 +1161,8 @@ def findings_at_limit(limit):
         fisher_z, "strategy", r_of_z, r_interval, places)
     _, similarity_differences = at_places(
         mean_similarities, "strategy", as_it_is, share_interval, places)
-    _, through_there = alone_and_through(with_chains_through(pairs))
+    _, through_there = alone_and_through(
+        with_column(pairs, chain_similarities, through_column))
     _, lead_there = mean_correlations(pairs)
     return findings_with(r_differences, similarity_differences,
                          compare_within(pairs), through_there, lead_there)

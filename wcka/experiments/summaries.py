@@ -110,7 +110,7 @@ def with_columns_of(table: pd.DataFrame, members: pd.DataFrame,
 
 
 def mean_correlations(
-    members: pd.DataFrame, pairs: pd.DataFrame, columns: Sequence[str],
+    members: pd.DataFrame | None, pairs: pd.DataFrame, columns: Sequence[str],
 ) -> tuple[dict[str, crossed.Estimate], dict[str, crossed.Estimate]]:
     """Return mean correlations of similarities with agreement, over the factors.
 
@@ -119,7 +119,8 @@ def mean_correlations(
     Parameters
     ----------
     members, pairs : DataFrame
-        As from ``benchmark.grid``.
+        As from ``benchmark.grid``. Without members errors are over starts without
+        strata, for example over trunks.
     columns : sequence of str
         Of `pairs`, with "wcka" among them.
 
@@ -144,9 +145,11 @@ def mean_correlations(
     >>> list(r), list(leads), leads["cka"].value > 0
     (['wcka', 'cka'], ['cka'], True)
     """
+    strata = None
+    if members is not None:
+        strata = dict(zip(members.start, members.architecture))
     design = crossed.Design(
-        pairs["start a"], pairs["start b"], pairs["probe"],
-        dict(zip(members.start, members.architecture)))
+        pairs["start a"], pairs["start b"], pairs["probe"], strata)
     r, behind = crossed.mean_correlations(
         design, pairs["differs"], pairs.agreement, pairs[list(columns)], "wcka")
     leads = {}
