@@ -123,6 +123,15 @@ def test_dcka_equals_its_definition_with_more_rows_than_inputs(psd):
     assert wcka.dcka(x, y, inputs, psd=psd) == pytest.approx(expected, abs=1e-9)
 
 
+@pytest.mark.parametrize("psd", [True, False])
+def test_dcka_equals_its_definition_with_more_columns_than_rows(real, psd):
+    x, y, inputs = (values[:60] for values in real)
+    mixing = np.random.default_rng(0).standard_normal((x.shape[1], 500))
+    x = np.maximum(x @ mixing, 0)  # 60 rows in general position
+    expected = definitions.dcka(x, y, inputs, psd)
+    assert wcka.dcka(x, y, inputs, psd=psd) == pytest.approx(expected, abs=1e-9)
+
+
 def test_deconfound_is_a_factor_of_the_positive_part(real):
     x, _, inputs = real
     factor = similarity.deconfound(x, inputs).numpy()

@@ -114,7 +114,8 @@ class Confounder:
         if model.n != self.inputs.n:
             raise ValueError(f"different numbers of rows: {model.n} activations, "
                              f"{self.inputs.n} inputs")
-        input_products = products([self.inputs], [model])[0, :, 0]  # P'X, (r, d)
+        # With the few columns on the left, the product takes half the time.
+        input_products = products([model], [self.inputs])[0, :, 0].T  # P'X, (r, d)
         inside = torch.linalg.solve_triangular(self.corner, input_products, upper=False)
         return inside, (inside * (self.gram @ inside)).sum() / self.norm
 
@@ -131,6 +132,8 @@ class Confounder:
         ValueError
             For another number of rows than the inputs have.
         """
+        rounding = tolerance(model.values)
+        model = narrow(model)
         inside, share = self.project(model)
         empty = Given(inside.new_zeros((model.n, 0)))
         if not model.d:
@@ -148,7 +151,7 @@ class Confounder:
         m = len(inside)
         k[:m, :m] -= share / self.norm * self.gram
         factor = _positive_factor(k, min(model.d, len(k)))  # (r + q, at most d)
-        if (factor**2).sum() <= tolerance(model.values) * gram.trace():
+        if (factor**2).sum() <= rounding * gram.trace():
             return empty
         # Back to features: Q = (X - B B'X) directions / lengths.
         a = directions / lengths @ factor[m:]
@@ -176,22 +179,30 @@ class _Deconfounded(Representation):
         """Return a slice of rows. See ``Representation.rows``."""
         if self.kept is not None:
             return self.kept[part]
-        inputs = self.confounder.inputs
-        return self.model.rows(part) @ self.a + inputs.rows(part) @ self.b
+        inputs = self.confounder.inputs.rows(part)  # (rows, r)
+        explained = (self.b.T @ inputs.T).T  # as in ``Confounder.project``
+        return self.model.rows(part) @ self.a + explained
 
 
 def _positive_factor(k: Tensor, rank: int) -> Tensor:
-    """F (m, rank) with FF' the positive part of a symmetric k (m, m) of that rank."""
+    """F with FF' the positive part of a symmetric k (m, m), which has at most `rank`.
+
+    F is (m, positive eigenvalues).
+    """
     m = len(k)
     if k.device.type != "cpu":
         values, vectors = torch.linalg.eigh(k)
         values = values[m - rank:]
         vectors = vectors[:, m - rank:]
-    else:  # the few largest eigenpairs: several times faster than all of them
+    else:
+        # A few eigenpairs are several times faster than all of them, and many are
+        # slower by the algorithm that can leave some out.
+        few = [m - rank, m - 1] if rank < m / 6 else None
         with _one_thread():
             eigenpairs = scipy.linalg.eigh(
-                k.T.numpy(), subset_by_index=[m - rank, m - 1], check_finite=False,
-                overwrite_a=True)
-        values, vectors = map(torch.from_numpy, eigenpairs)
-    factor: Tensor = vectors * values.clamp(min=0).sqrt()
+                k.T.numpy(), subset_by_index=few, driver="evr" if few else "evd",
+                check_finite=False, overwrite_a=True)
+        values, vectors = (torch.from_numpy(part)[..., -rank:] for part in eigenpairs)
+    positive = values > 0
+    factor: Tensor = vectors[:, positive] * values[positive].sqrt()
     return factor
