@@ -17,6 +17,7 @@ from .training import copied
 
 _BASE = 10000.0  # of the rotary angles
 _LENGTH = 64  # tokens of a piece of text
+_AT_ONCE = 16  # pieces that a loss is computed of: more would leave the caches
 
 
 class Norm(nn.Module):
@@ -273,6 +274,11 @@ def mean_loss(model: nn.Module, numbers: Tensor) -> float:
     1.6
     """
     count = (len(numbers) - 1) // _LENGTH
-    pieces = numbers[:count * _LENGTH + 1]
-    logits = model(pieces[:-1].view(count, _LENGTH))
-    return float(cross_entropy(logits.flatten(0, 1), pieces[1:]))
+    read = numbers[:count * _LENGTH].view(count, _LENGTH)
+    wanted = numbers[1:count * _LENGTH + 1].view(count, _LENGTH)
+    total = 0.0
+    for pieces, tokens in zip(read.split(_AT_ONCE), wanted.split(_AT_ONCE)):
+        logits = model(pieces)  # (pieces, length, tokens of the vocabulary)
+        loss = cross_entropy(logits.flatten(0, 1), tokens.flatten(), reduction="sum")
+        total += float(loss)
+    return total / wanted.numel()
