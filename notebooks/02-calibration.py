@@ -455,12 +455,15 @@ for axes, measure in zip(panels, PAPER_MEASURES):
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="x", alpha=0.4)
 panels[0].tick_params(axis="y", pad=30)  # room for the pictures
-# The first test image of the last class, through each corruption.
+# The first test image of the last class, through each corruption; it looks the
+# same with and without the images behind it.
 example = int(np.flatnonzero(labels == labels.max())[0])
+first_images = images[:example + 1]
 for i, name in enumerate(probe_names):
-    picture = probe_images(
-        dataset, tuple(classes), name, probe_seed)[example]
-    figures.thumbnail(panels[0], picture, i)
+    pictures = first_images
+    if name != "clean":
+        pictures = wcka.corrupt(first_images, name, probe_seed)
+    figures.thumbnail(panels[0], pictures[-1], i)
 with figures.many_marks():
     plt.show()
 
