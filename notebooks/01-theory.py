@@ -753,7 +753,7 @@ wang_table.style.format("{:.3f}")
 say("wang-rows", wang["rows normalised"], ".2f")
 
 # %% [markdown]
-# ## The paper's claims in this chapter
+# ## What is judged in this chapter
 
 # %% tags=["hide-input"]
 manipulation_parts = []

@@ -1127,7 +1127,7 @@ for pairs, short in (("different tasks", "other"), ("same task", "same")):
     say(f"cka-{short}", task_means["cka"][pairs].value)
 
 # %% [markdown]
-# ## The paper's claims in this chapter
+# ## What is judged in this chapter
 
 # %% tags=["hide-input"]
 def mean_of(design, values):

@@ -53,6 +53,7 @@ from wcka.book import (
     leads,
     rules,
     say,
+    sentences,
     with_interval,
     within,
 )
@@ -68,6 +69,7 @@ from wcka.experiments import (
     variants,
 )
 from wcka.measures import ACTIVATION_MEASURES, MEASURE_LABELS, PAPER_MEASURES
+from wcka.measures.spelling import listed
 from wcka.networks import (
     expand_probes,
     image_sets,
@@ -461,8 +463,8 @@ say("wider", (widths_over_starts / widths_over_rows).median(), ".0f")
 # With the paper's test, {glue:text}`paper-significant` of the {glue:text}`n-comparisons` differences are
 # significant. That test also takes the two correlations for independent, though both are with
 # the same agreement. Tests that allow for this, but still count rows, find {glue:text}`steiger-significant`
-# {cite}`steiger1980`, {glue:text}`meng-significant` {cite}`meng1992` and {glue:text}`zou-significant` {cite}`zou2007`. Over starts
-# {glue:text}`model-significant` are left.
+# {cite}`steiger1980`, {glue:text}`meng-significant` {cite}`meng1992` and {glue:text}`zou-significant` {cite}`zou2007`. Over starts and
+# probes {glue:text}`model-significant` are left. These counts, like the marks of the figure, are of single tests: Holm's method comes on top.
 #
 # A simulation in which the truth is known tests the intervals. It draws grids of
 # the same design, with variances of starts, networks, probes, pairs and noise that are estimated from the table
@@ -644,8 +646,10 @@ for name, variant in variant_rows.items():
         r = sensitivity.loc[(variant, measure), "seed"]
         say(f"{name}-{measure}", r, ".2f")
     best = sensitivity.loc[variant].dropna(axis=1).idxmax().map(MEASURE_LABELS)
-    best_texts = [f"{measure} for {factor}" for factor, measure in best.items()]
-    best_text = ", ".join(best_texts) or "no measure (there are no pairs)"
+    best_texts = []
+    for measure, factors in best.groupby(best, sort=False).groups.items():
+        best_texts.append(f"{measure} (for {listed(factors)})")
+    best_text = listed(best_texts) or "no measure (there are no pairs)"
     glue(f"{name}-best", best_text, display=False)
 as_above = sensitivity.loc["as above"]
 few_changes = sensitivity.loc[f"clean, {few}"] - as_above.drop("wcka")
@@ -926,7 +930,7 @@ pd.Series({
 }, name="seconds, added over processes").to_frame().style.format("{:.1f}")
 
 # %% [markdown]
-# ## The paper's claims in this chapter
+# ## What is judged in this chapter
 #
 # Each sentence is judged by its rule ([the rules](../book/rules)) from the numbers that stand beside it: leads of
 # wCKA's correlation over the others', with 95 % intervals over starts and probes. Linearity compares how much of the
@@ -1028,7 +1032,8 @@ def findings_among(models_in, by_method, of_lines, simulated,
                         0.95 - simulated.coverage.iloc[0],
                         simulated.error.iloc[0])],
             "over starts and probes they hold the truth in "
-            f"{simulated.coverage.iloc[1]:.0%} of simulated grids"),
+            f"{sentences.percent(simulated.coverage.iloc[1], 0)} of simulated "
+            "grids"),
         "more-accurate": rules.Finding(all_pair_parts),
         "epochs-alike": rules.Finding(epoch_parts),
         "stronger-pearson": rules.Finding(factor_parts["pearson"]),
@@ -1082,14 +1087,14 @@ SENTENCES = {
                           "the truth often enough is open.",
     },
     "more-accurate": {
-        "holds": "Over all pairs of the last epoch, too, it has the highest "
-                 "correlation.",
+        "holds": "Over all pairs of the last epoch, and over those of one "
+                 "kind, it has the highest correlation.",
         "partly": "Over all pairs of the last epoch it is ahead of some "
                   "measures and not of others.",
         "fails": "Over all pairs of the last epoch it is not noticeably "
                  "ahead.",
-        "cannot be told": "Over all pairs of the last epoch it cannot be told "
-                          "whether it is ahead of each other measure.",
+        "cannot be told": "Whether it is ahead over all pairs of the last "
+                          "epoch, and over those of one kind, is open.",
     },
     "stronger-pearson": {
         "holds": "wCKA follows agreement more closely than each other "
@@ -1099,9 +1104,8 @@ SENTENCES = {
                   "measures for some factors and not for others.",
         "fails": "wCKA does not follow agreement noticeably more closely than "
                  "the other measures.",
-        "cannot be told": "wCKA is not shown to follow agreement more closely "
-                          "than each other measure for every factor: some "
-                          "comparisons are open.",
+        "cannot be told": "Whether wCKA follows agreement more closely than "
+                          "the other measures is open.",
     },
     "linear": {
         "holds": "A line in wCKA explains more of agreement than a line in "
@@ -1111,8 +1115,7 @@ SENTENCES = {
         "fails": "A line in wCKA does not explain noticeably more of "
                  "agreement than lines in the others.",
         "cannot be told": "Whether a line in wCKA explains more of agreement "
-                          "than lines in the others is open for some "
-                          "factors.",
+                          "than lines in the others is open.",
     },
 }
 claims.say_verdicts(chapter_claims, SENTENCES)

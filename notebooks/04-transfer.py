@@ -423,9 +423,9 @@ say("n-networks", len(members), ",")
 say("n-starts", members.start.nunique(), "d")
 say("n-heads", len(members) // len(checkpoints), "d")
 say("n-checkpoints", len(checkpoints), "d")
-say("n-collapsed", members.collapsed.sum(), "d")
-say("n-weak", is_weak.sum(), "d")
-say("learned-percent", 100 * learned, ".0f")
+left_out = sentences.left_out_sentence(
+    members.collapsed.sum(), is_weak.sum(), learned)
+glue("left-out", left_out, display=False)
 say("n-rows", len(learned_rows), ",")
 say("n-all-rows", len(all_rows), ",")
 say("n-attacked", len(benchmark.attacked_images(probing)[0]), "d")
@@ -442,8 +442,7 @@ else:
 # {glue:text}`n-heads` heads come from {glue:text}`n-starts` {term}`starts <start>` (a trunk, an architecture and a seed). Each is kept at
 # {glue:text}`n-checkpoints` epochs, which makes {glue:text}`n-networks` networks. Their median accuracy is
 # {glue:text}`last-accuracy` %, {glue:text}`last-gain` percentage points from the checkpoint before. A pair counts if **both heads have
-# learned**, as in the chapter before: {glue:text}`n-collapsed` networks predict one class for nearly all images, and
-# {glue:text}`n-weak` more have a clean accuracy below {glue:text}`learned-percent` %. Without them {glue:text}`n-rows` of
+# learned**, as in the chapter before. {glue:text}`left-out` Without these, {glue:text}`n-rows` of
 # {glue:text}`n-all-rows` rows are left.
 #
 # ## Does agreement vary?
@@ -680,8 +679,6 @@ for name, (variant_names, measures) in choices.items():
 # right, then behind a trunk heads of different strategy (1) are more similar, (2) agree more, (3) have a similarity that
 # follows agreement more closely, and (4) have a similarity that is high next to the trunk and falls from layer to layer. What was
 # imposed by the trunk should also show in pairs that differ in the seed, so these stand beside.
-#
-# {glue:text}`take-trunk-imposes` {glue:text}`take-less-affected`
 
 # %%
 control_models = head_grid(
@@ -944,10 +941,10 @@ axes.set(xlabel="layer", ylabel="similarity", ylim=(0, 1.02),
 plt.show()
 
 # %% tags=["remove-cell"]
-def mean_fall(similarities, runs):
-    """Mean fall from the first layer to the last, with its error over runs."""
-    falls = pd.DataFrame({"fall": similarities[:, 0] - similarities[:, -1]})
-    return crossed.means(crossed.Design(runs, runs), falls)["fall"]
+def mean_change(similarities, runs):
+    """Mean change from the first layer to the last, with its error."""
+    changes = pd.DataFrame({"change": similarities[:, -1] - similarities[:, 0]})
+    return crossed.means(crossed.Design(runs, runs), changes)["change"]
 
 
 if runs_are_trunks:
@@ -955,18 +952,18 @@ if runs_are_trunks:
 else:
     runs_behind = np.arange(trunks * seeds)
 for measure in ("cka", "wcka"):
-    behind = mean_fall(diagonals[measure, PLACES[0]], runs_behind)
-    on_images = mean_fall(diagonals[measure, PLACES[1]], np.arange(seeds))
+    behind = mean_change(diagonals[measure, PLACES[0]], runs_behind)
+    on_images = mean_change(diagonals[measure, PLACES[1]], np.arange(seeds))
     more = several_trunks.independent_difference(behind, on_images)
-    falls = {"trunk": behind, "pixels": on_images, "more": more}
-    for name, fall in falls.items():
-        text = with_interval(fall, "+.2f")
-        glue(f"{name}-fall-{measure}", text, display=False)
+    changes = {"trunk": behind, "pixels": on_images, "more": more}
+    for name, change in changes.items():
+        text = with_interval(change, "+.2f")
+        glue(f"{name}-change-{measure}", text, display=False)
 
 # %% [markdown]
-# From the first layer to the logits CKA falls by {glue:text}`trunk-fall-cka` behind the trunks and by
-# {glue:text}`pixels-fall-cka` on pixels, a difference of {glue:text}`more-fall-cka`; wCKA by
-# {glue:text}`trunk-fall-wcka` and {glue:text}`pixels-fall-wcka`, a difference of {glue:text}`more-fall-wcka` (means,
+# From the first layer to the logits CKA changes by {glue:text}`trunk-change-cka` behind the trunks and by
+# {glue:text}`pixels-change-cka` on pixels, a difference of {glue:text}`more-change-cka`; wCKA by
+# {glue:text}`trunk-change-wcka` and {glue:text}`pixels-change-wcka`, a difference of {glue:text}`more-change-wcka` (means,
 # with 95 % intervals).
 #
 # **What the control cannot tell.** A trunk does more than be frozen: it was trained on all classes, and through
@@ -1080,7 +1077,7 @@ glue("gates-expected", mean_texts["E[J]"], display=False)
 glue("gates-lead", mean_texts["lead of E[J]"], display=False)
 
 # %% [markdown]
-# ## The paper's claims in this chapter
+# ## What is judged in this chapter
 #
 # Each sentence is judged by its rule ([the rules](../book/rules)) from the numbers that stand beside it. "Consistently" is
 # every factor, every other measure, and both kinds of correlation. What a trunk does is the difference to the control, and
@@ -1193,9 +1190,8 @@ SENTENCES = {
                   "behind a trunk than on pixels, others do not.",
         "fails": "Across strategies no measure follows agreement better behind "
                  "a trunk than on pixels.",
-        "cannot be told": "Whether every measure follows agreement better "
-                          "across strategies behind a trunk than on pixels is "
-                          "open.",
+        "cannot be told": "Whether measures follow agreement better across "
+                          "strategies behind a trunk than on pixels is open.",
     },
     "trunk-imposes": {
         "holds": "Heads of different strategies are more similar behind a "
@@ -1205,8 +1201,7 @@ SENTENCES = {
         "fails": "Heads of different strategies are more similar behind a "
                  "trunk than on pixels by no measure.",
         "cannot be told": "Whether heads of different strategies are more "
-                          "similar behind a trunk than on pixels, by every "
-                          "measure, is open.",
+                          "similar behind a trunk than on pixels is open.",
     },
     "consistently-higher": {
         "holds": "wCKA follows agreement better than every other measure, for "
@@ -1215,8 +1210,8 @@ SENTENCES = {
                   "some factor, but not than every measure for every factor.",
         "fails": "For no factor does wCKA follow agreement noticeably better "
                  "than another measure.",
-        "cannot be told": "Whether wCKA follows agreement better than every "
-                          "other measure, for every factor, is open.",
+        "cannot be told": "Whether wCKA follows agreement better than the "
+                          "other measures is open.",
     },
     "agnostic": {
         "holds": "Heads alone follow agreement as the chain through the trunk "
@@ -1226,7 +1221,7 @@ SENTENCES = {
         "fails": "For no factor do heads alone follow agreement as the chain "
                  "through the trunk does.",
         "cannot be told": "Whether heads alone follow agreement as the chain "
-                          "through the trunk does, for every factor, is open.",
+                          "through the trunk does is open.",
     },
     "heads-gates": {
         "holds": "E[J] of heads follows agreement better than their chains do.",

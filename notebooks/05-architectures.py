@@ -20,10 +20,10 @@
 # :class: tip
 # A network has a {term}`chain` if it is linear except for its activation functions and poolings: of {glue:text}`n-families`
 # architectures of torchvision {glue:text}`n-plain` have one as they are, the others once gates, normalisation or attention
-# are frozen. {glue:text}`take-separation` Its {term}`floor` among untrained networks is at most
+# are frozen. {glue:text}`take-convolutional-separation` Its {term}`floor` among untrained networks is at most
 # {glue:text}`conv-floor-wcka`, that of {term}`CKA` {glue:text}`conv-floor-cka`; between {term}`seeds <seed>` wCKA ranges
 # from {glue:text}`conv-seeds-low` to {glue:text}`conv-seeds-high`, and where it is lowest (*{glue:text}`conv-lowest-kind`*)
-# {term}`agreement` is {glue:text}`conv-lowest-agreement`. {glue:text}`take-strength` {glue:text}`take-gates`
+# {term}`agreement` is {glue:text}`conv-lowest-agreement`. {glue:text}`take-strength` {glue:text}`take-convolutional-gates`
 # ```
 #
 # Few networks are fully connected. The paper has no chain for convolutions, residual connections and
@@ -59,6 +59,7 @@ from wcka.book import (
     leads,
     rules,
     say,
+    sentences,
     with_interval,
     within,
 )
@@ -75,6 +76,7 @@ from wcka.experiments import (
     trained,
 )
 from wcka.measures import MEASURE_LABELS, PAPER_MEASURES, compare, nearest
+from wcka.measures.spelling import listed
 from wcka.networks import (
     chains,
     expand_probes,
@@ -479,9 +481,8 @@ say("blind-wcka", variant_table.wCKA.min(), ".6f")
 # ### The grid
 #
 # As in [chapter 3](03-functional), all networks of a data set are paired where they differ in epoch, seed,
-# architecture (the kind) or strategy alone. Of {glue:text}`n-networks` networks {glue:text}`n-collapsed` predict one class for
-# nearly all images, and {glue:text}`n-weak` more have a clean accuracy below {glue:text}`learned-limit`. Pairs count if
-# both networks have learned.
+# architecture (the kind) or strategy alone. There are {glue:text}`n-networks` networks, and pairs count if both have learned.
+# {glue:text}`left-out`
 
 # %% tags=["hide-output"] mystnb={"code_prompt_show": "Show the networks: medians over seeds, at the last epoch"}
 probing = {
@@ -531,10 +532,10 @@ overview.style.format(precision=3)
 # %% tags=["remove-cell"]
 all_members = pd.concat(members_of.values())
 say("n-networks", len(all_members), ",")
-say("n-collapsed", all_members.collapsed.sum(), ",")
 is_weak = (all_members.accuracy < learned) & ~all_members.collapsed
-say("n-weak", is_weak.sum(), ",")
-say("learned-limit", learned, "g")
+left_out = sentences.left_out_sentence(
+    all_members.collapsed.sum(), is_weak.sum(), learned)
+glue("left-out", left_out, display=False)
 
 # %% [markdown]
 # ### Calibration
@@ -941,7 +942,7 @@ say("wholes-lowest", network_wcka.min(), ".2f")
 say("wholes-highest", network_wcka.max(), ".2f")
 
 # %% [markdown]
-# ## The paper's claims in this chapter
+# ## What is judged in this chapter
 #
 # The paper only says of these networks that a formulation will "bear significant
 # fruit". We judge its sentences about fully connected networks here again, by the same [rules](../book/rules).
@@ -1079,19 +1080,23 @@ GATE_SENTENCES = {
     "cannot be told": "Whether a convolutional network's chain follows "
                       "agreement better with its gates (E[J]) is open.",
 }
-verdicts = {claim.key: claim.verdict for claim in chapter_claims}
-glue("take-gates", GATE_SENTENCES[verdicts["convolutional-gates"]],
-     display=False)
-glue("take-separation",
-     SEPARATION_SENTENCES[verdicts["convolutional-separation"]], display=False)
-strength_clauses = []
-for dataset, name in DATASET_NAMES.items():
-    if dataset in datasets:
-        verdict = verdicts[f"convolutional-{dataset}"]
-        strength_clauses.append(f"on {name} {STRENGTH_CLAUSES[verdict]}")
-strength_text = "; ".join(strength_clauses)
-glue("take-strength", f"{strength_text[0].upper()}{strength_text[1:]}.",
-     display=False)
+claims.say_verdicts(chapter_claims, {
+    "convolutional-gates": GATE_SENTENCES,
+    "convolutional-separation": SEPARATION_SENTENCES,
+})
+claim_of = {claim.key: claim for claim in chapter_claims}
+places_by_clause = {}  # data sets with one outcome share a sentence
+for dataset in datasets:
+    claim = claim_of[f"convolutional-{dataset}"]
+    clause = STRENGTH_CLAUSES[claim.verdict]
+    if claim.known:
+        clause += f"; {claims.told_clause(claim.known)}"
+    places = places_by_clause.setdefault(clause, [])
+    places.append(f"on {DATASET_NAMES[dataset]}")
+strength_sentences = [
+    sentences.capitalised(f"{listed(places)} {clause}.")
+    for clause, places in places_by_clause.items()]
+glue("take-strength", " ".join(strength_sentences), display=False)
 
 # %% [markdown]
 # ## Exercises
@@ -1132,7 +1137,7 @@ pd.Series(between_seeds).unstack().style.format("{:.3f}")
 #   It is verified each time. Gates, layer normalisation and attention are refused, or frozen at a reference input if you ask.
 # - Permuting and rescaling channels does not change it, through batch normalisation and residual connections.
 # - Compare with untrained networks of the same shape: they show where zero is.
-# - {glue:text}`take-gates`
+# - {glue:text}`take-convolutional-gates`
 # - A network that ends in a mean over places has lost the places in its chain, so a low wCKA between two of them
 #   does not show a difference.
 # - The skeleton does not see which activation functions, pooling and biases a network has.

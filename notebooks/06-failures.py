@@ -229,10 +229,9 @@ def compare_networks(a, b):
 #   never touched by training;
 # - {term}`dead units <dead unit>`: units that are never active for inputs in $[0, 1]$, with weights like any other;
 # - *all logits lifted*: one linear function is added to every logit;
-# - *a random chain*: as $z + c = \mathrm{relu}(z + c)$ where $c$ is large and $z = \mathrm{relu}(z) - \mathrm{relu}(-z)$, the
-#   three units of $t\,[\mathrm{relu}(z) - \mathrm{relu}(-z) - \mathrm{relu}(z+c) + c] = 0$ do nothing, but their chain is
-#   that of $t z$. Three such units for each output give *any network on bounded inputs any chain*. Here: that of an untrained
-#   network;
+# - *a random chain*: three units that do nothing, relu($z$) − relu($-z$) − relu($z + c$) with a large $c$, which is $-c$ for any bounded $z$.
+#   Times $t$, their chain is that of $t z$, and a bias takes the constant away. Three such units for each output give *any network on
+#   bounded inputs any chain*. Here: that of an untrained network;
 # - *wider*, *deeper*: each unit twice with half a weight; an identity layer.
 #
 # **The chain stays**, and the function goes:
@@ -322,7 +321,7 @@ say("silent-norm", 100 * silent_shares.median(), ".0f")
 # %% [markdown]
 # What {numref}`fig-constructed` says:
 #
-# - **Inputs that never vary.** {glue:text}`silent-share` % of the pixels are black in all training images. Their rows make
+# - **Inputs that never vary.** {glue:text}`silent-share` % of the pixels are black in all images that these networks learned from. Their rows make
 #   {glue:text}`silent-norm` % of the chain's squared norm, and redrawing those that are black in the test images too takes wCKA to
 #   {glue:text}`broken-border`. Weighted by spread, where a pixel that does not vary has no weight, it is {glue:text}`broken-border-spread`.
 # - **Dead units** take wCKA to {glue:text}`broken-dead`. The skeleton has no dead units: all are at work in it. With the covariance it is
@@ -492,14 +491,15 @@ fig.legend(handles, texts, loc="outside upper center", ncols=5,
 plt.show()
 
 # %% tags=["remove-cell"]
-for name, rows in (("wide", by_width), ("deep", by_depth)):
-    say(f"{name}-agreement-low", rows.agreement.min(), ".2f")
-    say(f"{name}-agreement-high", rows.agreement.max(), ".2f")
-say("width-first", by_width.wCKA.iloc[np.argmin(widths)], ".2f")
-say("width-last", by_width.wCKA.iloc[np.argmax(widths)], ".2f")
-say("depth-first", by_depth.wCKA.iloc[0], ".2f")
-deepest = by_depth.iloc[int(np.argmax(depths)) + 1]
-say("depth-last", deepest["wCKA"], ".2f")
+rows_of = {
+    "wide": by_width.iloc[np.argsort(widths)],
+    "deep": by_depth.iloc[[0, *1 + np.argsort(depths)]],
+}
+for name, rows in rows_of.items():
+    for end, row in (("first", rows.iloc[0]), ("last", rows.iloc[-1])):
+        say(f"{name}-{end}", row["wCKA"], ".2f")
+        say(f"{name}-agreement-{end}", row["agreement"], ".2f")
+deepest = by_depth.iloc[-1]
 say("depth-last-covariance", deepest["covariance"], ".2f")
 say("depth-last-cka", deepest["CKA"], ".2f")
 say("equal-low", 100 * by_shape.accuracy.min(), ".1f")
@@ -530,9 +530,9 @@ for name in by_shape.index:
 
 # %% [markdown]
 # Mean accuracies of the shapes are between {glue:text}`equal-low` and {glue:text}`equal-high` %. With width, wCKA between seeds goes from
-# {glue:text}`width-first` to {glue:text}`width-last` (agreement: {glue:text}`wide-agreement-low` to
-# {glue:text}`wide-agreement-high`); with depth, from {glue:text}`depth-first` to {glue:text}`depth-last` (agreement: {glue:text}`deep-agreement-low` to
-# {glue:text}`deep-agreement-high`). For the deepest networks it is {glue:text}`depth-last-covariance` weighted by the covariance, and
+# {glue:text}`wide-first` to {glue:text}`wide-last` (agreement: {glue:text}`wide-agreement-first` to
+# {glue:text}`wide-agreement-last`); with depth, from {glue:text}`deep-first` to {glue:text}`deep-last` (agreement: {glue:text}`deep-agreement-first` to
+# {glue:text}`deep-agreement-last`). For the deepest networks it is {glue:text}`depth-last-covariance` weighted by the covariance, and
 # CKA is {glue:text}`depth-last-cka`.
 #
 # ## By gradients
@@ -623,7 +623,7 @@ ranges.style.format("{:.2f}")
 # Prefer another measure when you have inputs and want to know about behaviour (agreement is the thing itself), when
 # networks end in a mean over places ([chapter 5](05-architectures)), and when someone gains by the answer.
 #
-# ## The paper's claims in this chapter
+# ## What is judged in this chapter
 #
 # All three go beyond the paper. What has to be so, in numbers:
 #
@@ -682,16 +682,17 @@ SENTENCES = {
         "partly": "Some of the constructions that keep a function leave wCKA "
                   "where it was, others move it.",
         "fails": "Each of the constructions that keep a function moves wCKA.",
-        "cannot be told": "Whether all constructions that keep a function "
-                          "leave wCKA where it was is open.",
+        "cannot be told": "Whether constructions that keep a function leave "
+                          "wCKA where it was is open.",
     },
     "chosen-chain": {
         "holds": "Neither a chosen chain nor gradients moved wCKA.",
         "partly": "Some ways of moving wCKA on purpose worked while the "
                   "predictions stayed, others did not.",
-        "fails": "Whoever wants to move wCKA can, and the predictions stay.",
-        "cannot be told": "Whether each way of moving wCKA on purpose works "
-                          "while the predictions stay is open.",
+        "fails": "Whoever wants to move wCKA can, by construction without "
+                 "changing a prediction.",
+        "cannot be told": "Whether wCKA stays where it was under a chosen "
+                          "chain and under gradients is open.",
     },
     "shapes-alike": {
         "holds": "Seeds of equal accuracy have similar values in all shapes.",
@@ -699,7 +700,7 @@ SENTENCES = {
                   "and other values in others.",
         "fails": "Seeds of equal accuracy have other values in each shape.",
         "cannot be told": "Whether seeds of equal accuracy have similar values "
-                          "in all shapes is open.",
+                          "in different shapes is open.",
     },
 }
 claims.say_verdicts(chapter_claims, SENTENCES)
@@ -711,10 +712,12 @@ claims.say_verdicts(chapter_claims, SENTENCES)
 #    `python -m wcka run 06 -p width 128`.
 
 # %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the answer"}
-for units in (1, 2, 4, 8, 16):
+units, similarity = 0, 1.0
+while similarity >= 0.5:
+    units += 1
     with_dead_units = counterexamples.deaden(networks[0], units, 0.2, seed)
     similarity = wcka.wcka(networks[0].double(), with_dead_units)
-    print(f"{units} dead units: {similarity:.2f}")
+print(f"dead units: {units}, wCKA: {similarity:.2f}")
 
 # %% [markdown]
 # 2. Inputs that never vary are a property of the images. How many pixels are black in all training images of the other set, and would redrawing the border
@@ -724,7 +727,8 @@ for units in (1, 2, 4, 8, 16):
 for name in ("mnist", "fashion"):
     images, _ = image_sets.load(name, "train", classes)
     is_black = ~image_sets.as_inputs(images).any(0)
-    print(f"{name}: {is_black.double().mean():.1%} of the pixels")
+    print(f"{name}: {is_black.double().mean():.1%} of the pixels, in all "
+          f"{len(images):,} training images of these classes")
 
 # %% [markdown]
 # ## To take away

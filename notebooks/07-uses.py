@@ -721,7 +721,7 @@ say("n-candidates", candidates, "d")
 # Prune the smallest weights step by step (`shares`). Does wCKA between the pruned network and the whole one say, without data, when pruning
 # begins to do harm? The obvious rivals need no data either: the
 # cosine of weights (nearly the square root of the share of the weights' squared norm that is left), the product of the layers' cosines, which
-# knows of depth, and simply the share that is left. {glue:text}`take-pruning`
+# knows of depth, and simply the share that is left.
 
 # %% tags=["hide-input"]
 def accuracy_of(network):
@@ -872,7 +872,7 @@ for sign, name in zip(SIGNS, ("wcka", "cosine", "layers", "share", "cka")):
 # {glue:text}`caught-wcka` % of the harmed steps at {glue:text}`alarms-wcka` % false alarms, the product
 # {glue:text}`caught-layers` % at {glue:text}`alarms-layers` %, and CKA {glue:text}`caught-cka` % at {glue:text}`alarms-cka` %.
 #
-# ## The paper's claims in this chapter
+# ## What is judged in this chapter
 #
 # The paper says "could be used". What has to be so for that, in numbers:
 #
@@ -939,7 +939,7 @@ SENTENCES = {
         "fails": "wCKA does not order pruned networks by harm better than "
                  "simpler numbers that need no data either.",
         "cannot be told": "Whether wCKA orders pruned networks by harm better "
-                          "than every simpler number is open.",
+                          "than simpler numbers is open.",
     },
     "ensembles": {
         "holds": "Low wCKA picks ensembles that are more diverse and more "
@@ -950,7 +950,7 @@ SENTENCES = {
         "fails": "Low wCKA picks ensembles that are neither more diverse nor "
                  "more accurate than random ones.",
         "cannot be told": "Whether low wCKA picks better ensembles than chance "
-                          "in every respect is open.",
+                          "is open.",
     },
     "trusted": {
         "holds": "wCKA ensures similarity to a trusted model among honest "
@@ -961,15 +961,15 @@ SENTENCES = {
         "fails": "wCKA does not tell copies that still do the same from "
                  "strangers or from changed copies.",
         "cannot be told": "Whether wCKA tells copies that still do the same "
-                          "from both strangers and changed copies is open.",
+                          "from strangers and from changed copies is open.",
     },
     "backdoors": {
         "holds": "Backdoored copies score below all kinds of benign ones.",
         "partly": "Backdoored copies score below some kinds of benign ones, "
                   "not below others.",
         "fails": "wCKA does not notice a backdoor.",
-        "cannot be told": "Whether wCKA notices a backdoor among all kinds of "
-                          "benign copies is open.",
+        "cannot be told": "Whether backdoored copies score below benign ones "
+                          "is open.",
     },
 }
 claims.say_verdicts(chapter_claims, SENTENCES)

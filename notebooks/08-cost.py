@@ -473,7 +473,7 @@ glue("units", str(hidden[-1]), display=False)
 # (`numpy.load(..., mmap_mode="r")`); the other
 # measures take a copy of all features, and some hold matrices of probes by probes.
 #
-# ## The paper's claims in this chapter
+# ## What is judged in this chapter
 
 # %% tags=["hide-input"]
 shift_parts = []
@@ -510,7 +510,7 @@ chapter_claims = rules.judge("08", {"advantages": finding})
 claims.show(chapter_claims)
 
 # %% tags=["remove-cell"]
-ADVANTAGES = {
+claims.say_verdicts(chapter_claims, {"advantages": {
     "holds": "wCKA has the advantages that the paper claims over the measures "
              "that it tests: an intertwiner and other probes move those and "
              "not wCKA, which takes fewer multiply-adds.",
@@ -520,9 +520,7 @@ ADVANTAGES = {
              "measures that it tests.",
     "cannot be told": "Whether wCKA has the advantages that the paper claims "
                       "over the measures that it tests is open.",
-}
-claim, = chapter_claims
-glue("take-advantages", ADVANTAGES[claim.verdict], display=False)
+}})
 
 # %% [markdown]
 # Competing metrics are those that the paper benchmarks. The counts decide what is efficient: no verdict rests on times.

@@ -153,7 +153,10 @@ with torch.no_grad():
 # %% tags=["remove-cell"]
 n_parameters = sum(values.numel() for values in model.parameters())
 say("n-parameters", n_parameters, ",")
-say("largest-change", largest_change, ".0e")
+circuits_text = "each circuit has a similarity of 1"
+if largest_change > 0:
+    circuits_text += f" up to {largest_change:.0e}"
+glue("circuits-of-disguise", circuits_text, display=False)
 say("change-of-logits", change_of_logits, ".0e")
 cosine = torch.nn.functional.cosine_similarity(
     model.model.layers[0].mlp.up_proj.weight.flatten(),
@@ -164,7 +167,7 @@ say("cosine-of-up", float(cosine.detach()), ".2f")
 # Here is a model of {glue:text}`n-parameters` parameters beside a **disguise** of it: the stream is rotated, heads are
 # reordered, the coordinates of queries, keys, values and outputs are mixed within each head, and the units of the MLPs are
 # permuted and rescaled. No logit moves by more than {glue:text}`change-of-logits`, the cosine of the first MLP's weights is
-# {glue:text}`cosine-of-up`, and no circuit's similarity differs from one by more than {glue:text}`largest-change`.
+# {glue:text}`cosine-of-up`, and {glue:text}`circuits-of-disguise`.
 #
 # ## Families
 #
@@ -208,7 +211,7 @@ pairs = jobs.run_jobs(
 plain = pairs[~pairs.hidden]
 disguised = pairs[pairs.hidden]
 
-# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-kin", "caption": "Scores of pairs of language models: strangers (grey) and kin (orange), as they are (left half) and with the second model in a disguise (right half). A score that tells them apart leaves a gap between the two colours."}, "image": {"alt": "Eleven small panels, one for each score, with columns of dots for strangers and kin, plain and disguised: in the panels of circuits the two groups are apart in both halves; in those of cosine and matching, they mix when the model is disguised."}}
+# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-kin", "caption": "Scores of pairs of language models: strangers (grey) and kin (orange), as they are (left half) and with the second model in a disguise (right half). A score that tells them apart leaves a gap between the two colours."}, "image": {"alt": "Eleven small panels, one for each score, with columns of dots for strangers and kin, plain and disguised: in one half the second model is as it is, in the other it is disguised."}}
 KIN, STRANGERS = figures.MEASURE_COLORS["wcka"], figures.QUIET
 fig, panels = plt.subplots(3, 4, figsize=(figures.WIDTH, 6.2), sharex=True)
 rng = np.random.default_rng(0)
@@ -265,7 +268,7 @@ say("two-texts", other_text, ".2f")
 # {glue:text}`disguised-agreement-found` %. {glue:text}`zero-note` The folded table has all scores.
 #
 # By the circuits the most similar strangers score {glue:text}`highest-stranger`, and the least similar kin {glue:text}`lowest-kin`
-# (the relative is: {glue:text}`furthest-kin`). Strangers that learned the same text score {glue:text}`one-text` on average, others
+# (relative: {glue:text}`furthest-kin`). Strangers that learned the same text score {glue:text}`one-text` on average, others
 # {glue:text}`two-texts`. All of this is about models of this size and text. For others the strangers have to be measured.
 #
 # ## What a copier can still do
@@ -296,12 +299,12 @@ forged_table.rename(SCORES).style.format("{:.3f}")
 
 # %% tags=["remove-cell"]
 for column, name in (("all tokens", "loud"), ("without it", "quiet")):
-    say(f"{name}-low", forged_table[column].min(), ".2f")
-    say(f"{name}-high", forged_table[column].max(), ".2f")
+    say(f"{name}-low", forged_table[column].min(), ".3f")
+    say(f"{name}-high", forged_table[column].max(), ".3f")
 
 # %% [markdown]
-# With the token, the circuits of the copy and of its original have similarities from {glue:text}`loud-low` to
-# {glue:text}`loud-high`; without it, from {glue:text}`quiet-low` to {glue:text}`quiet-high`. So look at the lengths of the rows first, and leave out
+# With the token, no circuit of the copy has a similarity above {glue:text}`loud-high` with that of its original; without it, none has one
+# below {glue:text}`quiet-low`. So look at the lengths of the rows first, and leave out
 # tokens that are far longer than others, or that do not occur. In the same spirit a copier can add units that never fire, or train the copy on
 # until it is another model. [Chapter 6](06-failures) forges whole chains. A high value is evidence of kinship; a low one is no
 # proof of innocence.
@@ -397,7 +400,7 @@ say("shown-edges", len(edges_by_score["true"]), "d")
 glue("shown-descent", SHOWN_DESCENT, display=False)
 
 # %% [markdown]
-# In this tree, where descendants were trained further by *{glue:text}`shown-descent`*, the first layers find
+# In this tree, where descendants were trained further (*{glue:text}`shown-descent`*), the first layers find
 # {glue:text}`shown-first` of the {glue:text}`shown-edges` pairs of parent and child, and {term}`wCKA` {glue:text}`shown-chain`. The table has all
 # scores and trees: the AUC of pairs of one tree against pairs of different trees, and the share of true pairs of parent and
 # child among the edges of each spanning tree.
@@ -512,7 +515,7 @@ glue("noise-reading", reading, display=False)
 # {glue:text}`noise-reading`
 
 # %% [markdown]
-# ## The paper's claims in this chapter
+# ## What is judged in this chapter
 #
 # The paper has no language models. Rows are beyond it, judged by the rules like all others ([the rules](../book/rules)),
 # with errors over families:
@@ -565,8 +568,8 @@ SENTENCES = {
         "fails": "The circuits between tokens do not tell the relatives of a "
                  "language model from strangers.",
         "cannot be told": "Whether the circuits between tokens tell the "
-                          "relatives of a language model from strangers, both "
-                          "as they are and disguised, is open.",
+                          "relatives of a language model from strangers is "
+                          "open.",
     },
     "disguise-hides-weights": {
         "holds": "Disguised models are told apart noticeably worse by the "
@@ -577,8 +580,7 @@ SENTENCES = {
         "fails": "Disguised models are told apart no worse by the entries of "
                  "their weights, with matched units or without.",
         "cannot be told": "Whether disguised models are told apart noticeably "
-                          "worse by the entries of their weights, with matched "
-                          "units and without, is open.",
+                          "worse by the entries of their weights is open.",
     },
     "behaviour-tells-less": {
         "holds": "Activations and predictions tell kin from strangers worse "
@@ -587,8 +589,8 @@ SENTENCES = {
                   "strangers worse than circuits and the other does not.",
         "fails": "Activations and predictions tell kin from strangers no worse "
                  "than circuits.",
-        "cannot be told": "Whether activations and predictions both tell kin "
-                          "from strangers worse than circuits is open.",
+        "cannot be told": "Whether activations and predictions tell kin from "
+                          "strangers worse than circuits is open.",
     },
     "first-layers-tell-kin": {
         "holds": "The first layers of fully connected networks tell relatives "
@@ -600,8 +602,7 @@ SENTENCES = {
         "fails": "The first layers of fully connected networks do not tell "
                  "relatives from strangers.",
         "cannot be told": "Whether the first layers of fully connected "
-                          "networks tell relatives from strangers after each "
-                          "kind of further training is open.",
+                          "networks tell relatives from strangers is open.",
     },
 }
 claims.say_verdicts(chapter_claims, SENTENCES)

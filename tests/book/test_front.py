@@ -101,13 +101,13 @@ def test_changes_that_move_wcka_are_named(answers):
 
 
 USED = {
-    ("holds",): "It serves for a.",
-    ("partly",): "It serves in part for a.",
-    ("fails",): "It does not serve for a.",
-    ("cannot be told",): "Whether it serves for a is open.",
-    ("holds", "holds", "holds"): "It serves for a, b and c.",
+    ("holds",): "wCKA serves for a.",
+    ("partly",): "wCKA serves in part for a.",
+    ("fails",): "wCKA does not serve for a.",
+    ("cannot be told",): "Whether wCKA serves for a is open.",
+    ("holds", "holds", "holds"): "wCKA serves for a, b and c.",
     ("cannot be told", "holds", "fails"):
-        "It serves for b; it does not serve for c; whether it serves for a is open.",
+        "wCKA serves for b; it does not serve for c; whether it serves for a is open.",
 }
 
 

@@ -245,7 +245,8 @@ def _extract_figures(notebook, folder: Path) -> None:
 def tally(found: dict[str, list[claims.Claim]]) -> str:
     """Return a sentence that counts the claims by verdict.
 
-    Claims beyond the paper are counted in a sentence of their own.
+    Claims beyond the paper are counted in a sentence of their own, and a last one says
+    what is known of claims of both kinds that cannot be told.
 
     Parameters
     ----------
@@ -264,7 +265,9 @@ def tally(found: dict[str, list[claims.Claim]]) -> str:
     if beyond:
         text += " " + sentences.count_sentence(
             beyond, "statement beyond the paper", "statements beyond the paper")
-    return text
+    known = Counter(row.known for row in rows)
+    told = sentences.told_sentence(known[claims.IN_PART], known[claims.NOT_IN_FULL])
+    return f"{text} {told}".strip()
 
 
 def with_record(

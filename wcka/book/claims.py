@@ -6,6 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 VERDICTS = {"holds": "●", "partly": "◐", "fails": "○", "cannot be told": "–"}
+# What the answered parts of a claim tell, although the open ones leave its verdict open
+IN_PART = "it holds at least in part"
+NOT_IN_FULL = "it does not hold in full"
 BEYOND = "Beyond the paper"
 PARTS = (
     "Abstract",
@@ -18,7 +21,7 @@ PARTS = (
     BEYOND,
 )
 # The anchor of the section of a chapter that shows its claims
-ANCHOR = "the-paper-s-claims-in-this-chapter"
+ANCHOR = "what-is-judged-in-this-chapter"
 # The sections that the paper's figures belong to
 _FIGURES = {"1": "3.1", "2": "3.2", "3": "3.2", "4": "3.3", "5": "3.1"}
 
@@ -44,6 +47,9 @@ class Claim(NamedTuple):
         The numbers that the verdict rests on, each as ``rules.Part``.
     text : str
         What the findings say beside the parts.
+    known : str
+        ``IN_PART`` or ``NOT_IN_FULL`` where the verdict cannot be told and answered
+        parts tell so much; otherwise empty.
 
     Examples
     --------
@@ -60,6 +66,7 @@ class Claim(NamedTuple):
     key: str = ""
     parts: Sequence = ()
     text: str = ""
+    known: str = ""
 
 
 def part(where: str) -> str:
@@ -121,6 +128,8 @@ def say_verdicts(
 ) -> None:
     """Keep for each claim the sentence of its verdict, to be glued as "take-KEY".
 
+    Behind a sentence that says what is open stands what is known; see ``told_clause``.
+
     Parameters
     ----------
     claims : sequence of Claim
@@ -139,7 +148,26 @@ def say_verdicts(
     for claim in claims:
         if claim.key in sentences:
             sentence = sentences[claim.key][claim.verdict]
+            if claim.known:
+                sentence += f" {told_clause(claim.known).capitalize()}."
             glue(f"take-{claim.key}", sentence, display=False)
+
+
+def told_clause(known: str) -> str:
+    """Return a clause on the parts of a claim that are not open.
+
+    Parameters
+    ----------
+    known : str
+        As in ``Claim``; not empty.
+
+    Examples
+    --------
+    >>> told_clause(IN_PART)
+    'in some comparisons the answer is yes'
+    """
+    answer = {IN_PART: "yes", NOT_IN_FULL: "no"}[known]
+    return f"in some comparisons the answer is {answer}"
 
 
 def interval(value: float, low: float, high: float, form: str = ".2f") -> str:
@@ -267,7 +295,7 @@ def table(
     >>> "<td>r &lt; 1" in text
     True
     """
-    names = ["Verdict", "The paper says", "Found", "Place in the paper", *headings]
+    names = ["Verdict", "Statement", "Found", "Place in the paper", *headings]
     lines = []
     for i, claim in enumerate(claims):
         cells = [

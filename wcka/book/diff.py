@@ -315,7 +315,7 @@ def _is_claim(row) -> bool:
     if not isinstance(row, dict):
         return False
     texts = set(Claim._fields) - {"timed", "parts"}
-    if not texts - {"key", "text"} <= row.keys() <= set(Claim._fields):
+    if not texts - {"key", "text", "known"} <= row.keys() <= set(Claim._fields):
         return False
     for name in texts & row.keys():
         if not isinstance(row[name], str):

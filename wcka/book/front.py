@@ -8,6 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from textwrap import fill
 from typing import Any, NamedTuple
 
 import matplotlib.pyplot as plt
@@ -32,6 +33,7 @@ _SHADES = {
     "fails": ("#b02a00", "white"),
     "cannot be told": ("white", "black"),
 }
+_PHONE_WIDTH = 3.7  # inches of a figure that a phone shows without scrolling
 _SHORT_PARTS = {
     "3.2 Functional similarity, trained from scratch": "3.2 Trained from scratch",
     "3.3 Functional similarity, fine-tuned on a frozen trunk": "3.3 On a frozen trunk",
@@ -301,7 +303,11 @@ def uses(evidence: Evidence) -> str:
     if not verdicts:
         return NOT_SEEN
     keys = [key for key in _USES if key in evidence.claims]
-    return _joined(use_sentence(verdicts), _provenance(evidence, keys))
+    kin = ""
+    if "circuits-tell-kin" in evidence.claims:
+        keys.append("circuits-tell-kin")
+        kin = _KIN_SENTENCES[evidence.claims["circuits-tell-kin"].verdict]
+    return _joined(use_sentence(verdicts), kin, _provenance(evidence, keys))
 
 
 # What the parts of chapter 6's statements are called in a sentence
@@ -318,7 +324,14 @@ _USES = {
     "pruning": "ordering pruned networks by the harm done",
     "trusted": "telling faithful copies of a trusted model from changed ones",
     "ensembles": "choosing the members of an ensemble",
-    "circuits-tell-kin": "finding the relatives of a language model (by circuits)",
+    "backdoors": "telling backdoored copies of a trusted model from benign ones",
+}
+_KIN = "CKA of the circuits of a language model"
+_KIN_SENTENCES = {
+    "holds": f"{_KIN} tells its relatives from strangers.",
+    "partly": f"{_KIN} tells its relatives from strangers in some cases.",
+    "fails": f"{_KIN} does not tell its relatives from strangers.",
+    "cannot be told": f"Whether {_KIN} tells its relatives from strangers is open.",
 }
 
 
@@ -333,19 +346,20 @@ def use_sentence(verdicts: Mapping[str, str]) -> str:
     Examples
     --------
     >>> use_sentence({"pruning": "holds", "trust": "holds", "voting": "fails"})
-    'It serves for pruning and trust; it does not serve for voting.'
+    'wCKA serves for pruning and trust; it does not serve for voting.'
     """
     forms = {
-        "holds": "it serves for {}",
-        "partly": "it serves in part for {}",
-        "fails": "it does not serve for {}",
-        "cannot be told": "whether it serves for {} is open",
+        "holds": "{} serves for {}",
+        "partly": "{} serves in part for {}",
+        "fails": "{} does not serve for {}",
+        "cannot be told": "whether {} serves for {} is open",
     }
-    phrases = []
+    phrases: list[str] = []
     for verdict, form in forms.items():
         names = [use for use, of_use in verdicts.items() if of_use == verdict]
         if names:
-            phrases.append(form.format(listed(names)))
+            subject = "it" if phrases else "wCKA"
+            phrases.append(form.format(subject, listed(names)))
     return capitalised(f"{'; '.join(phrases)}.")
 
 
@@ -541,7 +555,7 @@ def draw_verdicts(claims: Sequence[Claim], path: Path) -> None:
     """
     counts = verdicts_by_part(claims)
     figures.style()
-    fig, axes = plt.subplots(figsize=(figures.WIDTH, 0.8 + 0.36 * len(counts)))
+    fig, axes = plt.subplots(figsize=(_PHONE_WIDTH, 0.9 + 0.42 * len(counts)))
     for row, of_part in enumerate(counts.values()):
         left = 0
         for verdict, (shade, ink) in _SHADES.items():
@@ -552,7 +566,7 @@ def draw_verdicts(claims: Sequence[Claim], path: Path) -> None:
                 axes.text(left + count / 2, row, str(count), va="center", ha="center",
                           fontsize=10, color=ink)
             left += count
-    labels = [_SHORT_PARTS.get(name, name) for name in counts]
+    labels = [fill(_SHORT_PARTS.get(name, name), 20) for name in counts]
     axes.set_yticks(range(len(counts)), labels)
     axes.invert_yaxis()
     axes.set(xticks=[], xlim=(0, max(sum(count.values()) for count in counts.values())))
@@ -561,7 +575,7 @@ def draw_verdicts(claims: Sequence[Claim], path: Path) -> None:
     handles = [
         Patch(facecolor=shade, edgecolor=figures.QUIET, label=with_symbol(verdict))
         for verdict, (shade, _) in _SHADES.items()]
-    fig.legend(handles=handles, loc="outside upper left", ncols=len(handles))
+    fig.legend(handles=handles, loc="outside upper left", ncols=2)
     fig.savefig(path, metadata={"Date": None})
     plt.close(fig)
 

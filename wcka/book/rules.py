@@ -21,7 +21,7 @@ from ..experiments.crossed import Estimate
 from ..measures.nulls import holm
 from ..measures.spelling import nearest
 from . import checkout
-from .claims import Claim
+from .claims import IN_PART, NOT_IN_FULL, Claim
 
 # A difference of correlations or similarities that is smaller matters to nobody.
 # The one other threshold of the book is the accuracy from which a network counts as
@@ -75,8 +75,8 @@ class Part(NamedTuple):
             return f"{self.label} {self.value:.3g}"
         low, high = self.interval
         # Two digits, and more where the interval is narrower than these can show.
-        digits = min(max(2, math.ceil(-math.log10((high - low) / 2))), 6)
-        form = f"+.{digits}f"
+        digits = max(2, math.ceil(-math.log10((high - low) / 2)))
+        form = f"+.{digits}f" if digits <= 6 else "+.1g"
         return f"{self.label} {self.value:{form}} ({low:{form}} to {high:{form}})"
 
 
@@ -194,6 +194,8 @@ class Statement(NamedTuple):
         Statements of one family are corrected together for their number of tests.
     timed : bool
         Whether findings are times, which no two runs share.
+    numbers : str
+        What its numbers are, where their labels do not say it.
 
     Examples
     --------
@@ -208,6 +210,7 @@ class Statement(NamedTuple):
     rule: str
     family: str
     timed: bool = False
+    numbers: str = ""
 
 
 # -------------------------------------------------------------------------- the rules
@@ -227,7 +230,8 @@ def _below(part: Part, limit: float) -> float:
 
 RULES: dict[str, Rule] = {
     "higher": Rule(
-        "a difference is above zero; no: it is below the margin",
+        "a difference is above zero, however small; no: it is not, and is below the "
+        "margin",
         ("higher", "not higher", "open"),
         lambda part, margin: _above(part, 0),
         lambda part, margin: _below(part, margin)),
@@ -273,6 +277,27 @@ def fold(answers: Sequence[str]) -> str:
     if OPEN in answers or not answers:
         return "cannot be told"
     return "holds" if YES in answers else "fails"
+
+
+def known_so_far(answers: Sequence[str]) -> str:
+    """Return what answers tell of a statement whose verdict others leave open.
+
+    Returns
+    -------
+    str
+        ``claims.IN_PART``, ``claims.NOT_IN_FULL``, or nothing.
+
+    Examples
+    --------
+    >>> known_so_far(["yes", "open"]), known_so_far(["no", "open"])
+    ('it holds at least in part', 'it does not hold in full')
+    >>> known_so_far(["open"]), known_so_far(["yes", "no", "open"])
+    ('', '')
+    """
+    told = {*answers} - {OPEN}
+    if OPEN not in answers or len(told) != 1:
+        return ""
+    return IN_PART if told == {YES} else NOT_IN_FULL
 
 
 # ------------------------------------------------------------------------- judgements
@@ -366,7 +391,10 @@ def judge(chapter: str, findings: Mapping[str, Finding],
     for key, statement in of_chapter.items():
         finding = findings[key]
         verdict = fold(answers[key])
-        found = _described(statement, finding, answers[key])
+        known = known_so_far(answers[key])
+        found = _described(statement, finding, answers[key], margin)
+        if known:
+            found += f"; {known}"
         if verdict == "cannot be told" and finding.parts:
             factor = _more_runs(
                 statement, finding, answers[key], sizes[statement.family], margin)
@@ -374,7 +402,7 @@ def judge(chapter: str, findings: Mapping[str, Finding],
         claims.append(Claim(
             statement.place, statement.says, found, verdict,
             statement.timed, key, [list(part) for part in finding.parts],
-            finding.text))
+            finding.text, known))
     return claims
 
 
@@ -468,21 +496,26 @@ _MOST_RUNS = 100
 def _more_runs_text(factor: float) -> str:
     """Return a clause on how many more runs would close what is open."""
     if np.isinf(factor):
-        return (f"if the numbers stay, more than {_MOST_RUNS} times as many runs would "
-                f"not tell")
+        return f"if the numbers stay, {_MOST_RUNS} times as many runs would not tell"
     return f"if the numbers stay, about {factor:.1f} times as many runs would tell"
 
 
-def _described(statement: Statement, finding: Finding, answers: list[str]) -> str:
+def _described(statement: Statement, finding: Finding, answers: list[str],
+               margin: float) -> str:
     """Return the parts of a finding in words, those of one answer together."""
     groups: dict[str, list[str]] = {}
     for part, answer in zip(finding.parts, answers):
         rule = _rule_of(statement, part)
         word = rule.words[(YES, NO, OPEN).index(answer)]
+        is_slight = rule is RULES["higher"] and rule.no(part, margin) < LEVEL / 2
+        if answer == YES and is_slight:
+            word = "higher, by less than the margin"
         is_fact = rule is RULES["fact"] and part.error == 0
         text = part.label if is_fact else part.text
         groups.setdefault(word, []).append(text)
     texts = [f"{word}: {', '.join(parts)}" for word, parts in groups.items()]
+    if texts and statement.numbers:
+        texts.insert(0, f"({statement.numbers})")
     if finding.text:
         texts.append(finding.text)
     return "; ".join(texts) or "nothing, in this run"

@@ -92,6 +92,33 @@ def count_sentence(verdicts: Sequence[str], one: str, several: str) -> str:
     return f"Of {total} {several}, {listed(phrases)}."
 
 
+def told_sentence(in_part: int, not_in_full: int) -> str:
+    """Return a sentence on what is known of claims that cannot be told, or nothing.
+
+    Parameters
+    ----------
+    in_part, not_in_full : int
+        How many of them hold at least in part, and how many do not hold in full.
+
+    Examples
+    --------
+    >>> told_sentence(7, 1)
+    'Of those that cannot be told, 7 hold at least in part and 1 does not hold in full.'
+    >>> told_sentence(0, 0)
+    ''
+    """
+    phrases = []
+    if in_part:
+        phrases.append(f"{in_part} {'holds' if in_part == 1 else 'hold'} at least in "
+                       f"part")
+    if not_in_full:
+        phrases.append(f"{not_in_full} {'does' if not_in_full == 1 else 'do'} not hold "
+                       f"in full")
+    if not phrases:
+        return ""
+    return f"Of those that cannot be told, {listed(phrases)}."
+
+
 def higher_and_lower(
     subject: str, higher: Sequence[str], lower: Sequence[str], more: str, less: str,
     neither: str,
@@ -126,6 +153,38 @@ def higher_and_lower(
 
 
 # ------------------------------------------------------------------ those of a chapter
+
+
+def left_out_sentence(collapsed: int, weak: int, limit: float) -> str:
+    """Return a sentence on the networks whose pairs do not count.
+
+    Parameters
+    ----------
+    collapsed : int
+        How many predict one class for nearly all images.
+    weak : int
+        How many others have not learned.
+    limit : float
+        The clean accuracy from which a network counts as having learned.
+
+    Examples
+    --------
+    >>> left_out_sentence(0, 1, 0.95)
+    'No network predicts one class for nearly all images, and 1 has a clean accuracy
+    below 95 %.'
+    >>> left_out_sentence(3, 0, 0.9)
+    '3 networks predict one class for nearly all images, and none of the others has a
+    clean accuracy below 90 %.'
+    """
+    first = {0: "no network predicts", 1: "1 network predicts"}.get(
+        collapsed, f"{collapsed:,} networks predict")
+    second = {0: "none of the others has", 1: "1 has"}.get(weak, f"{weak:,} have")
+    if collapsed and weak:
+        second = second.replace(" ha", " more ha")
+    elif not collapsed and not weak:
+        second = "none has"
+    return capitalised(f"{first} one class for nearly all images, and {second} a clean "
+                       f"accuracy below {percent(limit, digits=0)}.")
 
 
 def cheaper_sentence(largest_sizes: Mapping[str, int]) -> str:
