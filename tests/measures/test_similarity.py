@@ -123,6 +123,18 @@ def test_dcka_equals_its_definition_with_more_rows_than_inputs(psd):
     assert wcka.dcka(x, y, inputs, psd=psd) == pytest.approx(expected, abs=1e-9)
 
 
+@pytest.mark.parametrize("seed", [55, 108])
+def test_dcka_equals_its_definition_for_inputs_of_a_steep_spectrum(seed):
+    """Singular values fall to 1e-7, whose squares are below the rounding of sums."""
+    rng = np.random.default_rng(seed)
+    left = np.linalg.qr(rng.standard_normal((40, 30)))[0]
+    right = np.linalg.qr(rng.standard_normal((30, 30)))[0]
+    inputs = left * np.logspace(0, -7, 30) @ right
+    x, y = rng.standard_normal((2, 40, 10))
+    expected = definitions.dcka(x, y, inputs)
+    assert wcka.dcka(x, y, inputs) == pytest.approx(expected, abs=1e-8)
+
+
 @pytest.mark.parametrize("psd", [True, False])
 def test_dcka_equals_its_definition_with_more_columns_than_rows(real, psd):
     x, y, inputs = (values[:60] for values in real)

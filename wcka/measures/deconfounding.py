@@ -17,6 +17,7 @@ from .inner_products import (
     Given,
     Representation,
     narrow,
+    pieces,
     products,
     represented,
     tolerance,
@@ -89,12 +90,30 @@ class Confounder:
             lower, pivots, rank, _ = scipy.linalg.lapack.dpstrf(
                 gram.double().cpu().numpy(), lower=1,
                 tol=_RESIDUE * float(gram.diagonal().max()))
-        factor = torch.from_numpy(np.tril(lower)[:, :rank]).to(gram)  # (p, r)
-        columns = torch.from_numpy(pivots[:rank].astype(np.int64) - 1)
-        self.inputs.take(columns.to(gram.device))
-        self.corner = factor[:rank]  # L for the selected columns, a triangle (r, r)
-        self.gram = factor.T @ factor  # K0 in the basis B, (r, r)
+        triangle = torch.from_numpy(np.tril(lower)[:rank, :rank]).to(gram)
+        columns = torch.from_numpy(pivots[:rank].astype(np.int64) - 1).to(gram.device)
+        self.inputs.take(columns)
+        # L for the selected columns, (r, r)
+        self.corner = triangle @ self._correction(triangle)
+        inside = torch.linalg.solve_triangular(
+            self.corner, gram[columns], upper=False)  # B' of all inputs, (r, p)
+        self.gram = inside @ inside.T  # K0 in the basis B, (r, r)
         self.norm = torch.linalg.norm(self.gram)
+
+    def _correction(self, triangle: Tensor) -> Tensor:
+        """Return the triangle (r, r) that makes a basis by a triangle orthonormal.
+
+        The Gram matrix of the inputs squares their condition, so that the columns of
+        the first basis are orthonormal to some digits only. Those of the second are to
+        all of them (Cholesky QR, done twice; Yamamoto et al. 2015).
+        """
+        total = torch.zeros_like(triangle)
+        for part in pieces(self.inputs.n):
+            rows = self.inputs.rows(part).T.to(triangle)  # (r, rows)
+            basis = torch.linalg.solve_triangular(triangle, rows, upper=False)
+            total += basis @ basis.T
+        correction: Tensor = torch.linalg.cholesky(total)
+        return correction
 
     def project(self, model: Representation) -> tuple[Tensor, Tensor]:
         """Project a representation on the span of the inputs.
