@@ -57,20 +57,41 @@ def test_the_products_of_dcka_are_those_of_its_formula():
     """With decompositions taken out, which torch's counter passes over."""
     n, p, d = 300, 50, 8
 
-    def deconfounded(x, inputs, basis, mixing, positive_part):
-        inside = inputs.T @ x  # (p, d)
-        coordinates = torch.cat([inside, x[:d, :d]])  # (p + d, d)
+    def basis(inputs, triangle):
+        gram = inputs.T @ inputs
+        first_basis = inputs @ triangle
+        corner = triangle @ (first_basis.T @ first_basis)
+        inside = corner @ gram
+        return inside @ inside.T
+
+    def deconfounded(x, inputs, triangle, kernel_of_inputs, mixing):
+        inside = triangle @ (inputs.T @ x)  # (p, d)
+        outside = x.T @ x - inside.T @ inside
+        share = (inside * (kernel_of_inputs @ inside)).sum()
+        coordinates = torch.cat([inside, outside])  # (p + d, d)
         kernel = coordinates @ coordinates.T
-        return kernel, inputs @ basis + x @ mixing
+        return share, kernel, inputs @ inside + x @ mixing
 
     inputs, x, y = features(n, p, 0), features(n, d, 1), features(n, d, 2)
-    pieces = (inputs, features(p, d, 3), features(d, d, 4), None)
-    products = counted(lambda: inputs.T @ inputs)
-    products += counted(deconfounded, x, *pieces) + counted(deconfounded, y, *pieces)
-    decompositions = p**3 + 2 * (p + d) ** 3
+    square = features(p, p, 3)
+    products = counted(basis, inputs, square)
+    for values in (x, y):
+        products += counted(
+            deconfounded, values, inputs, square, square, features(d, d, 4))
+    decompositions = 2 * p**3 + 2 * ((p + d) ** 3 + d**3)
     alignment = operations.alignment_operations(n, d)
     pair = operations.pair_operations(n, [p, d, 2], layer=1)
     assert pair["dcka"] == products + decompositions + alignment
+
+
+def test_more_units_than_probes_are_rotated_into_as_many_columns():
+    n, p, d = 64, 200, 800
+    wide = operations.pair_operations(n, [p, d, 2], layer=1)
+    square = operations.pair_operations(n, [p, n, 2], layer=1)
+    rotated = 2 * n**2 * d  # both representations
+    alignments = (operations.alignment_operations(n, d)
+                  - operations.alignment_operations(n, n))
+    assert wide["dcka"] == square["dcka"] + rotated + alignments
 
 
 @pytest.mark.parametrize("n", [100, 1000, 3147])
@@ -88,7 +109,8 @@ def test_the_library_takes_about_as_many(n):
     }
     for measure, number in products.items():
         # Decompositions, most of dCKA with few probes, are not counted by torch.
-        assert pair[measure] / 3 < number < 2 * pair[measure]
+        share = 1 / 6 if measure == "dcka" else 1 / 3
+        assert share * pair[measure] < number < 2 * pair[measure]
 
 
 def test_counts_grow_with_the_probes_but_that_of_weights():

@@ -1,10 +1,10 @@
 """Multiply-adds of one comparison, counted from the shapes of its matrices.
 
 A time belongs to a machine and a moment, a count to the algorithm. Products of matrices
-are counted exactly, as the formulas of ``wcka.measures`` form them. A decomposition of
-a symmetric k x k matrix, or its singular values, counts as k cubed: the true factor
-depends on the routine and not on the shape. What is linear in the entries, such as
-centring, is left out.
+are counted as the formulas have them, without what symmetry saves. A decomposition of
+a k x k matrix, or its singular values, counts as k cubed, a triangle's solution as the
+product that it inverts: the true factor depends on the routine and not on the shape.
+What is linear in the entries, such as centring, is left out.
 """
 
 from collections.abc import Sequence
@@ -78,7 +78,7 @@ def pair_operations(probes: int, widths: Sequence[int], layer: int) -> dict[str,
     units = widths[layer]
     chains = 2 * chain_operations(widths)
     return {
-        "procrustes": probes * units**2 + min(probes, units) ** 3,
+        "procrustes": probes * units * min(probes, units) + min(probes, units) ** 3,
         "cka": alignment_operations(probes, units),
         "dcka": _deconfounding_operations(probes, widths[0], units)
         + alignment_operations(probes, units),
@@ -87,14 +87,22 @@ def pair_operations(probes: int, widths: Sequence[int], layer: int) -> dict[str,
 
 
 def _deconfounding_operations(probes: int, inputs: int, units: int) -> int:
-    """Multiply-adds that take the inputs' part away from both representations."""
+    """Multiply-adds that take the inputs' part away from both representations.
+
+    The steps are those of ``deconfounding.Confounder``.
+    """
     rank = min(probes, inputs)
-    factorised_inputs = probes * inputs * rank + rank**3
-    projected = probes * rank * units
-    kernel = (rank + units) ** 2 * units
-    positive_part = (rank + units) ** 3
-    features = probes * units * (rank + units)
-    return factorised_inputs + 2 * (projected + kernel + positive_part + features)
+    # Their Gram matrix, that of a first basis, two triangles, and their own kernel
+    of_inputs = probes * inputs * rank + 2 * probes * rank**2 + 5 * rank**3
+    columns = min(probes, units)
+    rotated = probes**2 * units if units > probes else 0
+    projected = probes * rank * columns + 2 * rank**2 * columns
+    outside = (probes + rank) * columns**2 + columns**3
+    kernel = (rank + columns) ** 2 * columns
+    positive_part = (rank + columns) ** 3
+    features = probes * columns * (rank + columns)
+    each = rotated + projected + outside + kernel + positive_part + features
+    return of_inputs + 2 * each
 
 
 def growth_exponent(sizes: Sequence[float], operations: Sequence[float]) -> float:
