@@ -33,7 +33,7 @@ _SHADES = {
     "fails": ("#b02a00", "white"),
     "cannot be told": ("white", "black"),
 }
-_PHONE_WIDTH = 3.7  # inches of a figure that a phone shows without scrolling
+_PHONE_WIDTH = 3.3  # inches of a figure that a phone shows without scrolling
 _SHORT_PARTS = {
     "3.2 Functional similarity, trained from scratch": "3.2 Trained from scratch",
     "3.3 Functional similarity, fine-tuned on a frozen trunk": "3.3 On a frozen trunk",
