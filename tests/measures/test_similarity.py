@@ -1,6 +1,7 @@
 """The measures against their definitions, other libraries and declared invariances."""
 
 import warnings
+from contextlib import ExitStack
 from fractions import Fraction
 from itertools import permutations
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import scipy.linalg
+import threadpoolctl
 import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
@@ -15,7 +17,7 @@ from hypothesis.extra.numpy import arrays
 from torch import nn
 
 import wcka
-from wcka.measures import definitions, inner_products, similarity
+from wcka.measures import deconfounding, definitions, inner_products, similarity
 from wcka.measures.all_pairs import MEASURES
 from wcka.networks import architectures, corruptions, image_sets
 from wcka.weights import symmetry
@@ -179,6 +181,21 @@ def test_procrustes_equals_the_best_rotation_found_by_scipy(real):
     distance = np.linalg.norm(x @ rotation - y) ** 2  # the paper's
     assert wcka.procrustes(x, y) == pytest.approx(nuclear_norm, abs=1e-12)
     assert 2 - 2 * wcka.procrustes(x, y) == pytest.approx(distance, abs=1e-12)
+
+
+def test_overlapping_calls_of_dcka_leave_scipy_its_threads():
+    def threads():
+        return [pool["num_threads"] for pool in threadpoolctl.threadpool_info()]
+
+    with threadpoolctl.threadpool_limits(2):
+        before = threads()
+        with ExitStack() as first:
+            first.enter_context(deconfounding._one_thread)
+            with ExitStack() as second:
+                second.enter_context(deconfounding._one_thread)
+                first.close()
+                assert 1 in threads()
+        assert threads() == before
 
 
 def test_dcka_without_the_positive_part_is_a_partial_correlation(real):

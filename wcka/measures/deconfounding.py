@@ -3,7 +3,7 @@
 See section 2.1.3 of the paper and Cui et al. 2022.
 """
 
-from contextlib import AbstractContextManager, nullcontext
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -34,12 +34,32 @@ except ModuleNotFoundError:
     _THREADS = None
 
 
-def _one_thread() -> AbstractContextManager[object]:
-    limit: AbstractContextManager[object] = nullcontext()
-    if _THREADS is not None:
-        limit = _THREADS.limit(limits=1, user_api="blas")
-    return limit
+class _OneThread:
+    """One thread for SciPy as long as any caller is inside.
 
+    The number of threads belongs to the whole process: of callers that overlap, the
+    first takes it down and the last puts it back.
+    """
+
+    def __init__(self) -> None:
+        self.lock = Lock()
+        self.callers = 0
+        self.limit: Any = None
+
+    def __enter__(self) -> None:
+        with self.lock:
+            self.callers += 1
+            if self.callers == 1 and _THREADS is not None:
+                self.limit = _THREADS.limit(limits=1, user_api="blas")
+
+    def __exit__(self, *error: object) -> None:
+        with self.lock:
+            self.callers -= 1
+            if self.callers == 0 and self.limit is not None:
+                self.limit.restore_original_limits()
+
+
+_one_thread = _OneThread()
 
 # Directions that hold less than this share of a Gram matrix are rounding.
 _RESIDUE = 1e-12
@@ -86,7 +106,7 @@ class Confounder:
             raise ValueError("inputs: all rows are the same, there is nothing to "
                              "deconfound")
         gram = products([self.inputs], [self.inputs])[0, :, 0]  # (p, p)
-        with _one_thread():
+        with _one_thread:
             lower, pivots, rank, _ = scipy.linalg.lapack.dpstrf(
                 gram.double().cpu().numpy(), lower=1,
                 tol=_RESIDUE * float(gram.diagonal().max()))
@@ -217,7 +237,7 @@ def _positive_factor(k: Tensor, rank: int) -> Tensor:
         # A few eigenpairs are several times faster than all of them, and many are
         # slower by the algorithm that can leave some out.
         few = [m - rank, m - 1] if rank < m / 6 else None
-        with _one_thread():
+        with _one_thread:
             eigenpairs = scipy.linalg.eigh(
                 k.T.numpy(), subset_by_index=few, driver="evr" if few else "evd",
                 check_finite=False, overwrite_a=True)
