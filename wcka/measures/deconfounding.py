@@ -84,7 +84,7 @@ class Confounder:
     ValueError
         For inputs whose rows are all the same.
     TypeError
-        For inputs that are not real numbers, masked arrays included.
+        For inputs that are not real numbers, arrays with masked entries included.
 
     Examples
     --------
