@@ -1,5 +1,6 @@
 """The caller's network, and torch's global state, are as they were before."""
 
+from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
 from functools import partial
 
@@ -8,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn.utils import parametrizations
+from torch.utils import checkpoint
 
 import wcka
 from wcka import attacks
@@ -125,6 +127,18 @@ def test_hooks_that_change_an_output_take_part():
     model[0].register_full_backward_hook(
         lambda module, given, gradient: (given[0] * 0,))
     torch.testing.assert_close(wcka.chain(model), expected)
+
+
+def test_threads_leave_the_random_state_and_checkpoints():
+    networks = [network() for _ in range(40)]
+    expected = USES["chain"](networks[0])
+    state = torch.get_rng_state()
+    checkpointed = checkpoint._checkpoint_impl
+    with ThreadPoolExecutor(4) as pool:
+        chains = list(pool.map(USES["chain"], networks))
+    assert all(torch.equal(chain, expected) for chain in chains)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert checkpoint._checkpoint_impl is checkpointed
 
 
 def test_spectral_norm_in_training_mode_does_not_go_on():

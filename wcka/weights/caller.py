@@ -10,6 +10,7 @@ import types
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
+from threading import RLock
 from typing import Any, TypeVar
 
 import torch
@@ -17,6 +18,9 @@ from torch import Tensor, nn
 
 _Network = TypeVar("_Network", bound=nn.Module)
 
+# The random state, the stance of torch.compile and the function that checkpoints call
+# belong to the whole process: threads run networks one after another.
+_RUNNING = RLock()
 # How deep in nested containers a hook's memory is followed.
 _DEPTH = 4
 # Tensors that a hook may add to in place; larger ones would cost too much to keep.
@@ -41,6 +45,12 @@ def untouched(model: Any) -> Iterator[None]:
     >>> network.training, int(network[0].num_batches_tracked)
     (True, 0)
     """
+    with _RUNNING, _put_back(model):
+        yield
+
+
+@contextmanager
+def _put_back(model: Any) -> Iterator[None]:
     modules = list(model.modules()) if isinstance(model, nn.Module) else []
     modes = [module.training for module in modules]
     buffers = []
