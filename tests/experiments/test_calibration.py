@@ -69,7 +69,7 @@ def test_consecutive_pairs_are_those_of_the_checkpoints_compared():
     expected = []
     for i in range(12):
         expected.append(wcka.wcka(late.member(i), late.member(i + 1)))
-    np.testing.assert_allclose(rows.similarity, expected, atol=1e-10)
+    np.testing.assert_allclose(rows.similarity, expected, rtol=0, atol=1e-10)
     assert rows.a.tolist() == list(range(12)) and rows.b.tolist() == list(range(1, 13))
 
 
@@ -95,7 +95,8 @@ def test_run_stacks_units_in_order_from_other_processes_into_the_folder_of_this_
     assert tables[0]["probe"].tolist() == ["stripe"] * 3 + ["clean"] * 3
     monkeypatch.setenv("WCKA_CACHE", str(tmp_path / "alone"))
     alone = run_jobs(ensemble_similarities, [clean], jobs=1)
-    np.testing.assert_allclose(tables[0].similarity[3:], alone.similarity, atol=1e-12)
+    np.testing.assert_allclose(
+        tables[0].similarity[3:], alone.similarity, rtol=0, atol=1e-12)
 
 
 SCRIPT = """

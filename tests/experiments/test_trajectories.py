@@ -60,7 +60,8 @@ def test_draws_are_those_of_the_other_ensembles():
         ensembles={"adjacent": {**one, "compared": [4, 5, 6]}}, **options)
     table = similarities(
         trajectories=one, followed=[4], epochs=[4, 5, 6], **options)
-    np.testing.assert_allclose(table.similarity, expected.similarity, atol=1e-12)
+    np.testing.assert_allclose(
+        table.similarity, expected.similarity, rtol=0, atol=1e-12)
 
 
 def test_epochs_that_do_not_follow_each_other_are_refused():

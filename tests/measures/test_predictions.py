@@ -24,7 +24,7 @@ def test_all_pairs_equal_pairs(seed, models, n):
     labels = np.random.default_rng(seed).integers(0, 3, (models, n))
     expected = (labels[:, None] == labels).mean(2)  # (models, models)
     table = pairwise_agreement(torch.from_numpy(labels))
-    np.testing.assert_allclose(table, expected, atol=1e-12)
+    np.testing.assert_allclose(table, expected, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("a, b, words", [

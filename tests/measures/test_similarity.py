@@ -152,7 +152,7 @@ def test_deconfound_is_a_factor_of_the_positive_part(real):
     kernel = definitions.deconfounded_kernel(x, inputs, psd=True)
     assert len(factor) == len(x) and factor.shape[1] <= x.shape[1]
     tolerance = 1e-9 * np.linalg.norm(kernel)
-    np.testing.assert_allclose(factor @ factor.T, kernel, atol=tolerance)
+    np.testing.assert_allclose(factor @ factor.T, kernel, rtol=0, atol=tolerance)
 
 
 @pytest.mark.parametrize("batch_size", [4, 64, 250, 1000, 5000])
@@ -324,7 +324,7 @@ def test_pairwise_equals_pairs(measure, trained, digits, monkeypatch):
     expected = tables_of(function, features, **options)
     for name_or_function in (measure, function):
         table = wcka.pairwise(name_or_function, features, **options)
-        np.testing.assert_allclose(table, expected, atol=1e-12)
+        np.testing.assert_allclose(table, expected, rtol=0, atol=1e-12)
     np.testing.assert_allclose(np.diag(expected), 1)
 
 
@@ -345,7 +345,7 @@ def test_listed_pairs_equal_those_of_all(measure, options):
     with pytest.warns(RuntimeWarning, match="no variance"):
         table = wcka.pairwise(measure, features, **options)
         listed = wcka.pairwise(measure, features, (a, b), **options)
-    np.testing.assert_allclose(listed, table[a, b], atol=1e-12)
+    np.testing.assert_allclose(listed, table[a, b], rtol=0, atol=1e-12)
     is_symmetric = np.array_equal(table, table.T, equal_nan=True)
     assert is_symmetric == MEASURES[measure].symmetric
     assert np.isnan(table[5]).all() and np.isfinite(table[:5, :5]).all()
@@ -371,8 +371,9 @@ def test_features_and_kernels_give_the_same(real, monkeypatch):
     by_kernels = tables_of(definitions.cka, features)
     by_features = wcka.pairwise("cka", features)
     monkeypatch.setattr(inner_products, "cheaper_by_kernels", lambda *_: True)
-    np.testing.assert_allclose(wcka.pairwise("cka", features), by_kernels, atol=1e-12)
-    np.testing.assert_allclose(by_features, by_kernels, atol=1e-12)
+    np.testing.assert_allclose(
+        wcka.pairwise("cka", features), by_kernels, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(by_features, by_kernels, rtol=0, atol=1e-12)
 
 
 def test_memory_mapped_features_are_left_as_they_are(tmp_path, recwarn):

@@ -213,7 +213,8 @@ def test_features_have_the_inner_products_of_the_whole_matrices(family):
             features = network.features(circuit, layer).numpy()
             gram = matrix @ matrix.T
             scale = np.abs(gram).max()
-            assert_allclose(features @ features.T / scale, gram / scale, atol=1e-12)
+            assert_allclose(
+                features @ features.T / scale, gram / scale, rtol=0, atol=1e-12)
 
 
 def test_values_are_the_cka_of_features():
@@ -230,7 +231,7 @@ def test_values_are_the_cka_of_features():
 def test_a_model_is_compared_as_its_state_dict_is():
     networks = [circuits(build("llama")), circuits(*weights_of("llama"))]
     for table in compare_circuits(networks).values():
-        assert_allclose(table, 1, atol=1e-12)
+        assert_allclose(table, 1, rtol=0, atol=1e-12)
 
 
 # -------------------------------------------------------------- changes of whole models
@@ -606,7 +607,7 @@ def test_units_that_only_one_matrix_permutes_are_noticed_by_the_mlp_alone(model_
     values = values_of_change(weights, others, config)
     assert values["mlp"].max() < 0.9
     for circuit in ("direct", "ov", "qk"):
-        assert_allclose(values[circuit], 1, atol=1e-12)
+        assert_allclose(values[circuit], 1, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("model_type", TYPES)
@@ -619,7 +620,7 @@ def test_the_scale_of_one_head_is_noticed_by_ov_alone(model_type):
     assert values["ov"][0] < 0.98
     assert values["ov"][1] == pytest.approx(1)
     for circuit in ("direct", "qk", "mlp"):
-        assert_allclose(values[circuit], 1, atol=1e-12)
+        assert_allclose(values[circuit], 1, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("model_type", TYPES)
@@ -691,7 +692,7 @@ def test_more_tokens_than_are_read_at_once_give_the_same(monkeypatch):
     networks = [circuits(*llama(seed)) for seed in (0, 1)]
     in_pieces = compare_circuits(networks)
     for circuit in CIRCUITS:
-        assert_allclose(in_pieces[circuit], at_once[circuit], atol=1e-12)
+        assert_allclose(in_pieces[circuit], at_once[circuit], rtol=0, atol=1e-12)
 
 
 def test_other_numbers_of_tokens_are_refused():
@@ -770,7 +771,8 @@ def test_values_do_not_depend_on_who_else_is_compared():
     together = compare_circuits(networks)
     alone = compare_circuits([networks[2], networks[0]])
     for circuit in CIRCUITS:
-        assert_allclose(alone[circuit][:, 0, 1], together[circuit][:, 2, 0], atol=1e-12)
+        assert_allclose(
+            alone[circuit][:, 0, 1], together[circuit][:, 2, 0], rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16])
