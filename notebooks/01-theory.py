@@ -117,7 +117,8 @@ with torch.no_grad():
 p = inputs.numpy()  # (probes, pixels)
 
 # %% tags=["remove-cell"]
-say("accuracy-low", 100 * accuracy.min(), ".1f")
+accuracy_low = sentences.bound(100 * accuracy.min(), ".1f", lower=True)
+glue("accuracy-low", accuracy_low, display=False)
 glue("shape-x", f"{x.shape[0]} × {x.shape[1]}", display=False)
 assert x.shape == (min(probes, len(images)), hidden[-1])
 
@@ -470,7 +471,8 @@ rewritten_table.style.format("{:.6f}").format(
 permuted_row = rewritten_rows["permuted"]
 rescaled_row = rewritten_rows["rescaled"]
 permuted_movements = [abs(1 - permuted_row[m]) for m in PAPER_MEASURES]
-say("permuted-moved", max(permuted_movements), ".0e")
+permuted_moved = sentences.bound(max(permuted_movements), ".0e")
+glue("permuted-moved", permuted_moved, display=False)
 say("rescaled-cka", rescaled_row["cka"], ".2f")
 say("rescaled-procrustes", rescaled_row["procrustes"], ".2f")
 say("rescaled-wcka", rescaled_row["wcka"], ".6f")

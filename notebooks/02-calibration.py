@@ -383,8 +383,9 @@ lowest_by_probe = of_first.min().unstack()
 for measure in PAPER_MEASURES:
     say(f"floor-{measure}", floors[measure].value)
 say("wcka-highest", highest_clean["wcka"])
-say("lowest-adjacent", lowest_by_probe.loc[list(PAPER_MEASURES)].min().min(),
-    ".4f")
+lowest_adjacent = lowest_by_probe.loc[list(PAPER_MEASURES)].min().min()
+glue("lowest-adjacent", sentences.bound(lowest_adjacent, ".4f", lower=True),
+     display=False)
 conventions = {"dcka": "with", NO_PSD: "without"}
 for measure, name in (("dcka", "psd"), (NO_PSD, "no-psd")):
     say(f"{name}-low", floor_by_probe.loc[measure].min())

@@ -653,7 +653,8 @@ for name, variant in variant_rows.items():
     glue(f"{name}-best", best_text, display=False)
 as_above = sensitivity.loc["as above"]
 few_changes = sensitivity.loc[f"clean, {few}"] - as_above.drop("wcka")
-say("few-move", few_changes.abs().max().max(), ".2f")
+few_move = sentences.bound(few_changes.abs().max().max(), ".2f")
+glue("few-move", few_move, display=False)
 
 
 def mean_lead(leads_of_choices):

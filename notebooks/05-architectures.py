@@ -324,10 +324,11 @@ survey.set_index("network").style.format({
 is_plain = survey["refused unless frozen"] == ""
 say("n-families", len(survey), "d")
 say("n-plain", is_plain.sum(), "d")
-say("highest-random", survey["wCKA, random weights"].max(), ".3f")
+highest_random = survey["wCKA, random weights"].max()
+glue("highest-random", sentences.bound(highest_random, ".3f"), display=False)
 
 # %% tags=["remove-cell", "timing"]
-say("slowest", survey.seconds.max(), ".1f")
+glue("slowest", sentences.bound(survey.seconds.max(), ".1f"), display=False)
 
 # %% [markdown]
 # {glue:text}`n-plain` of {glue:text}`n-families` networks have a chain as they are, the others once frozen. Each took
@@ -375,8 +376,10 @@ symmetries.style.format({
 })
 
 # %% tags=["remove-cell"]
-say("symmetry-logits", symmetries["largest change of a logit"].max(), ".0e")
-say("symmetry-wcka", symmetries.wCKA.min(), ".6f")
+largest_change = symmetries["largest change of a logit"].max()
+glue("symmetry-logits", sentences.bound(largest_change, ".0e"), display=False)
+glue("symmetry-wcka", sentences.bound(symmetries.wCKA.min(), ".6f", lower=True),
+     display=False)
 
 # %% [markdown]
 # ## Small networks, trained from scratch
@@ -472,7 +475,8 @@ variant_table.style.format(
 
 # %% tags=["remove-cell"]
 say("blind-low", variant_table.agreement.min(), ".3f")
-say("blind-wcka", variant_table.wCKA.min(), ".6f")
+glue("blind-wcka", sentences.bound(variant_table.wCKA.min(), ".6f", lower=True),
+     display=False)
 
 # %% [markdown]
 # wCKA is at least {glue:text}`blind-wcka` in every row, while agreement goes down to {glue:text}`blind-low`. Compare

@@ -279,7 +279,7 @@ agreement_text = sentences.equal_values_sentence(
 if len(single_rows):
     agreement_text += (
         " Those that compute in float32 are off by up to "
-        f"{single_rows.difference.max():.0e}.")
+        f"{sentences.bound(single_rows.difference.max(), '.0e')}.")
 glue("agreement", agreement_text, display=False)
 
 # %% [markdown]
@@ -339,7 +339,9 @@ for measure in ACTIVATION_MEASURES:
     ratio_texts.append(f"{MEASURE_LABELS[measure]} {ratios.min():{low_form}} "
                        f"to {ratios.max():,.0f}")
 glue("count-ratios", ", ".join(ratio_texts), display=False)
-say("forward-least", count_ratios["forward passes"].min(), ",.0f")
+forward_least = count_ratios["forward passes"].min()
+glue("forward-least", sentences.bound(forward_least, ",.0f", lower=True),
+     display=False)
 
 # %% [markdown]
 # Over the shapes of the paper's networks the multiply-adds of the others are these multiples of wCKA's:

@@ -43,7 +43,7 @@ import torch
 from myst_nb import glue
 
 import wcka
-from wcka.book import claims, figures, rules, say, within
+from wcka.book import claims, figures, rules, say, sentences, within
 from wcka.book.rules import part
 from wcka.experiments import (
     crossed,
@@ -155,9 +155,10 @@ n_parameters = sum(values.numel() for values in model.parameters())
 say("n-parameters", n_parameters, ",")
 circuits_text = "each circuit has a similarity of 1"
 if largest_change > 0:
-    circuits_text += f" up to {largest_change:.0e}"
+    circuits_text += f" up to {sentences.bound(largest_change, '.0e')}"
 glue("circuits-of-disguise", circuits_text, display=False)
-say("change-of-logits", change_of_logits, ".0e")
+glue("change-of-logits", sentences.bound(change_of_logits, ".0e"),
+     display=False)
 cosine = torch.nn.functional.cosine_similarity(
     model.model.layers[0].mlp.up_proj.weight.flatten(),
     twin.model.layers[0].mlp.up_proj.weight.flatten(), dim=0)

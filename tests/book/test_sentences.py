@@ -5,6 +5,7 @@
 
 import ast
 
+import numpy as np
 import pandas as pd
 import pytest
 from english import faults_of
@@ -37,6 +38,17 @@ def test_names_of_measures_keep_their_small_letters():
     assert sentences.capitalised("dCKA (seed) follows") == "dCKA (seed) follows"
     assert sentences.capitalised("the gap") == "The gap"
     assert sentences.capitalised("") == ""
+
+
+@pytest.mark.parametrize(("value", "form", "least", "most"), [
+    (2.4e-12, ".0e", "2e-12", "3e-12"), (9.6e-5, ".0e", "9e-05", "1e-04"),
+    (2e-12, ".0e", "2e-12", "2e-12"), (np.float64(0.1), ".4f", "0.1000", "0.1000"),
+    (0.98765, ".4f", "0.9876", "0.9877"), (-0.25, ".1f", "-0.3", "-0.2"),
+    (1234.5, ",.0f", "1,234", "1,235"), (0.0, ".0e", "0e+00", "0e+00"),
+])
+def test_bounds_are_rounded_outwards(value, form, least, most):
+    assert sentences.bound(value, form, lower=True) == least
+    assert sentences.bound(value, form) == most
 
 
 COUNTED = {
@@ -218,7 +230,7 @@ EQUAL = {
     ((), 3): "No function gives our value.",
     ((1e-16,), 1): "The only function gives our value to 1e-16 or better.",
     ((1e-16,), 3): "1 of 3 functions gives our value to 1e-16 or better.",
-    ((1e-16, 2e-12), 3): "2 of 3 functions give our value to 2e-12 or better.",
+    ((1e-16, 2.4e-12), 3): "2 of 3 functions give our value to 3e-12 or better.",
     ((1e-16, 2e-12), 2): "All 2 functions give our value to 2e-12 or better.",
 }
 

@@ -5,6 +5,7 @@ None, one, several and all read differently; the tests print every case.
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal, localcontext
 
 from ..measures.spelling import listed
 
@@ -44,6 +45,31 @@ def percent(share: float, digits: int = 1) -> str:
     ('12.5 %', '12 %')
     """
     return f"{100 * share:.{digits}f} %"
+
+
+def bound(value: float, form: str, lower: bool = False) -> str:
+    """Return a bound in few digits, rounded outwards: what it bounds stays within.
+
+    Parameters
+    ----------
+    value : float
+        The largest of some numbers, or the smallest.
+    form : str
+        A format specification, such as ".0e".
+    lower : bool
+        Whether it is the smallest, which is rounded down.
+
+    Examples
+    --------
+    >>> bound(2.4e-12, ".0e"), bound(2e-12, ".0e")
+    ('3e-12', '2e-12')
+    >>> bound(0.98769, ".4f", lower=True)
+    '0.9876'
+    """
+    with localcontext(rounding=ROUND_FLOOR if lower else ROUND_CEILING):
+        # By its shortest digits: the float 2e-12 is a little more than 2e-12.
+        rounded = f"{Decimal(repr(float(value))):{form}}"
+    return f"{float(rounded.replace(',', '')):{form}}"
 
 
 def _with_verb(names: Sequence[str], singular: str, plural: str) -> str:
@@ -302,8 +328,8 @@ def equal_values_sentence(differences: Sequence[float], n_functions: int) -> str
 
     Examples
     --------
-    >>> equal_values_sentence([1e-16, 2e-12], 3)
-    '2 of 3 functions give our value to 2e-12 or better.'
+    >>> equal_values_sentence([1e-16, 2.4e-12], 3)
+    '2 of 3 functions give our value to 3e-12 or better.'
     """
     if n_functions == 0:
         return "No other library is installed here."
@@ -315,4 +341,4 @@ def equal_values_sentence(differences: Sequence[float], n_functions: int) -> str
     else:
         subject = "The only function" if count == 1 else f"All {count} functions"
     verb = "gives" if count == 1 else "give"
-    return f"{subject} {verb} our value to {max(differences):.0e} or better."
+    return f"{subject} {verb} our value to {bound(max(differences), '.0e')} or better."
