@@ -145,9 +145,22 @@ def test_at_the_border_of_a_rule_no_number_of_runs_tells():
 def test_findings_belong_to_the_statements():
     with pytest.raises(ValueError, match=r"no finding on \['epochs-alike'"):
         rules.judge("03", {"linear": Finding([])})
-    bad = findings_with("linear", Finding([Part("CKA", float("nan"))]))
-    with pytest.raises(ValueError, match="linear: CKA is nan"):
-        rules.judge("03", bad)
+
+
+@pytest.mark.parametrize(("part", "words"), [
+    (Part("CKA", np.nan), "finite number and error, got nan"),
+    (Part("CKA", 0.5, np.inf), "finite number and error, got 0.5 ± inf"),
+    (Part("CKA", 0.5, np.nan), "finite number and error, got 0.5 ± nan"),
+    (Part("CKA", 0.5, -0.1), "finite number and error, got 0.5 ± -0.1"),
+    (Part("CKA", 0.5, 0.1, np.nan), "degrees of freedom, got nan"),
+    (Part("CKA", 0.5, 0.1, 0), "degrees of freedom, got 0"),
+    (Part("CKA", 0.5, 1e-320), "shows beside the number, got 0.5 ± 1e-320"),
+    (Part("CKA", 0.5, 0.1, rule="bigger"), "rule 'bigger'"),
+])
+def test_parts_that_no_rule_can_judge_are_refused(part, words):
+    findings = findings_with("linear", Finding([part]))
+    with pytest.raises(ValueError, match=f"linear, CKA: .*{re.escape(words)}"):
+        rules.judge("03", findings)
 
 
 def test_statements_have_places_in_the_paper():

@@ -363,7 +363,9 @@ def judge(chapter: str, findings: Mapping[str, Finding],
     Raises
     ------
     ValueError
-        If findings and statements have different keys, or a number is not finite.
+        If findings and statements have different keys, a number is not finite, a
+        standard error is negative or vanishes beside its number, degrees of freedom are
+        not positive, or a part has an unknown rule.
 
     Examples
     --------
@@ -381,8 +383,7 @@ def judge(chapter: str, findings: Mapping[str, Finding],
             f"chapter {chapter}: no finding on {missing}, no statement for {unknown}")
     for key, finding in findings.items():
         for part in finding.parts:
-            if not np.isfinite(part.value) or not part.error >= 0:
-                raise ValueError(f"{key}: {part.label} is {part.value} ± {part.error}")
+            _check(part, f"{key}, {part.label}")
     answers = answer_parts(of_chapter, findings, margin)
     sizes = Counter[str]()
     for key, statement in of_chapter.items():
@@ -404,6 +405,22 @@ def judge(chapter: str, findings: Mapping[str, Finding],
             statement.timed, key, [list(part) for part in finding.parts],
             finding.text, known))
     return claims
+
+
+def _check(part: Part, name: str) -> None:
+    """Refuse a part that no rule can judge."""
+    if not np.isfinite(part.value) or not 0 <= part.error < np.inf:
+        raise ValueError(
+            f"{name}: wanted a finite number and error, got {part.value} ± "
+            f"{part.error}")
+    if not part.df > 0:
+        raise ValueError(f"{name}: wanted positive degrees of freedom, got {part.df}")
+    low, high = part.interval
+    if part.error and not 0 < high - low < np.inf:
+        raise ValueError(f"{name}: wanted an error that shows beside the number, got "
+                         f"{part.value} ± {part.error}")
+    if part.rule:
+        nearest(part.rule, RULES, f"{name}: rule")
 
 
 def _rule_of(statement: Statement, part: Part) -> Rule:
