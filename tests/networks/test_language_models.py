@@ -76,6 +76,13 @@ def test_training_learns_what_can_be_learned():
     assert not torch.equal(copies[30]["lm_head.weight"], model.lm_head.weight)
 
 
+def test_a_text_too_short_for_a_loss_is_refused():
+    model = model_of(0)
+    assert mean_loss(model, torch.arange(65) % 40) > 0
+    with pytest.raises(ValueError, match="numbers: wanted at least 65 tokens, got 64"):
+        mean_loss(model, torch.arange(64) % 40)
+
+
 def test_training_is_the_same_for_one_seed_and_another_for_another():
     states = []
     for seed in (0, 0, 1):

@@ -267,12 +267,20 @@ def mean_loss(model: nn.Module, numbers: Tensor) -> float:
 
     Pieces have 64 tokens, as many as ``train`` takes.
 
+    Raises
+    ------
+    ValueError
+        For fewer than 65 tokens: a piece and the token that follows it.
+
     Examples
     --------
     >>> model = LanguageModel(tokens=5, width=4, depth=1, heads=1, units=4)
     >>> round(mean_loss(model, torch.arange(5).repeat(40)), 1)
     1.6
     """
+    if len(numbers) <= _LENGTH:
+        raise ValueError(
+            f"numbers: wanted at least {_LENGTH + 1} tokens, got {len(numbers)}")
     count = (len(numbers) - 1) // _LENGTH
     read = numbers[:count * _LENGTH].view(count, _LENGTH)
     wanted = numbers[1:count * _LENGTH + 1].view(count, _LENGTH)
