@@ -157,6 +157,18 @@ def test_mantel_counts_draws_that_repeat_the_data_as_ties():
     assert p == pytest.approx(1 / 2, abs=0.05)
 
 
+@pytest.mark.parametrize("missing", ["x", "y", "xy"])
+def test_mantel_leaves_out_pairs_with_a_missing_number(missing):
+    a, b, x, y = dyads(np.random.default_rng(7), 12, 0.95)
+    columns = {"x": x.copy(), "y": y.copy()}
+    for name in missing:
+        columns[name][0] = np.nan
+    p = mantel_test(a, b, **columns, permutations=199)
+    assert p < 0.02
+    if missing == "xy":
+        assert p == mantel_test(a[1:], b[1:], x[1:], y[1:], permutations=199)
+
+
 def test_mantel_leaves_out_pairs_whose_replacement_is_unknown():
     """Without the pair of models 0 and 1, against an enumeration of all orders."""
     rng = np.random.default_rng(12)

@@ -52,7 +52,8 @@ def mantel_test(
     a, b : array-like of int
         The two models of each pair, numbered from 0; each pair once.
     x, y : array-like
-        Two numbers per pair; the models of `y` are permuted.
+        Two numbers per pair; the models of `y` are permuted. A number that is not
+        finite counts as missing, and its pair is left out.
     strata : array-like, optional
         One name per model: models are permuted within a stratum only. Where each
         stratum holds models of one kind, a pair is always replaced by a pair of the
@@ -90,7 +91,7 @@ def mantel_test(
 
     def r(order: np.ndarray) -> float:
         permuted = table[order[a], order[b]]  # (pairs,)
-        is_known = np.isfinite(permuted)
+        is_known = np.isfinite(x) & np.isfinite(permuted)
         x_known = x[is_known]
         y_known = permuted[is_known]
         if len(x_known) < 2 or np.ptp(x_known) == 0 or np.ptp(y_known) == 0:
