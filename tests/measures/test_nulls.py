@@ -422,7 +422,9 @@ def test_kernels_that_no_order_changes():
     (("dcka",), {"inputs": None}, TypeError, "inputs: wanted real numbers"),
     (("cka",), {"sigma": 1}, TypeError, "cka takes no sigma"),
     (("cka",), {"dtype": torch.float32}, TypeError, "a null takes no dtype"),
-    (("procrustes",), {"draws": 18}, ValueError, "draws: wanted at least 19"),
+    (("procrustes",), {"draws": 18}, ValueError, "draws: wanted .* from 19"),
+    (("procrustes",), {"draws": 25.5}, ValueError, "draws: wanted a whole number"),
+    (("cka",), {"draws": float("nan")}, ValueError, "draws: wanted a whole number"),
 ])
 def test_bad_arguments(arguments, options, error, message):
     x = np.random.default_rng(0).standard_normal((10, 2))

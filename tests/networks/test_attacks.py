@@ -147,6 +147,7 @@ def test_attacks_are_seeded_and_leave_the_global_seed_alone(model, few_digits):
     ({"y": lambda y: y.float()}, "y: wanted one int"),
     ({"eps": lambda eps: -0.1}, "eps: wanted"),
     ({"steps": lambda steps: 0}, "steps: wanted"),
+    ({"steps": lambda steps: 2.0}, "steps: wanted a whole number from 1 up"),
     ({"alpha": lambda alpha: float("nan")}, "alpha: wanted"),
 ])
 def test_bad_input(change, words, model, few_digits):

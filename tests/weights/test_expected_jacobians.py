@@ -254,6 +254,12 @@ def test_gaussian_inputs_have_their_moments():
     assert not torch.allclose(few, wcka.gaussian_inputs(5, mean, covariance, seed=2))
 
 
+@pytest.mark.parametrize("draws", [0, 2.5, math.nan, "5"])
+def test_draws_are_a_whole_number(draws):
+    with pytest.raises(ValueError, match="draws: wanted a whole number from 1 on"):
+        wcka.gaussian_inputs(draws, [0.0], [[1.0]])
+
+
 def test_constant_coordinates_stay_constant():
     images = torch.rand(50, 4)
     images[:, 2] = 0.25
@@ -429,11 +435,23 @@ def test_queries_that_tell_nothing_are_refused(arguments, match):
         wcka.jacobian_from_outputs(*arguments)
 
 
-def test_too_few_batches_are_refused_and_noise_alone_is_not_a_similarity():
+@pytest.mark.parametrize("batches", [4, 11, 5.5, math.nan])
+def test_batches_are_a_whole_number_of_queries(batches):
+    inputs = wcka.gaussian_inputs(40, MEAN, COVARIANCE)
+    with pytest.raises(ValueError, match="batches: wanted a whole number from 5 to 10"):
+        wcka.similarity_from_outputs(inputs, inputs, inputs, batches=batches)
+
+
+def test_numbers_of_batches_may_be_floats():
+    inputs = wcka.gaussian_inputs(100, MEAN, COVARIANCE)
+    arguments = inputs, inputs, inputs[:, :2], MEAN, COVARIANCE
+    assert (wcka.similarity_from_outputs(*arguments, batches=5.0)
+            == wcka.similarity_from_outputs(*arguments, batches=5))
+
+
+def test_noise_alone_is_not_a_similarity():
     inputs = wcka.gaussian_inputs(40, MEAN, COVARIANCE)
     noise = torch.randn(40, 2, generator=torch.Generator().manual_seed(0))
-    with pytest.raises(ValueError, match="batches"):
-        wcka.similarity_from_outputs(inputs, noise, noise, batches=4)
     with pytest.warns(RuntimeWarning, match="noise"):
         similarity = wcka.similarity_from_outputs(
             inputs, 0 * noise, noise, MEAN, COVARIANCE, batches=5)

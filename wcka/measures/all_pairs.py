@@ -53,7 +53,7 @@ from .inner_products import (
     tolerance,
 )
 from .spelling import nearest
-from .validation import Array, matrix, number, warn_caller
+from .validation import Array, matrix, number, warn_caller, whole_number
 
 Features = dict[str, Tensor]  # by the labels that error messages use
 _ROUNDING = 16 * np.finfo(float).eps
@@ -342,11 +342,8 @@ def _unbiased_cka(features: Features, pairs: Pairs) -> Array:
 
 def _minibatch_cka(features: Features, pairs: Pairs,
                    batch_size: int = 256) -> Array:
-    condition = "a whole number from 4 on"
-    rows_per_batch = number(batch_size, "batch_size", condition)
-    if not rows_per_batch.is_integer() or rows_per_batch < _LEAST_ROWS:
-        raise ValueError(f"batch_size: wanted {condition}, got {batch_size}")
-    batches = pieces(_row_count(features), int(rows_per_batch))
+    batch_size = whole_number(batch_size, "batch_size", _LEAST_ROWS)
+    batches = pieces(_row_count(features), batch_size)
     _at_least_4(batches[-1].stop - batches[-1].start, " in the last batch")
     cross = np.zeros(())
     self_products = np.zeros(())

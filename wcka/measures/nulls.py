@@ -30,7 +30,7 @@ from .all_pairs import (
 from .inner_products import KEPT, Pairs, pieces, represented
 from .kernel_sums import KernelSums, sums_of, sums_of_kernels
 from .permutation_moments import SECOND, THIRD, coefficients
-from .validation import Array, warn_caller
+from .validation import Array, warn_caller, whole_number
 
 # Measures that are inner products of kernels
 CLOSED_FORM = ("cka", "wcka", "dcka", "unbiased_cka", "rbf_cka", "relu_cka")
@@ -162,8 +162,7 @@ def null_distributions(
     >>> round(float(null.mean[0, 1]), 4), round(float(null.z[0, 1]), 1)
     (0.1111, 6.6)
     """
-    if draws < _LEAST_DRAWS:
-        raise ValueError(f"draws: wanted at least {_LEAST_DRAWS}, got {draws}")
+    draws = whole_number(draws, "draws", _LEAST_DRAWS)
     arrays = checked(name, features, labels, options)
     if "dtype" in options:
         raise TypeError("a null takes no dtype: it is computed in double precision")

@@ -1,5 +1,6 @@
 """Conversion of array-likes to matrices, with clear errors for unusable values."""
 
+import math
 import sys
 import warnings
 from numbers import Real
@@ -134,6 +135,41 @@ def number(value: object, name: str, wanted: str) -> float:
     if not isinstance(value, Real) or value != value:
         raise ValueError(f"{name}: wanted {wanted}, got {value!r}")
     return float(value)
+
+
+def whole_number(
+    value: object, name: str, least: int, most: float = math.inf
+) -> int:
+    """Return an option as a whole number within bounds, and refuse anything else.
+
+    Parameters
+    ----------
+    value : object
+        The value that a user gave; 10.0 is whole.
+    name : str
+        The option, for the error message.
+    least, most : int
+        The bounds, which are allowed.
+
+    Raises
+    ------
+    ValueError
+        For what is no whole number, or out of bounds.
+
+    Examples
+    --------
+    >>> whole_number(10.0, "batches", 5)
+    10
+    >>> whole_number(2.5, "draws", 1)
+    Traceback (most recent call last):
+    ValueError: draws: wanted a whole number from 1 on, got 2.5
+    """
+    end = "on" if most == math.inf else f"to {most}"
+    wanted = f"a whole number from {least} {end}"
+    whole = number(value, name, wanted)
+    if not whole.is_integer() or not least <= whole <= most:
+        raise ValueError(f"{name}: wanted {wanted}, got {value!r}")
+    return int(whole)
 
 
 def special_kind(tensor: Tensor) -> str:

@@ -312,7 +312,9 @@ def _prepared(x: Tensor, **amounts) -> Tensor:
             or isinstance(value, bool)
             or not float(value) >= least
         ):
-            raise ValueError(f"{name}: wanted a number from {least} up, got {value!r}")
+            whole = "whole " if kind is Integral else ""
+            raise ValueError(
+                f"{name}: wanted a {whole}number from {least} up, got {value!r}")
         if name in ("eps", "std") and float(value) > 1:
             raise ValueError(
                 f"{name}: images are in [0, 1], so wanted a number from 0 to 1, got "

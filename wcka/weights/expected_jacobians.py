@@ -17,7 +17,13 @@ from torch import Tensor, nn
 
 from ..measures.all_pairs import similarities
 from ..measures.inner_products import symmetric_root
-from ..measures.validation import WITHOUT_FLOAT64, Array, number, real_numbers
+from ..measures.validation import (
+    WITHOUT_FLOAT64,
+    Array,
+    number,
+    real_numbers,
+    whole_number,
+)
 from .caller import copied, untouched
 from .chains import linear_layers
 from .gated_layers import Layer, layers_of, mean_jacobians
@@ -106,8 +112,7 @@ def gaussian_inputs(
     torch.Size([5, 4])
     """
     center, matrix = checked_moments(mean, covariance)
-    if draws < 1:
-        raise ValueError(f"draws: wanted at least 1, got {draws}")
+    draws = whole_number(draws, "draws", 1)
     normal = np.random.default_rng(seed).normal(size=(draws, len(center)))
     return center + torch.from_numpy(normal) @ symmetric_root(matrix)
 
@@ -264,10 +269,7 @@ def expected_similarity(
     sizes = torch.zeros(0)
     for network in (a, b):
         rows, layers = _checked(network, inputs, strength)
-        if not 2 <= batches <= len(rows):
-            raise ValueError(
-                f"batches: wanted 2 to {len(rows)} for {len(rows)} inputs, got "
-                f"{batches}")
+        batches = whole_number(batches, "batches", 2, len(rows))
         parts = rows.tensor_split(batches)
         jacobians = []
         for part in parts:

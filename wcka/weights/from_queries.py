@@ -15,7 +15,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from ..measures.validation import real_numbers, warn_caller
+from ..measures.validation import real_numbers, warn_caller, whole_number
 from .expected_jacobians import (
     Similarity,
     checked_inputs,
@@ -96,7 +96,8 @@ def similarity_from_outputs(
     outputs_a, outputs_b : array-like
         (n, outputs) of the two on the same queries.
     batches : int
-        At least 5. Without moments each batch needs more queries than coordinates.
+        From 5 to a fourth of the number of queries. Without moments each
+        batch needs more queries than coordinates.
 
     Returns
     -------
@@ -123,11 +124,7 @@ def similarity_from_outputs(
     """
     x, (y_a, y_b), center, factor = _checked(
         inputs, [outputs_a, outputs_b], mean, covariance)
-    most = len(x) // 4
-    if not _LEAST_BATCHES <= batches <= most:
-        raise ValueError(
-            f"batches: wanted {_LEAST_BATCHES} to {most} for {len(x)} queries, got "
-            f"{batches}")
+    batches = whole_number(batches, "batches", _LEAST_BATCHES, len(x) // 4)
     a = _centred_estimates(x, y_a, center, factor, batches)
     b = _centred_estimates(x, y_b, center, factor, batches)
     # (batches, batches, batches, batches): <X_1' Y_2, X_3' Y_4> of four batches
