@@ -451,8 +451,24 @@ def test_numbers_of_batches_may_be_floats():
 
 def test_noise_alone_is_not_a_similarity():
     inputs = wcka.gaussian_inputs(40, MEAN, COVARIANCE)
-    noise = torch.randn(40, 2, generator=torch.Generator().manual_seed(0))
+    noise = torch.randn(2, 40, 2, generator=torch.Generator().manual_seed(0))
     with pytest.warns(RuntimeWarning, match="noise"):
         similarity = wcka.similarity_from_outputs(
-            inputs, 0 * noise, noise, MEAN, COVARIANCE, batches=5)
+            inputs, *noise, MEAN, COVARIANCE, batches=5)
     assert math.isnan(similarity.value)
+
+
+def test_constant_outputs_have_no_similarity():
+    inputs = wcka.gaussian_inputs(40, MEAN, COVARIANCE)
+    with pytest.warns(RuntimeWarning, match="outputs_b are the same for all queries"):
+        similarity = wcka.similarity_from_outputs(
+            inputs, inputs, torch.full((40, 2), 0.1), MEAN, COVARIANCE, batches=5)
+    assert np.isnan(similarity).all()
+
+
+@pytest.mark.parametrize("inputs", [torch.ones(40, 4), torch.rand(40, 1)])
+def test_queries_without_a_similarity_are_refused(inputs):
+    p = inputs.shape[1]
+    with pytest.raises(ValueError, match="queries that differ, of at least 2 coord"):
+        wcka.similarity_from_outputs(
+            inputs, inputs, inputs, torch.zeros(p), torch.eye(p), batches=5)

@@ -103,12 +103,14 @@ def similarity_from_outputs(
     -------
     Similarity
         The value, and its standard error over queries (a jackknife over batches). NaN,
-        with a warning, where the noise hides all that varies.
+        with a warning, where outputs are the same for all queries, or the noise hides
+        all that varies.
 
     Raises
     ------
     ValueError
-        As ``jacobian_from_outputs``, for each batch.
+        As ``jacobian_from_outputs``, for each batch; for queries of one coordinate, and
+        queries that are all the same.
 
     Examples
     --------
@@ -125,6 +127,13 @@ def similarity_from_outputs(
     x, (y_a, y_b), center, factor = _checked(
         inputs, [outputs_a, outputs_b], mean, covariance)
     batches = whole_number(batches, "batches", _LEAST_BATCHES, len(x) // 4)
+    if x.shape[1] < 2 or _is_constant(x):
+        raise ValueError("inputs: wanted queries that differ, of at least 2 "
+                         "coordinates")
+    for name, y in (("outputs_a", y_a), ("outputs_b", y_b)):
+        if _is_constant(y):
+            warn_caller(f"{name} are the same for all queries: NaN")
+            return Similarity(float("nan"), float("nan"))
     a = _centred_estimates(x, y_a, center, factor, batches)
     b = _centred_estimates(x, y_b, center, factor, batches)
     # (batches, batches, batches, batches): <X_1' Y_2, X_3' Y_4> of four batches
@@ -140,6 +149,10 @@ def similarity_from_outputs(
     if np.isnan([value, *without_one]).any():
         warn_caller("the noise of so few queries hides the Jacobian: NaN")
     return Similarity(value, jackknife_error(np.array(without_one)))
+
+
+def _is_constant(rows: Tensor) -> bool:
+    return bool((rows == rows[0]).all())
 
 
 def _centred_estimates(
