@@ -198,8 +198,9 @@ def test_a_damaged_file_is_refused_and_replaced(root, raw, use_sources, damage):
     use_sources(unreachable, good(raw))
     with pytest.warns(
         UserWarning, match=f"{TEST_IMAGES} is refused .{len(content):,} bytes"
-    ):
+    ) as caught:
         images, _ = image_sets.load()
+    assert caught[0].filename == __file__
     assert intact(folder) and visible(folder) == sorted(NAMES)
     assert images.shape == (3147, 28, 28)
     assert (folder / NAMES[0]).is_symlink()  # the files that were right are left alone

@@ -201,13 +201,15 @@ def special_kind(tensor: Tensor) -> str:
     return "complex" if tensor.is_complex() else ""
 
 
-def warn_caller(message: str) -> None:
+def warn_caller(message: str, category: type[Warning] = RuntimeWarning) -> None:
     """Warn at the line that called this package, not at a line in it.
 
     Parameters
     ----------
     message : str
-        Of a ``RuntimeWarning``.
+        What the warning says.
+    category : type
+        The kind of warning.
 
     Examples
     --------
@@ -222,7 +224,7 @@ def warn_caller(message: str) -> None:
     while frame.f_globals.get("__name__", "").split(".")[0] == package and frame.f_back:
         frame = frame.f_back
         level += 1
-    warnings.warn(message, RuntimeWarning, stacklevel=level)
+    warnings.warn(message, category, stacklevel=level)
 
 
 def _fault_of_tensor(tensor: Tensor) -> str:

@@ -12,7 +12,6 @@ import tarfile
 import tempfile
 import textwrap
 import time
-import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -22,6 +21,7 @@ from filelock import FileLock
 from tqdm import tqdm
 
 from ..measures.spelling import nearest
+from ..measures.validation import warn_caller
 
 # Where its package puts Fashion-MNIST
 DEBIAN = Path("usr/share/datasets/fashion-mnist")
@@ -296,9 +296,8 @@ def _fill(folder: Path, dataset: str, spec: Dataset) -> None:
     faults = _faults(folder, spec)
     for name, fault in faults.items():
         if fault != "missing":
-            warnings.warn(
-                f"{folder / name} is refused ({fault}); fetching it anew", stacklevel=3
-            )
+            warn_caller(
+                f"{folder / name} is refused ({fault}); fetching it anew", UserWarning)
     reasons = []
     for source in spec.sources:
         if not faults:
