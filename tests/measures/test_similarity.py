@@ -328,6 +328,12 @@ def test_pairwise_equals_pairs(measure, trained, digits, monkeypatch):
     np.testing.assert_allclose(np.diag(expected), 1)
 
 
+def test_pairs_may_be_any_iterable_of_two():
+    features = np.random.default_rng(0).standard_normal((3, 10, 2))
+    listed = wcka.pairwise("cka", features, pairs=zip((0, 1), (1, 2)))
+    assert listed.tolist() == wcka.pairwise("cka", features)[[0, 1], [1, 2]].tolist()
+
+
 @pytest.mark.parametrize("measure, options", [
     *((name, {}) for name in MEASURE_NAMES),
     ("dcka", {"psd": False}),

@@ -255,6 +255,7 @@ def _positions(pairs: Any, n: int) -> tuple[np.ndarray, np.ndarray] | None:
     """Checked positions of the pairs to compare."""
     if pairs is None:
         return None
+    pairs = tuple(pairs)
     if len(pairs) != 2:
         raise ValueError(f"pairs: wanted two rows of ints, got {len(pairs)}")
     a, b = (np.asarray(row) for row in pairs)
