@@ -75,8 +75,17 @@ def made_grid(components, seeds=5, architectures=2, strategies=3, probes=6, seed
     return rows, members
 
 
+def components_of(rows, members):
+    return coverage._components(
+        coverage._seed_grid(rows, members, "wcka", "agreement"))
+
+
+def shares_of(rows, members, measure="wcka", target="agreement"):
+    return coverage._shares(coverage._seed_grid(rows, members, measure, target))
+
+
 def in_a_row(components):
-    """What ``variance_components`` should find, without the fixed means of kinds."""
+    """What ``components_of`` should find, without the fixed means of kinds."""
     table = {}
     for level, count in LEVELS.items():
         xx, xy, yy, on_a_probe = components.get(level, NO_EFFECT)
@@ -102,8 +111,7 @@ def test_components_are_recovered_without_bias(grid, tables):
     estimates = []
     for table in range(tables):
         seed = [grid["seeds"], table]  # sizes draw independently
-        components = coverage.variance_components(
-            *made_grid(COMPONENTS, seed=seed, **grid))
+        components = components_of(*made_grid(COMPONENTS, seed=seed, **grid))
         estimates.append(components.loc[expected.index].to_numpy())
     error = np.std(estimates, axis=0, ddof=1) / np.sqrt(tables)
     deviation = np.abs(np.mean(estimates, axis=0) - expected)
@@ -115,7 +123,7 @@ def test_the_means_of_kinds_are_those_of_the_table():
     rows, members = made_grid(COMPONENTS)
     kind = rows.a.str.rsplit(", ", n=1).str[0]
     means = rows.groupby(kind)[["wcka", "agreement"]].mean()
-    of_kinds = coverage.variance_components(rows, members).loc["kind"]
+    of_kinds = components_of(rows, members).loc["kind"]
     expected = np.cov(means.T, ddof=0)
     assert of_kinds.similarity == pytest.approx(expected[0, 0])
     assert of_kinds.agreement == pytest.approx(expected[1, 1])
@@ -126,7 +134,7 @@ def test_shares_add_up_to_one_and_covariances_to_the_correlation():
     """A large grid of the same components, with the same kinds, has that r."""
     rows, members = made_grid(
         COMPONENTS, seeds=40, architectures=1, probes=60, seed=3)
-    shares = coverage.variance_shares(rows, members)
+    shares = shares_of(rows, members)
     assert shares.similarity.sum() == pytest.approx(1)
     assert shares.agreement.sum() == pytest.approx(1)
     r = rows.wcka.corr(rows.agreement)
@@ -138,8 +146,8 @@ def test_shares_are_never_negative():
     for seed in range(10):
         noise = {"pair of networks": (1.0, 0.9, 1.0, 0.0)}
         rows, members = made_grid(noise, seed=seed)
-        estimates = coverage.variance_components(rows, members)
-        shares = coverage.variance_shares(rows, members)
+        estimates = components_of(rows, members)
+        shares = shares_of(rows, members)
         variances = ["similarity", "agreement"]
         assert (estimates[variances] < 0).any(axis=None)
         assert (shares[variances] >= 0).all(axis=None)
@@ -147,14 +155,14 @@ def test_shares_are_never_negative():
 
 def test_units_do_not_matter_nor_order_nor_names():
     rows, members = made_grid(COMPONENTS)
-    shares = coverage.variance_shares(rows, members)
+    shares = shares_of(rows, members)
     other = rows.assign(a=rows.b, b=rows.a, wcka=3 + 2 * rows.wcka,
                         agreement=5 * rows.agreement).sample(frac=1, random_state=0)
     other = pd.concat([other, rows.assign(differs="epoch", wcka=np.nan)])
     other = other.rename(columns={"wcka": "cka", "agreement": "clean"})
     other = other.astype({"a": "category", "b": "category", "probe": "category"})
     pd.testing.assert_frame_equal(
-        coverage.variance_shares(other, members, "cka", "clean"), shares)
+        shares_of(other, members, "cka", "clean"), shares)
 
 
 @pytest.mark.parametrize("grid", [
@@ -163,7 +171,7 @@ def test_units_do_not_matter_nor_order_nor_names():
 ])
 def test_a_small_grid_leaves_out_what_cannot_be_told(grid):
     rows, members = made_grid(COMPONENTS, **grid)
-    shares = coverage.variance_shares(rows, members)
+    shares = shares_of(rows, members)
     assert np.isfinite(shares).all(axis=None)
     if grid.get("seeds") == 3:
         assert (shares.loc[["pair of starts", "pair of networks"]] == 0).all(axis=None)
@@ -178,16 +186,16 @@ def test_a_small_grid_leaves_out_what_cannot_be_told(grid):
 def test_bad_tables_are_refused():
     rows, members = made_grid(COMPONENTS)
     with pytest.raises(ValueError, match="60 pairs once on each of 6 probes, got 359"):
-        coverage.variance_shares(rows.iloc[1:], members)
+        shares_of(rows.iloc[1:], members)
     pair = (rows.a == rows.a[0]) & (rows.b == rows.b[0])
     with pytest.raises(ValueError, match="all 10 pairs of the 5 networks"):
-        coverage.variance_shares(rows[~pair], members)
+        shares_of(rows[~pair], members)
     with pytest.raises(ValueError, match="not finite"):
-        coverage.variance_shares(rows.assign(wcka=np.nan), members)
+        shares_of(rows.assign(wcka=np.nan), members)
     with pytest.raises(ValueError, match="agreement does not vary"):
-        coverage.variance_shares(rows.assign(agreement=1.0), members)
+        shares_of(rows.assign(agreement=1.0), members)
     with pytest.raises(ValueError, match="three networks of one kind, got at most 2"):
-        coverage.variance_shares(*made_grid(COMPONENTS, seeds=2))
+        shares_of(*made_grid(COMPONENTS, seeds=2))
 
 
 # --------------------------------------------------------------------------- coverage
@@ -215,7 +223,7 @@ def test_with_start_effects_intervals_that_count_rows_do_not_hold():
 
 def test_drawn_grids_have_the_components_they_are_drawn_from(monkeypatch):
     rows, members = made_grid(COMPONENTS, seeds=8)
-    shares = coverage.variance_shares(rows, members)
+    shares = shares_of(rows, members)
     pairs = rows.drop_duplicates(["a", "b"])
     drawn = []
 
@@ -223,7 +231,7 @@ def test_drawn_grids_have_the_components_they_are_drawn_from(monkeypatch):
         """Keep the rows that intervals are asked about: pair by pair."""
         table = pairs.loc[pairs.index.repeat(6)].assign(
             probe=np.tile(np.arange(6), len(pairs)), wcka=x, agreement=y)
-        drawn.append(coverage.variance_components(table, members))
+        drawn.append(components_of(table, members))
         return correlation(x, y)
 
     correlation = coverage.statistics.correlation

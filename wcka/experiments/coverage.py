@@ -121,10 +121,7 @@ def _check_round_robins(kind: np.ndarray, starts: np.ndarray) -> None:
 # ------------------------------------------------------------------------- components
 
 
-def variance_components(
-    rows: pd.DataFrame, members: pd.DataFrame, measure: str = "wcka",
-    target: str = "agreement",
-) -> pd.DataFrame:
+def _components(grid: _Grid) -> pd.DataFrame:
     """Estimate where the variances of similarity and of agreement come from.
 
     Similarity is the mean of the pair's kind, which is fixed, plus effects of both
@@ -138,42 +135,9 @@ def variance_components(
     theirs. With one kind per architecture, effects of networks count as those of
     starts; with one probe, effects on it alone count as those on all.
 
-    Parameters
-    ----------
-    rows, members : DataFrame
-        As ``benchmark.grid`` returns them. Of the rows those that differ in the seed
-        are taken. Networks may have been left out, with all of their pairs.
-    measure, target : str
-        The columns that are correlated. The measure has one value per pair, the target
-        one per pair and probe.
-
-    Returns
-    -------
-    DataFrame
-        One row per source; similarity and agreement, what it adds to the variance of a
-        row, and covariance, what it adds to the covariance of the two.
-
-    Raises
-    ------
-    ValueError
-        For numbers that are not finite, a pair that misses a probe, a kind that misses
-        pairs of its networks, or no kind with three networks.
-
-    Examples
-    --------
-    >>> a, b = np.triu_indices(5, 1)
-    >>> members = pd.DataFrame({"model": range(5), "architecture": "1 × 8", "epoch": 1,
-    ...                         "strategy": "standard", "start": range(5)})
-    >>> rows = pd.DataFrame({"differs": "seed", "a": a, "b": b, "probe": "clean",
-    ...                      "agreement": a + b, "wcka": 2 * (a + b)})
-    >>> components = variance_components(rows, members)
-    >>> components.loc[["start", "pair of networks"]].round(6).to_numpy().tolist()
-    [[20.0, 5.0, 10.0], [0.0, 0.0, 0.0]]
+    Rows are sources; similarity and agreement are what one adds to the variance of a
+    row, covariance what it adds to the covariance of the two.
     """
-    return _components(_seed_grid(rows, members, measure, target))
-
-
-def _components(grid: _Grid) -> pd.DataFrame:
     levels = _levels(grid)
     of_probes = {level: moments.on_a_probe for level, moments in levels.items()}
     probe, kind_on_a_probe = _probe_components(grid, of_probes)
@@ -346,47 +310,13 @@ def _probe_components(
     return float(shared), float(variance - shared)
 
 
-def variance_shares(
-    rows: pd.DataFrame, members: pd.DataFrame, measure: str = "wcka",
-    target: str = "agreement",
-) -> pd.DataFrame:
+def _shares(grid: _Grid) -> pd.DataFrame:
     """Estimate shares of the variances of similarity and of agreement, by source.
 
-    Parameters
-    ----------
-    rows, members, measure, target
-        As in ``variance_components``.
-
-    Returns
-    -------
-    DataFrame
-        One row per source, as in ``variance_components``. Similarity and agreement are
-        shares, which add up to 1; negative estimates count as zero. Covariances are in
-        units of both standard deviations, and at most what the two variances allow:
-        they add up to the correlation in grids with these components.
-
-    Raises
-    ------
-    ValueError
-        Where similarity or agreement does not vary, and as in ``variance_components``.
-
-    Examples
-    --------
-    >>> a, b = np.triu_indices(5, 1)
-    >>> members = pd.DataFrame({"model": range(5), "architecture": "1 × 8", "epoch": 1,
-    ...                         "strategy": "standard", "start": range(5)})
-    >>> rows = pd.DataFrame({"differs": "seed", "a": a, "b": b, "probe": "clean",
-    ...                      "agreement": (a - b) ** 2, "wcka": a + b})
-    >>> shares = variance_shares(rows, members)
-    >>> shares[["similarity", "agreement"]].sum().round(6).tolist()
-    [1.0, 1.0]
-    >>> float(shares.similarity["start"].round(6))
-    1.0
+    Similarity and agreement add up to 1; negative estimates count as zero. Covariances
+    are in units of both standard deviations, and at most what the two variances allow:
+    they add up to the correlation in grids with these components.
     """
-    return _shares(_seed_grid(rows, members, measure, target))
-
-
-def _shares(grid: _Grid) -> pd.DataFrame:
     components = _components(grid)
     variances = components[["similarity", "agreement"]].clip(lower=0)
     total = variances.sum()
@@ -406,9 +336,9 @@ def simulate(
 ) -> pd.DataFrame:
     """Simulate how often 95 % intervals of r hold the truth.
 
-    Grids of the same pairs and as many probes are drawn from the components of
-    ``variance_shares``. The truth is their correlation in a grid of the same kinds with
-    infinitely many starts and probes.
+    Grids of the same pairs and as many probes are drawn from the components of variance
+    that are estimated from the table. The truth is their correlation in a grid of the
+    same kinds with infinitely many starts and probes.
 
     Effects are normal, and vary as much in one kind or on one probe as in another.
     Where a few odd networks or probes carry a correlation, intervals hold the truth
@@ -416,8 +346,12 @@ def simulate(
 
     Parameters
     ----------
-    rows, members, measure, target
-        As in ``variance_components``.
+    rows, members : DataFrame
+        As ``benchmark.grid`` returns them. Of the rows those that differ in the seed
+        are taken. Networks may have been left out, with all of their pairs.
+    measure, target : str
+        The columns that are correlated. The measure has one value per pair, the target
+        one per pair and probe.
     draws : int
         Number of grids.
     seed : int
@@ -435,7 +369,8 @@ def simulate(
     Raises
     ------
     ValueError
-        As in ``variance_shares``.
+        For numbers that are not finite or do not vary, a pair that misses a probe, a
+        kind that misses pairs of its networks, or no kind with three networks.
 
     Examples
     --------
@@ -505,7 +440,7 @@ def _draw(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Draw similarity (pairs,) and agreement (pairs, probes), of variance 1 each.
 
-    Shares are by source, then by column of ``variance_shares``.
+    Shares are by source, then by column of ``_shares``.
     """
     on_kinds = rng.standard_normal((grid.n_kinds, grid.n_probes))
     on_kinds *= np.sqrt(shares["kind on a probe"]["agreement"])
