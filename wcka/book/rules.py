@@ -71,9 +71,9 @@ class Part(NamedTuple):
     @property
     def text(self) -> str:
         """The label with the number and its interval."""
-        if self.error == 0:
-            return f"{self.label} {self.value:.3g}"
         low, high = self.interval
+        if low == high:  # also where the error is lost beside the number
+            return f"{self.label} {self.value:.3g}"
         # Two digits, and more where the interval is narrower than these can show.
         digits = max(2, math.ceil(-math.log10((high - low) / 2)))
         form = f"+.{digits}f" if digits <= 6 else "+.1g"
@@ -363,9 +363,8 @@ def judge(chapter: str, findings: Mapping[str, Finding],
     Raises
     ------
     ValueError
-        If findings and statements have different keys, a number is not finite, a
-        standard error is negative or vanishes beside its number, degrees of freedom are
-        not positive, or a part has an unknown rule.
+        If findings and statements have different keys, a number or its error is not
+        finite, degrees of freedom are not positive, or a part has an unknown rule.
 
     Examples
     --------
@@ -415,10 +414,6 @@ def _check(part: Part, name: str) -> None:
             f"{part.error}")
     if not part.df > 0:
         raise ValueError(f"{name}: wanted positive degrees of freedom, got {part.df}")
-    low, high = part.interval
-    if part.error and not 0 < high - low < np.inf:
-        raise ValueError(f"{name}: wanted an error that shows beside the number, got "
-                         f"{part.value} ± {part.error}")
     if part.rule:
         nearest(part.rule, RULES, f"{name}: rule")
 
