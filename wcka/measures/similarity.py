@@ -437,7 +437,7 @@ def deconfound(x: ArrayLike, inputs: ArrayLike | Confounder) -> Tensor:
     --------
     >>> inputs = [[0.0], [1.0], [2.0], [3.0]]
     >>> deconfound([[1.0, 0.0], [0.0, 1.0], [0.0, 4.0], [1.0, 9.0]], inputs).shape
-    torch.Size([4, 2])
+    torch.Size([4, 1])
     >>> deconfound([[1.0], [3.0], [5.0], [7.0]], inputs).shape
     torch.Size([4, 0])
     """
