@@ -342,6 +342,55 @@ def test_numbers_and_shapes_tell_an_order_together(tmp_path, names, sorted_file)
     assert value(*paths) == pytest.approx(cka(*chains), abs=1e-10)
 
 
+def both_formats(tmp_path, *layers):
+    """Two networks of such layers in .pt and in .safetensors, and their chains' CKA."""
+    networks = [named(seed, *layers) for seed in range(2)]
+    saved_in_order, sorted_by_name = [], []
+    for i, network in enumerate(networks):
+        saved_in_order.append(saved(tmp_path / f"{i}.pt", network.state_dict()))
+        sorted_by_name.append(tmp_path / f"{i}.safetensors")
+        save_file(network.state_dict(), sorted_by_name[-1])
+    return saved_in_order, sorted_by_name, cka(*map(chain_of, networks))
+
+
+@pytest.mark.parametrize("layers", [
+    (("fc1", 16, 16), ("fc2", 16, 16), ("fc", 16, 3)),
+    (("linear", 20, 16), ("linear1", 16, 16), ("linear2", 16, 16)),
+    (("dec3", 8, 8), ("dec2", 8, 8), ("dec1", 8, 8), ("dec0", 8, 3)),
+    (("up3", 3, 6), ("up2", 6, 12), ("up1", 12, 20)),
+    (("fc_20", 20, 16), ("fc_16", 16, 8), ("fc_8", 8, 3)),
+    (("l1a", 16, 16), ("l1b", 16, 9), ("l2a", 9, 16), ("l2b", 16, 16), ("out", 16, 3))])
+def test_names_and_shapes_tell_the_order_in_both_formats(tmp_path, layers):
+    in_order, by_name, expected = both_formats(tmp_path, *layers)
+    assert value(*in_order) == pytest.approx(expected, abs=1e-10)
+    assert value(*by_name) == pytest.approx(expected, abs=1e-10)
+
+
+@pytest.mark.parametrize("layers", [
+    (("fc1", 16, 16), ("fc2", 16, 16), ("fc", 16, 16)),
+    (("dec3", 8, 8), ("dec2", 8, 8), ("dec1", 8, 8)),
+    (("dec3", 8, 8), ("dec2", 8, 8), ("dec1", 8, 8), ("out", 8, 3)),
+    (("l1b", 8, 8), ("l1a", 8, 8), ("l2b", 8, 8), ("l2a", 8, 8), ("out", 8, 3))])
+def test_an_order_that_only_a_state_dict_tells(tmp_path, layers):
+    in_order, by_name, expected = both_formats(tmp_path, *layers)
+    assert value(*in_order, stored="out-in") == pytest.approx(expected, abs=1e-10)
+    with pytest.raises(ValueError, match="the order of its layers is not known"):
+        value(*by_name, stored="out-in")
+
+
+def test_layers_within_numbered_stages_stay_in_their_stage(tmp_path):
+    modules = [nn.ModuleDict({
+        "stage1": named(seed, ("first", 20, 16), ("second", 16, 16)),
+        "stage2": named(9 + seed, ("first", 16, 16), ("second", 16, 3))})
+        for seed in range(2)]
+    paths, chains = [], []
+    for i, module in enumerate(modules):
+        paths.append(tmp_path / f"{i}.safetensors")
+        save_file(module.state_dict(), paths[-1])
+        chains.append(chain_of(module["stage1"]) @ chain_of(module["stage2"]))
+    assert value(*paths) == pytest.approx(cka(*chains), abs=1e-10)
+
+
 def test_layers_of_keras_are_numbered_from_the_second_on(tmp_path):
     rng = np.random.default_rng(0)
     paths, chains = [], []

@@ -5,7 +5,7 @@ what has to be assumed is said.
 """
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -210,7 +210,8 @@ def _chain_in(
     layouts, known = _layouts(matrices, shapes, stored)
     readings = []
     for layout in layouts:
-        names, source = _in_order(checkpoint, matrices, shapes, layout)
+        names, source = _in_order(
+            checkpoint, matrices, shapes, layout, may_fall=len(layouts) == 1)
         readings.append((layout, names, source))
     chain = _only_reading(checkpoint, readings, known)
     ends = {layer.name: (layer.inputs, layer.outputs) for layer in chain.layers}
@@ -348,24 +349,37 @@ _MATRIX = re.compile(
 
 def _in_order(
     checkpoint: Checkpoint, matrices: list[str], shapes: dict[str, tuple[int, ...]],
-    layout: str,
+    layout: str, may_fall: bool,
 ) -> tuple[list[str], str]:
-    """Return the names of a file's matrices in the order of the layers, and why."""
+    """Return the names of a file's matrices in the order of the layers, and why.
+
+    Where `may_fall`, numbers in names may fall if they do not fit together otherwise.
+    """
     if len(matrices) < 2:
         return matrices, "one layer"
-    fitting = _orders_that_fit(matrices, shapes, layout)
+    shared = _shared_matrices(checkpoint, matrices)
+    as_saved = (
+        checkpoint.ordered and not shared and _do_fit(matrices, shapes, layout))
     numbered = _by_numbers(matrices)
     if len(numbered) == len(matrices):
-        # Numbers may be widths, which fall: then one order fits, and it is another.
-        as_saved = checkpoint.ordered and fitting == [matrices]
-        if not (as_saved or _are_widths(matrices, shapes, layout)):
+        if as_saved and numbered == matrices:
             return numbered, "by the numbers in their names"
+        ways = [numbered, numbered[::-1]] if may_fall else [numbered]
+        ways = [names for names in ways if _do_fit(names, shapes, layout)]
+        is_told = len(ways) == 1 or not _often_fall(numbered)
+        if ways and is_told and not as_saved:
+            return ways[0], "by the numbers in their names"
+        if not (ways or as_saved or _are_widths(matrices, shapes, layout)):
+            return numbered, "by the numbers in their names"
+    fitting = _orders_that_fit(matrices, shapes, layout)
     if len(fitting) == 1:
         return fitting[0], "the only order in which they fit together"
-    around = _orders_around(numbered, matrices, shapes, layout)
-    if len(around) == 1 and not checkpoint.ordered:
-        return around[0], "by the numbers in their names, others as they fit"
-    shared = _shared_matrices(checkpoint, matrices)
+    if as_saved:
+        return matrices, "as saved"
+    if not checkpoint.ordered and len(numbered) < len(matrices):
+        around = _orders_by_numbers(matrices, shapes, layout)
+        if len(around) == 1:
+            return around[0], "by the numbers in their names, others as they fit"
     if checkpoint.ordered and not shared:
         return matrices, "as saved"
     reason = "as its names are in alphabetical order, as in .safetensors files"
@@ -375,6 +389,14 @@ def _in_order(
         f"{checkpoint.name}: the order of its layers is not known, {reason} "
         f"({', '.join(matrices)}): number them, save the module's state_dict() by "
         f"torch.save, or say --order or --arch")
+
+
+def _do_fit(
+    names: list[str], shapes: dict[str, tuple[int, ...]], layout: str,
+) -> bool:
+    """Tell whether each matrix takes as many inputs as the last one gives."""
+    ends = [_ends(shapes[name], layout) for name in names]
+    return all(last[1] == following[0] for last, following in pairwise(ends))
 
 
 def _numbers(name: str) -> list[int]:
@@ -392,60 +414,112 @@ def _are_widths(
     return True
 
 
+def _with_number(name: str) -> str:
+    """Return a name with the number 0 that Keras leaves out: dense, dense_1, dense_2.
+
+    In torch a layer fc beside fc1 and fc2 may as well be the last one.
+    """
+    return re.sub(r"(?<=[^\d])(?=[/.](kernel|w)$)", "_0", name)
+
+
 def _by_numbers(matrices: list[str]) -> list[str]:
     """Return the largest group of names that differ in numbers alone, in their order.
-
-    A name may lack the number: Keras calls layers dense, dense_1 and dense_2.
     """
     groups: dict[str, list[str]] = {}
     for name in matrices:
-        groups.setdefault(re.sub(r"_?\d+", "", name), []).append(name)
-    largest = max(groups.values(), key=lambda names: len(names))
-    return sorted(largest, key=_numbers)
+        if re.search(r"\d", _with_number(name)):
+            frame = re.sub(r"\d+", "#", _with_number(name))
+            groups.setdefault(frame, []).append(name)
+    largest = max(groups.values(), key=lambda names: len(names), default=[])
+    return sorted(largest, key=lambda name: _numbers(_with_number(name)))
 
 
-def _orders_around(
-    numbered: list[str], matrices: list[str], shapes: dict[str, tuple[int, ...]],
-    layout: str,
+# Layers of decoders are often numbered as those of the encoder that they undo.
+_FALLING = re.compile(r"(^|[._/])(de(c|conv)|up)[a-z_]*\d")
+
+
+def _often_fall(names: list[str]) -> bool:
+    """Tell whether names are of layers whose numbers rise in some networks only."""
+    return any(_FALLING.search(name.lower()) for name in names)
+
+
+def _orders_by_numbers(
+    matrices: list[str], shapes: dict[str, tuple[int, ...]], layout: str,
 ) -> list[list[str]]:
-    """Return orders that fit and keep numbered names together; at most two."""
-    if len(numbered) < 2:
+    """Return orders that fit and keep to the numbers in names; at most two.
+
+    Names that begin alike and go on with a number stand together, by this number, and
+    those with the same number as they fit: stage by stage.
+    """
+    parts = {name: re.split(r"(\d+)", _with_number(name)) for name in matrices}
+    block = {name: parts[name][0] if len(parts[name]) > 1 else name
+             for name in matrices}
+
+    def before(name: str, falls: bool) -> set[str]:
+        """Names that begin alike and have a number that comes first."""
+        names = set()
+        for other in matrices:
+            for ours, theirs in zip(parts[name], parts[other]):
+                if ours != theirs:
+                    if ours.isdecimal() and theirs.isdecimal() and (
+                            (int(theirs) > int(ours)) == falls):
+                        names.add(other)
+                    break
+        return names
+
+    if len(set(block.values())) > _MOST_FREE or len(matrices) > _MOST_NUMBERED:
         return []
-    # The numbered layers as one, from the inputs of the first to the last's outputs
-    inputs, _ = _ends(shapes[numbered[0]], layout)
-    _, outputs = _ends(shapes[numbered[-1]], layout)
-    for name, following in pairwise(numbered):
-        if _ends(shapes[name], layout)[1] != _ends(shapes[following], layout)[0]:
-            return []
-    block = numbered[0]
-    ends = (outputs, inputs) if layout == "out-in" else (inputs, outputs)
-    names = [name for name in matrices if name == block or name not in numbered]
-    orders = []
-    for order in _orders_that_fit(names, {**shapes, block: ends}, layout):
-        position = order.index(block)
-        orders.append([*order[:position], *numbered, *order[position + 1:]])
-    return orders
+    orders: list[list[str]] = []
+    for falls in (False, True) if _often_fall(matrices) else (False,):
+        earlier = {
+            name: before(name, falls and _often_fall([name])) for name in matrices}
+
+        def may_follow(last: str | None, name: str, remaining: list[str]) -> bool:
+            left = set(remaining)
+            if last is not None and block[name] != block[last] and any(
+                    block[other] == block[last] for other in left):
+                return False
+            return earlier[name].isdisjoint(left)
+
+        for order in _orders_that_fit(matrices, shapes, layout, may_follow):
+            if order not in orders:
+                orders.append(order)
+    return orders[:2]
+
+
+# More names have too many orders to try.
+_MOST_FREE = 8
+_MOST_NUMBERED = 200
+_MOST_STEPS = 20000
 
 
 def _orders_that_fit(
-    matrices: list[str], shapes: dict[str, tuple[int, ...]], layout: str, most: int = 2,
+    matrices: list[str], shapes: dict[str, tuple[int, ...]], layout: str,
+    may_follow: Callable[[str | None, str, list[str]], bool] | None = None,
 ) -> list[list[str]]:
-    """Return orders in which matrices fit together, at most a few."""
-    fitting: list[list[str]] = []
+    """Return orders in which matrices fit together, at most two; none if too many.
 
-    def extend(order: list[str], remaining: list[str]) -> None:
-        if len(fitting) >= most:
-            return
+    `may_follow` tells from the last name, the next one, and all that remain, whether
+    the next may stand there.
+    """
+    if may_follow is None and len(matrices) > _MOST_FREE:
+        return []
+    fitting: list[list[str]] = []
+    waiting: list[tuple[list[str], list[str]]] = [([], matrices)]
+    for _ in range(_MOST_STEPS if may_follow else 10 * _MOST_STEPS):
+        if not waiting or len(fitting) == 2:
+            return fitting
+        order, remaining = waiting.pop()
         if not remaining:
             fitting.append(order)
-        for name in remaining:
-            outputs = _ends(shapes[order[-1]], layout)[1] if order else None
-            if outputs in (None, _ends(shapes[name], layout)[0]):
-                extend([*order, name], [m for m in remaining if m != name])
-
-    if len(matrices) <= 8:  # more have too many orders to try
-        extend([], matrices)
-    return fitting
+        last = order[-1] if order else None
+        outputs = _ends(shapes[last], layout)[1] if last else None
+        for name in reversed(remaining):
+            fits = outputs in (None, _ends(shapes[name], layout)[0])
+            if fits and (may_follow is None or may_follow(last, name, remaining)):
+                rest = [other for other in remaining if other != name]
+                waiting.append(([*order, name], rest))
+    return []
 
 
 def _shared_matrices(checkpoint: Checkpoint, matrices: list[str]) -> list[str]:
