@@ -9,6 +9,7 @@ from safetensors.torch import save_file
 from transformer_models import llama
 
 from wcka import circuits, compare_circuits
+from wcka.cli import main
 from wcka.weights import report
 from wcka.weights.chance import beside_orders
 from wcka.weights.comparison import compare_files
@@ -372,3 +373,57 @@ def test_an_empty_vocabulary_is_none(tmp_path):
     for path in paths:
         open(f"{path}/vocab.txt", "wb").close()
     assert compared(*paths)["all"]["wcka"] == plain
+
+
+def folder_of(tmp_path, count=5):
+    """A folder of networks, and the weights of one more."""
+    for seed in range(count):
+        save(tmp_path / "runs" / str(seed), *network(seed))
+    return tmp_path / "runs", *network(count)
+
+
+@pytest.mark.parametrize("command", ["compare", "family"])
+def test_a_network_that_is_not_finite_is_left_out(tmp_path, command, capsys):
+    folder, weights, config = folder_of(tmp_path)
+    weights["model.layers.1.mlp.up_proj.weight"][1, 2] = float("nan")
+    save(folder / "nan", weights, config)
+    assert main([command, str(folder)]) == 0
+    out = capsys.readouterr().out
+    reason = "llama: layers.1.mlp.up_proj.weight holds NaN or infinity"
+    assert f"left out nan: {reason}" in out
+    assert main(["compare", str(folder / "0"), str(folder / "nan")]) == 2
+    assert f"{folder / 'nan'}: {reason}" in capsys.readouterr().err
+
+
+def test_circuits_that_are_zero_are_left_out_of_averages(tmp_path, recwarn):
+    one, other = network(0), network(1)
+    other[0]["model.layers.1.mlp.down_proj.weight"].zero_()
+    paths = [save(tmp_path / "a", *one), save(tmp_path / "b", *other)]
+    result = compared(*paths)
+    tables = compare_circuits([circuits(*network(0)), circuits(*network(1))])
+    of_mlp = tables["mlp"][0, 0, 1]  # that of layer 1 is zero
+    means = [tables["mlp"][0], *(tables[name].mean(0) for name in tables
+                                 if name != "mlp")]
+    expected = np.median([mean[0, 1] for mean in means])
+    assert result["all"]["wcka"][0][1] == pytest.approx(expected, abs=1e-12)
+    assert f"{paths[1]}: left out of averages, as zero or the same for all rows: " \
+        "mlp 1" in result["assumed"]
+    text = report.described(result)
+    assert f"{of_mlp:.4f} on average over 1 layer (" in text
+    assert "nan" not in text.lower()
+    assert not recwarn.list
+
+
+def test_a_family_goes_on_without_a_network_that_is_zero(tmp_path, capsys):
+    folder, weights, config = folder_of(tmp_path)
+    for name in ("mlp.down_proj", "self_attn.o_proj"):
+        weights[f"model.layers.0.{name}.weight"].zero_()
+    save(folder / "block", weights, config)
+    zero = {name: torch.zeros_like(values) for name, values in weights.items()}
+    save(folder / "zero", zero, config)
+    assert main(["family", str(folder)]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert "left out zero: its circuits are zero, or the same for all rows" in out
+    assert "block: left out of averages, as zero or the same for all rows: " \
+        "ov 0, mlp 0" in out

@@ -1,6 +1,9 @@
 """Transformers in files, compared by their circuits over the tokens they share."""
 
 import re
+import warnings
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -8,8 +11,15 @@ import numpy as np
 from ..measures.validation import Array
 from .chance import without_chance
 from .checkpoints import Checkpoint
-from .families import OF_IMAGES, Transformer, config_beside, family_of
+from .families import (
+    OF_IMAGES,
+    NotFinite,
+    Transformer,
+    config_beside,
+    family_of,
+)
 from .file_group import FileGroup
+from .messages import listed
 from .token_circuits import CIRCUITS, Circuits, compare_circuits
 from .vocabulary import shared_rows, vocabulary_beside
 
@@ -109,16 +119,8 @@ def compare_transformers(files: FileGroup) -> dict[str, Any]:
     ValueError: empty folder: wanted at least two files that can be compared, got none
     """
     networks = files.results(_transformer_in)
-    networks, vocabularies = _of_same_rows(files, networks)
-    counts = [network.rows for network in networks]
-    names = ", ".join(file.name for file in files.fitting)
-    try:
-        rows, note = shared_rows(vocabularies, counts)
-    except ValueError as error:
-        raise ValueError(f"{names}: {error}") from None
-    tables = compare_circuits([
-        Circuits(network, tokens) for network, tokens in zip(networks, rows)])
-    means = np.stack([tables[circuit].mean(0) for circuit in CIRCUITS])
+    networks, rows, note, tables = _tables_of(files, networks)
+    means = np.stack([mean_of_known(tables[circuit]) for circuit in CIRCUITS])
     assumed = [f"rows are tokens: {note}"]
     depths = [network.depth for network in networks]
     if len(set(depths)) > 1:
@@ -127,6 +129,7 @@ def compare_transformers(files: FileGroup) -> dict[str, Any]:
             f"each are compared, at the same relative depth")
     for file, network in zip(files.fitting, networks):
         assumed += [f"{file.name}: {network_note}" for network_note in network.notes]
+    assumed += _notes_on_constant_circuits(files, tables)
     layers = {}
     for circuit in CIRCUITS:
         for layer, values in enumerate(tables[circuit]):
@@ -141,8 +144,77 @@ def compare_transformers(files: FileGroup) -> dict[str, Any]:
         "untrained": 0,
         "layers": layers,
         "without layers": "",
-        "all": without_chance(np.median(means, axis=0)),
+        "all": without_chance(_of_known(np.nanmedian, means)),
     }
+
+
+def _tables_of(
+    files: FileGroup, networks: list[Transformer],
+) -> tuple[list[Transformer], list[Sequence[int]], str, dict[str, Array]]:
+    """Return networks, the rows of their shared tokens, a note, and their tables.
+
+    A folder loses networks with weights that are not finite, which are seen when they
+    are read.
+    """
+    while True:
+        networks, vocabularies = _of_same_rows(files, networks)
+        counts = [network.rows for network in networks]
+        try:
+            rows, note = shared_rows(vocabularies, counts)
+        except ValueError as error:
+            names = ", ".join(file.name for file in files.fitting)
+            raise ValueError(f"{names}: {error}") from None
+        try:
+            with warnings.catch_warnings():  # a note says the same
+                warnings.simplefilter("ignore", RuntimeWarning)
+                return networks, rows, note, compare_circuits([
+                    Circuits(network, tokens)
+                    for network, tokens in zip(networks, rows)])
+        except NotFinite as error:
+            networks = files.results(partial(_without, error), networks)
+
+
+def _without(
+    error: NotFinite, file: Checkpoint, network: Transformer,
+) -> Transformer:
+    """Return a network, but refuse the one that an error is about."""
+    if network is error.network:
+        raise ValueError(f"{file.name}: {error}")
+    return network
+
+
+def _notes_on_constant_circuits(
+    files: FileGroup, tables: dict[str, Array],
+) -> list[str]:
+    """Return a note for each file with circuits that have no similarity."""
+    notes = []
+    for i, file in enumerate(files.fitting):
+        names = []
+        for circuit, values in tables.items():
+            for layer in np.flatnonzero(np.isnan(values[:, i, i])):
+                names.append(circuit if circuit == "direct" else f"{circuit} {layer}")
+        if names:
+            notes.append(
+                f"{file.name}: left out of averages, as zero or the same for all rows: "
+                f"{listed(names)}")
+    return notes
+
+
+def mean_of_known(values: Array) -> Array:
+    """Return means along the first axis over what is no NaN; NaN where nothing is.
+
+    Examples
+    --------
+    >>> mean_of_known(np.array([[1.0, np.nan], [np.nan, np.nan]])).tolist()
+    [1.0, nan]
+    """
+    return _of_known(np.nanmean, values)
+
+
+def _of_known(average: Callable[..., Any], values: Array) -> Array:
+    with warnings.catch_warnings():  # of empty slices
+        warnings.simplefilter("ignore", RuntimeWarning)
+        return np.asarray(average(values, axis=0))
 
 
 def _of_same_rows(
@@ -230,10 +302,15 @@ def circuit_lines(layers: dict[str, Any], i: int, j: int) -> list[str]:
         values = _values_of(circuit, layers, i, j)
         if len(values) == 0:
             continue
-        text = f"    {name:31}  {values.mean():.4f}"
+        known = values[np.isfinite(values)]
+        if len(known) == 0:
+            lines.append(f"    {name:31}  undefined: zero, or the same for all rows")
+            continue
+        text = f"    {name:31}  {known.mean():.4f}"
         if circuit != "direct":
-            text += (f" on average over {len(values)} layers ({values.min():.4f} to "
-                     f"{values.max():.4f})")
+            layers_known = "1 layer" if len(known) == 1 else f"{len(known)} layers"
+            text += (f" on average over {layers_known} ({known.min():.4f} to "
+                     f"{known.max():.4f})")
         lines.append(text)
     return lines
 

@@ -288,6 +288,20 @@ class Block(NamedTuple):
     down: Tensor
 
 
+class NotFinite(ValueError):
+    """A weight holds NaN or infinity; ``network`` is the transformer that it is of.
+
+    Examples
+    --------
+    >>> NotFinite("llama: norm.weight holds NaN or infinity", None).network is None
+    True
+    """
+
+    def __init__(self, reason: str, network: Any) -> None:
+        super().__init__(reason)
+        self.network = network
+
+
 class Transformer:
     """The weights of a transformer, read layer by layer.
 
@@ -503,7 +517,7 @@ class Transformer:
     def _finite(self, values: Tensor, name: str) -> Tensor:
         """Return numbers in the precision to compute in; refuse what is not finite."""
         if not torch.isfinite(values).all():
-            raise ValueError(f"{self.family}: {name} holds NaN or infinity")
+            raise NotFinite(f"{self.family}: {name} holds NaN or infinity", self)
         return values.to(self.dtype)
 
     @property

@@ -194,8 +194,8 @@ def find_families(
     else:
         scores, assumed = _first_layers(files, order, stored)
         kind = PROCRUSTES
+    scores, assumed = _with_scores(files, scores, assumed, kind)
     names = [file.name for file in files.fitting]
-    _check_scores(scores, names)
     forest = family_forest(scores)
     source = "folder"
     if forest.undecided and kind == CIRCUITS and _are_decoders(files):
@@ -285,12 +285,25 @@ def _whole(layer: Layer, file: str) -> Tensor:
     return rows.T if layer.layout == "out-in" else rows
 
 
-def _check_scores(scores: Array, names: Sequence[str]) -> None:
-    """Refuse networks that have no score with any other one."""
-    for name, row in zip(names, scores):
-        if np.isnan(row).all():
-            raise ValueError(f"{name}: its circuits are the same for all tokens: it "
-                             f"has no score")
+def _with_scores(
+    files: FileGroup, scores: Array, assumed: list[str], kind: str,
+) -> tuple[Array, list[str]]:
+    """Leave networks out that have no score with others, and what is said of them."""
+    what = "first layer weighs all inputs alike"
+    if kind == CIRCUITS:
+        what = "circuits are zero, or the same for all rows"
+    while True:
+        unknown = np.isnan(scores)
+        np.fill_diagonal(unknown, False)
+        if not unknown.any():
+            return scores, assumed
+        position = int(unknown.sum(1).argmax())
+        name = files.fitting[position].name
+        files.leave_out(name, ValueError(f"{name}: its {what}: it has no score"))
+        del files.fitting[position]
+        files.check_number()
+        scores = np.delete(np.delete(scores, position, 0), position, 1)
+        assumed = [note for note in assumed if not note.startswith(f"{name}: ")]
 
 
 def _named(forest: Forest, names: Sequence[str], source: str) -> dict[str, Any]:

@@ -146,8 +146,9 @@ def _verdict_of_all(result: dict[str, Any], i: int, j: int) -> str:
     """
     value = result["all"]["wcka"][i][j]
     if _are_circuits(result) and value >= _EQUAL:
-        lowest = min(table["wcka"][i][j] for table in result["layers"].values())
-        if not lowest >= _EQUAL:
+        values = [table["wcka"][i][j] for table in result["layers"].values()]
+        lowest = min(filter(math.isfinite, values))
+        if lowest < _EQUAL:
             return f"{value:.4f}  though some circuits differ, down to {lowest:.4f}"
     return _verdict(result["all"], i, j)
 

@@ -469,22 +469,21 @@ def _orders_by_numbers(
 
     if len(set(block.values())) > _MOST_FREE or len(matrices) > _MOST_NUMBERED:
         return []
-    orders: list[list[str]] = []
-    for falls in (False, True) if _often_fall(matrices) else (False,):
+
+    def orders(falls: bool) -> list[list[str]]:
         earlier = {
             name: before(name, falls and _often_fall([name])) for name in matrices}
 
         def may_follow(last: str | None, name: str, remaining: list[str]) -> bool:
-            left = set(remaining)
-            if last is not None and block[name] != block[last] and any(
-                    block[other] == block[last] for other in left):
-                return False
-            return earlier[name].isdisjoint(left)
+            leaves_block = last is not None and block[name] != block[last] and any(
+                block[other] == block[last] for other in remaining)
+            return not leaves_block and earlier[name].isdisjoint(remaining)
 
-        for order in _orders_that_fit(matrices, shapes, layout, may_follow):
-            if order not in orders:
-                orders.append(order)
-    return orders[:2]
+        return _orders_that_fit(matrices, shapes, layout, may_follow)
+
+    rising = orders(falls=False)
+    falling = orders(falls=True) if _often_fall(matrices) else []
+    return [*rising, *(order for order in falling if order not in rising)][:2]
 
 
 # More names have too many orders to try.
