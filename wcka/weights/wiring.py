@@ -364,10 +364,13 @@ def _in_order(
     if len(numbered) == len(matrices):
         if as_saved and numbered == matrices:
             return numbered, "by the numbers in their names"
+        # A module's state dict stands as the module was defined, other dicts may not.
+        of_module = as_saved and bool(checkpoint.metadata)
+        may_fall = may_fall and not any(map(_INDEX.search, numbered))
         ways = [numbered, numbered[::-1]] if may_fall else [numbered]
         ways = [names for names in ways if _do_fit(names, shapes, layout)]
         is_told = len(ways) == 1 or not _often_fall(numbered)
-        if ways and is_told and not as_saved:
+        if ways and is_told and not of_module:
             return ways[0], "by the numbers in their names"
         if not (ways or as_saved or _are_widths(matrices, shapes, layout)):
             return numbered, "by the numbers in their names"
@@ -397,6 +400,10 @@ def _do_fit(
     """Tell whether each matrix takes as many inputs as the last one gives."""
     ends = [_ends(shapes[name], layout) for name in names]
     return all(last[1] == following[0] for last, following in pairwise(ends))
+
+
+# Numbers that stand alone are those of nn.Sequential, which rise.
+_INDEX = re.compile(r"(^|[./])\d+([./]|$)")
 
 
 def _numbers(name: str) -> list[int]:
