@@ -214,13 +214,10 @@ def _sleep_while_waiting() -> None:
 
 def _compare_command(arguments) -> None:
     """Print how similar the networks in files are, and draw it if asked to."""
-    from .measures.spelling import printable
-
     _sleep_while_waiting()
     for file in arguments.files:
-        if not Path(file).exists():
-            raise UsageError(f"{printable(file)}: no such file")
-    if len(arguments.files) < 2 and not Path(arguments.files[0]).is_dir():
+        _check_there(file, "no such file")
+    if len(arguments.files) < 2 and not os.path.isdir(arguments.files[0]):
         raise UsageError("wanted at least two files, or a folder of them")
     from .weights import comparison, report
 
@@ -234,15 +231,27 @@ def _compare_command(arguments) -> None:
     _draw(arguments, result, result["all"]["wcka"], "wCKA")
 
 
+def _check_there(path, reason: str) -> None:
+    """Refuse a path that is not there, or behind a folder that cannot be read."""
+    from .measures.spelling import printable
+
+    try:
+        os.stat(path)
+    except PermissionError:
+        raise UsageError(f"{printable(str(path))}: no permission to read it") from None
+    except (OSError, ValueError):
+        raise UsageError(f"{printable(str(path))}: {reason}") from None
+
+
 def _family_command(arguments) -> None:
     """Print the families of the networks in a folder, and draw all pairs if asked."""
     from .measures.spelling import printable
 
     _sleep_while_waiting()
     folder = arguments.folder
-    if not folder.is_dir():
-        reason = "not a folder" if folder.exists() else "no such folder"
-        raise UsageError(f"{printable(str(folder))}: {reason}")
+    _check_there(folder, "no such folder")
+    if not os.path.isdir(folder):
+        raise UsageError(f"{printable(str(folder))}: not a folder")
     from .weights import kinship, report
 
     result = _computed(

@@ -1,6 +1,7 @@
 """Files of weights as people have them: every kind is read right, or refused."""
 
 import json
+import os
 import pathlib
 import pickle
 import re
@@ -23,6 +24,7 @@ from wcka.weights import (
     by_architecture,
     checkpoints,
     comparison,
+    formats,
     report,
     wiring,
 )
@@ -1086,3 +1088,45 @@ def test_quantised_weights_are_refused_by_name(tmp_path):
     counters = {"fc.weight": torch.ones(3, 2), "steps": torch.tensor([4])}
     read = checkpoints.read(saved(tmp_path / "c.pt", counters))
     assert [layer.name for layer in wiring.chain_in(read).layers] == ["fc.weight"]
+
+
+def locked(monkeypatch, name):
+    """Have a folder of this name be one that cannot be listed."""
+    listdir = os.listdir
+
+    def listed(path="."):
+        if pathlib.Path(path).name == name:
+            raise PermissionError(13, "Permission denied", str(path))
+        return listdir(path)
+
+    monkeypatch.setattr(formats.os, "listdir", listed)
+
+
+@pytest.mark.parametrize("command", ["compare", "family"])
+def test_a_folder_that_cannot_be_read_is_left_out(
+        tmp_path, monkeypatch, capsys, command):
+    for seed in range(4):
+        saved(tmp_path / f"{seed}.pt", mlp(seed).state_dict())
+    (tmp_path / "locked").mkdir()
+    locked(monkeypatch, "locked")
+    assert main([command, str(tmp_path)]) == 0
+    assert "left out locked: no permission to read it" in capsys.readouterr().out
+    assert main([command, str(tmp_path / "locked")]) == 2
+    reason = f"{tmp_path / 'locked'}: no permission to read it"
+    assert reason in capsys.readouterr().err
+    assert main(["compare", str(tmp_path / "0.pt"), str(tmp_path / "locked")]) == 2
+    assert reason in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", [
+    "pytorch_model.bin", "tf_model.h5", "flax_model.msgpack"])
+def test_an_index_without_its_files_is_passed_over(pair, tmp_path, name):
+    folder = tmp_path / "network"
+    folder.mkdir()
+    save_file(mlp(0).state_dict(), folder / "model.safetensors")
+    stem, _, ending = name.partition(".")
+    content = {"weight_map": {"0.weight": f"{stem}-00001-of-00002.{ending}"}}
+    (folder / f"{name}.index.json").write_text(json.dumps(content))
+    assert value(folder, saved(tmp_path / "a.pt", mlp(0).state_dict())) == (
+        pytest.approx(1))
+    assert formats.opened(folder).notes[0] == "read from model.safetensors"

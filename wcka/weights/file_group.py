@@ -1,5 +1,6 @@
 """Files that are compared with one another, and those that do not fit."""
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -117,20 +118,30 @@ def read_group(paths: Sequence[str], key: str | None = None) -> FileGroup:
     ValueError: no-such-file.pt: no such file
     """
     folder = Path(paths[0]) if len(paths) == 1 else None
-    if folder is None or not folder.is_dir():
+    if folder is None or not os.path.isdir(folder):
         files = FileGroup(fitting=[read(path, key) for path in paths])
-    elif holds_one_network(folder) and len(checkpoints_in(folder)) < 2:
+    else:
+        try:
+            files = _read_folder(folder, key)
+        except PermissionError:
+            raise ValueError(
+                f"{printable(str(folder))}: no permission to read it") from None
+    files.check_number()
+    return files
+
+
+def _read_folder(folder: Path, key: str | None) -> FileGroup:
+    """Open what can be read of a folder."""
+    if holds_one_network(folder) and len(checkpoints_in(folder)) < 2:
         raise ValueError(
             f"{printable(str(folder))}: one network, and no other beside it; wanted at "
             f"least two files")
-    else:
-        files = FileGroup(printable(str(folder)))
-        for inner in checkpoints_in(folder):
-            try:
-                files.fitting.append(read(inner, key))
-            except ValueError as error:
-                files.leave_out(printable(str(inner)), error)
-        for inner in groups_in(folder):
-            files.left_out[printable(str(inner))] = "a folder, to be named by itself"
-    files.check_number()
+    files = FileGroup(printable(str(folder)))
+    for inner in checkpoints_in(folder):
+        try:
+            files.fitting.append(read(inner, key))
+        except ValueError as error:
+            files.leave_out(printable(str(inner)), error)
+    for inner in groups_in(folder):
+        files.left_out[printable(str(inner))] = "a folder, to be named by itself"
     return files

@@ -106,6 +106,8 @@ def opened(path: Path) -> Opened:
     """
     try:
         return _opened(path)
+    except PermissionError as error:
+        raise ValueError(printable(str(_refusal(path, error)))) from None
     except ValueError as error:
         raise ValueError(printable(str(error))) from None
 
@@ -172,6 +174,8 @@ def _is_checkpoint(path: Path) -> bool:
             or _begins_as_checkpoint(path))
         return bool(is_file and not part_of_network(path)) or holds_one_network(path)
     except PermissionError:
+        if path.is_dir():
+            return not path.name.startswith(".")
         return path.suffix in _CHECKPOINT_ENDINGS  # which is said when it is read
 
 
@@ -206,10 +210,12 @@ def groups_in(folder: Path) -> list[Path]:
     """
     groups = []
     for path in sorted(folder.iterdir(), key=_natural_order):
-        if path.name.startswith(".") or not path.is_dir() or holds_one_network(path):
+        if path.name.startswith(".") or not path.is_dir():
             continue
         with suppress(OSError):
-            if any(map(_is_checkpoint, path.iterdir())):  # up to the first
+            # The search ends at the first.
+            if not holds_one_network(path) and any(
+                    map(_is_checkpoint, path.iterdir())):
                 groups.append(path)
     return groups
 
@@ -250,10 +256,29 @@ def holds_one_network(folder: Path) -> bool:
 
 def _usual_files(folder: Path) -> list[Path]:
     """List the files of a folder that hold a whole network, by their usual names."""
-    indices = sorted(folder.glob("*.index.json"))
-    if indices:
-        return indices
-    return [folder / name for name in _SINGLE_FILES if (folder / name).is_file()]
+    names = os.listdir(folder)  # which says so of a folder that cannot be read
+    indices = [
+        folder / name for name in sorted(names) if name.endswith(".index.json")]
+    singles = [
+        folder / name for name in _SINGLE_FILES
+        if name in names and (folder / name).is_file()]
+    # Folders may keep the index of another format, without its files.
+    complete = [index for index in indices if not set(_shards(index)).isdisjoint(names)]
+    of_ours = [index for index in complete if index.name.endswith(_OF_INDICES)]
+    return of_ours or singles or complete or indices
+
+
+# Indices of files that can be read, safetensors and pickles.
+_OF_INDICES = (".safetensors.index.json", ".bin.index.json", ".pt.index.json")
+
+
+def _shards(index: Path) -> set[str]:
+    """Return the names of the files that an index lists; none where it is damaged."""
+    try:
+        content = json.loads(index.read_text("utf-8"))
+        return set(map(str, content["weight_map"].values()))
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return set()
 
 
 def _file_in_folder(folder: Path) -> Path:
