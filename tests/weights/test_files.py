@@ -1130,3 +1130,22 @@ def test_an_index_without_its_files_is_passed_over(pair, tmp_path, name):
     assert value(folder, saved(tmp_path / "a.pt", mlp(0).state_dict())) == (
         pytest.approx(1))
     assert formats.opened(folder).notes[0] == "read from model.safetensors"
+
+
+@pytest.mark.parametrize("protocol", [4, 5])
+@pytest.mark.parametrize("is_zip", [True, False])
+def test_a_later_protocol_of_pickles_is_named(tmp_path, protocol, is_zip):
+    path = str(tmp_path / "a.pt")
+    torch.save(mlp(0).state_dict(), path, pickle_protocol=protocol,
+               _use_new_zipfile_serialization=is_zip)
+    with pytest.raises(ValueError, match=f"pickle_protocol={protocol}.*save it again"):
+        value(path, path)
+
+
+def test_wrappers_in_a_row_are_taken_off(tmp_path):
+    state = mlp(0).state_dict()
+    both = "._fsdp_wrapped_module._checkpoint_wrapped_module."
+    wrapped = {name.replace(".", both): values for name, values in state.items()}
+    paths = [saved(tmp_path / "a.pt", wrapped), saved(tmp_path / "b.pt", state)]
+    assert list(checkpoints.read(paths[0]).weights) == list(state)
+    assert value(*paths) == pytest.approx(1)

@@ -528,10 +528,39 @@ def _refusal(path: Path, error: BaseException) -> ValueError:
             f"{path}: more than tensors in it; to load it would run code "
             f"({code.group(1)}): refused. Where it was made, save the weights alone: "
             f"torch.save(model.state_dict(), 'weights.pt')")
+    protocol = _pickle_protocol(path)
+    if protocol > _LAST_PROTOCOL:
+        return ValueError(
+            f"{path}: saved by torch.save with pickle_protocol={protocol}, which torch "
+            f"cannot read without running what is in the file; where it was made, save "
+            f"it again without pickle_protocol")
     program = format_by_ending(path)
     if program:
         return _foreign(path, f"by its ending {program}")
     return ValueError(f"{path}: truncated, or no state dict ({_reason(error)})")
+
+
+# The last protocol of pickles that torch reads without running them
+_LAST_PROTOCOL = 3
+
+
+def _pickle_protocol(path: Path) -> int:
+    """Return the protocol of the pickle in a file of torch.save; 0 if there is none."""
+    with suppress(OSError, ValueError, LookupError, zipfile.BadZipFile):
+        with path.open("rb") as file:
+            start = file.read(32)
+        if start.startswith(b"PK"):
+            with zipfile.ZipFile(path) as archive:
+                name, = (n for n in archive.namelist() if n.endswith("/data.pkl"))
+                with archive.open(name) as member:
+                    return _protocol_of(member.read(2))
+        if is_torch_pickle(start):
+            return _protocol_of(start)
+    return 0
+
+
+def _protocol_of(start: bytes) -> int:
+    return start[1] if start[:1] == b"\x80" else 0
 
 
 def _reason(error: BaseException) -> str:
