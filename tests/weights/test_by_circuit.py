@@ -427,3 +427,13 @@ def test_a_family_goes_on_without_a_network_that_is_zero(tmp_path, capsys):
     assert "left out zero: its circuits are zero, or the same for all rows" in out
     assert "block: left out of averages, as zero or the same for all rows: " \
         "ov 0, mlp 0" in out
+
+
+@pytest.mark.parametrize("prefix", ["llm.", "base_model.model.", "module.llm."])
+def test_a_prefix_may_stand_before_the_model_and_its_head(tmp_path, prefix):
+    one, other = network(0), network(1)
+    wrapped = {prefix + name: values for name, values in one[0].items()}
+    paths = [save(tmp_path / "a", *one), save(tmp_path / "b", *other),
+             save(tmp_path / "c", wrapped, one[1])]
+    expected = compared(*paths[:2])["all"]["wcka"][0][1]
+    assert compared(paths[2], paths[1])["all"]["wcka"][0][1] == pytest.approx(expected)

@@ -27,7 +27,7 @@ _USUAL_KEYS = ("state_dict", "model_state_dict", "model", "module", "net", "para
                "weights")
 # What wrappers of torch put into names, wherever they stand.
 _WRAPPERS = re.compile(
-    r"(^|\.)(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
+    r"(^|\.)((_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.)+")
 # What wrappers and frameworks put before all names.
 _PREFIXES = ("module.", "model.", "net.", "network.", "_forward_module.")
 # Parts of names that belong to losses, metrics and averaging, not to the network.
@@ -360,6 +360,8 @@ def without_wrappers(name: str) -> str:
     --------
     >>> without_wrappers("_orig_mod.features._orig_mod.0.weight")
     'features.0.weight'
+    >>> without_wrappers("0._fsdp_wrapped_module._checkpoint_wrapped_module.bias")
+    '0.bias'
     """
     return _WRAPPERS.sub(r"\1", name)
 

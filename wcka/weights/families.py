@@ -339,6 +339,8 @@ class Transformer:
         self.family = family_of(config)
         self._names = FAMILIES[self.family]
         weights = {_without_old_words(name): weights[name] for name in weights}
+        outer = self._outer_prefix(weights)
+        weights = {name.removeprefix(outer): weights[name] for name in weights}
         self._prefix = self._find_prefix(weights)
         self._use_other_names(weights)
         self._weights = weights
@@ -369,6 +371,16 @@ class Transformer:
             if name == embedding or name.endswith(f".{embedding}"):
                 return name.removesuffix(embedding)
         raise ValueError(f"{self.family}: no {embedding} among the weights")
+
+    def _outer_prefix(self, weights: Mapping[str, Any]) -> str:
+        """Return what stands before names of layers and of heads alike, as "llm."."""
+        parts = self._find_prefix(weights).split(".")
+        for count in range(len(parts)):
+            outer = "".join(f"{part}." for part in parts[:count])
+            heads = tuple(outer + head for head in _HEADS)
+            if any(name.startswith(heads) for name in weights):
+                return outer
+        return ""
 
     def _use_other_names(self, weights: Mapping[str, Any]) -> None:
         """Take the names of a later version where these are the ones in use."""
