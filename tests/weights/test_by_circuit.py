@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
-from transformer_models import llama
+from transformer_models import WIDTH, build, llama, weights_of
 
 from wcka import circuits, compare_circuits
 from wcka.cli import main
@@ -437,3 +437,54 @@ def test_a_prefix_may_stand_before_the_model_and_its_head(tmp_path, prefix):
              save(tmp_path / "c", wrapped, one[1])]
     expected = compared(*paths[:2])["all"]["wcka"][0][1]
     assert compared(paths[2], paths[1])["all"]["wcka"][0][1] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("config_says", [False, None])
+def test_an_embedding_stands_in_for_no_head_that_is_missing(tmp_path, config_says):
+    one, (weights, config) = network(0), network(1)
+    del weights["lm_head.weight"]
+    if config_says is not None:
+        config = {**config, "tie_word_embeddings": config_says}
+    paths = [save(tmp_path / "a", *one), save(tmp_path / "b", weights, config)]
+    result = compared(*paths)
+    text = report.described(result)
+    if config_says is None:
+        assert "the embedding takes its place" in text
+        return
+    qk = compare_circuits([circuits(*network(0)), circuits(*network(1))])["qk"]
+    assert result["all"]["wcka"][0][1] == pytest.approx(qk.mean(0)[0, 1], abs=1e-12)
+    assert "(median of the circuits qk)" in text
+    assert "it has no unembedding: circuits that end there" in text
+    assert "nan" not in text.lower()
+
+
+def test_a_classifier_is_compared_by_what_it_shares_with_others(tmp_path):
+    one, classifier = weights_of("bert", 0), weights_of("bert", 1)
+    for name in list(classifier[0]):
+        if name.startswith("cls."):
+            del classifier[0][name]
+    for name in ("classifier.weight", "qa_outputs.weight"):
+        classifier[0][name] = torch.ones(2, WIDTH)
+    paths = [save(tmp_path / "a", *one, model_type="bert"),
+             save(tmp_path / "b", *classifier, model_type="bert")]
+    result = compared(*paths)
+    qk = compare_circuits([circuits(*weights_of("bert", seed)) for seed in (0, 1)])
+    assert result["all"]["wcka"][0][1] == pytest.approx(qk["qk"].mean(0)[0, 1])
+    assert f"{paths[1]}: classifier.weight, qa_outputs.weight take no part" in (
+        result["assumed"])
+
+
+def test_heads_of_images_with_other_classes_are_left_out(tmp_path):
+    models = [build("vit", seed, num_labels=7 + seed % 2) for seed in range(3)]
+    paths = []
+    for name, model in zip("abc", models):
+        config = model.config.to_dict()
+        paths.append(save(tmp_path / name, model.state_dict(), config,
+                          model_type="vit"))
+    result = compared(*paths)
+    tables = compare_circuits([circuits(model) for model in models])
+    means = np.stack([table.mean(0) for table in tables.values()])
+    all_pairs = np.array(result["all"]["wcka"])
+    assert all_pairs[0, 1] == pytest.approx(tables["qk"].mean(0)[0, 1])
+    assert all_pairs[0, 2] == pytest.approx(np.median(means, 0)[0, 2])
+    assert "heads of other numbers of classes" in " ".join(result["assumed"])

@@ -496,7 +496,7 @@ def test_the_layer_that_is_missing_is_named():
 @pytest.mark.parametrize("extra", [
     "model.layers.0.mlp.experts.0.up_proj.weight",
     "model.layers.0.self_attn.q_proj.lora_A.weight",
-    "model.layers.2.mlp.up_proj.weight", "score.weight"])
+    "model.layers.2.mlp.up_proj.weight", "model.score.weight"])
 def test_weights_that_are_not_understood_are_refused(extra):
     weights, config = llama()
     weights[extra] = torch.ones(2, 2)
@@ -599,3 +599,22 @@ def test_files_of_the_first_bert_are_read():
     layer, same = (Transformer(state, config).read_layer(1) for state in (today, first))
     for one, other in zip(layer, same):
         assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("head", [
+    "classifier.weight", "score.weight", "qa_outputs.weight", "pre_classifier.weight",
+    "classifier.out_proj.weight"])
+def test_heads_of_classifiers_take_no_part_and_are_named(head):
+    weights, config = llama()
+    weights[head] = torch.ones(2, 2)
+    assert f"{head} takes no part" in Transformer(weights, config).notes
+
+
+def test_what_is_no_unembedding_is_not_taken_for_one():
+    weights, config = weights_of("vit")
+    del weights["classifier.weight"]
+    assert not Transformer(weights, config).has_head
+    weights, config = llama()
+    del weights["lm_head.weight"]
+    assert Transformer(weights, config).has_head
+    assert not Transformer(weights, {**config, "tie_word_embeddings": False}).has_head

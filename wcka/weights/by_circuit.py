@@ -120,6 +120,7 @@ def compare_transformers(files: FileGroup) -> dict[str, Any]:
     """
     networks = files.results(_transformer_in)
     networks, rows, note, tables = _tables_of(files, networks)
+    of_other_heads = _without_pairs_of_other_heads(networks, tables)
     means = np.stack([mean_of_known(tables[circuit]) for circuit in CIRCUITS])
     assumed = [f"rows are tokens: {note}"]
     depths = [network.depth for network in networks]
@@ -129,7 +130,10 @@ def compare_transformers(files: FileGroup) -> dict[str, Any]:
             f"each are compared, at the same relative depth")
     for file, network in zip(files.fitting, networks):
         assumed += [f"{file.name}: {network_note}" for network_note in network.notes]
-    assumed += _notes_on_constant_circuits(files, tables)
+    assumed += _notes_on_constant_circuits(files, networks, tables)
+    if of_other_heads:
+        assumed.append("heads of other numbers of classes: circuits that end there "
+                       "(direct, OV and MLP) are left out between such files")
     layers = {}
     for circuit in CIRCUITS:
         for layer, values in enumerate(tables[circuit]):
@@ -183,14 +187,30 @@ def _without(
     return network
 
 
+def _without_pairs_of_other_heads(
+    networks: list[Transformer], tables: dict[str, Array],
+) -> bool:
+    """Remove what ends in heads of other classes; tell whether there is any."""
+    outputs = np.array([
+        network.outputs if network.family in OF_IMAGES and network.has_head else 0
+        for network in networks])
+    are_other = outputs[:, None] != outputs
+    for circuit in CIRCUITS:
+        if circuit != "qk":
+            tables[circuit][:, are_other] = np.nan
+    return bool((are_other & (outputs > 0) & (outputs[:, None] > 0)).any())
+
+
 def _notes_on_constant_circuits(
-    files: FileGroup, tables: dict[str, Array],
+    files: FileGroup, networks: list[Transformer], tables: dict[str, Array],
 ) -> list[str]:
     """Return a note for each file with circuits that have no similarity."""
     notes = []
-    for i, file in enumerate(files.fitting):
+    for i, (file, network) in enumerate(zip(files.fitting, networks)):
         names = []
         for circuit, values in tables.items():
+            if not network.has_head and circuit != "qk":
+                continue  # which is noted of the network
             for layer in np.flatnonzero(np.isnan(values[:, i, i])):
                 names.append(circuit if circuit == "direct" else f"{circuit} {layer}")
         if names:
@@ -304,7 +324,7 @@ def circuit_lines(layers: dict[str, Any], i: int, j: int) -> list[str]:
             continue
         known = values[np.isfinite(values)]
         if len(known) == 0:
-            lines.append(f"    {name:31}  undefined: zero, or the same for all rows")
+            lines.append(f"    {name:31}  undefined, as noted above")
             continue
         text = f"    {name:31}  {known.mean():.4f}"
         if circuit != "direct":
@@ -313,6 +333,19 @@ def circuit_lines(layers: dict[str, Any], i: int, j: int) -> list[str]:
                      f"{known.max():.4f})")
         lines.append(text)
     return lines
+
+
+def circuits_with_values(layers: dict[str, Any], i: int, j: int) -> list[str]:
+    """Return which circuits of two networks have a similarity.
+
+    Examples
+    --------
+    >>> table = {"wcka": [[1.0, 0.25], [0.25, 1.0]]}
+    >>> circuits_with_values({"direct": table, "qk 0": table}, 0, 1)
+    ['direct', 'qk']
+    """
+    return [circuit for circuit in CIRCUITS
+            if np.isfinite(_values_of(circuit, layers, i, j)).any()]
 
 
 def _values_of(circuit: str, layers: dict[str, Any], i: int, j: int) -> Array:

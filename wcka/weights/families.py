@@ -194,7 +194,11 @@ ENCODERS = frozenset({"bert", "roberta", "distilbert", "vit"})
 # Families whose rows are pixels of patches, and not tokens
 OF_IMAGES = frozenset({"vit"})
 # How names of layers begin that stand behind the stream, outside of its prefix
-_HEADS = ("lm_head.", "cls.", "classifier.", "embed_out.", "vocab_")
+_HEADS = ("lm_head.", "cls.", "classifier.", "embed_out.", "vocab_", "score.",
+          "qa_outputs.", "pre_classifier.", "v_head.")
+# Heads of classifiers and of reward models, which are no unembedding
+_OTHER_HEADS = re.compile(
+    r"(classifier|pre_classifier|qa_outputs|score|v_head)(\.\w+)*\.weight")
 # Names that later versions of transformers give to the same weights
 _OTHER_NAMES: dict[str, dict[str, Any]] = {
     "gpt_neox": {"unembedding": "lm_head.weight"},
@@ -319,6 +323,8 @@ class Transformer:
     depth, rows, width : int
         Number of layers, of tokens (of pixels of a patch, for images), and the width of
         the stream.
+    has_head : bool
+        Whether it has an unembedding, of its own or the embedding's.
     notes : list of str
         What was assumed to read it.
 
@@ -345,7 +351,7 @@ class Transformer:
         self._use_other_names(weights)
         self._weights = weights
         self.depth = self._count_layers()
-        self._check_names()
+        self._other_heads = self._check_names()
         shape = self._shape(self._names.embedding)
         self.width = shape[0] if len(shape) > 2 else shape[-1]
         self.rows = shape[0]
@@ -359,7 +365,9 @@ class Transformer:
         self.dtype = torch.float64
         if is_half(weights[self._full(self._names.embedding)]):
             self.dtype = torch.float32
-        self.is_tied = self._full(self._names.unembedding) not in weights
+        is_stored = self._full(self._names.unembedding) in weights
+        self.has_head = is_stored or self._may_be_tied(config)
+        self.is_tied = self.has_head and not is_stored
         self.notes = self._what_is_assumed()
 
     # ------------------------------------------------------------------------- names
@@ -415,8 +423,19 @@ class Transformer:
             raise ValueError(f"{self.family}: no {name} among the weights")
         return len(numbers)
 
-    def _check_names(self) -> None:
-        """Refuse weights that are missing, and those that the family does not have."""
+    def _may_be_tied(self, config: Mapping[str, Any]) -> bool:
+        """Tell whether the embedding may be the unembedding, too."""
+        if self.family in OF_IMAGES or config.get("tie_word_embeddings") is False:
+            return False
+        # What stands in front of a tied unembedding is stored.
+        transform = self._names.transform
+        return not transform or self._full(transform) in self._weights
+
+    def _check_names(self) -> list[str]:
+        """Refuse weights that are missing, and those that the family does not have.
+
+        Those of the heads of classifiers are returned.
+        """
         names = self._names
         known = [names.embedding, names.unembedding, names.final_norm,
                  names.first_norm, names.transform, names.transform_norm]
@@ -432,15 +451,18 @@ class Transformer:
         if missing:
             raise ValueError(
                 f"{self.family}: no {listed(missing)} among the weights")
-        unknown = []
+        unknown: list[str] = []
+        other_heads: list[str] = []
         for name in self._weights:
-            is_bias = name.endswith(".bias")
-            if name not in full and not is_bias and not re.search(names.ignored, name):
-                unknown.append(name)
+            if name in full or name.endswith(".bias") or re.search(names.ignored, name):
+                continue
+            is_head = _OTHER_HEADS.fullmatch(name)
+            (other_heads if is_head else unknown).append(name)
         if unknown:
             raise ValueError(
                 f"{self.family}: it is not known what {listed(unknown)} "
                 f"{'does' if len(unknown) == 1 else 'do'}")
+        return other_heads
 
     # ----------------------------------------------------------------------- numbers
 
@@ -506,6 +528,12 @@ class Transformer:
                     if self.key_heads < self.heads else "")]
         if self.is_tied:
             notes.append("no unembedding is stored: the embedding takes its place")
+        if not self.has_head:
+            notes.append("it has no unembedding: circuits that end there (direct, OV "
+                         "and MLP) are left out")
+        if self._other_heads:
+            verb = "takes" if len(self._other_heads) == 1 else "take"
+            notes.append(f"{listed(self._other_heads)} {verb} no part")
         notes.append("left out: biases, positions, and the length that norms divide by")
         return notes
 
@@ -534,7 +562,9 @@ class Transformer:
 
     @property
     def outputs(self) -> int:
-        """Number of columns of the unembedding."""
+        """Number of columns of the unembedding; 0 where there is none."""
+        if not self.has_head:
+            return 0
         if self.is_tied:
             return self.rows
         return self._shape(self._names.unembedding)[0]

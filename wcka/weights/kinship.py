@@ -191,14 +191,18 @@ def find_families(
         scores = np.array(compared["all"]["wcka"])
         assumed = compared["assumed"]
         kind = CIRCUITS
+        of_direct = compared["layers"]["direct"]["wcka"]
+        has_unembeddings = bool(np.isfinite(of_direct).all())
     else:
         scores, assumed = _first_layers(files, order, stored)
         kind = PROCRUSTES
+        has_unembeddings = False
     scores, assumed = _with_scores(files, scores, assumed, kind)
     names = [file.name for file in files.fitting]
     forest = family_forest(scores)
     source = "folder"
-    if forest.undecided and kind == CIRCUITS and _are_decoders(files):
+    # The book's scores are of networks with all four circuits.
+    if forest.undecided and has_unembeddings and _are_decoders(files):
         forest = against_other_strangers(forest, scores, language_model_scores())
         source = "book"
     return {

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from ..measures.spelling import printable
-from .by_circuit import circuit_lines
+from .by_circuit import circuit_lines, circuits_with_values
+from .token_circuits import CIRCUITS
 
 # One network at two consecutive epochs is about this similar to itself (chapter 2).
 _NEIGHBOURING_EPOCHS = 0.98
@@ -89,7 +90,11 @@ def _answer(result: dict[str, Any], names: list[str]) -> str:
     if len(names) == 2:
         answer = f"{names[0]}  {names[1]}  wCKA {_verdict_of_all(result, 0, 1)}"
         if _are_circuits(result):
-            answer += "  (median of four circuits)"
+            circuits = circuits_with_values(result["layers"], 0, 1)
+            kind = "median of four circuits"
+            if len(circuits) < len(CIRCUITS):
+                kind = f"median of the circuits {', '.join(circuits) or 'none'}"
+            answer += f"  ({kind})"
         return answer
     values = {}
     for i, j in combinations(range(len(names)), 2):

@@ -107,9 +107,12 @@ class Circuits:
 
     @property
     def to_outputs(self) -> Tensor:
-        """The stream's map to a basis of the outputs, (d, d)."""
+        """The stream's map to a basis of the outputs, (d, d); (d, 0) without any."""
         if self._to_outputs is None:
             network = self.network
+            if not network.has_head:
+                self._to_outputs = torch.zeros(network.width, 0, dtype=network.dtype)
+                return self._to_outputs
             all_in_order = self._embedding is None and self.count == network.rows
             if network.is_tied and all_in_order:
                 gram = self.token_gram
@@ -265,7 +268,7 @@ def compare_circuits(networks: Sequence[Circuits]) -> dict[str, Array]:
         Of each of ``CIRCUITS`` CKA (layers, N, N) over tokens, in [0, 1]: one "layer"
         for the direct one, and for the others those of the shallowest network, each
         with its ``corresponding_layers``. NaN, with a warning, where a circuit is zero
-        or the same for all tokens.
+        or the same for all tokens, or ends in an unembedding that is not there.
 
     Raises
     ------
@@ -303,8 +306,10 @@ def compare_circuits(networks: Sequence[Circuits]) -> dict[str, Array]:
     tables = {circuit: np.stack(rows) for circuit, rows in similarities.items()}
     without_value = sum(int(np.isnan(table).sum()) for table in tables.values())
     if without_value:
-        warn_caller("some circuits are zero, or the same for all tokens: they have no "
-                    "similarity, NaN")
+        have_heads = all(network.network.has_head for network in networks)
+        reason = "" if have_heads else ", or end in an unembedding that is not there"
+        warn_caller(f"some circuits are zero, or the same for all tokens{reason}: they "
+                    f"have no similarity, NaN")
     return tables
 
 
