@@ -286,6 +286,34 @@ def test_dicts_of_vectors_are_no_networks(tmp_path, beside):
     assert value(*paths) == pytest.approx(cka(*chains), abs=1e-10)
 
 
+class InOut(nn.Module):
+    """A layer stored (in, out), as Conv1D of the library transformers."""
+
+    def __init__(self, inputs, outputs):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(inputs, outputs))
+        self.bias = nn.Parameter(torch.zeros(outputs))
+
+
+def test_layers_of_gpt2_beside_those_of_torch_are_refused(tmp_path):
+    fc, proj = InOut(20, 20), InOut(20, 12)
+    mixed = nn.ModuleDict({"c_fc": fc, "c_proj": proj, "head": nn.Linear(12, 12)})
+    path = saved(tmp_path / "a.pt", mixed.state_dict())
+    with pytest.raises(ValueError, match=r"nothing tells whether head.weight"):
+        value(path, path)
+    mixed = nn.ModuleDict({"c_fc": fc, "c_proj": proj, "head": nn.Linear(12, 3)})
+    path = saved(tmp_path / "b.pt", mixed.state_dict())
+    with pytest.raises(ValueError, match=r"head.weight is stored \(out, in\) and c_pr"):
+        value(path, path)
+    plain = nn.ModuleDict({"c_fc": fc, "c_proj": proj})
+    other = nn.ModuleDict({"c_fc": InOut(20, 20), "c_proj": InOut(20, 12)})
+    paths = [saved(tmp_path / f"{i}.pt", network.state_dict())
+             for i, network in enumerate((plain, other))]
+    chains = [(net["c_fc"].weight @ net["c_proj"].weight).detach().double().numpy()
+              for net in (plain, other)]
+    assert value(*paths) == pytest.approx(cka(*chains), abs=1e-6)
+
+
 # ------------------------------------------------------------ order
 
 

@@ -192,6 +192,8 @@ def _chain_in(
         source = "as --order says"
         if len(names) > 1:
             source += ", without what may stand between them, as the gains of norms"
+        if stored is None:
+            _refuse_mixed_layouts(checkpoint, names, shapes)
         layouts, known = _layouts(names, shapes, stored)
         readings = [(layout, names, source) for layout in layouts]
         return _only_reading(checkpoint, readings, known)
@@ -207,6 +209,8 @@ def _chain_in(
     _refuse_integer_matrices(file, integers, matrices, shapes)
     refuse_other_wirings(file, matrices, shapes)
     _check_fully_connected(file, shapes, matrices)
+    if stored is None:
+        _refuse_mixed_layouts(checkpoint, matrices, shapes)
     layouts, known = _layouts(matrices, shapes, stored)
     readings = []
     for layout in layouts:
@@ -574,13 +578,52 @@ def _layout_by_biases(
     names: list[str], shapes: dict[str, tuple[int, ...]],
 ) -> str | None:
     """Return the layout that all biases agree on; None where they do not tell."""
-    layouts = set()
+    layouts = set(_layouts_of_biases(names, shapes).values())
+    return layouts.pop() if len(layouts) == 1 else None
+
+
+def _layouts_of_biases(
+    names: list[str], shapes: dict[str, tuple[int, ...]],
+) -> dict[str, str]:
+    """Return the layouts of those matrices whose bias tells it, by their names."""
+    layouts = {}
     for name in names:
         rows, columns = shapes[name]
         for bias in bias_names(name):
             if rows != columns and len(shapes.get(bias, ())) == 1:
-                layouts.add("out-in" if shapes[bias][0] == rows else "in-out")
-    return layouts.pop() if len(layouts) == 1 else None
+                layouts[name] = "out-in" if shapes[bias][0] == rows else "in-out"
+    return layouts
+
+
+# How GPT-2 calls its layers, which transformers stores (in, out) as Conv1D
+_CONV1D = re.compile(r"(^|\.)c_(attn|fc|proj)\.weight$")
+
+
+def _refuse_mixed_layouts(
+    checkpoint: Checkpoint, names: list[str], shapes: dict[str, tuple[int, ...]],
+) -> None:
+    """Refuse Conv1D of transformers, stored (in, out), beside nn.Linear (out, in).
+
+    In a module's state dict the layout of a square matrix is that of its class, which
+    is not stored: biases of others do not tell it.
+    """
+    layouts = _layouts_of_biases(names, shapes)
+    by_layout = {layout: name for name, layout in layouts.items()}
+    if len(by_layout) > 1:
+        raise ValueError(
+            f"{checkpoint.name}: by their biases {by_layout['out-in']} is stored (out, "
+            f"in) and {by_layout['in-out']} (in, out); wanted one layout for all")
+    of_torch = checkpoint.metadata or any(map(_CONV1D.search, layouts))
+    if not of_torch or "in-out" not in by_layout:
+        return
+    for name in names:
+        rows, columns = shapes[name]
+        is_told = rows != columns or _CONV1D.search(name)
+        if not is_told and name.endswith("weight"):
+            raise ValueError(
+                f"{checkpoint.name}: {by_layout['in-out']} is stored (in, out), as "
+                f"Conv1D, and nothing tells whether {name}, which is square, is stored "
+                f"so or (out, in), as nn.Linear; say --stored in-out if all are")
 
 
 # ------------------------------------------------------------ products
