@@ -1149,3 +1149,29 @@ def test_wrappers_in_a_row_are_taken_off(tmp_path):
     paths = [saved(tmp_path / "a.pt", wrapped), saved(tmp_path / "b.pt", state)]
     assert list(checkpoints.read(paths[0]).weights) == list(state)
     assert value(*paths) == pytest.approx(1)
+
+
+def test_a_plain_state_dict_needs_no_key(pair, tmp_path, capsys):
+    plain = saved(tmp_path / "plain.pt", mlp(0).state_dict())
+    nested = saved(tmp_path / "nested.pt", {
+        "generator": mlp(1).state_dict(), "critic": mlp(2).state_dict()})
+    expected = wcka.wcka(mlp(0), mlp(1))
+    result = comparison.compare_files([plain, nested], key="generator")
+    assert result["all"]["wcka"][0][1] == pytest.approx(expected, abs=1e-6)
+    assert f"{plain}: no 'generator' in it: read as it is" in result["assumed"]
+    assert main(["compare", plain, plain, "--key", "generator"]) == 2
+    assert "unknown key 'generator': each file is one" in capsys.readouterr().err
+    assert main(["compare", plain, nested, "--key", "actor"]) == 2
+    message = capsys.readouterr().err
+    assert "known: " in message and "generator" in message and "critic" in message
+
+
+def test_what_holds_no_network_is_called_what_it_is(tmp_path):
+    optimizer = torch.optim.Adam(mlp(0).parameters())
+    for content, words in (
+            (optimizer.state_dict(), "state of an optimizer"),
+            ({"optim": {"base": optimizer.state_dict()}}, "state of an optimizer"),
+            ({}, "wanted a state dict, got an empty one")):
+        path = saved(tmp_path / "a.pt", content)
+        with pytest.raises(ValueError, match=words):
+            value(path, path)

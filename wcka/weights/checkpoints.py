@@ -121,7 +121,8 @@ def read(path: str | Path, key: str | None = None) -> Checkpoint:
         several files; or a folder that holds one of these under a usual name.
     key : str, optional
         Which of several networks in the file: the key of its state dict, with dots for
-        dicts in dicts. By default the only one, or the one under a usual key.
+        dicts in dicts. A file that is a plain state dict needs none. By default the
+        only one, or the one under a usual key.
 
     Returns
     -------
@@ -151,6 +152,8 @@ def read(path: str | Path, key: str | None = None) -> Checkpoint:
     state, place = _state_dict(name, file.content, key)
     if place:
         notes.append(f"weights under {printable(place)!r}")
+    elif key:
+        notes.append(f"no {printable(key)!r} in it: read as it is")
     metadata = getattr(state, "_metadata", None)
     weights = {}
     for label, values in state.items():
@@ -186,9 +189,13 @@ def _state_dict(name: str, content: Any, key: str | None) -> tuple[Any, str]:
     """Return the state dict in what a file holds, and the key under which it stands."""
     if not isinstance(content, dict) or not content:
         kind = type(content).__name__
+        if content == {}:
+            kind = "an empty one"
         raise ValueError(f"{name}: wanted a state dict, got {kind}")
     states = dict(_state_dicts(content))
-    if key is not None:
+    if key is not None and states:
+        if key not in states and list(states) == [""]:
+            return content, ""  # a plain state dict, which needs no key
         try:
             return states[chosen(key, list(states), "key")], key
         except ValueError as error:
@@ -215,6 +222,9 @@ def _state_dict(name: str, content: Any, key: str | None) -> tuple[Any, str]:
     for label in content:
         if _QUANTISED.search(str(label)):
             raise ValueError(f"{name}: {printable(label)} is quantised; {_DEQUANTISE}")
+    if _holds_optimizer(content):
+        raise ValueError(
+            f"{name}: wanted a state dict of a network, got the state of an optimizer")
     label = next(iter(content))
     reason = f"{label!r} is no tensor with a name"
     if not any(isinstance(values, Tensor) for values in content.values()):
@@ -245,6 +255,14 @@ def _state_dicts(
         if isinstance(values, dict) and isinstance(label, str):
             inner = f"{place}.{label}".strip(".")
             yield from _state_dicts(values, inner, depth - 1)
+
+
+def _holds_optimizer(content: dict[Any, Any], depth: int = 3) -> bool:
+    """Tell whether nested dicts hold the state of an optimizer."""
+    if "param_groups" in content:
+        return True
+    inner = [values for values in content.values() if isinstance(values, dict)]
+    return depth > 0 and any(_holds_optimizer(values, depth - 1) for values in inner)
 
 
 def _are_names_of_modules(content: Mapping[str, Any]) -> bool:

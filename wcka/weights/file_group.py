@@ -126,6 +126,11 @@ def read_group(paths: Sequence[str], key: str | None = None) -> FileGroup:
         except PermissionError:
             raise ValueError(
                 f"{printable(str(folder))}: no permission to read it") from None
+    if key and files.fitting and all(
+            f"no {printable(key)!r} in it: read as it is" in file.notes
+            for file in files.fitting):
+        raise ValueError(
+            f"unknown key {printable(key)!r}: each file is one plain state dict")
     files.check_number()
     return files
 
