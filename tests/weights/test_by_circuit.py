@@ -130,8 +130,16 @@ def test_layers_of_other_depths_are_compared_at_the_same_relative_depth(tmp_path
 def test_an_unknown_family_is_no_transformer_and_the_refusal_says_what_helps(tmp_path):
     paths = [save(tmp_path / name, *network(seed), model_type="mamba")
              for seed, name in enumerate("ab")]
-    with pytest.raises(ValueError, match=r"a config\.json is beside the file"):
+    with pytest.raises(ValueError, match=r"unknown model_type 'mamba' \(known: llama"):
         compared(*paths)
+    for content, words in (
+            ("{", "no JSON"), ("{}", "no model_type"), ("3", "no model_type")):
+        (tmp_path / "a" / "config.json").write_text(content)
+        with pytest.raises(ValueError, match=f"config.json beside it .*{words}"):
+            compared(paths[0], paths[0])
+    (tmp_path / "a" / "config.json").unlink()
+    with pytest.raises(ValueError, match=r"a config\.json is beside the file"):
+        compared(paths[0], paths[0])
 
 
 def test_layers_named_by_order_are_a_chain(tmp_path):
@@ -488,3 +496,32 @@ def test_heads_of_images_with_other_classes_are_left_out(tmp_path):
     assert all_pairs[0, 1] == pytest.approx(tables["qk"].mean(0)[0, 1])
     assert all_pairs[0, 2] == pytest.approx(np.median(means, 0)[0, 2])
     assert "heads of other numbers of classes" in " ".join(result["assumed"])
+
+
+def test_rows_of_images_are_no_tokens(tmp_path):
+    models = [build("vit", seed) for seed in range(2)]
+    models.append(build("vit", 2, patch_size=2))
+    paths = [save(tmp_path / name, model.state_dict(), model.config.to_dict(),
+                  model_type="vit") for name, model in zip("abc", models)]
+    text = report.described(compared(*paths[:2]))
+    assert "rows are pixels of patches: 48 rows each" in text and "token" not in text
+    with pytest.raises(ValueError, match="patches have 48 and 12 pixels"):
+        compared(*paths[1:])
+
+
+def test_products_that_overflow_are_said_of_their_file(tmp_path, monkeypatch):
+    one, (weights, config) = network(0), network(1)
+    large = {name: values.float() * 1e30 for name, values in weights.items()}
+    large["model.embed_tokens.weight"] = (
+        weights["model.embed_tokens.weight"].bfloat16() * 1e30)
+    paths = [save(tmp_path / "a", *one), save(tmp_path / "b", large, config)]
+    with pytest.raises(ValueError, match=f"^{paths[1]}: llama: .* too large"):
+        compared(*paths)
+
+
+def test_one_layer_is_counted_as_one(tmp_path):
+    paths = [save(tmp_path / name, *network(seed, depth=1))
+             for seed, name in enumerate("ab")]
+    text = report.described(compared(*paths))
+    assert "read as llama: 1 layer of width" in text
+    assert "on average over 1 layer (" in text

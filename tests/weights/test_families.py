@@ -451,8 +451,8 @@ def test_reading_changes_no_tensor_of_the_caller():
 
 def test_a_type_that_is_not_known_is_refused():
     weights, config = llama()
-    with pytest.raises(ValueError, match=r"^unknown model_type 'lama'; did you mean "
-                                         r"'llama'\? \(known: llama, "):
+    with pytest.raises(ValueError, match=r"^unknown model_type 'lama' "
+                                         r"\(known: llama, "):
         Transformer(weights, config | {"model_type": "lama"})
     with pytest.raises(ValueError, match="unknown model_type 'None'"):
         Transformer(weights, {})

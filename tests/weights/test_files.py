@@ -1175,3 +1175,33 @@ def test_what_holds_no_network_is_called_what_it_is(tmp_path):
         path = saved(tmp_path / "a.pt", content)
         with pytest.raises(ValueError, match=words):
             value(path, path)
+
+
+def test_texts_are_not_called_truncated(tmp_path):
+    for name, content in (("a.json", '{"lr": 1}'), ("a.csv", "step,loss\r\n1,2\r\n")):
+        (tmp_path / name).write_text(content)
+        with pytest.raises(ValueError, match="a text, and no state dict"):
+            value(tmp_path / name, tmp_path / name)
+
+
+def test_reasons_for_files_left_out_are_told_apart(tmp_path):
+    saved(tmp_path / "a.pt", mlp(0).state_dict())
+    (tmp_path / "b.pt").write_text("text")
+    (tmp_path / "c").mkdir()
+    content = {"weight_map": {"0.weight": "model-00001-of-00002.safetensors"}}
+    (tmp_path / "c" / "model.safetensors.index.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError) as refusal:
+        comparison.compare_files([str(tmp_path)])
+    assert "b.pt: a text, and no state dict; c: model.safetensors.index.json: " in (
+        str(refusal.value))
+
+
+def test_an_order_of_another_file_is_not_said_to_be_the_callers(tmp_path):
+    module = nn.ModuleDict({"inp": nn.Linear(8, 8), "hid": nn.Linear(8, 8),
+                            "out": nn.Linear(8, 3)})
+    first = saved(tmp_path / "a.pt", module.state_dict())
+    save_file(module.state_dict(), tmp_path / "b.safetensors")
+    result = comparison.compare_files([first, str(tmp_path / "b.safetensors")])
+    assert result["all"]["wcka"][0][1] == pytest.approx(1)
+    text = " ".join(result["assumed"])
+    assert f"in the order of {first}" in text and "--order" not in text

@@ -16,10 +16,10 @@ from .families import (
     NotFinite,
     Transformer,
     config_beside,
-    family_of,
+    reason_against_config,
 )
 from .file_group import FileGroup
-from .messages import listed
+from .messages import counted, listed
 from .token_circuits import CIRCUITS, Circuits, compare_circuits
 from .vocabulary import shared_rows, vocabulary_beside
 
@@ -77,13 +77,11 @@ def are_transformers(files: FileGroup) -> bool:
 
 def _reason_against(file: Checkpoint) -> str:
     """Return why a file is not read as a transformer; "" if it is."""
+    reason = reason_against_config(file.place)
+    if reason:
+        return reason
     config = config_beside(file.place)
-    if config is None:
-        return "no config.json of a transformer is beside it"
-    try:
-        family_of(config)
-    except ValueError as error:
-        return str(error)
+    assert config is not None
     if file.place.is_file():  # which may be another network's, beside a transformer
         try:
             Transformer(file.weights, config)
@@ -122,12 +120,14 @@ def compare_transformers(files: FileGroup) -> dict[str, Any]:
     networks, rows, note, tables = _tables_of(files, networks)
     of_other_heads = _without_pairs_of_other_heads(networks, tables)
     means = np.stack([mean_of_known(tables[circuit]) for circuit in CIRCUITS])
-    assumed = [f"rows are tokens: {note}"]
+    what = "pixels of patches" if networks[0].family in OF_IMAGES else "tokens"
+    assumed = [f"rows are {what}: {note}"]
     depths = [network.depth for network in networks]
     if len(set(depths)) > 1:
         assumed.append(
             f"networks have {min(depths)} to {max(depths)} layers: {min(depths)} of "
-            f"each are compared, at the same relative depth")
+            f"each {'is' if min(depths) == 1 else 'are'} compared, at the same "
+            f"relative depth")
     for file, network in zip(files.fitting, networks):
         assumed += [f"{file.name}: {network_note}" for network_note in network.notes]
     assumed += _notes_on_constant_circuits(files, networks, tables)
@@ -164,7 +164,10 @@ def _tables_of(
         networks, vocabularies = _of_same_rows(files, networks)
         counts = [network.rows for network in networks]
         try:
-            rows, note = shared_rows(vocabularies, counts)
+            if networks[0].family in OF_IMAGES:
+                rows, note = _shared_pixels(counts)
+            else:
+                rows, note = shared_rows(vocabularies, counts)
         except ValueError as error:
             names = ", ".join(file.name for file in files.fitting)
             raise ValueError(f"{names}: {error}") from None
@@ -176,6 +179,17 @@ def _tables_of(
                     for network, tokens in zip(networks, rows)])
         except NotFinite as error:
             networks = files.results(partial(_without, error), networks)
+
+
+def _shared_pixels(counts: list[int]) -> tuple[list[Sequence[int]], str]:
+    """Return the rows of all patches' pixels and channels, and a note on them."""
+    if len(set(counts)) > 1:
+        sizes = " and ".join(map(str, dict.fromkeys(counts)))
+        raise ValueError(
+            f"their patches have {sizes} pixels, over all channels: rows are not the "
+            f"same")
+    rows: list[Sequence[int]] = [range(count) for count in counts]
+    return rows, f"{counted(counts[0], 'row')} each, one for each pixel and channel"
 
 
 def _without(
@@ -262,7 +276,9 @@ def _of_same_rows(
         return network
 
     networks = files.results(of_usual_kind, networks, kinds)
-    vocabularies = [vocabulary_beside(file.place) for file in files.fitting]
+    are_images = usual_kind == "patches of images"
+    vocabularies = [
+        None if are_images else vocabulary_beside(file.place) for file in files.fitting]
     if not files.folder:
         return networks, vocabularies
     known = [vocabulary for vocabulary in vocabularies if vocabulary is not None]
@@ -279,6 +295,10 @@ def _of_same_rows(
             raise ValueError(
                 f"{file.name}: no tokenizer.json, vocab.json or vocab.txt says what "
                 f"tokens its {network.rows:,} rows are, as in other files")
+        if are_images and network.rows != usual_count:
+            raise ValueError(
+                f"{file.name}: its patches have {network.rows:,} pixels, over all "
+                f"channels, and those of others {usual_count:,}")
         if len(known) < 2 and network.rows != usual_count:
             raise ValueError(
                 f"{file.name}: it has {network.rows:,} rows, others have "
@@ -328,9 +348,8 @@ def circuit_lines(layers: dict[str, Any], i: int, j: int) -> list[str]:
             continue
         text = f"    {name:31}  {known.mean():.4f}"
         if circuit != "direct":
-            layers_known = "1 layer" if len(known) == 1 else f"{len(known)} layers"
-            text += (f" on average over {layers_known} ({known.min():.4f} to "
-                     f"{known.max():.4f})")
+            text += (f" on average over {counted(len(known), 'layer')} "
+                     f"({known.min():.4f} to {known.max():.4f})")
         lines.append(text)
     return lines
 

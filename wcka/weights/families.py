@@ -11,6 +11,7 @@ between a position and itself.
 """
 
 import json
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from .checkpoints import read_tensor, shape_of
-from .messages import chosen, listed
+from .messages import counted, listed
 
 
 class Family(NamedTuple):
@@ -235,7 +236,11 @@ def family_of(config: Mapping[str, Any]) -> str:
     for name, family in FAMILIES.items():
         for model_type in family.types:
             by_type[model_type] = name
-    return by_type[chosen(str(config.get("model_type")), list(by_type), "model_type")]
+    model_type = str(config.get("model_type"))
+    if model_type not in by_type:
+        raise ValueError(
+            f"unknown model_type {model_type!r} (known: {', '.join(by_type)})")
+    return by_type[model_type]
 
 
 def config_beside(path: str | Path) -> dict[str, Any] | None:
@@ -251,14 +256,42 @@ def config_beside(path: str | Path) -> dict[str, Any] | None:
     >>> config_beside("nowhere") is None
     True
     """
-    folder = Path(path) if Path(path).is_dir() else Path(path).parent
-    file = folder / "config.json"
     try:
-        config = json.loads(file.read_text("utf-8"))
+        config = json.loads(_config_file(path).read_text("utf-8"))
     except (OSError, ValueError):
         return None
     is_known = isinstance(config, dict) and "model_type" in config
     return config if is_known else None
+
+
+def _config_file(path: str | Path) -> Path:
+    folder = Path(path) if os.path.isdir(path) else Path(path).parent
+    return folder / "config.json"
+
+
+def reason_against_config(path: str | Path) -> str:
+    """Return why the configuration beside a file tells no family; "" if it does.
+
+    Examples
+    --------
+    >>> reason_against_config("nowhere")
+    'no config.json of a transformer is beside it'
+    """
+    try:
+        config = json.loads(_config_file(path).read_text("utf-8"))
+    except FileNotFoundError:
+        return "no config.json of a transformer is beside it"
+    except OSError:
+        return "the config.json beside it cannot be read"
+    except ValueError:
+        return "the config.json beside it is no JSON"
+    if not isinstance(config, dict) or "model_type" not in config:
+        return "the config.json beside it has no model_type"
+    try:
+        family_of(config)
+    except ValueError as error:
+        return f"the config.json beside it has an {error}"
+    return ""
 
 
 # ------------------------------------------------------------------------- one network
@@ -522,8 +555,8 @@ class Transformer:
         return shape if self._names.in_out else (shape[1], shape[0])
 
     def _what_is_assumed(self) -> list[str]:
-        notes = [f"read as {self.family}: {self.depth} layers of width {self.width}, "
-                 f"{self.heads} heads"
+        notes = [f"read as {self.family}: {counted(self.depth, 'layer')} of width "
+                 f"{self.width}, {counted(self.heads, 'head')}"
                  + (f" that share {self.key_heads} of keys and values"
                     if self.key_heads < self.heads else "")]
         if self.is_tied:

@@ -45,8 +45,8 @@ class FileGroup:
         """Leave a file out for a reason, or refuse it if the caller names it."""
         if not self.folder:
             raise error
-        reason = str(error).removeprefix(name).removeprefix(":")
-        self.left_out[name] = reason.strip()
+        reason = str(error).removeprefix(name)
+        self.left_out[name] = reason.lstrip(":/ ").strip()
 
     def results(self, function: Callable[..., _Result], *columns: Any) -> list[_Result]:
         """Return a function's result for each file, and leave out those it refuses.
@@ -93,7 +93,10 @@ class FileGroup:
         lines = []
         for name, reason in self.left_out.items():
             lines.append(f"{Path(name).name}: {reason}")
-        return f" (left out {listed(lines, most=8)})" if lines else ""
+        most = 8
+        if len(lines) > most:
+            lines[most:] = [f"{len(lines) - most} more"]
+        return f" (left out {'; '.join(map(printable, lines))})" if lines else ""
 
 
 def read_group(paths: Sequence[str], key: str | None = None) -> FileGroup:

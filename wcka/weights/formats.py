@@ -537,7 +537,18 @@ def _refusal(path: Path, error: BaseException) -> ValueError:
     program = format_by_ending(path)
     if program:
         return _foreign(path, f"by its ending {program}")
+    if _is_text(path):
+        return ValueError(f"{path}: a text, and no state dict")
     return ValueError(f"{path}: truncated, or no state dict ({_reason(error)})")
+
+
+def _is_text(path: Path) -> bool:
+    """Tell whether a file begins as texts do, such as JSON and CSV."""
+    with suppress(OSError, UnicodeDecodeError):
+        with path.open("rb") as file:
+            start = file.read(256).decode("ascii")
+        return all(sign.isprintable() or sign in "\t\r\n" for sign in start)
+    return False
 
 
 # The last protocol of pickles that torch reads without running them

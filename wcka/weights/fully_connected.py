@@ -141,6 +141,8 @@ def _chains_in(
             assert isinstance(chain, Chain)
             return chain
         chain = chain_in(file, reference, stored)
+        source = f"in the order of {reference_file}"
+        chain = chain._replace(order=chain.order.replace("as --order says", source))
         assumed.append(
             f"{file.name}: its layers are matched with those of {reference_file} by "
             f"name, not by position")

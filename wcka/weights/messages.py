@@ -24,6 +24,17 @@ def listed(names: list[Any], most: int = 4) -> str:
     return text
 
 
+def counted(count: int, noun: str) -> str:
+    """Return a number with its noun.
+
+    Examples
+    --------
+    >>> counted(1, "layer"), counted(1200, "layer")
+    ('1 layer', '1,200 layers')
+    """
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 def chosen(name: str, known: Collection[str], what: str, most: int = 8) -> str:
     """Return a name if it is known; otherwise refuse it with the names most like it.
 

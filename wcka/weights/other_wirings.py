@@ -5,9 +5,10 @@ side by side, residual blocks: what is known to be no chain is refused.
 """
 
 import re
+from pathlib import Path
 
 from .checkpoints import bias_names
-from .families import FAMILIES
+from .families import FAMILIES, reason_against_config
 
 ADVICE = (
     "say --arch torchvision:NAME or module:factory, which knows the wiring, or name "
@@ -48,6 +49,7 @@ _RIVALS = (
 
 def refuse_other_wirings(
     file: str, matrices: list[str], shapes: dict[str, tuple[int, ...]],
+    place: str | Path = "",
 ) -> None:
     """Refuse matrices whose names say that they are not multiplied in a row.
 
@@ -59,6 +61,8 @@ def refuse_other_wirings(
         Names of the matrices that a chain would have.
     shapes : dict of str to tuple
         Of all weights of the file, by their names.
+    place : str or Path
+        Where the file is, beside which the message looks for a config.json.
 
     Raises
     ------
@@ -82,10 +86,13 @@ def refuse_other_wirings(
         for name in matrices:
             for part in name.split("."):
                 if pattern.fullmatch(part.lower()):
-                    raise _no_chain(file, name, words)
+                    advice = ADVICE
+                    if pattern is _ATTENTION:
+                        advice = _advice_on_attention(place)
+                    raise _no_chain(file, name, words, advice)
     for name in matrices:
         if _is_in_projection(name, shapes[name]):
-            raise _no_chain(file, name, _OF_ATTENTION)
+            raise _no_chain(file, name, _OF_ATTENTION, _advice_on_attention(place))
         if _RECURRENT.fullmatch(name.rpartition(".")[2].lower()):
             raise _no_chain(
                 file, name, "a recurrent layer (its matrices are not called weight), "
@@ -101,15 +108,25 @@ def refuse_other_wirings(
     for projections in _projections(matrices):
         if len(projections) >= 2:
             names = ", ".join(sorted(projections.values()))
-            raise _no_chain(file, names, _OF_ATTENTION)
+            raise _no_chain(file, names, _OF_ATTENTION, _advice_on_attention(place))
     _refuse_heads(file, matrices)
     _refuse_twins(file, matrices, shapes)
 
 
 _OF_ATTENTION = "an attention, which multiplies its input by itself"
-_ADVICE_ON_ATTENTION = (
-    f"transformers are compared by their circuits where a config.json is beside the "
-    f"file, with a model_type such as {', '.join(list(FAMILIES)[:3])}; else {ADVICE}")
+
+
+def _advice_on_attention(place: str | Path) -> str:
+    """Return what helps with a transformer, by the configuration beside its file."""
+    reason = reason_against_config(place) if place else ""
+    if "beside it has" in reason or "beside it is" in reason:
+        return f"{reason}, so that it is not compared by circuits; else {ADVICE}"
+    return (
+        f"transformers are compared by their circuits where a config.json is beside "
+        f"the file, with a model_type such as {', '.join(list(FAMILIES)[:3])}; else "
+        f"{ADVICE}")
+
+
 _NO_HELP = (
     "recurrent layers have no chain, with --arch neither; layers beside them that make "
     "a chain can be named by --order")
@@ -281,10 +298,8 @@ def refuse_residual_blocks(file: str, ends: dict[str, tuple[int, int]]) -> None:
 
 
 def _no_chain(
-    file: str, names: str, words: str, advice: str = "",
+    file: str, names: str, words: str, advice: str = ADVICE,
 ) -> ValueError:
-    if not advice:
-        advice = _ADVICE_ON_ATTENTION if words == _OF_ATTENTION else ADVICE
     verb = "look" if re.search(r", | and ", names) else "looks"
     return ValueError(
         f"{file}: not known to be one chain of layers: {names} {verb} like {words}; "

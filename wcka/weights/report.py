@@ -10,6 +10,7 @@ from typing import Any
 
 from ..measures.spelling import printable
 from .by_circuit import circuit_lines, circuits_with_values
+from .messages import counted
 from .token_circuits import CIRCUITS
 
 # One network at two consecutive epochs is about this similar to itself (chapter 2).
@@ -69,7 +70,7 @@ def described(result: dict[str, Any]) -> str:
     rows, columns = result["shape"]
     shape = f"chains {rows:,} x {columns:,}"
     if are_circuits:
-        shape = f"{rows:,} tokens, streams of width {columns:,}"
+        shape = f"{counted(rows, 'row')}, streams of width {columns:,}"
     lines += [
         "wCKA sees no biases, activations or data: it speaks of weights, not of "
         "behaviour",

@@ -37,7 +37,7 @@ from tqdm import tqdm
 from ..measures.inner_products import symmetric_root
 from ..measures.spelling import nearest
 from ..measures.validation import Array, warn_caller
-from .families import Transformer, transformer
+from .families import NotFinite, Transformer, transformer
 
 CIRCUITS = ("direct", "ov", "qk", "mlp")
 # Rows of embeddings that are read at once
@@ -119,7 +119,7 @@ class Circuits:
             else:
                 gram = _gram(
                     map(network.read_unembedding_rows, _parts(network.outputs)))
-            root = symmetric_root(gram).to(network.dtype)
+            root = self._root(gram).to(network.dtype)
             self._to_outputs = network.read_out_map() @ root
         return self._to_outputs
 
@@ -149,11 +149,11 @@ class Circuits:
         # Values are fewer than outputs where heads share them.
         if len(to_outputs) < width:
             products = (to_outputs @ to_outputs.T).double()
-            to_outputs = symmetric_root(products).to(to_outputs.dtype)
+            to_outputs = self._root(products).to(to_outputs.dtype)
         keys = matrices.key.movedim(1, 0)  # (key heads, d, size)
         gram = self.token_gram.to(keys.dtype)
         products = (keys.mT @ gram @ keys).double()  # (key heads, size, size)
-        roots = symmetric_root(products).to(keys.dtype)
+        roots = self._root(products).to(keys.dtype)
         roots = roots.repeat_interleave(heads // key_heads, dim=0)
         queries = matrices.query.movedim(1, 0) @ roots  # (heads, d, size)
         return {
@@ -161,6 +161,16 @@ class Circuits:
             "qk": queries.movedim(0, 1).flatten(1),
             "mlp": (matrices.up @ matrices.down) @ self.to_outputs,
         }
+
+    def _root(self, products: Tensor) -> Tensor:
+        """Return a symmetric root; products that overflow are said to be of a network.
+        """
+        try:
+            return symmetric_root(products)
+        except torch.linalg.LinAlgError:
+            raise NotFinite(
+                f"{self.network.family}: products of its weights are too large for "
+                f"their precision", self.network) from None
 
     def features(self, circuit: str, layer: int = 0) -> Tensor:
         """Return a matrix whose rows have the inner products of those of a circuit.

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from .messages import counted
+
 # Fewer tokens than this say nothing about two networks.
 _FEWEST = 50
 
@@ -117,12 +119,13 @@ def shared_rows(
         if is_in_all:
             shared.append(token)
     if len(shared) < min(_FEWEST, *map(len, known)):
-        raise ValueError(f"they have only {len(shared)} tokens in common")
+        raise ValueError(
+            f"they have only {counted(len(shared), 'token')} in common")
     shared.sort(key=known[0].__getitem__)
     rows = [[vocabulary[token] for token in shared] for vocabulary in known]
     sizes = [len(vocabulary) for vocabulary in known]
     if set(sizes) == {len(shared)}:
-        return rows, f"{len(shared):,} tokens, the same in all"
+        return rows, f"{counted(len(shared), 'token')}, the same in all"
     smallest, largest = min(sizes), max(sizes)
     return rows, (
         f"{len(shared):,} tokens that all have, matched by their strings, of "

@@ -207,7 +207,7 @@ def _chain_in(
                 f"{file}: {name} belongs to a parametrisation that is not known; call "
                 f"torch.nn.utils.parametrize.remove_parametrizations before saving")
     _refuse_integer_matrices(file, integers, matrices, shapes)
-    refuse_other_wirings(file, matrices, shapes)
+    refuse_other_wirings(file, matrices, shapes, checkpoint.place)
     _check_fully_connected(file, shapes, matrices)
     if stored is None:
         _refuse_mixed_layouts(checkpoint, matrices, shapes)
