@@ -525,3 +525,13 @@ def test_one_layer_is_counted_as_one(tmp_path):
     text = report.described(compared(*paths))
     assert "read as llama: 1 layer of width" in text
     assert "on average over 1 layer (" in text
+
+
+def test_circuits_without_a_value_are_not_called_the_same_weights(tmp_path):
+    zero, config = network(0)
+    for layer in range(2):
+        zero[f"model.layers.{layer}.mlp.down_proj.weight"].zero_()
+    paths = [save(tmp_path / "a", *network(0)), save(tmp_path / "b", zero, config)]
+    first = report.described(compared(*paths)).splitlines()[0]
+    assert "the same in all circuits but those left out" in first
+    assert "same weights" not in first

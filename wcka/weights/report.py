@@ -148,7 +148,7 @@ def _mebibytes(size: int) -> str:
 def _verdict_of_all(result: dict[str, Any], i: int, j: int) -> str:
     """Return the verdict on two networks as a whole.
 
-    The median of four circuits may be 1 though some of them differ.
+    The median of four circuits may be 1 though some of them differ, or have no value.
     """
     value = result["all"]["wcka"][i][j]
     if _are_circuits(result) and value >= _EQUAL:
@@ -156,6 +156,8 @@ def _verdict_of_all(result: dict[str, Any], i: int, j: int) -> str:
         lowest = min(filter(math.isfinite, values))
         if lowest < _EQUAL:
             return f"{value:.4f}  though some circuits differ, down to {lowest:.4f}"
+        if not all(map(math.isfinite, values)):
+            return f"{value:.4f}  the same in all circuits but those left out"
     return _verdict(result["all"], i, j)
 
 
