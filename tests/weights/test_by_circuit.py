@@ -535,3 +535,13 @@ def test_circuits_without_a_value_are_not_called_the_same_weights(tmp_path):
     first = report.described(compared(*paths)).splitlines()[0]
     assert "the same in all circuits but those left out" in first
     assert "same weights" not in first
+
+
+def test_a_network_left_out_does_not_hide_the_strangers_of_the_book(tmp_path, capsys):
+    folder, weights, config = folder_of(tmp_path, 3)
+    zero = {name: torch.zeros_like(values) for name, values in weights.items()}
+    save(folder / "zero", zero, config)
+    assert main(["family", str(folder)]) == 0
+    assert "strangers of the book" in capsys.readouterr().out
+    assert main(["compare", str(folder / "0"), str(folder / "zero")]) == 0
+    assert "median" not in capsys.readouterr().out.splitlines()[0]

@@ -191,14 +191,16 @@ def find_families(
         scores = np.array(compared["all"]["wcka"])
         assumed = compared["assumed"]
         kind = CIRCUITS
-        of_direct = compared["layers"]["direct"]["wcka"]
-        has_unembeddings = bool(np.isfinite(of_direct).all())
+        of_direct = np.array(compared["layers"]["direct"]["wcka"])
     else:
         scores, assumed = _first_layers(files, order, stored)
         kind = PROCRUSTES
-        has_unembeddings = False
+        of_direct = np.full(scores.shape, np.nan)
+    compared_names = [file.name for file in files.fitting]
     scores, assumed = _with_scores(files, scores, assumed, kind)
     names = [file.name for file in files.fitting]
+    kept = [i for i, name in enumerate(compared_names) if name in names]
+    has_unembeddings = bool(np.isfinite(of_direct[np.ix_(kept, kept)]).all())
     forest = family_forest(scores)
     source = "folder"
     # The book's scores are of networks with all four circuits.

@@ -90,11 +90,11 @@ def _answer(result: dict[str, Any], names: list[str]) -> str:
         return f"wCKA undecided: {result['undecided']}"
     if len(names) == 2:
         answer = f"{names[0]}  {names[1]}  wCKA {_verdict_of_all(result, 0, 1)}"
-        if _are_circuits(result):
-            circuits = circuits_with_values(result["layers"], 0, 1)
+        circuits = circuits_with_values(result["layers"], 0, 1)
+        if _are_circuits(result) and circuits:
             kind = "median of four circuits"
             if len(circuits) < len(CIRCUITS):
-                kind = f"median of the circuits {', '.join(circuits) or 'none'}"
+                kind = f"median of the circuits {', '.join(circuits)}"
             answer += f"  ({kind})"
         return answer
     values = {}
