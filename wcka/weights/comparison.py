@@ -67,7 +67,8 @@ def compare_files(
           "inputs" and "outputs"; empty with an architecture and for transformers.
         - "undecided": the reason why there is no value though the files were read; "".
         - "all": tables (N, N) of all pairs: "wcka" (of transformers the median over
-          four circuits, see ``token_circuits``, of the means over layers); what chance
+          four circuits, see ``token_circuits``, or those of them that both networks
+          have, of the means over layers); what chance
           gives, as "mean" and "sd"; and the value beside it, as "z", "p" and "holm", p
           corrected for the number of pairs. NaN is what is not known.
         - "chance": what that is, "orders" of the inputs or "untrained" networks; of
