@@ -494,8 +494,11 @@ def answers(evidence: Evidence, keys: Iterable[str]) -> list[tuple[str, str]]:
 def _led(evidence: Evidence, keys: Sequence[str]) -> str:
     """Return the verdict on wCKA's leads, and the sentence that counts them."""
     answered = answers(evidence, keys)
-    verdict = rules.fold([answer for _, answer in answered])
-    return f"{with_symbol(verdict)}. {lead_sentence(answered)}"
+    of_parts = [answer for _, answer in answered]
+    verdict = rules.fold(of_parts)
+    known = rules.known_so_far(of_parts)
+    told = f"So {known}." if known else ""
+    return _joined(f"{with_symbol(verdict)}. {lead_sentence(answered)}", told)
 
 
 def _has(evidence: Evidence, keys: Iterable[str]) -> bool:
