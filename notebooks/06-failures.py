@@ -499,7 +499,7 @@ for name, rows in rows_of.items():
     for end, row in (("first", rows.iloc[0]), ("last", rows.iloc[-1])):
         say(f"{name}-{end}", row["wCKA"], ".2f")
         say(f"{name}-agreement-{end}", row["agreement"], ".2f")
-deepest = by_depth.iloc[-1]
+deepest = rows_of["deep"].iloc[-1]
 say("depth-last-covariance", deepest["covariance"], ".2f")
 say("depth-last-cka", deepest["CKA"], ".2f")
 say("equal-low", 100 * by_shape.accuracy.min(), ".1f")
