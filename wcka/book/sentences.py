@@ -204,11 +204,11 @@ def left_out_sentence(collapsed: int, weak: int, limit: float) -> str:
     """
     first = {0: "no network predicts", 1: "1 network predicts"}.get(
         collapsed, f"{collapsed:,} networks predict")
-    second = {0: "none of the others has", 1: "1 has"}.get(weak, f"{weak:,} have")
-    if collapsed and weak:
-        second = second.replace(" ha", " more ha")
-    elif not collapsed and not weak:
-        second = "none has"
+    if weak:
+        more = " more" if collapsed else ""
+        second = f"{weak:,}{more} {'has' if weak == 1 else 'have'}"
+    else:
+        second = "none of the others has" if collapsed else "none has"
     return capitalised(f"{first} one class for nearly all images, and {second} a clean "
                        f"accuracy below {percent(limit, digits=0)}.")
 

@@ -119,7 +119,7 @@ def compare_transformers(files: FileGroup) -> dict[str, Any]:
     networks = files.results(_transformer_in)
     networks, rows, note, tables = _tables_of(files, networks)
     of_other_heads = _without_pairs_of_other_heads(networks, tables)
-    means = np.stack([mean_of_known(tables[circuit]) for circuit in CIRCUITS])
+    means = np.stack([_of_known(np.nanmean, tables[circuit]) for circuit in CIRCUITS])
     what = "pixels of patches" if networks[0].family in OF_IMAGES else "tokens"
     assumed = [f"rows are {what}: {note}"]
     depths = [network.depth for network in networks]
@@ -234,18 +234,8 @@ def _notes_on_constant_circuits(
     return notes
 
 
-def mean_of_known(values: Array) -> Array:
-    """Return means along the first axis over what is no NaN; NaN where nothing is.
-
-    Examples
-    --------
-    >>> mean_of_known(np.array([[1.0, np.nan], [np.nan, np.nan]])).tolist()
-    [1.0, nan]
-    """
-    return _of_known(np.nanmean, values)
-
-
 def _of_known(average: Callable[..., Any], values: Array) -> Array:
+    """Average along the first axis over what is no NaN; NaN where nothing is."""
     with warnings.catch_warnings():  # of empty slices
         warnings.simplefilter("ignore", RuntimeWarning)
         return np.asarray(average(values, axis=0))

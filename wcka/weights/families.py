@@ -257,16 +257,22 @@ def config_beside(path: str | Path) -> dict[str, Any] | None:
     True
     """
     try:
-        config = json.loads(_config_file(path).read_text("utf-8"))
+        return _read_config(path)
     except (OSError, ValueError):
         return None
-    is_known = isinstance(config, dict) and "model_type" in config
-    return config if is_known else None
 
 
-def _config_file(path: str | Path) -> Path:
+def _read_config(path: str | Path) -> dict[str, Any]:
+    """Read the configuration beside a file; a ValueError says what it lacks."""
     folder = Path(path) if os.path.isdir(path) else Path(path).parent
-    return folder / "config.json"
+    text = (folder / "config.json").read_bytes()
+    try:
+        config = json.loads(text.decode("utf-8"))
+    except ValueError:
+        raise ValueError("the config.json beside it is no JSON") from None
+    if not isinstance(config, dict) or "model_type" not in config:
+        raise ValueError("the config.json beside it has no model_type")
+    return config
 
 
 def reason_against_config(path: str | Path) -> str:
@@ -278,15 +284,13 @@ def reason_against_config(path: str | Path) -> str:
     'no config.json of a transformer is beside it'
     """
     try:
-        config = json.loads(_config_file(path).read_text("utf-8"))
+        config = _read_config(path)
     except FileNotFoundError:
         return "no config.json of a transformer is beside it"
     except OSError:
         return "the config.json beside it cannot be read"
-    except ValueError:
-        return "the config.json beside it is no JSON"
-    if not isinstance(config, dict) or "model_type" not in config:
-        return "the config.json beside it has no model_type"
+    except ValueError as error:
+        return str(error)
     try:
         family_of(config)
     except ValueError as error:

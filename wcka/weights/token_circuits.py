@@ -163,8 +163,7 @@ class Circuits:
         }
 
     def _root(self, products: Tensor) -> Tensor:
-        """Return a symmetric root; products that overflow are said to be of a network.
-        """
+        """Return a symmetric root; say of which network products overflow."""
         try:
             return symmetric_root(products)
         except torch.linalg.LinAlgError:

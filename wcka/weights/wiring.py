@@ -381,8 +381,6 @@ def _in_order(
     fitting = _orders_that_fit(matrices, shapes, layout)
     if len(fitting) == 1:
         return fitting[0], "the only order in which they fit together"
-    if as_saved:
-        return matrices, "as saved"
     if not checkpoint.ordered and len(numbered) < len(matrices):
         around = _orders_by_numbers(matrices, shapes, layout)
         if len(around) == 1:
@@ -434,8 +432,7 @@ def _with_number(name: str) -> str:
 
 
 def _by_numbers(matrices: list[str]) -> list[str]:
-    """Return the largest group of names that differ in numbers alone, in their order.
-    """
+    """Return the largest group of names that differ in numbers alone, in order."""
     groups: dict[str, list[str]] = {}
     for name in matrices:
         if re.search(r"\d", _with_number(name)):
