@@ -140,9 +140,8 @@ def _chains_in(
         if not _needs_order_of(reference, file, chain):
             assert isinstance(chain, Chain)
             return chain
-        chain = chain_in(file, reference, stored)
-        source = f"in the order of {reference_file}"
-        chain = chain._replace(order=chain.order.replace("as --order says", source))
+        chain = chain_in(
+            file, reference, stored, f"in the order of {reference_file}")
         assumed.append(
             f"{file.name}: its layers are matched with those of {reference_file} by "
             f"name, not by position")

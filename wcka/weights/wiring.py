@@ -134,6 +134,7 @@ class UnknownOrder(ValueError):
 
 def chain_in(
     checkpoint: Checkpoint, order: Sequence[str] = (), stored: str | None = None,
+    told_by: str = "as --order says",
 ) -> Chain:
     """Read the weights in a file as one chain of fully connected layers.
 
@@ -148,6 +149,8 @@ def chain_in(
     stored : str, optional
         "out-in" or "in-out": how matrices are stored. By default biases, names and
         shapes tell.
+    told_by : str
+        Who tells the order, for the chain's own note on it.
 
     Returns
     -------
@@ -169,13 +172,13 @@ def chain_in(
     if stored is not None:
         nearest(stored, LAYOUTS, "layout")
     try:
-        return _chain_in(checkpoint, order, stored)
+        return _chain_in(checkpoint, order, stored, told_by)
     except ValueError as error:
         raise type(error)(printable(str(error))) from None
 
 
 def _chain_in(
-    checkpoint: Checkpoint, order: Sequence[str], stored: str | None,
+    checkpoint: Checkpoint, order: Sequence[str], stored: str | None, told_by: str,
 ) -> Chain:
     """Read a chain; messages may hold names as they are in the file."""
     file = checkpoint.name
@@ -189,7 +192,7 @@ def _chain_in(
     if order:
         matrices = [name for name, shape in shapes.items() if len(shape) == 2]
         names = [_named(file, label, matrices) for label in order]
-        source = "as --order says"
+        source = told_by
         if len(names) > 1:
             source += ", without what may stand between them, as the gains of norms"
         if stored is None:
