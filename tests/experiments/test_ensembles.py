@@ -120,9 +120,10 @@ def test_drawn_sets_have_no_network_twice_and_depend_on_the_seed():
 def test_lead_over_chance_and_its_error_are_those_of_brute_force():
     pools = drawn_sets(7, 4, draws=12)
     random_sets = drawn_sets(7, 2, draws=9, seed=1)
-    rng = np.random.default_rng(0)
-    chosen_scores = rng.integers(0, 4, (12, 3))  # with ties
-    random_scores = rng.integers(0, 4, (9, 3))
+    rng = np.random.default_rng(193)  # neither variance is below the interaction
+    # Whole numbers, with ties, that networks and probes tell in part
+    chosen_scores = pools.mean(1, keepdims=True).round() + rng.integers(0, 9, 3)
+    random_scores = random_sets.mean(1, keepdims=True).round() + rng.integers(0, 9, 3)
 
     def lead(kept_pools, kept_sets, probes):
         wins = 0.0
@@ -140,10 +141,21 @@ def test_lead_over_chance_and_its_error_are_those_of_brute_force():
         kept_pools = [i for i in everything[0] if network not in pools[i]]
         kept_sets = [j for j in everything[1] if network not in random_sets[j]]
         of_networks.append(lead(kept_pools, kept_sets, [0, 1, 2]))
-    of_probes = [lead(*everything, rest) for rest in ([1, 2], [0, 2], [0, 1])]
-    variance = 0.0
+    rests = [1, 2], [0, 2], [0, 1]
+    of_probes = [lead(*everything, rest) for rest in rests]
+    # What networks and probes do together is in both of their variances.
+    of_both = np.empty((7, 3))
+    for network, probe in np.ndindex(7, 3):
+        kept_pools = [i for i in everything[0] if network not in pools[i]]
+        kept_sets = [j for j in everything[1] if network not in random_sets[j]]
+        of_both[network, probe] = lead(kept_pools, kept_sets, rests[probe])
+    together = of_both - np.array(of_networks)[:, None] - of_probes + estimate.value
+    variances = []
     for without in (of_networks, of_probes):
-        variance += (len(without) - 1) ** 2 / len(without) * np.var(without, ddof=1)
+        variances.append(
+            (len(without) - 1) ** 2 / len(without) * np.var(without, ddof=1))
+    variance = sum(variances) - 6 / 7 * 2 / 3 * (together**2).sum()
+    assert variance > max(variances)
     assert estimate.error == pytest.approx(np.sqrt(variance))
 
 

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from .crossed import Estimate, estimates_from
-from .statistics import overlap
 
 _MOST_SETS = 1e7
 
@@ -113,7 +112,8 @@ def lead_over_chance(chosen_scores, random_scores, pools, random_sets) -> Estima
     A pool is a random part of the networks, and one ensemble is chosen from each. The
     mean over many pools is a property of the networks and not of one lucky pool; the
     error is over networks, each left out with all pools and ensembles that it is in,
-    and over probes.
+    and over probes. Too few draws add to it: each pool counts in the deviation of
+    every network that it holds.
 
     Parameters
     ----------
@@ -153,29 +153,47 @@ def lead_over_chance(chosen_scores, random_scores, pools, random_sets) -> Estima
     pools = np.asarray(pools)
     random_sets = np.asarray(random_sets)
 
-    def lead(chosen: np.ndarray, random: np.ndarray) -> list[float]:
-        # Rounded, so that sums in another order are ties.
-        means = [scores.mean(1).round(12) for scores in (chosen, random)]
-        return [overlap(*means) - 0.5]
+    networks = np.union1d(pools, random_sets)
+    pools_without = _sets_without(networks, pools)  # (networks, pools)
+    ensembles_without = _sets_without(networks, random_sets)  # (networks, ensembles)
+    counts = pools_without.sum(1) * ensembles_without.sum(1)  # (networks,)
+    if not counts.all():
+        raise ValueError(
+            f"network {networks[counts == 0][0]} is in all pools or in all random "
+            "ensembles; wanted more networks than a pool has, or more draws")
 
-    without_networks = []
-    for network in np.union1d(pools, random_sets):
-        without_pools = (pools != network).all(1)
-        without_sets = (random_sets != network).all(1)
-        if not without_pools.any() or not without_sets.any():
-            raise ValueError(
-                f"network {network} is in all pools or in all random ensembles; wanted "
-                "more networks than a pool has, or more draws")
-        without_networks.append(
-            lead(chosen_scores[without_pools], random_scores[without_sets]))
-    without_probes = []
-    for probe in range(chosen_scores.shape[1]):
-        if chosen_scores.shape[1] > 1:
-            without_probes.append(lead(np.delete(chosen_scores, probe, 1),
-                                       np.delete(random_scores, probe, 1)))
+    def leads(probes: list[int]) -> tuple[float, np.ndarray]:
+        """Return the lead of all networks, and those without each (networks,)."""
+        # Rounded, so that sums in another order are ties.
+        chosen = chosen_scores[:, probes].mean(1).round(12)
+        random = random_scores[:, probes].mean(1).round(12)
+        # Halves up to some thousands are exact in single precision.
+        wins = np.sign(chosen[:, None] - random, dtype=np.float32) / 2
+        of_ensembles = (pools_without @ wins).astype(float)  # (networks, ensembles)
+        of_networks = (of_ensembles * ensembles_without).sum(1) / counts
+        return float(wins.mean(dtype=float)), of_networks
+
+    all_probes = list(range(chosen_scores.shape[1]))
+    value, without_networks = leads(all_probes)
+    if len(all_probes) == 1:
+        estimate, = estimates_from([value], without_networks[:, None])
+        return estimate
+    without_probes, without_both = [], []
+    for probe in all_probes:
+        lead, of_networks = leads([other for other in all_probes if other != probe])
+        without_probes.append([lead])
+        without_both.append(of_networks)
     estimate, = estimates_from(
-        lead(chosen_scores, random_scores), without_networks, without_probes or None)
+        [value], without_networks[:, None], without_probes,
+        np.stack(without_both, axis=1)[:, :, None])
     return estimate
+
+
+def _sets_without(networks: np.ndarray, sets: np.ndarray) -> np.ndarray:
+    """Tell which sets each network is not in, as 0 or 1: (networks, sets)."""
+    is_in = np.zeros((networks.max() + 1, len(sets)), np.float32)
+    is_in[sets, np.arange(len(sets))[:, None]] = 1
+    return 1 - is_in[networks]
 
 
 _BINS = 15  # of confidence, as in Guo et al.
