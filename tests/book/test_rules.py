@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from wcka.book import claims, rules
+from wcka.book import claims, records, rules
 from wcka.book.rules import MARGIN, NO, OPEN, RULES, YES, Finding, Part
 
 NUMBERS = st.floats(-1, 1)
@@ -125,21 +125,65 @@ def test_words_of_a_finding():
 
 
 @pytest.mark.parametrize(("value", "error"), [(0.2, 0.12), (0.05, 0.1), (-0.1, 0.15)])
-def test_what_cannot_be_told_says_how_many_more_runs_would_tell(value, error):
+def test_what_cannot_be_told_says_how_large_an_experiment_would_tell(value, error):
     """With one test, 1.96 errors from zero, or from the margin, are needed."""
     found = findings_with("linear", Finding([Part("CKA", value, error, df=1e9)]))
     text = next(c.found for c in rules.judge("03", found) if c.key == "linear")
-    factor = float(re.search(r"about (\S+) times as many runs would tell", text)[1])
+    factor = float(re.search(r"an experiment (\S+) times as large would tell", text)[1])
     distance = max(value, MARGIN - value)
     expected = (stats.norm.isf(0.025) * error / distance) ** 2
     assert factor == pytest.approx(expected, rel=0.02, abs=0.06)
 
 
-def test_at_the_border_of_a_rule_no_number_of_runs_tells():
+def size_that_tells(*parts):
+    """Return the size in the words of a finding on "linear", the one of its family."""
+    found = findings_with("linear", Finding(list(parts)))
+    text = next(c.found for c in rules.judge("03", found) if c.key == "linear")
+    return float(re.search(r"an experiment (\S+) times as large would tell", text)[1])
+
+
+def test_a_verdict_is_told_before_all_parts_are():
+    """One yes and one no make "partly", however open the third part is."""
+    near_zero = Part("CKA", 0.001, 0.1, 1e9)
+    for_yes = Part("dCKA", 0.5, 0.02, 1e9)
+    for_no = Part("Procrustes", -0.1, 0.1, 1e9)
+    of_verdict = size_that_tells(near_zero, for_yes, for_no)
+    # Holm: of three tests in the direction of no, it has the smallest p-value.
+    assert of_verdict == pytest.approx((stats.norm.isf(0.025 / 3) / 2) ** 2, abs=0.06)
+
+
+def test_degrees_of_freedom_grow_with_an_experiment():
+    part = Part("CKA", 0.2, 0.1, 4)
+    size = size_that_tells(part)
+    error, df = 0.1 / size**0.5, 4 * size
+    assert stats.t.sf(0.2 / error, df) == pytest.approx(0.025, rel=0.1)
+    assert size < (stats.t.isf(0.025, 4) / 2) ** 2 - 0.2  # with its 4 degrees
+
+
+def test_what_an_experiment_of_that_size_would_find_is_told():
+    """The size on the page is the least at which the rules tell the verdict."""
+    record = records.read("03")
+    findings = records.findings(record["findings"])
+    for claim in rules.judge("03", findings):
+        if claim.verdict != "cannot be told":
+            continue
+        size = float(re.search(r"an experiment (\S+) times", claim.found)[1])
+        for factor, is_told in ((size + 0.1, True), (size - 0.1, False)):
+            enlarged = {}
+            for key, finding in findings.items():
+                parts = [part._replace(error=part.error / factor**0.5,
+                                       df=part.df * factor) for part in finding.parts]
+                enlarged[key] = finding._replace(parts=parts)
+            verdicts = {c.key: c.verdict for c in rules.judge("03", enlarged)}
+            assert (verdicts[claim.key] != "cannot be told") == is_told
+
+
+def test_at_the_border_of_a_rule_no_experiment_tells():
     found = {key: Finding([]) for key in rules.statements("02")}
     found["confounded"] = Finding([Part("CKA", 0.1, 0.1)])
     text = next(c.found for c in rules.judge("02", found) if c.key == "confounded")
-    assert text.endswith("if the numbers stay, 100 times as many runs would not tell")
+    assert text.endswith(
+        "if the numbers stay, an experiment 100 times as large would not tell")
 
 
 def test_findings_belong_to_the_statements():

@@ -8,9 +8,8 @@ follow from the stored numbers, without a network being trained.
 
 import math
 from bisect import bisect_left
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache, partial
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -384,9 +383,6 @@ def judge(chapter: str, findings: Mapping[str, Finding],
         for part in finding.parts:
             _check(part, f"{key}, {part.label}")
     answers = answer_parts(of_chapter, findings, margin)
-    sizes = Counter[str]()
-    for key, statement in of_chapter.items():
-        sizes[statement.family] += len(findings[key].parts)
     claims = []
     for key, statement in of_chapter.items():
         finding = findings[key]
@@ -396,9 +392,8 @@ def judge(chapter: str, findings: Mapping[str, Finding],
         if known:
             found += f"; {known}"
         if verdict == "cannot be told" and finding.parts:
-            factor = _more_runs(
-                statement, finding, answers[key], sizes[statement.family], margin)
-            found += f"; {_more_runs_text(factor)}"
+            factor = _size_that_tells(key, of_chapter, findings, margin)
+            found += f"; {_size_text(factor)}"
         claims.append(Claim(
             statement.place, statement.says, found, verdict,
             statement.timed, key, [list(part) for part in finding.parts],
@@ -467,49 +462,55 @@ def answer_parts(
     return answers
 
 
-def _told_by_more(
-    rule: Rule, part: Part, tests: int, margin: float, factor: float
-) -> bool:
-    """Tell whether a rule would answer for a part with `factor` times as many runs."""
-    with_more = part._replace(error=part.error / factor**0.5)
-    p = min(rule.yes(with_more, margin), rule.no(with_more, margin))
-    return tests * p < LEVEL / 2
+def _enlarged(finding: Finding, factor: float) -> Finding:
+    """Return a finding as it would be from an experiment `factor` times as large.
 
-
-def _more_runs(statement: Statement, finding: Finding, answers: list[str], tests: int,
-               margin: float) -> float:
-    """Return how many times as many runs would close all open parts of a finding.
-
-    The numbers are taken to stay as they are, and the errors to fall with the root of
-    the number of runs. All tests of the family count, as Holm's first step has it.
+    That is, with so many times as many of all that its errors speak for: runs, and
+    probes where there are any. The numbers are taken to stay as they are, errors to
+    fall with the root of the size, and their degrees of freedom to grow with it.
     """
-    factors = np.geomspace(1, _MOST_RUNS, 500)
-    needed = 1.0
-    for part, answer in zip(finding.parts, answers):
-        if answer != OPEN:
-            continue
-        told = partial(
-            _told_by_more, _rule_of(statement, part), part, tests, margin)
-        # With more runs a p-value below one half falls: once told, always told.
-        enough = bisect_left(factors, True, key=told)
-        if enough == len(factors):
-            return np.inf
-        needed = max(needed, float(factors[enough]))
-    return needed
+    parts = []
+    for part in finding.parts:
+        parts.append(part._replace(error=part.error / factor**0.5, df=part.df * factor))
+    return finding._replace(parts=parts)
+
+
+def _size_that_tells(key: str, of_chapter: Mapping[str, Statement],
+                     findings: Mapping[str, Finding], margin: float) -> float:
+    """Return how many times as large an experiment would tell a statement's verdict.
+
+    All statements of its family are judged anew, as they would be from that experiment.
+    It is infinite where not even the largest that is considered would tell.
+    """
+    family = {}
+    for name, statement in of_chapter.items():
+        if statement.family == of_chapter[key].family:
+            family[name] = statement
+
+    def is_told(factor: float) -> bool:
+        enlarged = {name: _enlarged(findings[name], factor) for name in family}
+        answers = answer_parts(family, enlarged, margin)
+        return fold(answers[key]) != fold([OPEN])
+
+    factors = np.geomspace(1, _LARGEST, 500)
+    # Where a p-value is below one half it falls with the size: once told, always told.
+    enough = bisect_left(factors, True, key=is_told)
+    return float(factors[enough]) if enough < len(factors) else np.inf
 
 
 # ------------------------------------------------------------------------------ words
 
 
-# More runs than so many times those that there were are called too many.
-_MOST_RUNS = 100
+# No experiment is considered that is more times as large.
+_LARGEST = 100
 
 
-def _more_runs_text(factor: float) -> str:
-    """Return a clause on how many more runs would close what is open."""
+def _size_text(factor: float) -> str:
+    """Return a clause on how much larger an experiment would tell."""
     if np.isinf(factor):
-        return f"if the numbers stay, {_MOST_RUNS} times as many runs would not tell"
-    return f"if the numbers stay, about {factor:.1f} times as many runs would tell"
+        return (f"if the numbers stay, an experiment {_LARGEST} times as large would "
+                "not tell")
+    return f"if the numbers stay, an experiment {factor:.1f} times as large would tell"
 
 
 def _described(statement: Statement, finding: Finding, answers: list[str],
