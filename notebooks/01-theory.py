@@ -523,11 +523,11 @@ is_moved = labels[:probes] == classes[0]  # (probes,)
 typical_length = np.linalg.norm(x - x.mean(0), axis=1).mean()
 cka_by_distance = {}
 for distance in (0, 1, 3, 10, 30):
-    moved = x.copy()
-    moved[is_moved] += distance * typical_length * unread
-    change_of_logits = abs((moved - x) @ last_weight.T).max()
+    moved_x = x.copy()
+    moved_x[is_moved] += distance * typical_length * unread
+    change_of_logits = abs((moved_x - x) @ last_weight.T).max()
     assert change_of_logits < 1e-9 * abs(x @ last_weight.T).max()
-    cka_by_distance[distance] = wcka.cka(x, moved)
+    cka_by_distance[distance] = wcka.cka(x, moved_x)
 moved_table = pd.Series(cka_by_distance, name="CKA with those before")
 moved_table.rename_axis("distance").to_frame().style.format("{:.3f}")
 

@@ -312,9 +312,9 @@ def draw_ensembles(axes, rows):
 
 fig, (left, right) = plt.subplots(
     1, 2, figsize=(figures.WIDTH, 3.6), sharey=True)
-both = pd.concat([random, adjacent], ignore_index=True)
-draw_ensembles(left, both[both["probe"] == "clean"])
-draw_ensembles(right, both[both["probe"] != "clean"])
+of_ensembles = pd.concat([random, adjacent], ignore_index=True)
+draw_ensembles(left, of_ensembles[of_ensembles["probe"] == "clean"])
+draw_ensembles(right, of_ensembles[of_ensembles["probe"] != "clean"])
 left.set(title="clean probes", ylabel="similarity")
 right.set(title="corrupted probes", ylabel="")
 right.text(3.5, 0.91, "consecutive epochs", color=ADJACENT_COLOR, ha="right")
@@ -1101,8 +1101,8 @@ def finite_mean(values, is_chosen):
     """Mean of the chosen pairs that have a similarity, and its interval."""
     is_kept = is_chosen & np.isfinite(values)
     design = crossed.Design(a[is_kept], b[is_kept])
-    kept = pd.DataFrame({"similarity": values[is_kept]})
-    return crossed.means(design, kept)["similarity"]
+    kept_values = pd.DataFrame({"similarity": values[is_kept]})
+    return crossed.means(design, kept_values)["similarity"]
 
 
 all_pairs = np.full(len(a), True)

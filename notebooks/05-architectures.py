@@ -1039,18 +1039,18 @@ for dataset in DATASET_NAMES:
 # The same with other limits from which networks count as having learned
 findings_at = {}
 for limit in other_limits:
-    there = {}
+    findings_there = {}
     leads_there = {}
     for dataset in datasets:
         pairs = summaries.learned_pairs(
             members_of[dataset], all_pairs_of[dataset], limit)
         if min(summaries.start_counts(pairs).values()) >= 3:
-            there[f"convolutional-{dataset}"] = rules.Finding(
+            findings_there[f"convolutional-{dataset}"] = rules.Finding(
                 leads.parts(compare_both(pairs)))
             _, leads_there[dataset] = mean_correlations(dataset, pairs)
-    if len(there) == len(datasets):
+    if len(findings_there) == len(datasets):
         findings_at[limit] = {
-            **findings, **there,
+            **findings, **findings_there,
             "convolutional-gates": gate_finding(leads_there)}
 chapter_claims = rules.judge("05", findings)
 claims.show(chapter_claims, findings_at)

@@ -643,13 +643,15 @@ for construction in ("wider", "deeper", "border redrawn", "dead units",
         lost_part(construction, wcka_of_construction[construction]))
 
 # Moved networks count that agree with what they were as two seeds do.
-moved = {"a random chain": constructed.xs("a random chain", level=2)}
+rows_by_move = {
+    "a random chain": constructed.xs("a random chain", level=2)}
 for way in ("away", TOWARDS):
     rows = attack_table[attack_table["what moves"] == f"wCKA {way}"]
-    moved[f"by gradients, {way}"] = rows.assign(wCKA=rows["with itself"])
+    rows_by_move[f"by gradients, {way}"] = rows.assign(
+        wCKA=rows["with itself"])
 chain_parts = []
 dropped_texts = []
-for label, rows in moved.items():
+for label, rows in rows_by_move.items():
     kept_rows = rows[rows.agreement >= seed_agreement]
     dropped = len(rows) - len(kept_rows)
     if dropped:
