@@ -13,7 +13,7 @@ from torch.utils import checkpoint
 
 import wcka
 from wcka import attacks
-from wcka.weights import caller
+from wcka.weights import caller, symmetry
 
 STORE = {}  # a hook's memory, as a script or notebook has it
 LAST = None
@@ -139,6 +139,22 @@ def test_threads_leave_the_random_state_and_checkpoints():
     assert all(torch.equal(chain, expected) for chain in chains)
     assert torch.equal(torch.get_rng_state(), state)
     assert checkpoint._checkpoint_impl is checkpointed
+
+
+def test_threads_that_build_layers_leave_the_random_state():
+    """While one changes a basis, which makes new layers, another runs a network."""
+    model = nn.Sequential(nn.Linear(40, 200), nn.ReLU(), nn.Linear(200, 3))
+    networks = [network() for _ in range(160)]
+
+    def use(i):
+        if i % 2:
+            return symmetry.rebase(model, "rotation", i)
+        return USES["chain"](networks[i])
+
+    state = torch.get_rng_state()
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(use, range(160)))
+    assert torch.equal(torch.get_rng_state(), state)
 
 
 def test_spectral_norm_in_training_mode_does_not_go_on():

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from .building import Architecture, built, factory, loaded, modules_here
+from .caller import untouched
 from .chains import comparable_chain
 from .chance import beside_untrained
 from .checkpoints import Checkpoint
@@ -111,7 +112,7 @@ class _Network:
 
 def _loaded_network(file: Checkpoint, architecture: Architecture) -> _Network:
     """Build a network, and load a file's weights into it."""
-    with torch.random.fork_rng(devices=[]):  # the caller's random state stays as it is
+    with untouched(None):  # which keeps the caller's random state
         model, notes = loaded(architecture, file)
     return _Network(architecture, model, [f"{file.name}: {note}" for note in notes])
 
@@ -181,7 +182,7 @@ def _untrained_models(
     # At least two of every kind.
     count = max(3, 2 * len(kinds), affordable)
     untrained = []
-    with torch.random.fork_rng(devices=[]):  # the caller's random state stays as it is
+    with untouched(None):  # which keeps the caller's random state
         for seed in range(count):
             torch.manual_seed(seed)
             untrained.append(built(kinds[seed % len(kinds)]))

@@ -19,6 +19,7 @@ from torch.nn.utils.parametrize import is_parametrized
 
 from ..measures.spelling import nearest
 from ..measures.validation import Array
+from .caller import untouched
 from .chains import linear_layers
 from .layers import ACTIVATIONS, Gaussian, Square
 from .unit_table import hidden_units as hidden_units
@@ -370,7 +371,7 @@ def rebase(model: nn.Sequential, name: str, seed: int = 0) -> nn.Sequential:
     """
     model, last = _double_copy(model)
     a, c = change_of_basis(name, last.in_features, seed)
-    with torch.random.fork_rng(devices=[]):  # the caller's random state stays as it is
+    with untouched(None):  # which keeps the caller's random state
         change = nn.Linear(len(a), len(a), dtype=torch.float64)
         output = nn.Linear(last.in_features, last.out_features, dtype=torch.float64)
     with torch.no_grad():
