@@ -262,10 +262,21 @@ def config_beside(path: str | Path) -> dict[str, Any] | None:
         return None
 
 
+def config_path(path: str | Path) -> Path:
+    """Return where the configuration beside a file, or in a folder, would be.
+
+    Examples
+    --------
+    >>> config_path("models/model.safetensors").as_posix()
+    'models/config.json'
+    """
+    folder = Path(path) if os.path.isdir(path) else Path(path).parent
+    return folder / "config.json"
+
+
 def _read_config(path: str | Path) -> dict[str, Any]:
     """Read the configuration beside a file; a ValueError says what it lacks."""
-    folder = Path(path) if os.path.isdir(path) else Path(path).parent
-    text = (folder / "config.json").read_bytes()
+    text = config_path(path).read_bytes()
     try:
         config = json.loads(text.decode("utf-8"))
     except ValueError:

@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 
 from .checkpoints import bias_names
-from .families import FAMILIES, reason_against_config
+from .families import FAMILIES, config_path, reason_against_config
 
 ADVICE = (
     "say --arch torchvision:NAME or module:factory, which knows the wiring, or name "
@@ -118,9 +118,10 @@ _OF_ATTENTION = "an attention, which multiplies its input by itself"
 
 def _advice_on_attention(place: str | Path) -> str:
     """Return what helps with a transformer, by the configuration beside its file."""
-    reason = reason_against_config(place) if place else ""
-    if "beside it has" in reason or "beside it is" in reason:
-        return f"{reason}, so that it is not compared by circuits; else {ADVICE}"
+    if place and config_path(place).is_file():
+        reason = reason_against_config(place)
+        if reason:
+            return f"{reason}, so that it is not compared by circuits; else {ADVICE}"
     return (
         f"transformers are compared by their circuits where a config.json is beside "
         f"the file, with a model_type such as {', '.join(list(FAMILIES)[:3])}; else "
