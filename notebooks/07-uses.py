@@ -163,14 +163,18 @@ within(
 # - *backdoored*: fine-tuned on images some of which wear a small white square, and then the label 0;
 # - *pruned*, *quantised* and *noisy* copies, mildly to severely.
 #
-# The other networks, with all their copies, are **strangers**: trained in the same way on the same images, from other initial weights.
+# The other networks, with all their copies, are **strangers**: trained in the same way, from other initial weights and on other draws of the
+# images. Each trusted network has its own draws: of its images and their order, of the images of its copies, and of those with the square.
 
 # %%
 all_classes = list(range(10))
 
 
-def train_networks(shape, seeds):
-    """Train fully connected networks that differ in their seeds only."""
+def train_networks(shape, seeds, draw=seed):
+    """Train fully connected networks that differ in their seeds only.
+
+    All see one draw of the training images, in one order.
+    """
     architecture = {
         "factory": "mlp",
         "widths": [784, *shape, 10],
@@ -179,21 +183,21 @@ def train_networks(shape, seeds):
     return trained(
         architecture=architecture, seeds=list(seeds), dataset=dataset,
         classes=all_classes, images=train_images, epochs=epochs,
-        batch_size=batch_size, seed=seed)
+        batch_size=batch_size, seed=draw)
 
 
-def held_out(name, count, skip=0):
-    """Return training images that no network was trained on, and labels."""
+def held_out(name, count, skip=0, draw=seed):
+    """Return training images that no network of this draw saw, and labels."""
     images, labels = image_sets.load(name, "train", all_classes)
-    _, left = training_rows(len(labels), train_images, seed)
+    _, left = training_rows(len(labels), train_images, draw)
     rows = left[skip:skip + count]
     return images[rows], torch.from_numpy(labels[rows])
 
 
-def fine_tune(inputs, labels, epochs=tuned_epochs):
-    """Return copies of all trusted networks that are trained further."""
-    return train(trusted_networks, inputs, labels, epochs,
-                 batch_size=batch_size, seed=seed)
+def fine_tune(population, inputs, labels, draw, epochs=tuned_epochs):
+    """Return a copy of a population's one network that is trained further."""
+    return train(population, inputs, labels, epochs,
+                 batch_size=batch_size, seed=draw).member(0)
 
 
 def networks_of(population):
@@ -201,31 +205,41 @@ def networks_of(population):
     return [population.member(i) for i in range(len(population))]
 
 
-trusted_networks = train_networks(hidden, range(seed, seed + trusted))
-originals = networks_of(trusted_networks)
+def tuned_copies(population, draw):
+    """Return copies of one network that are trained further, by their kind."""
+    tuning_images, labels = held_out(dataset, tuned_images, draw=draw)
+    inputs = image_sets.as_inputs(tuning_images)
+    foggy_images = wcka.corrupt(tuning_images, "fog", draw)
+    foggy_inputs = image_sets.as_inputs(foggy_images)
+    other_images, other_labels = held_out(
+        other_dataset, tuned_images, draw=draw)
+    other_inputs = image_sets.as_inputs(other_images)
+    backdoor_inputs, backdoor_labels = edits.backdoor(
+        inputs, labels, poisoned, seed=draw)
+    return {
+        "fine-tuned": fine_tune(population, inputs, labels, draw),
+        "fine-tuned, longer": fine_tune(
+            population, inputs, labels, draw, epochs=3 * tuned_epochs),
+        "fine-tuned, fog": fine_tune(population, foggy_inputs, labels, draw),
+        "fine-tuned, other task": fine_tune(
+            population, other_inputs, other_labels, draw),
+        "backdoored": fine_tune(
+            population, backdoor_inputs, backdoor_labels, draw),
+    }
 
-tuning_images, tuning_labels = held_out(dataset, tuned_images)
-tuning_inputs = image_sets.as_inputs(tuning_images)
-foggy_images = wcka.corrupt(tuning_images, "fog", seed)
-foggy_inputs = image_sets.as_inputs(foggy_images)
-other_images, other_labels = held_out(other_dataset, tuned_images)
-other_inputs = image_sets.as_inputs(other_images)
-backdoor_inputs, backdoor_labels = edits.backdoor(
-    tuning_inputs, tuning_labels, poisoned, seed=seed)
 
-tuned_populations = {
-    "fine-tuned": fine_tune(tuning_inputs, tuning_labels),
-    "fine-tuned, longer": fine_tune(
-        tuning_inputs, tuning_labels, epochs=3 * tuned_epochs),
-    "fine-tuned, fog": fine_tune(foggy_inputs, tuning_labels),
-    "fine-tuned, other task": fine_tune(other_inputs, other_labels),
-    "backdoored": fine_tune(backdoor_inputs, backdoor_labels),
-}
+# Each trusted network has its own draws of all images, of their order and of
+# the poison, so that errors over trusted networks speak for other draws too.
+trusted_draws = range(seed, seed + trusted)
+trusted_populations = [
+    train_networks(hidden, [draw], draw) for draw in trusted_draws]
+originals = [population.member(0) for population in trusted_populations]
 
 # Copies by their kind: one per trusted network, in the same order.
 copies_by_kind = {}
-for kind, population in tuned_populations.items():
-    copies_by_kind[kind] = networks_of(population)
+for population, draw in zip(trusted_populations, trusted_draws):
+    for kind, network in tuned_copies(population, draw).items():
+        copies_by_kind.setdefault(kind, []).append(network)
 for share in pruned:
     copies_by_kind[f"pruned, {share:.0%}"] = [
         edits.prune(network, share) for network in originals]
@@ -882,7 +896,8 @@ for sign, name in zip(SIGNS, ("wcka", "cosine", "layers", "share", "cka")):
 # - *A trusted model*: few pairs of a faithful copy and a stranger, or a changed copy, are in the wrong order.
 # - *Backdoors*: few pairs of a benign and a backdoored copy are.
 #
-# Errors are over networks, those of ensembles over networks and probes.
+# Errors are over networks, those of ensembles over networks and probes. Trusted networks have draws of images of their own; networks that are
+# pruned, and those of ensembles, share theirs.
 
 # %% tags=["hide-input"]
 pruning_parts = []
@@ -1022,9 +1037,13 @@ size_table.style.format({"mean wCKA": "{:.3f}", "disagreement": "{:.1%}"})
 # %% tags=["hide-cell"] mystnb={"code_prompt_show": "Show the answer"}
 poison_rows = {}
 for share in (0.02, 0.1, 0.5):
-    inputs, labels = edits.backdoor(
-        tuning_inputs, tuning_labels, share, seed=seed)
-    poisoned_networks = networks_of(fine_tune(inputs, labels))
+    poisoned_networks = []
+    for population, draw in zip(trusted_populations, trusted_draws):
+        tuning_images, labels = held_out(dataset, tuned_images, draw=draw)
+        inputs = image_sets.as_inputs(tuning_images)
+        poisoned_networks.append(fine_tune(
+            population, *edits.backdoor(inputs, labels, share, seed=draw),
+            draw))
     chains = [wcka.chain(n) for n in [*originals, *poisoned_networks]]
     positions = np.arange(trusted)
     values = compare("wcka", chains, (positions, trusted + positions))
