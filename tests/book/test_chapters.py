@@ -3,8 +3,10 @@
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from chapter_code import chapter_function
 
+import wcka
 from wcka.book import checkout, parameters, rules
 from wcka.experiments import (
     benchmark,
@@ -12,9 +14,11 @@ from wcka.experiments import (
     other_libraries,
     statistics,
     summaries,
+    training_rows,
 )
 from wcka.measures.nulls import holm
 from wcka.measures.spelling import listed
+from wcka.networks import edits, image_sets
 
 # ---------------------------------------------------------------- 2, of four conditions
 
@@ -154,3 +158,43 @@ def numbers_of_chapters_with(parameter):
 def test_pages_name_the_chapters_that_take_a_parameter(page, parameter, sentence):
     text = (checkout.ROOT / "book" / f"{page}.md").read_text("utf-8")
     assert sentence.format(numbers_of_chapters_with(parameter)) in text
+
+
+# --------------------------------------------------------------- 7, of trusted networks
+
+
+def images_of_copies(draw):
+    """The images and labels of each kind of copy of a trusted network."""
+    images = {"dataset": "mnist", "all_classes": list(range(10)), "seed": 0}
+    held_out = chapter_function(
+        "07", "held_out", image_sets=image_sets, training_rows=training_rows,
+        train_images=2000, torch=torch, **images)
+    tuned_copies = chapter_function(
+        "07", "tuned_copies", held_out=held_out, image_sets=image_sets, edits=edits,
+        wcka=wcka, tuned_images=60, poisoned=0.1, other_dataset="fashion",
+        tuned_epochs=1, fine_tune=lambda network, x, labels, draw, epochs=1: (
+            x, labels), **images)
+    return tuned_copies("network", draw)
+
+
+def test_trusted_networks_have_draws_of_images_of_their_own():
+    """Errors over networks say nothing of a draw that all networks share."""
+    one, other = images_of_copies(7), images_of_copies(8)
+    for kind, (x, _) in one.items():
+        same = (x[:, None] == other[kind][0]).all(-1)  # (images, images)
+        assert same.sum() <= 2  # of 60 in tens of thousands
+    clean, labels = one["fine-tuned"]
+    poisoned, targets = one["backdoored"]
+    is_changed = (clean != poisoned).any(1)
+    assert is_changed.sum() == 6
+    assert (targets[is_changed] == 0).all()
+    assert torch.equal(targets[~is_changed], labels[~is_changed])
+
+
+def test_copies_are_tuned_on_images_that_their_network_has_not_seen():
+    images, _ = image_sets.load("mnist", "train", list(range(10)))
+    for draw in (7, 8):
+        seen, _ = training_rows(len(images), 2000, draw)
+        x, _ = images_of_copies(draw)["fine-tuned"]
+        shown = image_sets.as_inputs(images[seen])
+        assert not (x[:, None] == shown).all(-1).any()
