@@ -153,47 +153,54 @@ def lead_over_chance(chosen_scores, random_scores, pools, random_sets) -> Estima
     pools = np.asarray(pools)
     random_sets = np.asarray(random_sets)
 
-    networks = np.union1d(pools, random_sets)
-    pools_without = _sets_without(networks, pools)  # (networks, pools)
-    ensembles_without = _sets_without(networks, random_sets)  # (networks, ensembles)
-    counts = pools_without.sum(1) * ensembles_without.sum(1)  # (networks,)
-    if not counts.all():
-        raise ValueError(
-            f"network {networks[counts == 0][0]} is in all pools or in all random "
-            "ensembles; wanted more networks than a pool has, or more draws")
+    n_probes = chosen_scores.shape[1]
+    # Of all probes, and without each of them where there are others
+    places = [_places(chosen_scores.mean(1), random_scores.mean(1))]
+    for probe in range(n_probes if n_probes > 1 else 0):
+        places.append(_places(np.delete(chosen_scores, probe, 1).mean(1),
+                              np.delete(random_scores, probe, 1).mean(1)))
 
-    def leads(probes: list[int]) -> tuple[float, np.ndarray]:
-        """Return the lead of all networks, and those without each (networks,)."""
-        # Rounded, so that sums in another order are ties.
-        chosen = chosen_scores[:, probes].mean(1).round(12)
-        random = random_scores[:, probes].mean(1).round(12)
-        # Halves up to some thousands are exact in single precision.
-        wins = np.sign(chosen[:, None] - random, dtype=np.float32) / 2
-        of_ensembles = (pools_without @ wins).astype(float)  # (networks, ensembles)
-        of_networks = (of_ensembles * ensembles_without).sum(1) / counts
-        return float(wins.mean(dtype=float)), of_networks
+    def leads(kept_pools: np.ndarray, kept_sets: np.ndarray) -> list[list[float]]:
+        return [[_lead(place, kept_pools, kept_sets)] for place in places]
 
-    all_probes = list(range(chosen_scores.shape[1]))
-    value, without_networks = leads(all_probes)
-    if len(all_probes) == 1:
-        estimate, = estimates_from([value], without_networks[:, None])
-        return estimate
-    without_probes, without_both = [], []
-    for probe in all_probes:
-        lead, of_networks = leads([other for other in all_probes if other != probe])
-        without_probes.append([lead])
-        without_both.append(of_networks)
-    estimate, = estimates_from(
-        [value], without_networks[:, None], without_probes,
-        np.stack(without_both, axis=1)[:, :, None])
+    value, *without_probes = leads(
+        np.full(len(pools), True), np.full(len(random_sets), True))
+    without_networks, without_both = [], []
+    for network in np.union1d(pools, random_sets):
+        kept_pools = (pools != network).all(1)
+        kept_sets = (random_sets != network).all(1)
+        if not kept_pools.any() or not kept_sets.any():
+            raise ValueError(
+                f"network {network} is in all pools or in all random ensembles; wanted "
+                "more networks than a pool has, or more draws")
+        without_network, *of_probes = leads(kept_pools, kept_sets)
+        without_networks.append(without_network)
+        without_both.append(of_probes)
+    estimate, = estimates_from(value, without_networks, without_probes, without_both)
     return estimate
 
 
-def _sets_without(networks: np.ndarray, sets: np.ndarray) -> np.ndarray:
-    """Tell which sets each network is not in, as 0 or 1: (networks, sets)."""
-    is_in = np.zeros((networks.max() + 1, len(sets)), np.float32)
-    is_in[sets, np.arange(len(sets))[:, None]] = 1
-    return 1 - is_in[networks]
+def _places(chosen: np.ndarray, random: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Return the order of random scores, and how many are below and up to each chosen.
+
+    These are all that leads depend on, whichever networks are left out.
+    """
+    # Rounded, so that sums in another order are ties.
+    chosen, random = chosen.round(12), random.round(12)
+    order = random.argsort()
+    below = np.searchsorted(random[order], chosen, "left")
+    up_to = np.searchsorted(random[order], chosen, "right")
+    return order, below, up_to
+
+
+def _lead(places: tuple[np.ndarray, ...], kept_pools: np.ndarray,
+          kept_sets: np.ndarray) -> float:
+    """Return the share of kept random ensembles that kept ones beat, less one half."""
+    order, below, up_to = places
+    counts = np.concatenate([[0], kept_sets[order].cumsum()])
+    beaten = (counts[below] + counts[up_to]) / 2  # ties count half
+    pairs = kept_pools.sum() * kept_sets.sum()
+    return float(beaten[kept_pools].sum() / pairs - 0.5)
 
 
 _BINS = 15  # of confidence, as in Guo et al.
