@@ -205,6 +205,14 @@ def networks_of(population):
     return [population.member(i) for i in range(len(population))]
 
 
+def backdoored_copy(population, draw, share):
+    """Return a copy of one network that is tuned on images with the square."""
+    tuning_images, labels = held_out(dataset, tuned_images, draw=draw)
+    inputs, targets = edits.backdoor(
+        image_sets.as_inputs(tuning_images), labels, share, seed=draw)
+    return fine_tune(population, inputs, targets, draw)
+
+
 def tuned_copies(population, draw):
     """Return copies of one network that are trained further, by their kind."""
     tuning_images, labels = held_out(dataset, tuned_images, draw=draw)
@@ -214,8 +222,6 @@ def tuned_copies(population, draw):
     other_images, other_labels = held_out(
         other_dataset, tuned_images, draw=draw)
     other_inputs = image_sets.as_inputs(other_images)
-    backdoor_inputs, backdoor_labels = edits.backdoor(
-        inputs, labels, poisoned, seed=draw)
     return {
         "fine-tuned": fine_tune(population, inputs, labels, draw),
         "fine-tuned, longer": fine_tune(
@@ -223,8 +229,7 @@ def tuned_copies(population, draw):
         "fine-tuned, fog": fine_tune(population, foggy_inputs, labels, draw),
         "fine-tuned, other task": fine_tune(
             population, other_inputs, other_labels, draw),
-        "backdoored": fine_tune(
-            population, backdoor_inputs, backdoor_labels, draw),
+        "backdoored": backdoored_copy(population, draw, poisoned),
     }
 
 
@@ -1039,11 +1044,7 @@ poison_rows = {}
 for share in (0.02, 0.1, 0.5):
     poisoned_networks = []
     for population, draw in zip(trusted_populations, trusted_draws):
-        tuning_images, labels = held_out(dataset, tuned_images, draw=draw)
-        inputs = image_sets.as_inputs(tuning_images)
-        poisoned_networks.append(fine_tune(
-            population, *edits.backdoor(inputs, labels, share, seed=draw),
-            draw))
+        poisoned_networks.append(backdoored_copy(population, draw, share))
     chains = [wcka.chain(n) for n in [*originals, *poisoned_networks]]
     positions = np.arange(trusted)
     values = compare("wcka", chains, (positions, trusted + positions))

@@ -169,11 +169,13 @@ def images_of_copies(draw):
     held_out = chapter_function(
         "07", "held_out", image_sets=image_sets, training_rows=training_rows,
         train_images=2000, torch=torch, **images)
+    names = {
+        **images, "held_out": held_out, "image_sets": image_sets, "tuned_images": 60,
+        "fine_tune": lambda network, x, labels, draw, epochs=1: (x, labels)}
+    backdoored_copy = chapter_function("07", "backdoored_copy", edits=edits, **names)
     tuned_copies = chapter_function(
-        "07", "tuned_copies", held_out=held_out, image_sets=image_sets, edits=edits,
-        wcka=wcka, tuned_images=60, poisoned=0.1, other_dataset="fashion",
-        tuned_epochs=1, fine_tune=lambda network, x, labels, draw, epochs=1: (
-            x, labels), **images)
+        "07", "tuned_copies", backdoored_copy=backdoored_copy, wcka=wcka, poisoned=0.1,
+        other_dataset="fashion", tuned_epochs=1, **names)
     return tuned_copies("network", draw)
 
 
